@@ -1,0 +1,39 @@
+//! The vocabulary of Modchain: ids, time, money, resources, jobs, nodes, instructions and reports.
+//!
+//! Every other crate may use this one; it uses none of them and does no I/O. Types here are parsed at the boundary
+//! ("parse, don't validate"): a value that exists is within its bounds, and nobody checks it again.
+//!
+//! Types that cross the wire derive serde. Their bytes are pinned by the golden files of `modchain-wire`; the journal has
+//! its own copies in the orchestrator's `store/record`. No attribute that changes the shape of the bytes
+//! (`skip_serializing_if`, `flatten`, `untagged`) is allowed here: the codec is not self-describing.
+//!
+//! Reading order: [`bounded`], [`id`], [`time`], [`money`], [`resources`], [`job`], [`node`], [`usage`], [`tariff`],
+//! [`instruction`], [`report`].
+
+pub mod bounded;
+pub mod id;
+pub mod identity;
+pub mod instruction;
+pub mod job;
+pub mod money;
+pub mod node;
+pub mod report;
+pub mod resources;
+pub mod tariff;
+pub mod time;
+pub mod usage;
+
+pub use bounded::{Chunk, List, Map, Text, TooLong};
+pub use id::{
+    AccountId, AttemptId, BootId, Digest, Fence, IdentityId, InstanceId, JobId, JournalId, Name, NodeId, SubmitKey,
+};
+pub use identity::{Identity, Role};
+pub use instruction::{Assignment, FenceClaim, InventoryItem, ItemState, StopCause, Verdict};
+pub use job::{Exit, ExitFrom, Input, JobSpec, JobState, Limits, OnDisconnect, Reason, Task, TaskBody, WasmTask};
+pub use money::{Asset, Micro};
+pub use node::{NodeState, Offer};
+pub use report::{Ending, Fault, OutputLengths, Report, ReportBody};
+pub use resources::{Adapter, Capabilities, GpuInfo, GpuRequest, Requirements, Reservation};
+pub use tariff::Tariff;
+pub use time::{Span, Timestamp, WallTime};
+pub use usage::Usage;

@@ -1,0 +1,160 @@
+//! What machines have and what jobs ask for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounded::{List, Map, Text};
+use crate::id::Name;
+use crate::money::Micro;
+
+/// The kind of executor that runs a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Adapter {
+    /// A WebAssembly module.
+    Wasm,
+    /// A container.
+    Docker,
+    /// A language model.
+    Llm,
+    /// A tool server.
+    Mcp,
+}
+
+impl Adapter {
+    /// The word used in commands, job files and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Docker => "docker",
+            Self::Llm => "llm",
+            Self::Mcp => "mcp",
+        }
+    }
+}
+
+impl fmt::Display for Adapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// One GPU of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInfo {
+    /// The vendor's own unique id; what is allocated.
+    pub uuid: Text<64>,
+    /// `nvidia`.
+    pub vendor: Text<32>,
+    /// As the driver names it, such as `NVIDIA H100 80GB HBM3`.
+    pub model: Text<64>,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+}
+
+/// What a node can do, as its agent reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Executors that are ready.
+    pub adapters: List<Adapter, 16>,
+    /// Thousandths of a core that jobs may reserve.
+    pub cpu_milli: u32,
+    /// Bytes of memory that jobs may reserve.
+    pub memory_bytes: u64,
+    /// Bytes of scratch disk that jobs may reserve.
+    pub disk_bytes: u64,
+    /// Attempts that may be live at once.
+    pub slots: u32,
+    /// GPUs that jobs may reserve.
+    pub gpus: List<GpuInfo, 64>,
+    /// The owner's labels; `pool` is one of them.
+    pub labels: Map<Text<64>, Text<256>, 64>,
+    /// Where the node is, in the owner's words.
+    pub region: Text<64>,
+}
+
+/// GPUs that a job asks for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GpuRequest {
+    /// How many; zero asks for none and makes the rest void.
+    pub count: u32,
+    /// Least memory of each, in bytes.
+    pub memory_bytes_min: u64,
+    /// A part of the model's name, any case.
+    pub model: Option<Text<64>>,
+}
+
+/// What a job needs of a node. Jobs with equal requirements form one class.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Requirements {
+    /// Which executor.
+    pub adapter: Adapter,
+    /// Thousandths of a core, at least 1.
+    pub cpu_milli: u32,
+    /// Bytes of memory: reserved, and the job's limit.
+    pub memory_bytes: u64,
+    /// Bytes of scratch disk.
+    pub disk_bytes: u64,
+    /// GPUs.
+    pub gpus: GpuRequest,
+    /// Labels the node must carry with just these values.
+    pub labels: LabelPairs,
+    /// Region the node must be in.
+    pub region: Option<Text<64>>,
+    /// The one node to use.
+    pub node: Option<Name>,
+    /// The highest price per hour for the whole reservation.
+    pub price_per_hour_max: Option<Micro>,
+}
+
+/// Required labels in order of their keys.
+pub type LabelPairs = Vec32<(Text<64>, Text<256>)>;
+
+/// A list of at most 32 items that can be ordered, for use in keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Vec32<T>(Vec<T>);
+
+impl<T: Ord> Vec32<T> {
+    /// Takes the items, sorts them and drops repetitions.
+    pub fn new(mut items: Vec<T>) -> Result<Self, crate::TooLong> {
+        items.sort();
+        items.dedup();
+        List::<T, 32>::new(items).map(|list| Self(list.into_vec()))
+    }
+}
+
+impl<T> std::ops::Deref for Vec32<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Serialize> Serialize for Vec32<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Ord> Deserialize<'de> for Vec32<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = List::<T, 32>::deserialize(deserializer)?.into_vec();
+        if items.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(serde::de::Error::custom("items are not in order"));
+        }
+        Ok(Self(items))
+    }
+}
+
+/// What an attempt holds on its node while it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Thousandths of a core.
+    pub cpu_milli: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of disk.
+    pub disk_bytes: u64,
+    /// GPUs by uuid and model.
+    pub gpus: List<(Text<64>, Text<64>), 64>,
+}
