@@ -1,0 +1,279 @@
+//! The certificate authority: a root that signs nothing but the issuing authority, and the issuing authority that signs
+//! everybody's certificates.
+//!
+//! On disk each of the two is one file of key and certificate together, `root.pem` and `issuing.pem`, mode 0400 in a
+//! directory of mode 0700: one file cannot be half replaced, so a crash never leaves a key without its certificate. The
+//! issuing authority lives for a year and is replaced at half its life; certificates carry their issuer with them, so those
+//! of the old one stay good to their end.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::credentials::Credentials;
+use crate::encoding;
+use crate::files::{self, CA_KEY_MODE, FileError};
+use crate::identity::{IdentityError, PeerIdentity, TrustDomain};
+use crate::key::{KeyError, PrivateKey};
+use crate::leaf::{self, BACKDATED, Issued, Subject};
+
+/// Life of the root.
+pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Life of the issuing authority.
+pub const ISSUING_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const ROOT_FILE: &str = "root.pem";
+const ISSUING_FILE: &str = "issuing.pem";
+
+/// Why the authority cannot be used, or does not issue.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// A file is missing, too open, or unreadable.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is one already; it is never overwritten, because everything that it issued would be worthless.
+    #[error("a certificate authority exists already in {dir}")]
+    Exists {
+        /// Its directory.
+        dir: String,
+    },
+    /// A file does not hold a key and its certificate.
+    #[error("{file} does not hold a certificate authority: {why}")]
+    Damaged {
+        /// The file.
+        file: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The authority's own certificate has ended.
+    #[error("the certificate authority's {file} has expired")]
+    Expired {
+        /// Which one.
+        file: &'static str,
+    },
+    /// Not a signing request, not signed by its own key, or not a P-256 key.
+    #[error("the signing request is not a sound one for a P-256 key")]
+    BadRequest,
+    /// The library refused to build a certificate.
+    #[error("cannot build a certificate")]
+    Build(#[from] rcgen::Error),
+    /// What was built does not read back as what was asked for.
+    #[error("the certificate that was built is not the one that was asked for")]
+    ReadBack(#[from] IdentityError),
+}
+
+/// A key with its certificate.
+struct Signer {
+    key: PrivateKey,
+    certificate: CertificateDer<'static>,
+}
+
+/// The certificate authority of one orchestrator.
+pub struct Authority {
+    root: Signer,
+    issuing: Signer,
+    domain: TrustDomain,
+}
+
+impl Authority {
+    /// Makes a new authority and keeps it in `dir`, which is made with mode 0700. Refuses where one exists.
+    pub fn create(dir: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
+        files::ensure_private_dir(dir)?;
+        if dir.join(ROOT_FILE).exists() {
+            return Err(AuthorityError::Exists { dir: dir.display().to_string() });
+        }
+        let root = Signer::root(now)?;
+        root.save(&dir.join(ROOT_FILE))?;
+        Self::load(dir, now)
+    }
+
+    /// Whether [`Authority::create`] has been here.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(ROOT_FILE).exists()
+    }
+
+    /// Loads the authority. Makes a new issuing authority where there is none (a crash in [`Authority::create`]) or where
+    /// it is past half its life.
+    pub fn load(dir: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
+        files::ensure_private_dir(dir)?;
+        let root = Signer::load(dir, ROOT_FILE)?;
+        let (_, root_end) = root.validity(ROOT_FILE)?;
+        if root_end <= now {
+            return Err(AuthorityError::Expired { file: ROOT_FILE });
+        }
+        let issuing = match Signer::load(dir, ISSUING_FILE) {
+            Ok(issuing) if issuing.is_young(now)? => issuing,
+            Ok(_) | Err(AuthorityError::File(FileError::Missing { .. })) => {
+                let issuing = Signer::issuing(&root, now, root_end)?;
+                issuing.save(&dir.join(ISSUING_FILE))?;
+                issuing
+            }
+            Err(error) => return Err(error),
+        };
+        let domain = TrustDomain::of_root(&root.certificate)?;
+        Ok(Self { root, issuing, domain })
+    }
+
+    /// The name of everything that it issues.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// The root's certificate, which everybody else pins.
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root.certificate
+    }
+
+    /// Makes a key on this machine and issues a certificate for it, from ten minutes ago to `lifetime` from now, or to the
+    /// issuing authority's own end where that is sooner.
+    pub fn issue(&self, subject: Subject, lifetime: Duration, now: SystemTime) -> Result<Credentials, AuthorityError> {
+        let key = PrivateKey::generate();
+        let params = self.leaf_params(subject, lifetime, now)?;
+        let certificate = params.signed_by(&*key.pair(), &self.issuing.issuer()?)?;
+        let issued = self.issued(certificate.into())?;
+        Ok(Credentials::new(key, issued.chain, self.root.certificate.clone(), issued.identity, self.domain.clone()))
+    }
+
+    /// Issues a certificate for the public key of a signing request (PKCS #10, DER). The request's signature is checked;
+    /// everything else that it asks for is ignored.
+    pub fn issue_for_request(
+        &self,
+        request_der: &[u8],
+        subject: Subject,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, AuthorityError> {
+        let mut request = leaf::read_request(request_der)?;
+        request.params = self.leaf_params(subject, lifetime, now)?;
+        let certificate = request.signed_by(&self.issuing.issuer()?)?;
+        self.issued(certificate.into())
+    }
+
+    fn leaf_params(
+        &self,
+        subject: Subject,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<CertificateParams, AuthorityError> {
+        let (_, issuer_end) = self.issuing.validity(ISSUING_FILE)?;
+        if issuer_end <= now {
+            return Err(AuthorityError::Expired { file: ISSUING_FILE });
+        }
+        Ok(leaf::params(subject, &self.domain, now - BACKDATED, issuer_end.min(now + lifetime)))
+    }
+
+    /// Reads the certificate as every peer will: what does not read back as it was meant is not handed out.
+    fn issued(&self, certificate: CertificateDer<'static>) -> Result<Issued, AuthorityError> {
+        let identity = PeerIdentity::from_certificate(&certificate, &self.domain)?;
+        Ok(Issued { chain: vec![certificate, self.issuing.certificate.clone()], identity })
+    }
+}
+
+impl Signer {
+    fn root(now: SystemTime) -> Result<Self, AuthorityError> {
+        let key = PrivateKey::generate();
+        let domain = TrustDomain::of_public_key(&key.public_key_der());
+        let params = ca_params(&format!("Modchain root {domain}"), 1, now - BACKDATED, now + ROOT_LIFETIME);
+        let certificate = params.self_signed(&*key.pair())?.into();
+        Ok(Self { key, certificate })
+    }
+
+    fn issuing(root: &Self, now: SystemTime, root_end: SystemTime) -> Result<Self, AuthorityError> {
+        let key = PrivateKey::generate();
+        let domain = TrustDomain::of_root(&root.certificate)?;
+        let end = root_end.min(now + ISSUING_LIFETIME);
+        let params = ca_params(&format!("Modchain issuing {domain}"), 0, now - BACKDATED, end);
+        let certificate = params.signed_by(&*key.pair(), &root.issuer()?)?.into();
+        Ok(Self { key, certificate })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, Pair>, AuthorityError> {
+        Ok(Issuer::from_ca_cert_der(&self.certificate, Pair(self.key.pair()))?)
+    }
+
+    fn save(&self, path: &Path) -> Result<(), AuthorityError> {
+        let mut text = self.key.pem();
+        // Grown once, so that no copy of the key is left behind in freed memory.
+        let certificate = encoding::certificate_pem(&self.certificate);
+        let mut whole = Zeroizing::new(String::with_capacity(text.len() + certificate.len()));
+        whole.push_str(&text);
+        whole.push_str(&certificate);
+        text.clear();
+        Ok(files::write_atomic(path, whole.as_bytes(), CA_KEY_MODE)?)
+    }
+
+    fn load(dir: &Path, file: &'static str) -> Result<Self, AuthorityError> {
+        let damaged = |why: String| AuthorityError::Damaged { file, why };
+        let text = files::read_private(&dir.join(file), CA_KEY_MODE)?;
+        let key = PrivateKey::from_pem(&text).map_err(|error: KeyError| damaged(error.to_string()))?;
+        let certificate =
+            CertificateDer::from_pem_slice(&text).map_err(|_| damaged("it holds no certificate".into()))?;
+        let signer = Self { key, certificate };
+        let parsed = signer.parse(file)?;
+        if parsed.tbs_certificate.subject_pki.raw != signer.key.public_key_der() {
+            return Err(damaged("its key and its certificate do not belong together".into()));
+        }
+        if !parsed.is_ca() {
+            return Err(damaged("its certificate is not an authority's".into()));
+        }
+        Ok(signer)
+    }
+
+    fn parse(&self, file: &'static str) -> Result<X509Certificate<'_>, AuthorityError> {
+        match X509Certificate::from_der(&self.certificate) {
+            Ok(([], parsed)) => Ok(parsed),
+            Ok(_) | Err(_) => Err(AuthorityError::Damaged { file, why: "its certificate does not parse".into() }),
+        }
+    }
+
+    /// Beginning and end.
+    fn validity(&self, file: &'static str) -> Result<(SystemTime, SystemTime), AuthorityError> {
+        let parsed = self.parse(file)?;
+        let validity = parsed.validity();
+        Ok((validity.not_before.to_datetime().into(), validity.not_after.to_datetime().into()))
+    }
+
+    fn is_young(&self, now: SystemTime) -> Result<bool, AuthorityError> {
+        let (from, to) = self.validity(ISSUING_FILE)?;
+        let life = to.duration_since(from).unwrap_or_default();
+        Ok(now < from + life / 2)
+    }
+}
+
+/// A key pair that is wiped when dropped and that rcgen takes as a signer.
+struct Pair(Zeroizing<KeyPair>);
+
+impl rcgen::PublicKeyData for Pair {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        rcgen::PublicKeyData::algorithm(&*self.0)
+    }
+}
+
+impl rcgen::SigningKey for Pair {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
+    }
+}
+
+/// The profile of both authorities. No name constraints: the verifier that everybody uses refuses them on URIs.
+fn ca_params(name: &str, path_len: u8, from: SystemTime, to: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = OffsetDateTime::from(from);
+    params.not_after = OffsetDateTime::from(to);
+    params.serial_number = Some(SerialNumber::from_slice(&leaf::random_serial()));
+    params.distinguished_name = leaf::common_name(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.use_authority_key_identifier_extension = true;
+    params
+}

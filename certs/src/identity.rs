@@ -1,0 +1,201 @@
+//! What a certificate says about its holder, and how it is read: one URI, `spiffe://<trust domain>/<role>/<id>`.
+//!
+//! The reader takes any bytes: a peer's certificate is judged by TLS first, but nothing here depends on that.
+
+use std::fmt;
+
+use modchain_types::{IdentityId, Role, WallTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use crate::encoding;
+
+/// The name that the orchestrator's certificate carries besides its URI; every client dials by it, never by an address.
+pub const ORCHESTRATOR_NAME: &str = "orchestrator.modchain";
+
+/// The orchestrator's id: there is one of it in a trust domain, and its URI names none. Nobody else may have it.
+pub const ORCHESTRATOR_ID: IdentityId = IdentityId([0; 16]);
+
+/// A certificate's serial number, padded on the left with zeros.
+pub type Serial = [u8; 16];
+
+/// Characters of the root key's digest in a trust domain: 80 bits.
+const DOMAIN_CHARS: usize = 16;
+
+/// The name of everything that one root has issued: 16 characters of base 32 and `.modchain`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TrustDomain(String);
+
+impl TrustDomain {
+    /// The domain of the root with this DER `SubjectPublicKeyInfo`.
+    pub fn of_public_key(public_key_der: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, public_key_der);
+        Self(format!("{}.modchain", &encoding::base32(digest.as_ref())[..DOMAIN_CHARS]))
+    }
+
+    /// The domain of this root certificate.
+    pub fn of_root(root_der: &[u8]) -> Result<Self, IdentityError> {
+        Ok(Self::of_public_key(parse(root_der)?.tbs_certificate.subject_pki.raw))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The URI of this identity. The orchestrator's has no id.
+    pub fn uri(&self, role: Role, id: IdentityId) -> String {
+        match role {
+            Role::Orchestrator => format!("spiffe://{self}/orchestrator"),
+            Role::Operator | Role::Client | Role::Node => format!("spiffe://{self}/{role}/{id}"),
+        }
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Why a certificate names nobody that we know how to treat.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Not a certificate.
+    #[error("the certificate does not parse")]
+    Garbled,
+    /// A certificate authority's, which speaks for nobody.
+    #[error("the certificate belongs to a certificate authority")]
+    Authority,
+    /// Not exactly the names that its role may have.
+    #[error("the certificate must have exactly one URI and no other name than its role allows")]
+    Names,
+    /// Issued by another orchestrator's authority.
+    #[error("the certificate belongs to another trust domain")]
+    ForeignDomain,
+    /// The path is none of `/node/<id>`, `/client/<id>`, `/operator/<id>`, `/orchestrator`.
+    #[error("the certificate's URI names no known role and id")]
+    UnknownPath,
+    /// Issued for another use than its role has.
+    #[error("the certificate's extended key usage does not fit the role {role}")]
+    Usage {
+        /// The role of its URI.
+        role: Role,
+    },
+    /// The serial number has more than 16 bytes.
+    #[error("the certificate's serial number is too long")]
+    Serial,
+}
+
+/// The holder of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// What it may do at all.
+    pub role: Role,
+    /// Which one; [`ORCHESTRATOR_ID`] for the orchestrator.
+    pub id: IdentityId,
+    /// Of the certificate.
+    pub serial: Serial,
+    /// The certificate's end, in milliseconds of the wall clock.
+    pub not_after: WallTime,
+}
+
+impl PeerIdentity {
+    /// Reads a certificate in DER. Says nothing about its signature or its dates: TLS has judged them, or has yet to.
+    pub fn from_certificate(der: &[u8], domain: &TrustDomain) -> Result<Self, IdentityError> {
+        let certificate = parse(der)?;
+        let constraints = certificate.basic_constraints().map_err(|_| IdentityError::Garbled)?;
+        if constraints.is_some_and(|constraints| constraints.value.ca) {
+            return Err(IdentityError::Authority);
+        }
+        let (role, id) = read_names(&certificate, domain)?;
+        check_usage(&certificate, role)?;
+        Ok(Self {
+            role,
+            id,
+            serial: read_serial(&certificate)?,
+            not_after: WallTime(certificate.validity().not_after.timestamp().saturating_mul(1000)),
+        })
+    }
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) | Err(_) => Err(IdentityError::Garbled),
+    }
+}
+
+fn read_names(certificate: &X509Certificate<'_>, domain: &TrustDomain) -> Result<(Role, IdentityId), IdentityError> {
+    let names =
+        certificate.subject_alternative_name().map_err(|_| IdentityError::Names)?.ok_or(IdentityError::Names)?;
+    let mut uri = None;
+    let mut dns = None;
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::URI(text) if uri.is_none() => uri = Some(*text),
+            GeneralName::DNSName(text) if dns.is_none() => dns = Some(*text),
+            _ => return Err(IdentityError::Names),
+        }
+    }
+    let (role, id) = read_uri(uri.ok_or(IdentityError::Names)?, domain)?;
+    let dns_wanted = match role {
+        Role::Orchestrator => Some(ORCHESTRATOR_NAME),
+        Role::Operator | Role::Client | Role::Node => None,
+    };
+    if dns != dns_wanted {
+        return Err(IdentityError::Names);
+    }
+    Ok((role, id))
+}
+
+/// Only the exact form that [`TrustDomain::uri`] writes is read: no upper case, no port, no query, no escapes.
+fn read_uri(uri: &str, domain: &TrustDomain) -> Result<(Role, IdentityId), IdentityError> {
+    let rest = uri.strip_prefix("spiffe://").ok_or(IdentityError::UnknownPath)?;
+    let (host, path) = rest.split_once('/').ok_or(IdentityError::UnknownPath)?;
+    if host != domain.as_str() {
+        return Err(IdentityError::ForeignDomain);
+    }
+    let (role, id) = match path.split_once('/') {
+        None if path == Role::Orchestrator.word() => return Ok((Role::Orchestrator, ORCHESTRATOR_ID)),
+        None => return Err(IdentityError::UnknownPath),
+        Some(parts) => parts,
+    };
+    let role = match role.parse() {
+        Ok(role @ (Role::Operator | Role::Client | Role::Node)) => role,
+        Ok(Role::Orchestrator) | Err(_) => return Err(IdentityError::UnknownPath),
+    };
+    let parsed: IdentityId = id.parse().map_err(|_| IdentityError::UnknownPath)?;
+    if parsed == ORCHESTRATOR_ID || parsed.to_string() != id {
+        return Err(IdentityError::UnknownPath);
+    }
+    Ok((role, parsed))
+}
+
+fn check_usage(certificate: &X509Certificate<'_>, role: Role) -> Result<(), IdentityError> {
+    let wrong = IdentityError::Usage { role };
+    let usage = match certificate.extended_key_usage() {
+        Ok(Some(usage)) => usage.value,
+        Ok(None) | Err(_) => return Err(wrong),
+    };
+    let fits = match role {
+        Role::Orchestrator => usage.server_auth && !usage.client_auth,
+        Role::Operator | Role::Client | Role::Node => usage.client_auth && !usage.server_auth,
+    };
+    let more = usage.any || usage.code_signing || usage.email_protection || usage.time_stamping || usage.ocsp_signing;
+    if fits && !more && usage.other.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+fn read_serial(certificate: &X509Certificate<'_>) -> Result<Serial, IdentityError> {
+    let raw = certificate.raw_serial();
+    // DER puts a zero before a number whose top bit is set.
+    let digits = match raw {
+        [0, digits @ ..] if digits.len() >= 16 => digits,
+        digits => digits,
+    };
+    let mut serial = [0; 16];
+    let start = serial.len().checked_sub(digits.len()).ok_or(IdentityError::Serial)?;
+    serial[start..].copy_from_slice(digits);
+    Ok(serial)
+}

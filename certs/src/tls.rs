@@ -1,0 +1,87 @@
+//! The TLS settings of both ends, built by hand, because a library's helper may turn on what must be off: sessions that are
+//! resumed skip the check of the certificate, so a revoked peer would walk back in; early data can be replayed.
+
+use std::sync::Arc;
+
+use modchain_types::Role;
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError};
+use rustls::sign::SingleCertAndKey;
+
+use crate::credentials::Credentials;
+use crate::verify::{DenyList, MemberVerifier, OrchestratorVerifier};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// These credentials are not for this side.
+    #[error("a certificate of the role {role} cannot be used on this side of a connection")]
+    Role {
+        /// The role in them.
+        role: Role,
+    },
+    /// The TLS library refused the key, the certificate or the root.
+    #[error("the TLS library refused the credentials")]
+    Rustls(#[from] rustls::Error),
+    /// The TLS library refused the root.
+    #[error("the TLS library refused the root certificate")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+/// Makes ring the process's provider of cryptography. Call it first thing in `main`: a library that builds TLS settings of
+/// its own asks for the default. Harmless when repeated.
+pub fn install_crypto_provider() {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The orchestrator's side: TLS 1.3 only, a certificate of a member is mandatory from the first packet on, no tickets, no
+/// stored sessions, no early data. `protocols` in order of preference.
+pub fn server_config(
+    credentials: &Credentials,
+    protocols: &[&[u8]],
+    deny: Option<Arc<dyn DenyList>>,
+) -> Result<ServerConfig, TlsError> {
+    match credentials.identity().role {
+        Role::Orchestrator => {}
+        role @ (Role::Operator | Role::Client | Role::Node) => return Err(TlsError::Role { role }),
+    }
+    let provider = provider();
+    let verifier = MemberVerifier::new(credentials.root(), credentials.trust_domain().clone(), deny, provider.clone())?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified_key()?)));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config.send_tls13_tickets = 0;
+    config.max_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    Ok(config)
+}
+
+/// Everybody else's side: TLS 1.3 only, our own certificate, no resumption, no early data; the other side must be the
+/// orchestrator of the root in `credentials`.
+pub fn client_config(credentials: &Credentials, protocols: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    match credentials.identity().role {
+        Role::Operator | Role::Client | Role::Node => {}
+        role @ Role::Orchestrator => return Err(TlsError::Role { role }),
+    }
+    let provider = provider();
+    let verifier = OrchestratorVerifier::new(credentials.root(), credentials.trust_domain().clone(), provider.clone())?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous() // a verifier of our own, which asks for more than the library's
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(credentials.certified_key()?)));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
