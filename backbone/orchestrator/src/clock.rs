@@ -1,0 +1,1 @@
+//! The logical timeline of the journal.

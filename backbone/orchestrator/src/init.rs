@@ -1,0 +1,1 @@
+//! `init`: makes a data directory and identities.
