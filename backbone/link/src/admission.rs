@@ -1,0 +1,68 @@
+//! How many connections each identity has, so that one of them cannot use up the orchestrator.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use modchain_types::IdentityId;
+
+use crate::connection::Inner;
+
+/// The live connections of every identity.
+#[derive(Default)]
+pub(crate) struct Admission {
+    // Weak, because a connection ends when its last user lets go of it. Entries of identities without connections do not
+    // stay: the last connection's `Drop` removes them.
+    connections: Mutex<HashMap<IdentityId, Vec<Weak<Inner>>>>,
+}
+
+impl Admission {
+    /// Counts the connection if its identity has fewer than `max` live ones.
+    pub(crate) fn admit(&self, connection: &Arc<Inner>, max: usize) -> bool {
+        // Dropped after the lock: ours may be the last hold on a connection, and its `Drop` takes the lock.
+        let mut held = Vec::new();
+        let mut connections = self.lock();
+        let own = connections.entry(connection.peer.id).or_default();
+        own.retain(|other| match other.upgrade() {
+            // A connection that is closed no longer counts, even while somebody still holds it.
+            Some(other) => {
+                let live = other.quinn.close_reason().is_none();
+                held.push(other);
+                live
+            }
+            None => false,
+        });
+        if own.len() >= max {
+            return false;
+        }
+        own.push(Arc::downgrade(connection));
+        true
+    }
+
+    /// The live connections of this identity.
+    pub(crate) fn of(&self, id: &IdentityId) -> Vec<Arc<Inner>> {
+        let connections = self.lock();
+        connections.get(id).map(|own| own.iter().filter_map(Weak::upgrade).collect()).unwrap_or_default()
+    }
+
+    /// Identities that have a connection.
+    #[cfg(test)]
+    pub(crate) fn identities(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Called when a connection's last user has let go of it.
+    pub(crate) fn forget(&self, id: &IdentityId) {
+        let mut connections = self.lock();
+        if let Some(own) = connections.get_mut(id) {
+            own.retain(|other| other.strong_count() > 0);
+            if own.is_empty() {
+                connections.remove(id);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IdentityId, Vec<Weak<Inner>>>> {
+        // Nothing in the critical sections can leave the map half changed.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,182 @@
+//! One connection to an authenticated peer.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use modchain_certs::PeerIdentity;
+use modchain_wire::Message;
+use quinn::VarInt;
+
+use crate::admission::Admission;
+use crate::bad_frames::{BadFrames, Penalty};
+use crate::code::{CloseCode, CloseReason};
+use crate::dial::ConnectError;
+use crate::settings::{CLOSE_TIMEOUT, OPEN_TIMEOUT, Protocol};
+use crate::stream::{FrameReader, FrameWriter};
+
+/// A connection; cheap to clone. It is closed when the last clone and the last of its streams are dropped.
+#[derive(Clone)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+/// What all clones and streams of one connection share.
+pub(crate) struct Inner {
+    pub(crate) quinn: quinn::Connection,
+    pub(crate) peer: PeerIdentity,
+    pub(crate) protocol: Protocol,
+    pub(crate) origin: Origin,
+    bad_frames: Mutex<BadFrames>,
+}
+
+/// Who opened the connection, and what that needs.
+pub(crate) enum Origin {
+    /// The peer; the orchestrator counts it.
+    Accepted { admission: Arc<Admission> },
+    /// This program, which has an endpoint for it alone.
+    Dialed { address: String, endpoint: quinn::Endpoint },
+}
+
+/// Why a stream could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// All streams that the other side allows were in use for [`OPEN_TIMEOUT`].
+    #[error("the other side allows no further stream")]
+    NoStream,
+    /// The connection ended.
+    #[error("the connection ended")]
+    Closed(#[source] CloseReason),
+}
+
+impl Connection {
+    pub(crate) fn new(quinn: quinn::Connection, peer: PeerIdentity, protocol: Protocol, origin: Origin) -> Self {
+        Self { inner: Arc::new(Inner { quinn, peer, protocol, origin, bad_frames: Mutex::default() }) }
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.inner.peer
+    }
+
+    /// What was negotiated.
+    pub fn protocol(&self) -> Protocol {
+        self.inner.protocol
+    }
+
+    /// Opens a stream: `Out` is what this side sends on it, `In` what comes back. The other side hears of it with the first
+    /// frame, so whoever opens must speak first. Waits [`OPEN_TIMEOUT`] at most.
+    pub async fn open_bi<Out: Message, In: Message>(&self) -> Result<(FrameWriter<Out>, FrameReader<In>), OpenError> {
+        match tokio::time::timeout(OPEN_TIMEOUT, self.inner.quinn.open_bi()).await {
+            Ok(Ok((send, recv))) => Ok(self.typed(send, recv)),
+            Ok(Err(error)) => Err(OpenError::Closed(error.into())),
+            Err(_) => Err(OpenError::NoStream),
+        }
+    }
+
+    /// Waits for the next stream that the other side opens. Safe to cancel.
+    pub async fn accept_bi<Out: Message, In: Message>(
+        &self,
+    ) -> Result<(FrameWriter<Out>, FrameReader<In>), CloseReason> {
+        let (send, recv) = self.inner.quinn.accept_bi().await?;
+        Ok(self.typed(send, recv))
+    }
+
+    fn typed<Out: Message, In: Message>(
+        &self,
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+    ) -> (FrameWriter<Out>, FrameReader<In>) {
+        (FrameWriter::new(send), FrameReader::new(recv, self.inner.clone()))
+    }
+
+    /// Lets the peer have this many streams at once, up to the protocol's most; before, it has one. Gives the number, which
+    /// the frame of welcome tells. Call it when the peer has said who it is and may go on.
+    pub fn authorise(&self, streams: u32) -> u32 {
+        let streams = streams.min(self.inner.protocol.streams_max());
+        self.inner.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+        streams
+    }
+
+    /// Closes the connection and all its streams at once. What was written but not yet acknowledged may be lost. The reason
+    /// is for the other side's people; none is sent that could not be shown to them.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        self.inner.quinn.close(code.into(), reason.as_bytes());
+    }
+
+    /// As [`Connection::close`], and waits until the other side has heard of it, [`CLOSE_TIMEOUT`] at most. For a program
+    /// that ends right after.
+    pub async fn close_and_wait(&self, code: CloseCode, reason: &str) {
+        self.close(code, reason);
+        match &self.inner.origin {
+            // Giving up early costs the other side nothing but the time until it notices the silence.
+            Origin::Dialed { endpoint, .. } => drop(tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await),
+            Origin::Accepted { .. } => {}
+        }
+    }
+
+    /// Waits for the end of the connection.
+    pub async fn closed(&self) -> CloseReason {
+        self.inner.quinn.closed().await.into()
+    }
+
+    /// How it ended, or `None` while it lives.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.inner.quinn.close_reason().map(CloseReason::from)
+    }
+
+    /// Waits for the end and puts it as the failure to connect that it is, when it comes before the frame of welcome: the
+    /// orchestrator judges our certificate only after [`crate::connect`] has returned. Call it once a read or write failed,
+    /// with a limit on the wait.
+    pub async fn why_refused(&self) -> ConnectError {
+        let address = match &self.inner.origin {
+            Origin::Dialed { address, .. } => address.clone(),
+            Origin::Accepted { .. } => self.remote_address().to_string(),
+        };
+        ConnectError::from_close(&address, self.closed().await)
+    }
+
+    /// The path's current round trip.
+    pub fn rtt(&self) -> Duration {
+        self.inner.quinn.rtt()
+    }
+
+    /// Where the peer is now. It may change while the connection lives, so it identifies nobody.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.inner.quinn.remote_address()
+    }
+
+    /// A number that no other live connection of this program has.
+    pub fn id(&self) -> usize {
+        self.inner.quinn.stable_id()
+    }
+}
+
+impl Inner {
+    /// Counts a bad frame, and closes the connection if it is one too many.
+    pub(crate) fn count_bad_frame(&self, what: &str) {
+        let penalty = self.bad_frames.lock().unwrap_or_else(PoisonError::into_inner).record(Instant::now());
+        tracing::warn!(peer = %self.peer.id, role = %self.peer.role, ?penalty, what, "bad frame");
+        match penalty {
+            Penalty::Stream => {}
+            Penalty::Connection => self.quinn.close(CloseCode::BadFrame.into(), what.as_bytes()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        match &self.origin {
+            Origin::Accepted { admission } => admission.forget(&self.peer.id),
+            Origin::Dialed { .. } => {}
+        }
+    }
+}
