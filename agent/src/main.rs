@@ -1,1 +1,5 @@
-fn main() {}
+//! The agent's program.
+
+fn main() {
+    modchain_agent::executor::wasm::child_main();
+}

@@ -1,0 +1,216 @@
+//! Running attempts: one executor per kind of task, all behind one seam.
+//!
+//! The shell hands over a [`StartRequest`] and gets a [`Running`]: a bounded stream of [`ExecutorEvent`]s, a
+//! [`RunControl`] to end it, and a [`StdinWriter`] when the job reads input. Every executor keeps these promises:
+//!
+//! * The last event is [`ExecutorEvent::Ended`], exactly one, and when it comes nothing of the attempt runs any more: what
+//!   ran has been waited for, not merely signalled.
+//! * [`ExecutorEvent::Started`] comes at most once, before any output, when the job's own code is about to run. Whatever is
+//!   done before it (compile, pull, load) is never billed.
+//! * No output is lost. When nobody takes events the pipes fill and the job waits; that is all the backpressure there is.
+//! * Dropping the events kills the attempt: work that nobody listens to is work that nobody pays.
+//!
+//! An executor decides nothing: limits on time, who pays and what a stop means belong to the supervisor in `modchain-core`.
+//! Start reading here, then in [`wasm`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use modchain_types::{AttemptId, Ending, Input, Span, Task};
+use modchain_wire::agent::OutputStream;
+use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
+use tokio::sync::{mpsc, watch};
+
+pub mod wasm;
+
+use wasm::WasmExecutor;
+
+/// Events that may wait for the shell, of one attempt. With [`OUTPUT_PIECE_BYTES_MAX`] this is 512 KiB of memory at most; when
+/// it is full the job's pipes fill next, and then the job waits.
+pub const EVENTS_WAITING_MAX: usize = 16;
+
+/// Most bytes of one [`ExecutorEvent::Output`]: 32 KiB, so that a piece always fits one chunk on the wire.
+pub const OUTPUT_PIECE_BYTES_MAX: usize = 32 * 1024;
+
+/// What the shell gives an executor to start an attempt.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// Which attempt, for the log.
+    pub attempt: AttemptId,
+    /// What to run.
+    pub task: Task,
+    /// Bytes of memory it has reserved: its limit.
+    pub memory_bytes: u64,
+    /// Thousandths of a core it has reserved.
+    pub cpu_milli: u32,
+    /// Scratch of this attempt alone: exists, mode 0700, removed by the shell after the end.
+    pub run_dir: PathBuf,
+    /// The task's main file on disk, its digest verified: the WebAssembly module.
+    pub module: PathBuf,
+    /// Whether it reads standard input. With [`Input::None`] it is at its end from the start.
+    pub input: Input,
+}
+
+/// What becomes of an attempt, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorEvent {
+    /// The job's own code is about to run; the billing clock runs from here.
+    Started,
+    /// It has written this, just now.
+    Output {
+        /// `Out` or `Err`.
+        stream: OutputStream,
+        /// At least one byte, at most [`OUTPUT_PIECE_BYTES_MAX`].
+        bytes: Bytes,
+    },
+    /// It is over and nothing of it runs any more. The last event.
+    Ended {
+        /// How.
+        ending: Ending,
+        /// From its start to its end by this machine's clock that counts sleep; zero when it never started.
+        ran: Span,
+        /// WebAssembly fuel burnt; zero where it is not known.
+        fuel: u64,
+    },
+}
+
+/// How an attempt that was stopped is to be reported, unless it ends by itself first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopAs {
+    /// It was told to stop: [`Ending::Stopped`].
+    Stopped,
+    /// It reached its run limit: [`Ending::RunLimit`].
+    RunLimit,
+    /// Its lease ended: [`Ending::LeaseEnded`].
+    LeaseEnded,
+}
+
+impl StopAs {
+    /// The ending that it is reported as.
+    pub fn ending(self) -> Ending {
+        match self {
+            Self::Stopped => Ending::Stopped,
+            Self::RunLimit => Ending::RunLimit,
+            Self::LeaseEnded => Ending::LeaseEnded,
+        }
+    }
+}
+
+/// An attempt in the hands of an executor.
+#[derive(Debug)]
+pub struct Running {
+    /// What becomes of it. Take events quickly: a slow taker holds the job up. Dropping it kills the attempt.
+    pub events: mpsc::Receiver<ExecutorEvent>,
+    /// Ends it before its time.
+    pub control: RunControl,
+    /// Its standard input; `None` when it reads none, or could not be started.
+    pub stdin: Option<StdinWriter>,
+}
+
+/// Ends an attempt before its time. Cheap to clone; every method returns at once, and the end shows as an event.
+#[derive(Debug, Clone)]
+pub struct RunControl {
+    wish: Arc<watch::Sender<Wish>>,
+}
+
+impl RunControl {
+    /// The shell's half and the executor's half.
+    pub(crate) fn new() -> (Self, watch::Receiver<Wish>) {
+        let (sender, receiver) = watch::channel(Wish::Run);
+        (Self { wish: Arc::new(sender) }, receiver)
+    }
+
+    /// Asks the job to end, and kills it after `grace`. The first stop counts; a later one changes nothing.
+    pub fn stop(&self, stop_as: StopAs, grace: Span) {
+        self.wish.send_if_modified(|wish| match wish {
+            Wish::Run => {
+                *wish = Wish::Stop { stop_as, grace: grace.into() };
+                true
+            }
+            Wish::Stop { .. } | Wish::Kill { .. } => false,
+        });
+    }
+
+    /// Kills the job now. It is reported as the stop that came before, or as [`Ending::Stopped`].
+    pub fn kill(&self) {
+        self.wish.send_if_modified(|wish| {
+            let stop_as = match wish {
+                Wish::Run => StopAs::Stopped,
+                Wish::Stop { stop_as, .. } => *stop_as,
+                Wish::Kill { .. } => return false,
+            };
+            *wish = Wish::Kill { stop_as };
+            true
+        });
+    }
+}
+
+/// What the shell wants of an attempt. Only ever moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// That it runs.
+    Run,
+    /// That it ends, politely.
+    Stop {
+        /// How to report it.
+        stop_as: StopAs,
+        /// How long to be polite.
+        grace: Duration,
+    },
+    /// That it ends.
+    Kill {
+        /// How to report it.
+        stop_as: StopAs,
+    },
+}
+
+/// The standard input of a job. Dropping it is the end of the input.
+#[derive(Debug)]
+pub struct StdinWriter {
+    pipe: ChildStdin,
+}
+
+impl StdinWriter {
+    pub(crate) fn new(pipe: ChildStdin) -> Self {
+        Self { pipe }
+    }
+
+    /// Hands all the bytes over; waits while the job does not read. A job that has ended or has closed its input is
+    /// [`StdinClosed`]: drop the rest.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StdinClosed> {
+        self.pipe.write_all(bytes).await.map_err(|_| StdinClosed)
+    }
+
+    /// Ends the input.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+/// Nobody reads the standard input any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody reads the standard input any more")]
+pub struct StdinClosed;
+
+/// The executors of this node.
+#[derive(Debug, Clone)]
+pub struct Executors {
+    /// For WebAssembly.
+    pub wasm: WasmExecutor,
+}
+
+impl Executors {
+    /// Starts an attempt on the executor that its task is for. Never fails: what cannot be started says so in its only event.
+    /// To be called within a tokio runtime.
+    pub fn start(&self, request: StartRequest) -> Running {
+        match &request.task {
+            Task::Wasm(task) => {
+                let task = task.clone();
+                self.wasm.start(&request, &task)
+            }
+        }
+    }
+}

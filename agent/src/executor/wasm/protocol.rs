@@ -1,0 +1,109 @@
+//! What the agent and its WebAssembly child tell each other, over the one socket between them.
+//!
+//! Down: one framed [`Orders`], later perhaps the single byte [`STOP`]. Up: framed [`Notice`]s. A frame is a `u32` length in
+//! big-endian order and that many bytes of JSON. Both ends are the same program, started from the same file, so there are no
+//! versions. The end of the socket means that the other side is gone: the child then ends at once.
+//!
+//! Results come this way and not as an exit status, because a status cannot tell a trap from an exit, nor the child's own
+//! death from the guest's code.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use modchain_types::{Fault, Input, Text};
+use serde::{Deserialize, Serialize};
+
+/// Asks the guest to end.
+pub(super) const STOP: u8 = b'S';
+
+/// Largest orders: 2 MiB of arguments and environment are allowed, and JSON may write each byte as six.
+pub(super) const ORDERS_BYTES_MAX: usize = 16 << 20;
+
+/// Largest notice: a message of 512 bytes and a few numbers, with room for escapes.
+pub(super) const NOTICE_BYTES_MAX: usize = 16 << 10;
+
+/// What the child is to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Orders {
+    /// The module's file.
+    pub module: PathBuf,
+    /// All arguments, the program's name first.
+    pub args: Vec<String>,
+    /// The guest's environment. The child's own is empty.
+    pub env: BTreeMap<String, String>,
+    /// Most linear memory, in bytes.
+    pub memory_bytes: u64,
+    /// Whether there is a pipe on standard input.
+    pub input: Input,
+}
+
+/// What the child tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Notice {
+    /// The guest's code is about to run.
+    Started {
+        /// The child's clock, [`boot_micros`](super::boot_micros).
+        at: u64,
+        /// What protects the node beside the sandbox itself.
+        lockdown: LockdownReport,
+    },
+    /// It is over; the child exits now.
+    Ended {
+        /// The child's clock.
+        at: u64,
+        /// Fuel burnt.
+        fuel: u64,
+        /// How it went.
+        outcome: Outcome,
+    },
+}
+
+/// How the guest ended, as its child saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Outcome {
+    /// By itself.
+    Exited {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// In a trap.
+    Trapped {
+        /// What the engine said.
+        message: Text<512>,
+    },
+    /// It asked for more memory than it has.
+    MemoryLimit,
+    /// As it was told to.
+    Stopped,
+    /// It could not be started.
+    CannotStart {
+        /// Whose fault.
+        fault: Fault,
+        /// Why.
+        message: Text<512>,
+    },
+    /// The child itself failed.
+    Broken {
+        /// In what.
+        message: Text<512>,
+    },
+}
+
+/// Which of the kernel's protections this machine has. One that is missing is an answer, not an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LockdownReport {
+    /// Landlock: no file can be opened.
+    pub landlock: bool,
+    /// seccomp: only the system calls of a running guest.
+    pub seccomp: bool,
+}
+
+/// A frame that holds `value`.
+pub(super) fn frame<T: Serialize>(value: &T) -> Vec<u8> {
+    let body = serde_json::to_vec(value).expect("these types have string keys and no failing serializer");
+    let length = u32::try_from(body.len()).expect("orders and notices are far below 4 GiB");
+    let mut frame = Vec::with_capacity(4 + body.len());
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&body);
+    frame
+}
