@@ -1,1 +1,29 @@
+//! The two machines that decide everything: [`Control`] in the orchestrator, [`Supervisor`] in each agent.
+//!
+//! This crate is pure. It has no clock, no I/O, no threads, no randomness and no maps without an order: what comes in decides
+//! what comes out, so a journal replays to the same state and a simulation repeats from its seed.
+//!
+//! Start with [`command`], [`event`] and [`effect`]: what comes in, what is remembered, what must be done. Then [`control`]
+//! ties them together; [`job`] and [`node`] hold the states, [`scheduler`] chooses nodes, [`ledger`], [`meter`] and
+//! [`settle`] handle money, [`deadline`] lists every timer, and [`audit`] checks the lot.
 
+pub mod audit;
+pub mod command;
+pub mod control;
+pub mod deadline;
+pub mod effect;
+pub mod event;
+pub mod job;
+pub mod ledger;
+pub mod meter;
+pub mod node;
+pub mod scheduler;
+pub mod settle;
+pub mod supervisor;
+
+pub use command::{Actor, AgentArrival, Command, Refused, Reply, SessionId};
+pub use control::{Control, ControlConfig, Decision};
+pub use effect::{Effect, NodeMessage, SessionEnd};
+pub use event::{Event, EventBody, Outcome, Settlement};
+pub use scheduler::explain::NodeFit;
+pub use supervisor::{Action, Input as SupervisorInput, Supervisor, SupervisorConfig};

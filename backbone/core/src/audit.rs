@@ -1,0 +1,150 @@
+//! Every invariant. [`event`] checks what one event touches before it is written, in production too; [`whole`] checks the
+//! whole state.
+
+use std::collections::BTreeMap;
+
+use modchain_types::{AttemptId, JobId, Micro, Role};
+
+use crate::control::Control;
+use crate::event::{Event, EventBody, Outcome, Settlement};
+use crate::job::{Job, Phase, Placement, Progress};
+use crate::ledger::{self, Account};
+use crate::meter;
+use crate::node::Taken;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invariant broken: {what}")]
+pub struct Breach {
+    /// Which, with the numbers.
+    pub what: String,
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Breach> {
+    if holds { Ok(()) } else { Err(Breach { what: what() }) }
+}
+
+fn open(control: &Control, id: JobId) -> Result<&Job, Breach> {
+    control.job(id).ok_or_else(|| Breach { what: format!("{id} is not open") })
+}
+
+fn placed(control: &Control, attempt: AttemptId) -> Result<&Placement, Breach> {
+    open(control, attempt.job)?
+        .placement()
+        .filter(|placement| placement.attempt == attempt)
+        .ok_or_else(|| Breach { what: format!("{attempt} is not the current attempt of its job") })
+}
+
+/// Whether the event may follow the state. Numbers are not looked at: the journal checks those, over all records.
+pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
+    ensure(event.number > control.last_number() && event.at >= control.last_at(), || {
+        format!(
+            "event {} at {} does not follow {} at {}",
+            event.number,
+            event.at.0,
+            control.last_number(),
+            control.last_at().0
+        )
+    })?;
+    match &event.body {
+        EventBody::EngineStarted { .. } => Ok(()),
+        EventBody::IdentityAdded { identity } => {
+            let fresh = control.identity(identity.id).is_none() && control.identity_named(&identity.name).is_none();
+            ensure(fresh && identity.role != Role::Orchestrator, || format!("identity {} is not new", identity.name))
+        }
+        EventBody::Deposited { provider, key, account, amount, why: _ } => {
+            control.ledger().check(&ledger::deposit(provider, key, account, *amount))
+        }
+        EventBody::JobQueued { job, account, spec, .. } => {
+            let fresh = control.job(*job).is_none() && control.ended(*job).is_none();
+            ensure(fresh, || format!("{job} exists already"))?;
+            control.ledger().check(&ledger::hold(*job, account, spec.max_cost))
+        }
+        EventBody::AttemptAssigned { attempt, node, .. } => {
+            let job = open(control, attempt.job)?;
+            ensure(job.phase == Phase::Queued, || format!("{} is placed already", job.id))?;
+            ensure(job.cancel.is_none(), || format!("{} is being cancelled", job.id))?;
+            ensure(attempt.number == job.attempts_made + 1, || format!("{attempt} skips a number"))?;
+            ensure(control.node(*node).is_some(), || format!("{node} is not known"))
+        }
+        EventBody::AttemptStarting { attempt } => {
+            let placement = placed(control, *attempt)?;
+            ensure(placement.progress == Progress::Assigned, || format!("{attempt} would go back to starting"))
+        }
+        EventBody::AttemptStarted { attempt } => match placed(control, *attempt)?.progress {
+            // Assigned, if its own starting event is in the same decision.
+            Progress::Assigned | Progress::Starting => Ok(()),
+            Progress::Running { .. } | Progress::Done(_) => ensure(false, || format!("{attempt} would start twice")),
+        },
+        EventBody::CancelRequested { job, .. } => {
+            let job = open(control, *job)?;
+            ensure(job.cancel.is_none(), || format!("{} is being cancelled already", job.id))
+        }
+        EventBody::ResultRecorded { attempt, .. } => {
+            let done = matches!(placed(control, *attempt)?.progress, Progress::Done(_));
+            ensure(!done, || format!("{attempt} would have two results"))
+        }
+        EventBody::AttemptEnded { attempt, .. } => {
+            placed(control, *attempt)?;
+            let job = open(control, attempt.job)?;
+            ensure(job.cancel.is_none(), || format!("{} is being cancelled and would be queued again", job.id))
+        }
+        EventBody::JobFinished { job, attempt, outcome, settlement } => {
+            finished(control, open(control, *job)?, *attempt, outcome, settlement)
+        }
+        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => {
+            ensure(control.node(*node).is_some(), || format!("{node} is not known"))
+        }
+    }
+}
+
+fn finished(
+    control: &Control,
+    job: &Job,
+    attempt: Option<u32>,
+    outcome: &Outcome,
+    settlement: &Settlement,
+) -> Result<(), Breach> {
+    let Settlement { gross, fee, net, refund, owner } = settlement;
+    let (hold, id) = (job.hold(), job.id);
+    ensure(outcome.state.is_ended(), || format!("{id} would end as {}", outcome.state))?;
+    ensure(attempt == job.placement().map(|placement| placement.attempt.number), || {
+        format!("{id} would end with attempt {attempt:?}, which is not its current one")
+    })?;
+    ensure(gross.checked_add(*refund) == Some(hold), || format!("{id}: {gross} + {refund} is not the hold of {hold}"))?;
+    ensure(net.checked_add(*fee) == Some(*gross), || format!("{id}: {net} + {fee} is not the cost of {gross}"))?;
+    ensure(*fee == meter::fee(*gross, job.fee_basis_points), || format!("{id}: {fee} is not the fee on {gross}"))?;
+    ensure(*gross == Micro::ZERO || (attempt.is_some() && owner.is_some()), || {
+        format!("{id}: {gross} would be paid to nobody")
+    })?;
+    control.ledger().check(&ledger::close(id, &job.account, settlement))
+}
+
+/// Every invariant over the whole state; tells the first that is broken.
+pub fn whole(control: &Control) -> Result<(), Breach> {
+    let ledger = control.ledger();
+    ledger.audit()?;
+    let mut held_in_jobs = 0u64;
+    let mut taken: BTreeMap<_, Taken> = BTreeMap::new();
+    for job in control.jobs() {
+        held_in_jobs += 1;
+        ensure(ledger.held(job.id) == job.hold(), || {
+            format!("{} holds {} instead of {}", job.id, ledger.held(job.id), job.hold())
+        })?;
+        ensure(control.ended(job.id).is_none(), || format!("{} is open and ended", job.id))?;
+        if let Some(placement) = job.placement() {
+            taken.entry(placement.node).or_default().add(&placement.reservation);
+            let on_node = control.node(placement.node).is_some_and(|node| node.placed.contains(&job.id));
+            ensure(on_node, || format!("{} is placed on a node that does not know it", job.id))?;
+        }
+    }
+    let holds = ledger.balances().filter(|(account, _)| matches!(account, Account::Held(_))).count() as u64;
+    ensure(holds <= held_in_jobs, || format!("{holds} holds for {held_in_jobs} open jobs"))?;
+    for node in control.nodes() {
+        let expected = taken.remove(&node.id).unwrap_or_default();
+        ensure(node.taken == expected, || {
+            format!("{} counts {:?} taken instead of {expected:?}", node.name, node.taken)
+        })?;
+    }
+    control.queue_agrees()
+}

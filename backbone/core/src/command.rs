@@ -1,0 +1,278 @@
+//! What comes into [`Control`](crate::Control), and the answers to it.
+
+use modchain_types::{
+    AccountId, AttemptId, BootId, Digest, Fence, Identity, InstanceId, InventoryItem, JobId, JobSpec, JobState, Micro,
+    Name, NodeId, Offer, OutputLengths, Report, Role, Span, SubmitKey, Text, WallTime,
+};
+
+/// One connection of one agent, numbered by the shell. Numbers are never used twice in one run of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Who asks, as the certificate and the journal say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// What it may do at all.
+    pub role: Role,
+    /// Its own account.
+    pub account: AccountId,
+}
+
+impl Actor {
+    /// Whether it may see and touch what belongs to `account`.
+    pub fn may_touch(&self, account: &AccountId) -> bool {
+        self.role == Role::Operator || (self.role == Role::Client && self.account == *account)
+    }
+}
+
+/// Something that happened outside, or that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// The engine begins to work on a replayed or empty journal. Always the first command.
+    EngineStarted {
+        /// This boot of the machine.
+        boot: BootId,
+        /// The machine's clock since that boot, counting sleep.
+        boot_clock: Span,
+        /// By the wall clock.
+        wall: WallTime,
+        /// Of the program.
+        version: Text<64>,
+    },
+    /// Record an identity. The same one again changes nothing; a name or id in use otherwise is refused.
+    AddIdentity {
+        /// Who.
+        identity: Identity,
+    },
+    /// Give test credits.
+    Credit {
+        /// Who asks: an operator.
+        by: Actor,
+        /// To whom: an account of some identity.
+        account: AccountId,
+        /// How much, more than zero.
+        amount: Micro,
+        /// The asker's own key; repeating it gives the same answer and nothing else.
+        key: SubmitKey,
+        /// For the record.
+        why: Text<256>,
+    },
+    /// Accept a job, hold its price.
+    Submit {
+        /// Who asks: a client.
+        by: Actor,
+        /// The asker's own key for this job.
+        key: SubmitKey,
+        /// The job; a large body has been moved into the blob store.
+        spec: Box<JobSpec>,
+        /// Of the specification as the client sent it.
+        spec_digest: Digest,
+        /// Refuse if no node could take it now.
+        no_queue: bool,
+    },
+    /// End a job.
+    Cancel {
+        /// Who asks.
+        by: Actor,
+        /// Which job.
+        job: JobId,
+        /// Time between asking and killing.
+        grace: Span,
+        /// For the record.
+        why: Text<256>,
+    },
+    /// An agent said hello on a new connection.
+    AgentConnected {
+        /// Which node, by its certificate.
+        node: NodeId,
+        /// The new connection.
+        session: SessionId,
+        /// What it said.
+        arrival: Box<AgentArrival>,
+    },
+    /// A connection of an agent is gone.
+    AgentDisconnected {
+        /// Which node.
+        node: NodeId,
+        /// Which connection.
+        session: SessionId,
+    },
+    /// A sign of life: a heartbeat, or the answer to a probe.
+    AgentHeard {
+        /// Which node.
+        node: NodeId,
+        /// On which connection.
+        session: SessionId,
+    },
+    /// An owner changed prices or capabilities.
+    OfferChanged {
+        /// Which node.
+        node: NodeId,
+        /// On which connection.
+        session: SessionId,
+        /// The whole new offer.
+        offer: Box<Offer>,
+    },
+    /// An agent reports about an attempt.
+    Report {
+        /// Which node.
+        node: NodeId,
+        /// On which connection.
+        session: SessionId,
+        /// What.
+        report: Report,
+    },
+    /// This much output of an attempt is synced to disk, and the agent says that it has sent all of it.
+    OutputStored {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which fence.
+        fence: Fence,
+        /// How much.
+        stored: OutputLengths,
+    },
+    /// The task of an assignment cannot be read from the blob store.
+    BodyUnreadable {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which fence.
+        fence: Fence,
+        /// What the disk said.
+        message: Text<512>,
+    },
+    /// The job's standard input cannot be completed: over its cap, or its client went away for too long.
+    InputFailed {
+        /// Which job.
+        job: JobId,
+        /// Why.
+        message: Text<512>,
+    },
+}
+
+/// What an agent says when it connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentArrival {
+    /// This start of the agent.
+    pub instance: InstanceId,
+    /// The highest fence that this node was ever given, if its mark is authentic and of this journal.
+    pub highest_fence: Option<Fence>,
+    /// Every attempt that the agent still knows of.
+    pub inventory: Vec<InventoryItem>,
+    /// What the node offers.
+    pub offer: Offer,
+}
+
+/// The answer to a command; let out only after its events are on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Nothing more to say.
+    Done,
+    /// The job is accepted.
+    Submitted {
+        /// The job.
+        job: JobId,
+        /// Its state.
+        state: JobState,
+        /// What is held for it.
+        held: Micro,
+        /// Whether an earlier submit had made it.
+        existing: bool,
+    },
+    /// The wish to cancel is recorded, or the job was queued and is cancelled.
+    Cancelling {
+        /// The job.
+        job: JobId,
+        /// Its state.
+        state: JobState,
+    },
+    /// The agent is admitted.
+    Welcome,
+    /// Not granted; nothing has changed.
+    Refused(Refused),
+}
+
+/// Why a command is not granted. The first reason in the order of the checks wins: frozen, allowed, valid, known, possible,
+/// affordable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// An invariant broke or the data was rolled back: no new money moves.
+    #[error("money is frozen: {why}")]
+    Frozen {
+        /// What is wrong.
+        why: String,
+    },
+    /// The role may not do this at all.
+    #[error("{what} is not allowed for this role")]
+    NotAllowed {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// A value is out of its bounds.
+    #[error("{what}")]
+    Invalid {
+        /// Which, and what it may be.
+        what: String,
+    },
+    /// No such job, or none that the asker may see.
+    #[error("there is no such job")]
+    UnknownJob,
+    /// No such account.
+    #[error("there is no account `{account}`")]
+    UnknownAccount {
+        /// Which.
+        account: AccountId,
+    },
+    /// No such node.
+    #[error("this node is not known here")]
+    UnknownNode,
+    /// Name or id in use.
+    #[error("the name `{name}` is taken")]
+    NameTaken {
+        /// Which.
+        name: Name,
+    },
+    /// The key was used for something else.
+    #[error("the key was used before for another specification")]
+    IdempotencyConflict {
+        /// The job that it made.
+        job: JobId,
+    },
+    /// Not enough money.
+    #[error("insufficient funds: need {need}, have {have}")]
+    InsufficientFunds {
+        /// To be held.
+        need: Micro,
+        /// Free.
+        have: Micro,
+    },
+    /// Over a quota.
+    #[error("{what}")]
+    Limit {
+        /// Which, and what it is.
+        what: String,
+    },
+    /// No node can take it now.
+    #[error("no node can take this job now: {why}")]
+    NoFit {
+        /// The reasons, node by node.
+        why: String,
+    },
+    /// The job has ended.
+    #[error("the job has already ended")]
+    AlreadyEnded {
+        /// How.
+        state: JobState,
+    },
+    /// The asset of this journal cannot be given away.
+    #[error("credits are only for journals of test money")]
+    NotTestMoney,
+    /// Another live agent uses the same certificate.
+    #[error("another agent with this certificate is connected and alive")]
+    DuplicateInstance,
+    /// An older connection of this node is being probed: come back in a second.
+    #[error("an older connection of this node is being probed")]
+    Probing,
+    /// The session has been replaced.
+    #[error("this connection has been replaced")]
+    StaleSession,
+}

@@ -1,0 +1,347 @@
+//! What agents say: hello, heartbeats, reports, and how far their output is.
+
+use modchain_types::{
+    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
+    OutputLengths, Reason, Report, ReportBody, StopCause, Text, Usage, Verdict,
+};
+
+use super::{Control, Draft};
+use crate::command::{AgentArrival, Refused, Reply, SessionId};
+use crate::deadline::{self, Deadline};
+use crate::effect::{Effect, NodeMessage, SessionEnd};
+use crate::event::{EventBody, Outcome};
+use crate::job::{Done, Job, Placement, Progress};
+use crate::{meter, node, settle};
+
+impl Control {
+    pub(super) fn agent_connected(
+        &mut self,
+        id: NodeId,
+        session: SessionId,
+        arrival: AgentArrival,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        self.make_room(id, &arrival, draft)?;
+        if let Some(fence) = arrival.highest_fence
+            && fence.0 > self.number
+        {
+            self.rollback = Some(self.rollback.map_or(fence, |known| known.max(fence)));
+        }
+        let entry = self.nodes.get_mut(&id).expect("make_room knows the node");
+        if let Some((old, _)) = entry.presence.session.replace((session, arrival.instance)) {
+            draft.effect(Effect::EndSession { node: id, session: old, why: SessionEnd::Superseded });
+        }
+        entry.presence.heard = draft.now;
+        entry.presence.connected_at = draft.now;
+        entry.presence.probed = None;
+        entry.presence.cool_until = draft.now;
+        let offer = (entry.offer.as_deref() != Some(&arrival.offer)).then(|| Box::new(arrival.offer));
+        draft.emit(EventBody::NodeConnected { node: id, offer });
+        self.watch(id);
+        self.look_again = true;
+        self.announce(id, NodeState::Ready, draft);
+        self.reconcile(id, session, &arrival.inventory, draft);
+        Ok(Reply::Welcome)
+    }
+
+    /// Whether the arrival may take the node's place: a live connection of another instance is probed first.
+    fn make_room(&mut self, id: NodeId, arrival: &AgentArrival, draft: &mut Draft) -> Result<(), Refused> {
+        let now = draft.now;
+        let entry = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
+        let Some((old, instance)) = entry.presence.session else { return Ok(()) };
+        if instance == arrival.instance || now.since(entry.presence.heard) >= node::SUSPECT_AFTER {
+            return Ok(());
+        }
+        match entry.presence.probed.filter(|probed| now.since(*probed) < deadline::PROBE_FORGOTTEN) {
+            Some(probed) if entry.presence.heard > probed => {
+                entry.presence.probed = None;
+                Err(Refused::DuplicateInstance)
+            }
+            Some(probed) if now.since(probed) >= deadline::PROBE_WITHIN => Ok(()),
+            Some(_) => Err(Refused::Probing),
+            None => {
+                entry.presence.probed = Some(now);
+                draft.effect(Effect::ToNode { node: id, session: old, message: NodeMessage::Probe });
+                Err(Refused::Probing)
+            }
+        }
+    }
+
+    /// Settles what the agent has against what we think it has.
+    fn reconcile(&mut self, id: NodeId, session: SessionId, inventory: &[InventoryItem], draft: &mut Draft) {
+        let verdicts = inventory.iter().map(|item| (item.attempt, item.fence, self.verdict(id, item))).collect();
+        draft.effect(Effect::ToNode { node: id, session, message: NodeMessage::Reconcile(verdicts) });
+        if self.rollback.is_some() {
+            return;
+        }
+        let placed: Vec<JobId> =
+            self.nodes.get(&id).map(|node| node.placed.iter().copied().collect()).unwrap_or_default();
+        for job in placed {
+            let job = self.jobs.get(&job).expect("what is placed exists").clone();
+            let placement = job.placement().expect("what is placed has a placement").clone();
+            let held = inventory.iter().find(|i| i.attempt == placement.attempt && i.fence == placement.fence);
+            self.reconcile_one(&job, &placement, held, draft);
+        }
+    }
+
+    fn verdict(&self, node: NodeId, item: &InventoryItem) -> Verdict {
+        let ours = self.jobs.get(&item.attempt.job).and_then(|job| job.placement_of(item.attempt, item.fence));
+        match (ours.is_some_and(|placement| placement.node == node), item.state) {
+            (true, ItemState::Ended) => Verdict::SendResult,
+            (true, ItemState::Starting | ItemState::Running) => Verdict::Keep,
+            // What we were never told after a roll-back may still be somebody's work: touch nothing.
+            (false, _) if self.rollback.is_some() => Verdict::Keep,
+            (false, ItemState::Ended) => Verdict::Forget,
+            (false, ItemState::Starting | ItemState::Running) => Verdict::Kill,
+        }
+    }
+
+    fn reconcile_one(&mut self, job: &Job, placement: &Placement, held: Option<&InventoryItem>, draft: &mut Draft) {
+        let attempt = placement.attempt;
+        match (&placement.progress, held.map(|item| item.state)) {
+            (Progress::Assigned, None) => self.send_assignment(job, placement, draft),
+            (Progress::Starting | Progress::Running { .. }, None) => {
+                let message = Text::cut("the node came back without it");
+                self.retry_or_fail(job, placement, Reason::NodeFault, message, OutputLengths::default(), draft);
+                return;
+            }
+            (Progress::Assigned, Some(ItemState::Starting)) => {
+                draft.emit(EventBody::AttemptStarting { attempt });
+            }
+            (Progress::Assigned, Some(ItemState::Running)) => {
+                draft.emit(EventBody::AttemptStarting { attempt });
+                draft.emit(EventBody::AttemptStarted { attempt });
+            }
+            (Progress::Starting, Some(ItemState::Running)) => {
+                draft.emit(EventBody::AttemptStarted { attempt });
+            }
+            (Progress::Assigned | Progress::Starting, Some(ItemState::Ended))
+            | (Progress::Starting, Some(ItemState::Starting))
+            | (Progress::Running { .. }, Some(_))
+            | (Progress::Done(_), _) => {}
+        }
+        if let Some(wish) = &job.cancel {
+            let (fence, grace) = (placement.fence, wish.grace);
+            let stop = NodeMessage::Stop { attempt, fence, grace, cause: StopCause::Cancelled };
+            self.tell(placement.node, stop, draft);
+        }
+    }
+
+    /// Tells the node to run the attempt. The shell marks the fence.
+    pub(super) fn send_assignment(&self, job: &Job, placement: &Placement, draft: &mut Draft) {
+        let assignment = Assignment {
+            attempt: placement.attempt,
+            claim: FenceClaim { fence: placement.fence, mac: [0; 16] },
+            spec: (*job.spec).clone(),
+            reservation: placement.reservation.clone(),
+            tariff: (*placement.tariff).clone(),
+            run_limit: placement.run_limit,
+            run_limit_reason: placement.run_limit_reason,
+        };
+        self.tell(placement.node, NodeMessage::Assign(Box::new(assignment)), draft);
+    }
+
+    pub(super) fn agent_disconnected(&mut self, id: NodeId, session: SessionId) -> Result<Reply, Refused> {
+        let entry = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
+        if entry.session() == Some(session) {
+            entry.presence.session = None;
+            entry.presence.probed = None;
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn agent_heard(&mut self, id: NodeId, session: SessionId, draft: &mut Draft) -> Result<Reply, Refused> {
+        self.heard(id, session, draft)?;
+        Ok(Reply::Done)
+    }
+
+    /// The node is alive on this connection.
+    fn heard(&mut self, id: NodeId, session: SessionId, draft: &mut Draft) -> Result<(), Refused> {
+        let entry = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
+        if entry.session() != Some(session) {
+            return Err(Refused::StaleSession);
+        }
+        entry.presence.heard = draft.now;
+        if entry.lost || entry.presence.told != NodeState::Ready {
+            if entry.lost {
+                draft.emit(EventBody::NodeConnected { node: id, offer: None });
+            }
+            self.look_again = true;
+            self.announce(id, NodeState::Ready, draft);
+        }
+        self.watch(id);
+        Ok(())
+    }
+
+    pub(super) fn offer_changed(
+        &mut self,
+        id: NodeId,
+        session: SessionId,
+        offer: Box<Offer>,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        self.heard(id, session, draft)?;
+        draft.emit(EventBody::NodeConnected { node: id, offer: Some(offer) });
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn report(
+        &mut self,
+        id: NodeId,
+        session: SessionId,
+        report: Report,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        self.heard(id, session, draft)?;
+        let Report { attempt, fence, body } = report;
+        let ours = self
+            .jobs
+            .get(&attempt.job)
+            .filter(|job| job.placement_of(attempt, fence).is_some_and(|placement| placement.node == id));
+        let Some(job) = ours.cloned() else {
+            // Settled or replaced long ago: the agent may forget it. After a roll-back nobody knows.
+            if matches!(body, ReportBody::Ended { .. }) && self.rollback.is_none() {
+                self.tell(id, NodeMessage::Ack { attempt, fence }, draft);
+            }
+            return Ok(Reply::Done);
+        };
+        let placement = job.placement().expect("just found").clone();
+        match body {
+            ReportBody::Refused { message } => self.refused(&job, &placement, message, draft),
+            ReportBody::Starting => self.starting(&placement, draft),
+            ReportBody::Started => self.started(&placement, draft),
+            ReportBody::Ended { ending, usage, output } => {
+                let done = Done { ending, usage, output, at: draft.now };
+                self.attempt_done(&job, &placement, done, draft);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn refused(&mut self, job: &Job, placement: &Placement, message: Text<512>, draft: &mut Draft) {
+        match placement.progress {
+            Progress::Assigned | Progress::Starting => {}
+            Progress::Running { .. } | Progress::Done(_) => return,
+        }
+        if job.cancel.is_some() {
+            self.finish_cancelled(job, Some(placement), draft);
+        } else {
+            draft.emit(EventBody::AttemptEnded { attempt: placement.attempt, reason: Reason::Refused, message });
+        }
+        self.cool_down(placement.node, draft.now);
+    }
+
+    fn starting(&self, placement: &Placement, draft: &mut Draft) {
+        match placement.progress {
+            Progress::Assigned => {
+                draft.emit(EventBody::AttemptStarting { attempt: placement.attempt });
+            }
+            Progress::Starting | Progress::Running { .. } | Progress::Done(_) => {}
+        }
+    }
+
+    fn started(&self, placement: &Placement, draft: &mut Draft) {
+        self.starting(placement, draft);
+        match placement.progress {
+            Progress::Assigned | Progress::Starting => {
+                draft.emit(EventBody::AttemptStarted { attempt: placement.attempt });
+            }
+            Progress::Running { .. } | Progress::Done(_) => {}
+        }
+    }
+
+    /// The attempt is over. It counts once its output is on our disk.
+    fn attempt_done(&mut self, job: &Job, placement: &Placement, done: Done, draft: &mut Draft) {
+        if matches!(placement.progress, Progress::Done(_)) {
+            return; // said before; it is acknowledged when it is settled
+        }
+        if settle::implies_started(&done.ending) {
+            self.started(placement, draft); // its own report was lost with a connection
+        }
+        let faulty = match &done.ending {
+            Ending::NodeFault { .. } | Ending::CannotStart { fault: Fault::Node, .. } => true,
+            Ending::Exited { .. }
+            | Ending::Signalled { .. }
+            | Ending::Trapped { .. }
+            | Ending::MemoryLimit
+            | Ending::RunLimit
+            | Ending::Stopped
+            | Ending::CannotStart { fault: Fault::Job | Fault::NotFound, .. }
+            | Ending::LeaseEnded => false,
+        };
+        if faulty {
+            self.cool_down(placement.node, draft.now);
+        }
+        let stored = self.stored.get(&placement.attempt).copied().unwrap_or_default();
+        if stored.covers(&done.output) {
+            self.conclude(job, placement, &done, draft);
+        } else {
+            let Done { ending, usage, output, at: _ } = done;
+            draft.emit(EventBody::ResultRecorded { attempt: placement.attempt, ending, usage, output });
+        }
+    }
+
+    pub(super) fn output_stored(&mut self, attempt: AttemptId, fence: Fence, stored: OutputLengths, draft: &mut Draft) {
+        let Some(job) = self.jobs.get(&attempt.job).filter(|job| job.placement_of(attempt, fence).is_some()) else {
+            return;
+        };
+        let (job, placement) = (job.clone(), job.placement().expect("just found").clone());
+        self.stored.insert(attempt, stored);
+        if let Progress::Done(done) = &placement.progress
+            && stored.covers(&done.output)
+        {
+            self.conclude(&job, &placement, done, draft);
+        }
+    }
+
+    pub(super) fn body_unreadable(&self, attempt: AttemptId, fence: Fence, message: Text<512>, draft: &mut Draft) {
+        let Some(job) = self.jobs.get(&attempt.job) else { return };
+        if let Some(placement) = job.placement_of(attempt, fence) {
+            let state = modchain_types::JobState::Failed;
+            self.finish_unpaid(job, Some(placement), state, Reason::Refused, message, draft);
+        }
+    }
+
+    /// The job can never be completed: it fails by its own fault, and what ran is paid by our own clock.
+    pub(super) fn input_failed(&self, id: JobId, message: Text<512>, draft: &mut Draft) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let state = modchain_types::JobState::Failed;
+        let Some(placement) = job.placement() else {
+            return self.finish_unpaid(job, None, state, Reason::Refused, message, draft);
+        };
+        let stop = NodeMessage::Stop {
+            attempt: placement.attempt,
+            fence: placement.fence,
+            grace: modchain_types::Span::ZERO,
+            cause: StopCause::Superseded,
+        };
+        self.tell(placement.node, stop, draft);
+        let Progress::Running { started_at } = placement.progress else {
+            return self.finish_unpaid(job, Some(placement), state, Reason::Refused, message, draft);
+        };
+        let usage = Usage { ran: draft.now.since(started_at).min(placement.run_limit), ..Usage::default() };
+        let gross = meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold());
+        let exit = modchain_types::Exit::of(Reason::Refused).expect("has a code of its own");
+        let output = OutputLengths::default();
+        let outcome = Outcome { state, reason: Reason::Refused, exit, message, usage, output };
+        self.finish(job, Some(placement), outcome, gross, draft);
+    }
+
+    /// Tells the read model if the node's state is not the one told last.
+    pub(super) fn announce(&mut self, id: NodeId, state: NodeState, draft: &mut Draft) {
+        let Some(entry) = self.nodes.get_mut(&id) else { return };
+        if entry.presence.told != state {
+            entry.presence.told = state;
+            draft.effect(Effect::NodeChanged { node: id, state });
+        }
+    }
+
+    /// Sees to it that one deadline watches the node's silence.
+    pub(super) fn watch(&mut self, id: NodeId) {
+        let Some(entry) = self.nodes.get_mut(&id) else { return };
+        if !entry.presence.watched {
+            entry.presence.watched = true;
+            self.deadlines.arm(entry.presence.heard + node::SUSPECT_AFTER, Deadline::NodeSuspect(id));
+        }
+    }
+}

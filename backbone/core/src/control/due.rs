@@ -1,0 +1,232 @@
+//! What time brings about: deadlines, and placing what waits.
+
+use std::collections::BTreeSet;
+
+use modchain_types::{
+    AttemptId, Fence, JobId, JobState, NodeId, NodeState, OnDisconnect, Reason, Span, Text, Timestamp,
+};
+
+use super::{Control, Decision, Draft};
+use crate::deadline::{self, Deadline};
+use crate::event::EventBody;
+use crate::job::{Job, Phase, Placement, Progress};
+use crate::node;
+use crate::scheduler;
+use crate::scheduler::feasible::Fit;
+
+/// Attempts assigned in one pass. Bounds one journal record; the next pass follows at once.
+const ASSIGNMENTS_PER_PASS_MAX: usize = 512;
+
+impl Control {
+    pub(super) fn fire(&mut self, deadline: Deadline, draft: &mut Draft) {
+        match deadline {
+            Deadline::StartBy(job) => self.start_by(job, draft),
+            Deadline::Accept(attempt, fence) => self.accept_overdue(attempt, fence, draft),
+            Deadline::Prepare(attempt, fence) => self.prepare_overdue(attempt, fence, draft),
+            Deadline::Overdue(attempt, fence) => self.run_overdue(attempt, fence, draft),
+            Deadline::StopConfirm(attempt, fence) => self.stop_overdue(attempt, fence, draft),
+            Deadline::Output(attempt, fence) => self.output_overdue(attempt, fence, draft),
+            Deadline::AttemptLost(attempt, fence) => self.attempt_lost(attempt, fence, draft),
+            Deadline::NodeSuspect(node) => self.node_suspect(node, draft),
+            Deadline::NodeLost(node) => self.node_lost(node, draft),
+            Deadline::CoolDown(_) => self.look_again = true,
+        }
+    }
+
+    fn start_by(&self, id: JobId, draft: &mut Draft) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let due = job.spec.limits.start_by.is_some_and(|span| job.queued_at + span <= draft.now);
+        if due && job.phase == Phase::Queued {
+            let message = Text::cut("no node took it before its start-by time");
+            self.finish_unpaid(job, None, JobState::Expired, Reason::Expired, message, draft);
+        }
+    }
+
+    /// The job and placement that a deadline is about, if they are still current.
+    fn current(&self, attempt: AttemptId, fence: Fence) -> Option<(Job, Placement)> {
+        let job = self.jobs.get(&attempt.job)?;
+        let placement = job.placement_of(attempt, fence)?;
+        Some((job.clone(), placement.clone()))
+    }
+
+    /// Whether the node has been connected for at least `wait`: only then has it failed to answer. If not, the deadline is
+    /// armed again.
+    fn has_had(&mut self, node: NodeId, wait: Span, deadline: Deadline, now: Timestamp) -> bool {
+        let Some(entry) = self.nodes.get(&node) else { return false };
+        let due = if entry.session().is_some() { entry.presence.connected_at + wait } else { now + wait };
+        if due > now {
+            self.deadlines.arm(due, deadline);
+        }
+        due <= now
+    }
+
+    fn accept_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+        let Some((job, placement)) = self.current(attempt, fence) else { return };
+        let deadline = Deadline::Accept(attempt, fence);
+        if placement.progress == Progress::Assigned
+            && self.has_had(placement.node, deadline::ACCEPT_WITHIN, deadline, draft.now)
+        {
+            self.give_up(&job, &placement, Reason::NodeFault, "the node did not answer the assignment", draft);
+        }
+    }
+
+    fn prepare_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+        let Some((job, placement)) = self.current(attempt, fence) else { return };
+        if placement.progress == Progress::Starting {
+            self.give_up(&job, &placement, Reason::NodeFault, "the node took too long to prepare it", draft);
+        }
+    }
+
+    fn run_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+        let Some((job, placement)) = self.current(attempt, fence) else { return };
+        let deadline = Deadline::Overdue(attempt, fence);
+        if matches!(placement.progress, Progress::Running { .. })
+            && self.has_had(placement.node, deadline::OVERDUE_MARGIN, deadline, draft.now)
+        {
+            self.give_up(&job, &placement, Reason::NodeFault, "the node did not end it at its run limit", draft);
+        }
+    }
+
+    fn stop_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+        let Some((job, placement)) = self.current(attempt, fence) else { return };
+        let Some(wish) = &job.cancel else { return };
+        if matches!(placement.progress, Progress::Done(_)) {
+            return; // its own deadline ends the wait for output
+        }
+        let wait = wish.grace.saturating_add(deadline::STOP_MARGIN);
+        if self.has_had(placement.node, wait, Deadline::StopConfirm(attempt, fence), draft.now) {
+            self.give_up(&job, &placement, Reason::NodeFault, "the node did not confirm the stop", draft);
+        }
+    }
+
+    fn output_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+        let Some((job, placement)) = self.current(attempt, fence) else { return };
+        if let Progress::Done(done) = &placement.progress {
+            self.conclude(&job, &placement, done, draft);
+        }
+    }
+
+    /// How long the attempt's node may be silent before the attempt is given up.
+    fn patience(&self, job: &Job) -> Span {
+        let limits = &job.spec.limits;
+        match limits.on_disconnect {
+            OnDisconnect::Keep => limits.lost_after,
+            // Its lease must be over, by the slower of two clocks, before it may run elsewhere.
+            OnDisconnect::Stop => limits.lost_after.max(self.config.lease.saturating_add(deadline::LEASE_MARGIN)),
+        }
+    }
+
+    /// The moment at which a silence that began when the node was last heard has lasted `patience`; never within the minute
+    /// after a start of the engine.
+    fn given_up_at(&self, heard: Timestamp, patience: Span) -> Timestamp {
+        (heard + patience).max(self.started_at + deadline::RECOVERY_WINDOW)
+    }
+
+    fn attempt_lost(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+        let Some((job, placement)) = self.current(attempt, fence) else { return };
+        let Some(node) = self.nodes.get(&placement.node) else { return };
+        let due = self.given_up_at(node.presence.heard, self.patience(&job));
+        if due <= draft.now {
+            let message = Text::cut(format!("node {} was silent for {}", node.name, node.silence(draft.now)));
+            let output = modchain_types::OutputLengths::default();
+            match &placement.progress {
+                // Its result is here: only output is missing, and that has its own deadline.
+                Progress::Done(_) => {}
+                Progress::Assigned | Progress::Starting | Progress::Running { .. } => {
+                    self.retry_or_fail(&job, &placement, Reason::NodeLost, message, output, draft);
+                }
+            }
+        } else if node.silence(draft.now) >= node::SUSPECT_AFTER {
+            self.deadlines.arm(due, Deadline::AttemptLost(attempt, fence));
+        }
+    }
+
+    fn node_suspect(&mut self, id: NodeId, draft: &mut Draft) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let heard = node.presence.heard;
+        if node.silence(draft.now) < node::SUSPECT_AFTER {
+            self.deadlines.arm(heard + node::SUSPECT_AFTER, Deadline::NodeSuspect(id));
+            return;
+        }
+        node.presence.watched = false;
+        if node.lost {
+            return;
+        }
+        let placed: Vec<JobId> = node.placed.iter().copied().collect();
+        self.announce(id, NodeState::Suspect, draft);
+        self.deadlines.arm(self.given_up_at(heard, node::LOST_AFTER), Deadline::NodeLost(id));
+        for job in placed {
+            let job = &self.jobs[&job];
+            if let Some(placement) = job.placement() {
+                let due = self.given_up_at(heard, self.patience(job));
+                self.deadlines.arm(due, Deadline::AttemptLost(placement.attempt, placement.fence));
+            }
+        }
+    }
+
+    fn node_lost(&mut self, id: NodeId, draft: &mut Draft) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        let due = self.given_up_at(node.presence.heard, node::LOST_AFTER);
+        if node.lost || node.silence(draft.now) < node::SUSPECT_AFTER {
+            return;
+        }
+        if due > draft.now {
+            self.deadlines.arm(due, Deadline::NodeLost(id));
+            return;
+        }
+        draft.emit(EventBody::NodeLost { node: id });
+        self.announce(id, NodeState::Lost, draft);
+    }
+
+    /// Places what fits, best place first.
+    pub(super) fn place(&mut self, now: Timestamp, whole: &mut Decision) {
+        if !self.look_again || self.rollback.is_some() {
+            return;
+        }
+        let mut full = BTreeSet::new();
+        for _ in 0..ASSIGNMENTS_PER_PASS_MAX {
+            let Some((id, class)) = self.queue.first_outside(&full) else { break };
+            let job = &self.jobs[&id];
+            let mut draft = Draft::new(self, now);
+            match scheduler::plan(self.nodes.values(), draft.now, &job.spec, &job.avoided) {
+                None => {
+                    let class = class.clone();
+                    full.insert(class);
+                }
+                Some((node, fit)) => {
+                    self.assign(job, node, fit, &mut draft);
+                    let before = whole.events.len();
+                    whole.absorb(self.take(draft.decision));
+                    if whole.events.len() == before {
+                        break; // the assignment would have broken an invariant: money is frozen now
+                    }
+                    self.announce_assignment(id, now, whole);
+                }
+            }
+        }
+        // Everything left waits for a change, unless the pass ended at its bound.
+        self.look_again = self.queue.first_outside(&full).is_some() && self.breach.is_none();
+    }
+
+    fn assign(&self, job: &Job, node: NodeId, fit: Fit, draft: &mut Draft) {
+        let attempt = AttemptId { job: job.id, number: job.attempts_made + 1 };
+        let offer = self.nodes[&node].offer.as_ref().expect("a node that fits has an offer");
+        draft.emit(EventBody::AttemptAssigned {
+            attempt,
+            node,
+            tariff: Box::new(offer.tariff.clone()),
+            reservation: fit.reservation,
+            run_limit: fit.run_limit,
+            run_limit_reason: fit.run_limit_reason,
+        });
+    }
+
+    /// The node is told by what the state says once the assignment is in it.
+    fn announce_assignment(&self, id: JobId, now: Timestamp, whole: &mut Decision) {
+        let job = &self.jobs[&id];
+        let placement = job.placement().expect("just assigned");
+        let mut draft = Draft::new(self, now);
+        self.send_assignment(job, placement, &mut draft);
+        whole.effects.extend(draft.decision.effects);
+    }
+}

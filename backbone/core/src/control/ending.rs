@@ -1,0 +1,144 @@
+//! From an attempt's ending to a settlement or a retry. Everything that ends a job passes through here.
+
+use modchain_types::{Ending, Exit, JobState, Micro, OutputLengths, Reason, StopCause, Text, Usage};
+
+use super::{Control, Draft};
+use crate::effect::{Effect, NodeMessage};
+use crate::event::{EventBody, Outcome};
+use crate::job::{Done, Job, Placement, Progress};
+use crate::settle::{self, Fate, Pays, Wish};
+use crate::{meter, node};
+
+impl Control {
+    /// An attempt is over and its output is here, or will not come: settle or retry.
+    pub(super) fn conclude(&self, job: &Job, placement: &Placement, done: &Done, draft: &mut Draft) {
+        let started = matches!(placement.progress, Progress::Running { .. })
+            || settle::implies_started(&done.ending)
+            || done.usage.ran.0 > 0;
+        let wish = if job.cancel.is_some() { Wish::Cancel } else { Wish::GoOn };
+        let message = message_of(&done.ending);
+        match settle::fate(&done.ending, wish, placement.run_limit_reason, started) {
+            Fate::Retry { reason } => self.retry_or_fail(job, placement, reason, message, done.output, draft),
+            Fate::Finish { state, reason, exit, pays } => {
+                // Never more than was seen from here: from the assignment to the result.
+                let ran = done.usage.ran.min(done.at.since(placement.assigned_at));
+                let usage = Usage { ran, ..done.usage };
+                let gross = match pays {
+                    Pays::Metered => meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold()),
+                    Pays::Nobody => Micro::ZERO,
+                };
+                let outcome = Outcome { state, reason, exit, message, usage, output: done.output };
+                self.finish(job, Some(placement), outcome, gross, draft);
+            }
+        }
+        let ack = NodeMessage::Ack { attempt: placement.attempt, fence: placement.fence };
+        self.tell(placement.node, ack, draft);
+    }
+
+    /// The attempt failed and it was not the job's fault: unpaid; another one if one is left.
+    pub(super) fn retry_or_fail(
+        &self,
+        job: &Job,
+        placement: &Placement,
+        reason: Reason,
+        message: Text<512>,
+        output: OutputLengths,
+        draft: &mut Draft,
+    ) {
+        if job.cancel.is_some() {
+            return self.finish_cancelled(job, Some(placement), draft);
+        }
+        let allowed = job.spec.limits.attempts_max;
+        if job.attempts_counted < allowed {
+            draft.emit(EventBody::AttemptEnded { attempt: placement.attempt, reason, message });
+            return;
+        }
+        let (reason, message) = if allowed > 1 {
+            let message = format!("{} of {allowed} attempts failed; the last: {message}", job.attempts_counted);
+            (Reason::Attempts, Text::cut(message))
+        } else {
+            (reason, message)
+        };
+        let exit = Exit::of(reason).expect("a node's fault has an exit code of its own");
+        let outcome = Outcome { state: JobState::Failed, reason, exit, message, usage: Usage::default(), output };
+        self.finish(job, Some(placement), outcome, Micro::ZERO, draft);
+    }
+
+    /// The client's wish is fulfilled and nothing is paid.
+    pub(super) fn finish_cancelled(&self, job: &Job, placement: Option<&Placement>, draft: &mut Draft) {
+        self.finish_unpaid(job, placement, JobState::Cancelled, Reason::Cancelled, Text::default(), draft);
+    }
+
+    /// The job is over and everything that was held goes back.
+    pub(super) fn finish_unpaid(
+        &self,
+        job: &Job,
+        placement: Option<&Placement>,
+        state: JobState,
+        reason: Reason,
+        message: Text<512>,
+        draft: &mut Draft,
+    ) {
+        let exit = Exit::of(reason).expect("what ends unpaid has an exit code of its own");
+        let (usage, output) = (Usage::default(), OutputLengths::default());
+        self.finish(job, placement, Outcome { state, reason, exit, message, usage, output }, Micro::ZERO, draft);
+    }
+
+    /// The job is over: one event with the outcome and all the legs.
+    pub(super) fn finish(
+        &self,
+        job: &Job,
+        placement: Option<&Placement>,
+        outcome: Outcome,
+        gross: Micro,
+        draft: &mut Draft,
+    ) {
+        let owner = placement.and_then(|placement| self.owner_of(placement.node));
+        let settlement = settle::split(job.hold(), gross, job.fee_basis_points, owner);
+        let attempt = placement.map(|placement| placement.attempt.number);
+        draft.emit(EventBody::JobFinished { job: job.id, attempt, outcome, settlement });
+        draft.effect(Effect::JobClosed { job: job.id });
+    }
+
+    /// The attempt's node is at fault by our own judgement: it is told to drop the attempt, whether it hears it or not.
+    pub(super) fn give_up(
+        &mut self,
+        job: &Job,
+        placement: &Placement,
+        reason: Reason,
+        message: &str,
+        draft: &mut Draft,
+    ) {
+        let stop = NodeMessage::Stop {
+            attempt: placement.attempt,
+            fence: placement.fence,
+            grace: modchain_types::Span::ZERO,
+            cause: StopCause::Superseded,
+        };
+        self.tell(placement.node, stop, draft);
+        self.retry_or_fail(job, placement, reason, Text::cut(message), OutputLengths::default(), draft);
+        self.cool_down(placement.node, draft.now);
+    }
+
+    /// No new attempts for this node for a moment.
+    pub(super) fn cool_down(&mut self, node: modchain_types::NodeId, now: modchain_types::Timestamp) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.presence.cool_until = now + node::COOL_DOWN;
+            self.deadlines.arm(entry.presence.cool_until, crate::deadline::Deadline::CoolDown(node));
+        }
+    }
+}
+
+/// What people read about an ending.
+fn message_of(ending: &Ending) -> Text<512> {
+    match ending {
+        Ending::Exited { .. } | Ending::Stopped => Text::default(),
+        Ending::Signalled { signal } => Text::cut(format!("killed by signal {signal}")),
+        Ending::Trapped { message } | Ending::CannotStart { message, .. } | Ending::NodeFault { message } => {
+            message.clone()
+        }
+        Ending::MemoryLimit => Text::cut("went over its memory limit"),
+        Ending::RunLimit => Text::cut("reached its run limit"),
+        Ending::LeaseEnded => Text::cut("its lease ended while the orchestrator was away"),
+    }
+}

@@ -1,0 +1,379 @@
+//! The orchestrator's root machine.
+//!
+//! [`Control::decide`] looks at a command and says what follows; [`Control::evolve`] takes an event into the state and is the
+//! only thing that changes what the journal stands for. Connections, silence and cool-downs are not durable: after a restart
+//! they are learnt again from the agents' hellos, and for a minute nobody is declared lost.
+//!
+//! * `client.rs`: identities, money, submit, cancel
+//! * `agent.rs`: hello and reconciling, reports, output
+//! * `ending.rs`: from an attempt's ending to a settlement or a retry
+//! * `due.rs`: deadlines and placing
+//! * `evolve.rs`: events into state
+
+mod agent;
+mod client;
+mod due;
+mod ending;
+mod evolve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use modchain_types::{
+    AccountId, Asset, AttemptId, Digest, Fence, Identity, IdentityId, JobId, JobSpec, JobState, Micro, Name, NodeId,
+    OutputLengths, Span, Timestamp,
+};
+
+use crate::audit::{self, Breach};
+use crate::command::{Command, Refused, Reply};
+use crate::deadline::Deadlines;
+use crate::effect::{Effect, NodeMessage};
+use crate::event::{Event, EventBody};
+use crate::job::Job;
+use crate::ledger::Ledger;
+use crate::node::Node;
+use crate::scheduler::explain::{self, NodeFit};
+use crate::scheduler::queue::Queue;
+
+/// What the machine is made with. Everything that could change a bill is frozen in events when it is first used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// What the journal's money is.
+    pub asset: Asset,
+    /// The platform's part of each cost, in hundredths of a percent: 500 is 5 %.
+    pub fee_basis_points: u16,
+    /// Jobs of one account that may be open at once.
+    pub open_jobs_max: u32,
+    /// Lease of attempts with `on_disconnect = stop`.
+    pub lease: Span,
+}
+
+impl ControlConfig {
+    /// 5 % fee, 100,000 open jobs an account, 30 s lease.
+    pub fn new(asset: Asset) -> Self {
+        Self { asset, fee_basis_points: 500, open_jobs_max: 100_000, lease: Span::from_secs(30) }
+    }
+}
+
+/// What a command or the passing of time led to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision {
+    /// To be appended to the journal as one record, synced before anything below is let out.
+    pub events: Vec<Event>,
+    /// To be done afterwards, in order.
+    pub effects: Vec<Effect>,
+    /// The answer, for commands.
+    pub reply: Option<Reply>,
+}
+
+/// What is remembered of a job that has ended, so that its key and its late reports still mean something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedJob {
+    /// Who paid.
+    pub account: AccountId,
+    /// Of the specification as the client sent it.
+    pub spec_digest: Digest,
+    /// How it ended.
+    pub state: JobState,
+    /// What was held for it.
+    pub hold: Micro,
+}
+
+/// The orchestrator's root machine.
+#[derive(Debug, Clone)]
+pub struct Control {
+    config: ControlConfig,
+
+    // What the journal stands for.
+    number: u64,
+    at: Timestamp,
+    started_at: Timestamp,
+    ledger: Ledger,
+    identities: BTreeMap<IdentityId, Identity>,
+    /// Every account of an identity: those that money may go to.
+    accounts: BTreeSet<AccountId>,
+    jobs: BTreeMap<JobId, Job>,
+    ended: BTreeMap<JobId, EndedJob>,
+    nodes: BTreeMap<NodeId, Node>,
+
+    // What follows from it, kept beside it.
+    /// Exactly the jobs in `Phase::Queued`.
+    queue: Queue,
+    /// Jobs in `jobs` per account.
+    open_jobs: BTreeMap<AccountId, u32>,
+    deadlines: Deadlines,
+
+    // What is forgotten when the engine stops.
+    /// Synced output of live attempts whose agents have sent all of it.
+    stored: BTreeMap<AttemptId, OutputLengths>,
+    /// Whether something changed that could let a queued job be placed.
+    look_again: bool,
+    /// A node's authentic fence above our own number: we were rolled back.
+    rollback: Option<Fence>,
+    breach: Option<Breach>,
+}
+
+impl Control {
+    /// A machine without a past. Replay the journal into it with [`Control::evolve`], then give it
+    /// [`Command::EngineStarted`].
+    pub fn new(config: ControlConfig) -> Self {
+        Self {
+            config,
+            number: 0,
+            at: Timestamp::ZERO,
+            started_at: Timestamp::ZERO,
+            ledger: Ledger::default(),
+            identities: BTreeMap::new(),
+            accounts: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            queue: Queue::default(),
+            open_jobs: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            stored: BTreeMap::new(),
+            look_again: false,
+            rollback: None,
+            breach: None,
+        }
+    }
+
+    /// Decides a command. Changes nothing durable: only [`Control::evolve`] does. `now` is never before the last event.
+    pub fn decide(&mut self, now: Timestamp, command: Command) -> Decision {
+        let mut draft = Draft::new(self, now);
+        let reply = match command {
+            Command::EngineStarted { boot, boot_clock, wall, version } => {
+                draft.emit(EventBody::EngineStarted { boot, boot_clock, wall, version });
+                Ok(Reply::Done)
+            }
+            Command::AddIdentity { identity } => self.add_identity(identity, &mut draft),
+            Command::Credit { by, account, amount, key, why } => self.credit(by, account, amount, key, why, &mut draft),
+            Command::Submit { by, key, spec, spec_digest, no_queue } => {
+                self.submit(by, key, spec, spec_digest, no_queue, &mut draft)
+            }
+            Command::Cancel { by, job, grace, why } => self.cancel(by, job, grace, why, &mut draft),
+            Command::AgentConnected { node, session, arrival } => {
+                self.agent_connected(node, session, *arrival, &mut draft)
+            }
+            Command::AgentDisconnected { node, session } => self.agent_disconnected(node, session),
+            Command::AgentHeard { node, session } => self.agent_heard(node, session, &mut draft),
+            Command::OfferChanged { node, session, offer } => self.offer_changed(node, session, offer, &mut draft),
+            Command::Report { node, session, report } => self.report(node, session, report, &mut draft),
+            Command::OutputStored { attempt, fence, stored } => {
+                self.output_stored(attempt, fence, stored, &mut draft);
+                Ok(Reply::Done)
+            }
+            Command::BodyUnreadable { attempt, fence, message } => {
+                self.body_unreadable(attempt, fence, message, &mut draft);
+                Ok(Reply::Done)
+            }
+            Command::InputFailed { job, message } => {
+                self.input_failed(job, message, &mut draft);
+                Ok(Reply::Done)
+            }
+        };
+        draft.decision.reply = Some(reply.unwrap_or_else(Reply::Refused));
+        draft.decision
+    }
+
+    /// Decides a command and takes its events in.
+    pub fn apply(&mut self, now: Timestamp, command: Command) -> Decision {
+        let decision = self.decide(now, command);
+        self.take(decision)
+    }
+
+    /// Fires every deadline that has come, places every job that fits, and takes the events in. Call after each batch of
+    /// commands and when [`Control::next_deadline`] has come.
+    pub fn advance(&mut self, now: Timestamp) -> Decision {
+        let mut whole = Decision::default();
+        while let Some(deadline) = self.deadlines.pop_due(now) {
+            let mut draft = Draft::new(self, now);
+            self.fire(deadline, &mut draft);
+            whole.absorb(self.take(draft.decision));
+        }
+        self.place(now, &mut whole);
+        whole
+    }
+
+    /// When to call [`Control::advance`] if no command comes.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.look_again && self.rollback.is_none() && !self.queue.is_empty() {
+            return Some(self.at);
+        }
+        self.deadlines.next()
+    }
+
+    /// The number of the last event; 0 before the first.
+    pub fn last_number(&self) -> u64 {
+        self.number
+    }
+
+    /// The moment of the last event.
+    pub fn last_at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Every node with its fitness for a job that is queued or would be, best first among those that fit, then by name.
+    pub fn fitness(&self, now: Timestamp, spec: &JobSpec) -> Vec<NodeFit> {
+        explain::fitness(self.nodes.values(), now, spec, &BTreeSet::new())
+    }
+
+    /// How many queued jobs go before this one; `None` unless it is queued.
+    pub fn jobs_ahead(&self, job: JobId) -> Option<u64> {
+        let job = self.jobs.get(&job).filter(|job| job.placement().is_none())?;
+        Some(self.queue.ahead(job))
+    }
+
+    /// The specification of a job that has not ended.
+    pub fn spec(&self, job: JobId) -> Option<&JobSpec> {
+        self.jobs.get(&job).map(|job| &*job.spec)
+    }
+
+    /// A job that has not ended.
+    pub fn job(&self, job: JobId) -> Option<&Job> {
+        self.jobs.get(&job)
+    }
+
+    /// Every job that has not ended.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// What is remembered of a job that has ended.
+    pub fn ended(&self, job: JobId) -> Option<&EndedJob> {
+        self.ended.get(&job)
+    }
+
+    /// How many jobs have ended.
+    pub fn ended_count(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// A node.
+    pub fn node(&self, node: NodeId) -> Option<&Node> {
+        self.nodes.get(&node)
+    }
+
+    /// Every node.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// An identity.
+    pub fn identity(&self, id: IdentityId) -> Option<&Identity> {
+        self.identities.get(&id)
+    }
+
+    /// The identity of this name.
+    pub fn identity_named(&self, name: &Name) -> Option<&Identity> {
+        self.identities.values().find(|identity| identity.name == *name)
+    }
+
+    /// The money.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What the machine was made with.
+    pub fn config(&self) -> &ControlConfig {
+        &self.config
+    }
+
+    /// What is wrong with the whole, if anything: a breached invariant or a rolled-back journal. Money is frozen then.
+    pub fn problems(&self) -> Vec<String> {
+        let rollback = self.rollback.map(|fence| {
+            format!(
+                "a node has seen fence {} but this journal ends at {}: it was rolled back and {} events are missing; \
+                 nothing is scheduled",
+                fence.0,
+                self.number,
+                fence.0 - self.number.min(fence.0)
+            )
+        });
+        rollback.into_iter().chain(self.breach.as_ref().map(ToString::to_string)).collect()
+    }
+
+    /// Checks every invariant over the whole state; tells the first that is broken.
+    pub fn audit(&self) -> Result<(), Breach> {
+        audit::whole(self)
+    }
+
+    /// Whether the queue and the counts kept beside the jobs are what the jobs say.
+    pub(crate) fn queue_agrees(&self) -> Result<(), Breach> {
+        let queued = self.jobs.values().filter(|job| job.placement().is_none()).count();
+        let open: u64 = self.open_jobs.values().map(|count| u64::from(*count)).sum();
+        if queued != self.queue.len() || open != self.jobs.len() as u64 {
+            let what = format!(
+                "{queued} jobs wait and {} are queued; {} are open and {open} counted",
+                self.queue.len(),
+                self.jobs.len()
+            );
+            return Err(Breach { what });
+        }
+        Ok(())
+    }
+
+    /// Takes the events of a decision in, after checking each. One that would break an invariant is dropped whole: nothing of
+    /// it happens, and money is frozen.
+    fn take(&mut self, decision: Decision) -> Decision {
+        if let Err(breach) = decision.events.iter().try_for_each(|event| audit::event(self, event)) {
+            let why = breach.what.clone();
+            self.breach.get_or_insert(breach);
+            return Decision {
+                reply: decision.reply.map(|_| Reply::Refused(Refused::Frozen { why })),
+                ..Decision::default()
+            };
+        }
+        decision.events.iter().for_each(|event| self.evolve(event));
+        decision
+    }
+
+    /// Why no new money may move, if so.
+    fn frozen(&self) -> Result<(), Refused> {
+        match self.problems().into_iter().next() {
+            Some(why) => Err(Refused::Frozen { why }),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells a node something, if it is connected.
+    fn tell(&self, node: NodeId, message: NodeMessage, draft: &mut Draft) {
+        if let Some(session) = self.nodes.get(&node).and_then(Node::session) {
+            draft.effect(Effect::ToNode { node, session, message });
+        }
+    }
+}
+
+impl Decision {
+    fn absorb(&mut self, other: Decision) {
+        self.events.extend(other.events);
+        self.effects.extend(other.effects);
+    }
+}
+
+/// A decision in the making.
+struct Draft {
+    decision: Decision,
+    next: u64,
+    now: Timestamp,
+}
+
+impl Draft {
+    fn new(control: &Control, now: Timestamp) -> Self {
+        // A clock that went back would break the order of events; standing still is harmless.
+        Self { decision: Decision::default(), next: control.number + 1, now: now.max(control.at) }
+    }
+
+    /// Adds an event; returns its number.
+    fn emit(&mut self, body: EventBody) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.decision.events.push(Event { number, at: self.now, body });
+        number
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.decision.effects.push(effect);
+    }
+}

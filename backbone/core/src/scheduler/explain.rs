@@ -1,0 +1,58 @@
+//! The same judgement as placing, for people: every node with every reason.
+
+use std::collections::BTreeSet;
+
+use modchain_types::{JobSpec, Micro, Name, NodeId, Reason, Span, Timestamp};
+
+use super::{feasible, rank};
+use crate::node::Node;
+
+/// Why a node can or cannot take a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFit {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// What speaks against it now; empty if it fits.
+    pub reasons: Vec<String>,
+    /// Whether waiting can help: every reason may pass.
+    pub may_pass: bool,
+    /// What the job's reservation costs there per hour.
+    pub price_per_hour: Option<Micro>,
+    /// The least that a job that ran pays there.
+    pub minimum: Option<Micro>,
+    /// How long the job may run there, and whether the hold rather than its time limit says so.
+    pub run_limit: Option<(Span, bool)>,
+}
+
+/// Every node: those that fit first, best first, then the others by name.
+pub fn fitness<'a>(
+    nodes: impl Iterator<Item = &'a Node>,
+    now: Timestamp,
+    spec: &JobSpec,
+    avoided: &BTreeSet<NodeId>,
+) -> Vec<NodeFit> {
+    let mut judged: Vec<_> = nodes
+        .map(|node| {
+            let (mut reasons, mut may_pass) = (Vec::new(), true);
+            let fit = feasible::examine(node, now, spec, &mut |unfit| {
+                may_pass &= unfit.may_pass();
+                reasons.push(unfit.to_string());
+            });
+            let key = fit.as_ref().filter(|_| reasons.is_empty()).map(|fit| rank::key(node, fit, avoided));
+            let fit = NodeFit {
+                node: node.id,
+                name: node.name.clone(),
+                reasons,
+                may_pass,
+                price_per_hour: fit.as_ref().map(|fit| fit.price_per_hour),
+                minimum: fit.as_ref().map(|fit| fit.minimum),
+                run_limit: fit.as_ref().map(|fit| (fit.run_limit, fit.run_limit_reason == Reason::Budget)),
+            };
+            (key.is_none(), key, node.name.clone(), fit)
+        })
+        .collect();
+    judged.sort_by(|a, b| (&a.0, &a.1, &a.2).cmp(&(&b.0, &b.1, &b.2)));
+    judged.into_iter().map(|(_, _, _, fit)| fit).collect()
+}

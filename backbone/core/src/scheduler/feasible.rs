@@ -1,0 +1,252 @@
+//! What speaks against running a job on a node now.
+
+use std::fmt;
+
+use modchain_types::{
+    Adapter, GpuInfo, GpuRequest, JobSpec, List, Micro, NodeState, Offer, Reason, Reservation, Span, Timestamp,
+};
+
+use crate::meter;
+use crate::node::{Node, Taken};
+
+/// The shortest run that is worth placing a job for.
+pub const RUN_MIN: Span = Span::from_millis(100);
+
+/// A job on a node: what it would hold there and what that means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fit {
+    /// What it would hold.
+    pub reservation: Reservation,
+    /// What that costs per hour.
+    pub price_per_hour: Micro,
+    /// The least that it costs once it ran.
+    pub minimum: Micro,
+    /// Longest run.
+    pub run_limit: Span,
+    /// What reaching it means.
+    pub run_limit_reason: Reason,
+}
+
+/// One thing that speaks against a node. Shown to people as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// It never connected.
+    NeverSeen,
+    /// It is silent.
+    Silent(NodeState, Span),
+    /// Its connection is gone.
+    NotConnected,
+    /// It refused or failed an attempt a moment ago.
+    CoolingDown,
+    /// It is not the node asked for.
+    OtherNode,
+    /// It has no such executor.
+    NoAdapter(Adapter),
+    /// A label differs.
+    Label(String, String),
+    /// It is elsewhere.
+    Region(String),
+    /// Never big enough: asked, there is.
+    TooSmall(&'static str, String, String),
+    /// Big enough, but not free: asked, free.
+    Occupied(&'static str, String, String),
+    /// Too few matching GPUs in all: asked, there are.
+    Gpus(u32, u32),
+    /// It asks more per hour than the job's price cap.
+    PriceCap(Micro, Micro),
+    /// Its minimum is above the job's maximum cost.
+    Minimum(Micro, Micro),
+    /// The maximum cost buys next to no time.
+    BuysNothing(Micro, Span),
+}
+
+impl Unfit {
+    /// Whether waiting can help: what is occupied becomes free, who is silent comes back.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NeverSeen | Self::Silent(..) | Self::NotConnected | Self::CoolingDown | Self::Occupied(..) => true,
+            Self::OtherNode
+            | Self::NoAdapter(_)
+            | Self::Label(..)
+            | Self::Region(_)
+            | Self::TooSmall(..)
+            | Self::Gpus(..)
+            | Self::PriceCap(..)
+            | Self::Minimum(..)
+            | Self::BuysNothing(..) => false,
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverSeen => write!(f, "it has never connected"),
+            Self::Silent(state, span) => write!(f, "it is {state}: silent for {span}"),
+            Self::NotConnected => write!(f, "it is not connected"),
+            Self::CoolingDown => write!(f, "it refused or failed an attempt a moment ago"),
+            Self::OtherNode => write!(f, "it is not the node asked for"),
+            Self::NoAdapter(adapter) => write!(f, "it does not run {adapter} jobs"),
+            Self::Label(key, value) => write!(f, "it has no label {key}={value}"),
+            Self::Region(region) => write!(f, "it is not in region {region}"),
+            Self::TooSmall(what, asked, there) => write!(f, "{what}: {asked} asked, it offers {there}"),
+            Self::Occupied(what, asked, free) => write!(f, "{what}: {asked} asked, {free} free now"),
+            Self::Gpus(asked, there) => write!(f, "GPUs: {asked} asked, it has {there} that match"),
+            Self::PriceCap(price, cap) => write!(f, "price: {price} per hour is over the cap of {cap}"),
+            Self::Minimum(minimum, cost) => {
+                write!(f, "price: its minimum of {minimum} is over the maximum cost of {cost}")
+            }
+            Self::BuysNothing(cost, span) => write!(f, "price: the maximum cost of {cost} buys only {span}"),
+        }
+    }
+}
+
+/// What the job would hold on the node, or the first thing that speaks against it.
+pub fn fit(node: &Node, now: Timestamp, spec: &JobSpec) -> Result<Fit, Unfit> {
+    let mut first = None;
+    let fit = examine(node, now, spec, &mut |unfit| {
+        first.get_or_insert(unfit);
+    });
+    match first {
+        Some(unfit) => Err(unfit),
+        None => Ok(fit.expect("without a reason against it there is a fit")),
+    }
+}
+
+/// Tells everything that speaks against the node; the fit is there whenever its GPUs could be chosen and priced, even if
+/// something else speaks against it, so that prices can be shown.
+pub fn examine(node: &Node, now: Timestamp, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) -> Option<Fit> {
+    let Some(offer) = &node.offer else {
+        against(Unfit::NeverSeen);
+        return None;
+    };
+    match node.state(now) {
+        NodeState::Ready if node.session().is_none() => against(Unfit::NotConnected),
+        NodeState::Ready if node.presence.cool_until > now => against(Unfit::CoolingDown),
+        NodeState::Ready => {}
+        state @ (NodeState::Suspect
+        | NodeState::Lost
+        | NodeState::Cordoned
+        | NodeState::Draining
+        | NodeState::Paused) => against(Unfit::Silent(state, node.silence(now))),
+    }
+    wants(node, offer, spec, against);
+    room(offer, &node.taken, spec, against);
+    let gpus = choose_gpus(offer, &node.taken, &spec.requirements.gpus, against)?;
+    let reservation = Reservation {
+        cpu_milli: spec.requirements.cpu_milli,
+        memory_bytes: spec.requirements.memory_bytes,
+        disk_bytes: spec.requirements.disk_bytes,
+        gpus,
+    };
+    Some(price(offer, reservation, spec, against))
+}
+
+fn wants(node: &Node, offer: &Offer, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) {
+    let (requirements, capabilities) = (&spec.requirements, &offer.capabilities);
+    if requirements.node.as_ref().is_some_and(|name| *name != node.name) {
+        against(Unfit::OtherNode);
+    }
+    if !capabilities.adapters.contains(&requirements.adapter) {
+        against(Unfit::NoAdapter(requirements.adapter));
+    }
+    for (key, value) in requirements.labels.iter() {
+        if capabilities.labels.get(key) != Some(value) {
+            against(Unfit::Label(key.to_string(), value.to_string()));
+        }
+    }
+    if let Some(region) = &requirements.region
+        && *region != capabilities.region
+    {
+        against(Unfit::Region(region.to_string()));
+    }
+}
+
+fn room(offer: &Offer, taken: &Taken, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) {
+    let (requirements, capabilities) = (&spec.requirements, &offer.capabilities);
+    let cores = |milli: u64| format!("{}", Decimal(milli));
+    let mut check = |what, asked: u64, there: u64, taken: u64, show: &dyn Fn(u64) -> String| {
+        if asked > there {
+            against(Unfit::TooSmall(what, show(asked), show(there)));
+        } else if asked > there.saturating_sub(taken) {
+            against(Unfit::Occupied(what, show(asked), show(there.saturating_sub(taken))));
+        }
+    };
+    check("slots", 1, u64::from(capabilities.slots), u64::from(taken.slots), &|n| n.to_string());
+    check("cpus", u64::from(requirements.cpu_milli), u64::from(capabilities.cpu_milli), taken.cpu_milli, &cores);
+    check("memory", requirements.memory_bytes, capabilities.memory_bytes, taken.memory_bytes, &show_bytes);
+    check("disk", requirements.disk_bytes, capabilities.disk_bytes, taken.disk_bytes, &show_bytes);
+}
+
+fn choose_gpus(
+    offer: &Offer,
+    taken: &Taken,
+    asked: &GpuRequest,
+    against: &mut dyn FnMut(Unfit),
+) -> Option<List<(modchain_types::Text<64>, modchain_types::Text<64>), 64>> {
+    if asked.count == 0 {
+        return Some(List::default());
+    }
+    let matches = |gpu: &&GpuInfo| {
+        let model = asked.model.as_ref().map(|model| model.to_lowercase());
+        gpu.memory_bytes >= asked.memory_bytes_min
+            && model.is_none_or(|model| gpu.model.to_lowercase().contains(&model))
+    };
+    let matching: Vec<&GpuInfo> = offer.capabilities.gpus.iter().filter(matches).collect();
+    let there = u32::try_from(matching.len()).unwrap_or(u32::MAX);
+    if there < asked.count {
+        against(Unfit::Gpus(asked.count, there));
+        return None;
+    }
+    let mut free: Vec<_> = matching
+        .into_iter()
+        .filter(|gpu| !taken.gpus.contains(gpu.uuid.as_str()))
+        .map(|gpu| (gpu.uuid.clone(), gpu.model.clone()))
+        .collect();
+    if (free.len() as u64) < u64::from(asked.count) {
+        against(Unfit::Occupied("GPUs", asked.count.to_string(), free.len().to_string()));
+        return None;
+    }
+    free.sort();
+    free.truncate(asked.count as usize);
+    Some(List::cut(free))
+}
+
+fn price(offer: &Offer, reservation: Reservation, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) -> Fit {
+    let tariff = &offer.tariff;
+    let price_per_hour = meter::price_per_hour(tariff, &reservation);
+    if let Some(cap) = spec.requirements.price_per_hour_max
+        && price_per_hour > cap
+    {
+        against(Unfit::PriceCap(price_per_hour, cap));
+    }
+    if tariff.minimum > spec.max_cost {
+        against(Unfit::Minimum(tariff.minimum, spec.max_cost));
+    }
+    let (run_limit, run_limit_reason) = meter::run_limit(tariff, &reservation, spec.max_cost, spec.limits.time_limit);
+    if run_limit < RUN_MIN && run_limit_reason == Reason::Budget {
+        against(Unfit::BuysNothing(spec.max_cost, run_limit));
+    }
+    Fit { reservation, price_per_hour, minimum: tariff.minimum, run_limit, run_limit_reason }
+}
+
+/// Thousandths as a decimal number without trailing zeros.
+struct Decimal(u64);
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.0 / 1_000, self.0 % 1_000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+fn show_bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => {
+            let thousandths = u128::from(bytes) * 1_000 / u128::from(*size);
+            format!("{} {unit}", Decimal(u64::try_from(thousandths).unwrap_or(u64::MAX)))
+        }
+        None => format!("{bytes} B"),
+    }
+}

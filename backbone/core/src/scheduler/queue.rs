@@ -1,0 +1,88 @@
+//! The waiting jobs, in classes of equal needs.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use modchain_types::{JobId, Micro, Requirements, Span};
+
+use crate::job::Job;
+
+/// Jobs of one class fit the same nodes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClassKey {
+    requirements: Requirements,
+    max_cost: Micro,
+    time_limit: Option<Span>,
+}
+
+/// A job's place: higher priority first, then the order of acceptance, which retries keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    priority: Reverse<i8>,
+    number: u64,
+}
+
+/// The waiting jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Queue {
+    classes: BTreeMap<ClassKey, BTreeMap<Place, JobId>>,
+    length: usize,
+}
+
+fn class_of(job: &Job) -> ClassKey {
+    ClassKey {
+        requirements: job.spec.requirements.clone(),
+        max_cost: job.spec.max_cost,
+        time_limit: job.spec.limits.time_limit,
+    }
+}
+
+fn place_of(job: &Job) -> Place {
+    Place { priority: Reverse(job.spec.priority), number: job.queued_number }
+}
+
+impl Queue {
+    /// Adds a job.
+    pub fn insert(&mut self, job: &Job) {
+        let before = self.classes.entry(class_of(job)).or_default().insert(place_of(job), job.id);
+        self.length += usize::from(before.is_none());
+    }
+
+    /// Takes a job out.
+    pub fn remove(&mut self, job: &Job) {
+        let class = class_of(job);
+        if let Some(members) = self.classes.get_mut(&class) {
+            self.length -= usize::from(members.remove(&place_of(job)).is_some());
+            if members.is_empty() {
+                self.classes.remove(&class);
+            }
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// How many go before this one.
+    pub fn ahead(&self, job: &Job) -> u64 {
+        let place = place_of(job);
+        self.classes.values().map(|members| members.range(..place).count() as u64).sum()
+    }
+
+    /// The first of all jobs outside these classes. Where the first of a class fits nowhere no other of it does, so a pass
+    /// asks again without that class.
+    pub fn first_outside(&self, classes: &BTreeSet<ClassKey>) -> Option<(JobId, &ClassKey)> {
+        self.classes
+            .iter()
+            .filter(|(class, _)| !classes.contains(class))
+            .filter_map(|(class, members)| members.first_key_value().map(|(place, job)| (*place, *job, class)))
+            .min_by_key(|(place, _, _)| *place)
+            .map(|(_, job, class)| (job, class))
+    }
+}
