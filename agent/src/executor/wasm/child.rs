@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
@@ -66,8 +66,13 @@ pub fn child_main() {
         eprintln!("`{CHILD_COMMAND}` is how the agent starts a WebAssembly job; it is of no use by hand");
         std::process::exit(STATUS_ALONE);
     };
-    let Ok(agent) = Agent::new(&socket) else { std::process::exit(STATUS_ALONE) };
-    let agent = Arc::new(agent);
+    let agent = match close_others(&socket).and_then(|()| Agent::new(&socket)) {
+        Ok(agent) => Arc::new(agent),
+        Err(error) => {
+            eprintln!("could not begin: {error}");
+            std::process::exit(STATUS_ALONE);
+        }
+    };
     report_panics(&agent);
     let (fuel, outcome) = run(socket, &agent);
     agent.end(fuel, outcome)
@@ -78,10 +83,10 @@ fn take_socket(number: i32) -> Option<UnixStream> {
     if number <= 2 {
         return None;
     }
-    // SAFETY: the agent left this descriptor open for this process alone; nothing here has opened or taken any yet. Should the
-    // number be wrong, the calls below fail and the process ends.
+    // SAFETY: only asks whether there is such a descriptor, and marks it; the call fails where there is none.
+    rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC).ok()?;
+    // SAFETY: it is open, the agent left it so for this process alone, and nothing here has taken any descriptor yet.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC).ok()?;
     Some(UnixStream::from(socket))
 }
 
@@ -107,7 +112,6 @@ fn cannot_start(fault: Fault, message: String) -> Outcome {
 
 fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, Outcome), Failure> {
     let node = |what| move |error: io::Error| Failure::Node(what, error);
-    close_others(socket).map_err(node("could not close inherited files"))?;
     let orders = read_orders(socket).map_err(node("could not read its orders"))?;
     take_limits(orders.memory_bytes).map_err(node("could not limit itself"))?;
     let module = read_module(&orders.module)?;
@@ -117,17 +121,16 @@ fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, 
         .enable_time()
         .build()
         .map_err(node("could not start its event loop"))?;
-    let stdio = {
-        let _context = runtime.enter();
-        take_stdio(orders.input).map_err(node("could not take its pipes"))?
-    };
+    // The pipes belong to this event loop. Without it they would start one of their own, threads and all.
+    let context = runtime.enter();
+    let stdio = take_stdio(orders.input).map_err(node("could not take its pipes"))?;
     let engine =
         guest::engine().map_err(|error| Failure::Node("could not start the engine", io::Error::other(error)))?;
     let stop = Arc::new(Notify::new());
     let lockdown = lock_in(socket, &engine, agent, &stop)?;
 
     let guest = guest::prepare(&engine, &module, &orders, stdio).map_err(Failure::Job)?;
-    drop(module);
+    drop((module, context));
     unlimit_run_time().map_err(node("could not lift the limit on compiling"))?;
     agent.started(lockdown);
     Ok(runtime.block_on(guest.run(&stop)))

@@ -182,3 +182,47 @@ fn filter(arch: u32, pid: u32) -> Vec<libc::sock_filter> {
     program.push(answer(refuse));
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a thread can do once it is locked in. The locks are the thread's own, so the rest of the tests is free.
+    #[test]
+    fn a_locked_thread_computes_and_can_reach_nothing() {
+        let parent = rustix::process::getppid();
+        let report = std::thread::spawn(move || {
+            let report = apply().unwrap();
+            let numbers: Vec<u64> = (0..100_000).collect();
+            assert_eq!(numbers.iter().sum::<u64>(), 4_999_950_000);
+            if report.landlock || report.seccomp {
+                assert!(std::fs::read("/proc/self/status").is_err(), "a file was opened");
+                assert!(std::fs::write("/tmp/modchain-locked-in", "x").is_err(), "a file was made");
+            }
+            if report.seccomp {
+                assert!(std::net::UdpSocket::bind("127.0.0.1:0").is_err(), "a socket was opened");
+                assert!(std::os::unix::net::UnixStream::pair().is_err(), "a socket was opened");
+                assert!(std::process::Command::new("/bin/true").status().is_err(), "a program was started");
+                assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "a thread was started");
+                let others = rustix::process::prlimit(parent, rustix::process::Resource::Core, LIMIT);
+                assert_eq!(others.unwrap_err(), rustix::io::Errno::PERM, "another's limits were changed");
+                assert!(rustix::process::prlimit(None, rustix::process::Resource::Core, LIMIT).is_ok());
+            }
+            report
+        })
+        .join()
+        .unwrap();
+        // Once more, on a thread of its own: the answer is the machine's.
+        assert_eq!(std::thread::spawn(|| apply().unwrap()).join().unwrap(), report);
+    }
+
+    const LIMIT: rustix::process::Rlimit = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+
+    #[test]
+    fn a_call_of_another_machine_is_never_allowed() {
+        let program = filter(0xc000_003e, 7);
+        let kill = program[2];
+        assert_eq!((program[1].jt, program[1].jf, kill.k), (1, 0, libc::SECCOMP_RET_KILL_PROCESS));
+        assert_eq!(program.last().unwrap().k, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    }
+}

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -107,11 +107,7 @@ impl Spawned {
         tokio::pin!(sending);
 
         let mut life = Life { spawned_at: self.spawned_at, ..Life::default() };
-        let mut streams = Some((
-            self.child.stdout.take().expect("stdout was asked to be a pipe"),
-            self.child.stderr.take().expect("stderr was asked to be a pipe"),
-        ));
-        let mut pumps = JoinSet::new();
+        let mut output = Output::of(&mut self.child);
         let mut to_child: Option<OwnedWriteHalf> = None;
         let mut stop_sent = false;
         let mut kill_at: Option<Instant> = None;
@@ -125,11 +121,8 @@ impl Spawned {
                 notice = notices.next(), if notices.open => {
                     let Some(notice) = notice else { continue };
                     life.note(notice);
-                    if life.started_at.is_some() && let Some((stdout, stderr)) = streams.take() {
-                        // The output is looked at only now, so that `Started` comes before it.
-                        let _ = events.send(ExecutorEvent::Started).await;
-                        pumps.spawn(pump(stdout, OutputStream::Out, events.clone()));
-                        pumps.spawn(pump(stderr, OutputStream::Err, events.clone()));
+                    if life.started_at.is_some() {
+                        output.begin(&events).await;
                     }
                 }
                 changed = wish.changed(), if wish_open => match changed {
@@ -177,11 +170,11 @@ impl Spawned {
                 life.note(notice);
             }
         }
-        let last_words = match streams {
-            Some((_, stderr)) if life.outcome.is_none() => last_words(stderr).await,
-            _ => String::new(),
-        };
-        while pumps.join_next().await.is_some() {}
+        if life.started_at.is_some() {
+            // A short program has come and gone before its start was read.
+            output.begin(&events).await;
+        }
+        let last_words = output.finish().await;
 
         let ran = life.ran(waited_at);
         let fuel = life.fuel;
@@ -303,6 +296,38 @@ fn kill(child: &Child) {
     if let Some(pid) = pid {
         // It can fail only when the group is gone already.
         let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// The guest's output. Looked at only after its start, so that [`ExecutorEvent::Started`] comes before it.
+struct Output {
+    waiting: Option<(ChildStdout, ChildStderr)>,
+    pumps: JoinSet<()>,
+}
+
+impl Output {
+    fn of(child: &mut Child) -> Self {
+        let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+        let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
+        Self { waiting: Some((stdout, stderr)), pumps: JoinSet::new() }
+    }
+
+    /// Tells the start and lets the output flow, the first time.
+    async fn begin(&mut self, events: &mpsc::Sender<ExecutorEvent>) {
+        let Some((stdout, stderr)) = self.waiting.take() else { return };
+        // The first event of all: there is room for it.
+        let _ = events.send(ExecutorEvent::Started).await;
+        self.pumps.spawn(pump(stdout, OutputStream::Out, events.clone()));
+        self.pumps.spawn(pump(stderr, OutputStream::Err, events.clone()));
+    }
+
+    /// Waits until all of it has been taken. Of a child whose guest never began, returns its last words, if it has any.
+    async fn finish(mut self) -> String {
+        if let Some((_, stderr)) = self.waiting {
+            return last_words(stderr).await;
+        }
+        while self.pumps.join_next().await.is_some() {}
+        String::new()
     }
 }
 
