@@ -3,7 +3,7 @@
 //!
 //! | first frame | stream | then up | then down |
 //! |---|---|---|---|
-//! | [`AgentHello`] | control, exactly one | [`Report`](modchain_types::Report) | [`AgentWelcome`], [`Reconcile`], then instructions |
+//! | [`AgentHello`] | control, exactly one | [`Report`](modchain_types::Report), [`OfferChanged`], [`ProbeAnswer`] | [`AgentWelcome`], [`Reconcile`], then instructions |
 //! | [`Heartbeat`] | heartbeats, exactly one | more of them | [`HeartbeatEcho`] each |
 //! | [`AttemptOpen`] | one per live attempt | [`OutputChunk`]s, [`OutputEnd`] | [`AttemptResume`], [`OutputAck`]s, [`InputChunk`]s, [`InputEnd`] |
 //! | [`BlobGet`] | one per blob | | [`BlobHead`], [`BlobChunk`]s; ends with the stream |
@@ -23,6 +23,7 @@ protocol! {
         0x01 Hello(AgentHello) PAGE_BYTES_MAX,
         0x07 Report(Report) CONTROL_BYTES_MAX,
         0x08 OfferChanged(OfferChanged) CONTROL_BYTES_MAX,
+        0x0b ProbeAnswer(ProbeAnswer) CONTROL_BYTES_MAX,
         0x10 Heartbeat(Heartbeat) HEARTBEAT_BYTES_MAX,
         0x20 AttemptOpen(AttemptOpen) CONTROL_BYTES_MAX,
         0x22 OutputChunk(OutputChunk) DATA_BYTES_MAX,
@@ -40,6 +41,7 @@ protocol! {
         0x05 Stop(Stop) CONTROL_BYTES_MAX,
         0x06 ReportAck(ReportAck) CONTROL_BYTES_MAX,
         0x09 GoAway(GoAway) CONTROL_BYTES_MAX,
+        0x0a Probe(Probe) CONTROL_BYTES_MAX,
         0x11 HeartbeatEcho(HeartbeatEcho) HEARTBEAT_BYTES_MAX,
         0x21 AttemptResume(AttemptResume) CONTROL_BYTES_MAX,
         0x23 OutputAck(OutputAck) CONTROL_BYTES_MAX,
@@ -135,6 +137,20 @@ pub struct GoAway {
     pub after: Span,
     /// For the agent's log.
     pub why: Sentence,
+}
+
+/// Another agent with the same certificate is knocking: say that you are alive, at once, on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// To be returned.
+    pub number: u64,
+}
+
+/// The answer to a [`Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeAnswer {
+    /// As in the probe.
+    pub number: u64,
 }
 
 /// Sent every 5 s ± 10 %.

@@ -5,6 +5,7 @@ macro_rules! protocol {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[allow(missing_docs, reason = "each variant is documented by its body")]
+        #[allow(clippy::large_enum_variant, reason = "a message lives from one read to the next")]
         pub enum $name { $($variant($body),)+ }
 
         impl $crate::frame::Message for $name {
