@@ -1,0 +1,135 @@
+//! The arrows between crates point one way, the core stays pure, and each risky dependency is named only where it may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace's root")
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().expect("an array").iter()
+}
+
+/// Every package's normal dependencies, by name and version.
+fn normal_dependencies(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let name = |id: &str| {
+        let package = items(&metadata["packages"]).find(|package| package["id"] == id).expect("a listed package");
+        format!("{} {}", package["name"].as_str().expect("a name"), package["version"].as_str().expect("a version"))
+    };
+    items(&metadata["resolve"]["nodes"])
+        .map(|node| {
+            let normal = items(&node["deps"])
+                .filter(|dep| items(&dep["dep_kinds"]).any(|kind| kind["kind"].is_null()))
+                .map(|dep| name(dep["pkg"].as_str().expect("an id")));
+            (name(node["id"].as_str().expect("an id")), normal.collect())
+        })
+        .collect()
+}
+
+fn ours(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let bare = |full: &str| full.split(' ').next().expect("a name").to_owned();
+    normal_dependencies(metadata)
+        .into_iter()
+        .filter(|(package, _)| package.starts_with("modchain"))
+        .map(|(package, deps)| {
+            (bare(&package), deps.iter().map(|dep| bare(dep)).filter(|dep| dep.starts_with("modchain")).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn crates_use_only_what_stands_below_them() {
+    let allowed = BTreeMap::from([
+        ("modchain-types", vec![]),
+        ("modchain-wire", vec!["types"]),
+        ("modchain-certs", vec!["types"]),
+        ("modchain-core", vec!["types"]),
+        ("modchain-link", vec!["types", "wire", "certs"]),
+        ("modchain-orchestrator", vec!["types", "wire", "certs", "core", "link"]),
+        ("modchain-agent", vec!["types", "wire", "certs", "core", "link"]),
+        ("modchain", vec!["types", "wire", "certs", "link"]),
+        ("modchain-sim", vec!["types", "core"]),
+    ]);
+    let found = ours(&metadata());
+    assert_eq!(found.keys().map(String::as_str).collect::<Vec<_>>(), {
+        let mut names: Vec<_> = allowed.keys().copied().collect();
+        names.sort_unstable();
+        names
+    });
+    for (package, deps) in found {
+        for dep in deps {
+            let short = dep.trim_start_matches("modchain-");
+            assert!(allowed[package.as_str()].contains(&short), "{package} may not use {dep}");
+        }
+    }
+}
+
+#[test]
+fn the_core_reaches_neither_a_runtime_nor_a_clock_nor_randomness() {
+    let deps = normal_dependencies(&metadata());
+    let start = deps.keys().find(|package| package.starts_with("modchain-core ")).expect("the core").clone();
+    let (mut open, mut closure) = (vec![start], BTreeSet::new());
+    while let Some(package) = open.pop() {
+        if closure.insert(package.clone()) {
+            open.extend(deps.get(&package).into_iter().flatten().cloned());
+        }
+    }
+    for banned in ["tokio", "quinn", "mio", "rand", "getrandom", "time", "jiff", "chrono", "rustix", "socket2"] {
+        let found = closure.iter().find(|package| package.split(' ').next() == Some(banned));
+        assert_eq!(found, None, "the core reaches {banned}");
+    }
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a source folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            if path.file_name().is_none_or(|name| name != "target" && name != "tests" && name != ".git") {
+                sources(&path, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn each_risky_dependency_is_named_only_in_its_own_files() {
+    let homes = [
+        ("bincode", &["backbone/wire/src/frame.rs", "backbone/orchestrator/src/store/record"][..]),
+        ("wasmtime", &["agent/src/executor/wasm"][..]),
+        ("sysinfo", &["agent/src/probe/system.rs"][..]),
+        ("sled", &["backbone/orchestrator/src/store/view.rs"][..]),
+        ("bollard", &["agent/src/executor/docker.rs", "agent/src/probe/docker.rs"][..]),
+    ];
+    let mut files = Vec::new();
+    for folder in ["backbone", "agent", "console", "certs"] {
+        sources(&root().join(folder), &mut files);
+    }
+    assert!(files.len() > 30, "the sources were found");
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        let path = file.strip_prefix(root()).expect("inside").to_string_lossy().into_owned();
+        for (name, homes) in homes {
+            let used = text.lines().any(|line| {
+                let code = line.split("//").next().unwrap_or_default();
+                code.contains(&format!("{name}::")) || code.contains(&format!("use {name}"))
+            });
+            assert!(!used || homes.iter().any(|home| path.starts_with(home)), "{path} names {name}");
+        }
+    }
+}
