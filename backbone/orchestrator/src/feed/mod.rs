@@ -1,0 +1,373 @@
+//! The feed: one task that owns the read model which consoles see.
+//!
+//! It is built from committed events alone (replayed at the start, then batch by batch as the engine lets them out) and from
+//! two things that are not events: states of nodes, which follow from silence, and heartbeats, of which the latest wins.
+//! Nobody shares its state: everything is asked by a message and answered with a view that the asker may see.
+//!
+//! It must never be asked by the engine, and must never decide anything: what it shows may be a moment old.
+
+mod changes;
+mod describe;
+mod job;
+mod model;
+mod query;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use modchain_core::{Actor, Event};
+use modchain_types::{
+    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, NodeId, NodeState, OutputLengths, Span,
+    Timestamp, WallTime,
+};
+use modchain_wire::agent::HostLoad;
+use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, NodesPage, NodesQuery, StateSnapshot};
+use modchain_wire::view::{AccountView, EventView, JobView, StatusView};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::engine::OutletReceiver;
+
+pub use changes::{Change, Cursor, SnapshotPlace};
+pub use query::{EventFilter, LedgerFilter, Unresolved};
+
+use model::Model;
+
+/// Questions that may wait for the feed; more make their askers wait.
+const QUESTIONS_MAX: usize = 256;
+/// Events in one page of an event stream.
+pub const EVENTS_PAGE: usize = 200;
+/// Measurements and bare watermarks reach readers this often: often enough for a screen, seldom enough for a thousand nodes.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The feed has stopped; the process is about to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the feed has stopped")]
+pub struct FeedGone;
+
+/// How a job stands, for a reader of its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobStanding {
+    /// Number of the newest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Whether nothing can change any more.
+    pub ended: bool,
+    /// Changes with everything about the job.
+    pub revision: u64,
+}
+
+type Question = Box<dyn FnOnce(&mut Feed) + Send>;
+
+/// The one way to ask the feed. Cheap to clone.
+#[derive(Clone)]
+pub struct FeedHandle {
+    questions: mpsc::Sender<Question>,
+}
+
+/// The read model before and while it is served.
+pub struct Feed {
+    model: Model,
+    started: Instant,
+    /// The moment of the last event and when it came: what "now" is on the timeline follows from both.
+    last: (Timestamp, Instant),
+    waiters: Vec<Waiter>,
+}
+
+/// A question that is answered when something happens. Bounded by the streams that consoles may have open: each waits for
+/// one thing.
+enum Waiter {
+    Change { actor: Actor, only: Option<JobId>, cursor: Cursor, reply: oneshot::Sender<Change> },
+    Events { actor: Actor, filter: EventFilter, after: u64, reply: oneshot::Sender<(Vec<EventView>, u64)> },
+    Standing { job: JobId, revision: u64, reply: oneshot::Sender<JobStanding> },
+    Reached { number: u64, reply: oneshot::Sender<()> },
+}
+
+impl Feed {
+    /// Knows nothing yet: give it the whole journal.
+    pub fn new(journal: JournalId, asset: Asset) -> Self {
+        let now = Instant::now();
+        Self { model: Model::new(journal, asset), started: now, last: (Timestamp::ZERO, now), waiters: Vec::new() }
+    }
+
+    /// Takes an event of the journal, in order, before [`Feed::start`].
+    pub fn replay(&mut self, event: &Event) {
+        self.take(event);
+    }
+
+    /// Serves. The task ends by itself after the engine has: its outlet tells.
+    pub fn start(mut self, events: OutletReceiver<std::sync::Arc<Vec<Event>>>) -> (FeedHandle, JoinHandle<()>) {
+        self.model.replayed();
+        let (questions, inbox) = mpsc::channel(QUESTIONS_MAX);
+        (FeedHandle { questions }, tokio::spawn(self.serve(events, inbox)))
+    }
+
+    async fn serve(
+        mut self,
+        mut events: OutletReceiver<std::sync::Arc<Vec<Event>>>,
+        mut questions: mpsc::Receiver<Question>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                batch = events.recv() => {
+                    let Some(batch) = batch else { return };
+                    batch.iter().for_each(|event| self.take(event));
+                    self.wake(false);
+                }
+                Some(question) = questions.recv() => question(&mut self),
+                _ = tick.tick() => self.wake(true),
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        self.last = (event.at, Instant::now());
+        self.model.apply(event);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.last.0 + Span::from(self.last.1.elapsed())
+    }
+
+    /// Answers every waiter that has something to hear of; `due` tells that small changes have waited long enough.
+    fn wake(&mut self, due: bool) {
+        let waiters = std::mem::take(&mut self.waiters);
+        self.waiters = waiters.into_iter().filter_map(|waiter| self.answer(waiter, due)).collect();
+    }
+
+    /// Answers now or gives the waiter back. One whose asker is gone is dropped.
+    fn answer(&self, waiter: Waiter, due: bool) -> Option<Waiter> {
+        match waiter {
+            Waiter::Change { actor, only, cursor, reply } => {
+                if reply.is_closed() {
+                    return None;
+                }
+                match self.model.changed_since(&actor, only, cursor, self.now(), due) {
+                    Some(change) => {
+                        let _ = reply.send(change);
+                        None
+                    }
+                    None => Some(Waiter::Change { actor, only, cursor, reply }),
+                }
+            }
+            Waiter::Events { actor, filter, after, reply } => {
+                if reply.is_closed() {
+                    return None;
+                }
+                let (found, upto) = self.model.events_after(&actor, &filter, after, EVENTS_PAGE);
+                if found.is_empty() {
+                    return Some(Waiter::Events { actor, filter, after: upto, reply });
+                }
+                let _ = reply.send((found, upto));
+                None
+            }
+            Waiter::Standing { job, revision, reply } => {
+                if reply.is_closed() {
+                    return None;
+                }
+                match self.standing(job) {
+                    Some(standing) if standing.revision <= revision => Some(Waiter::Standing { job, revision, reply }),
+                    Some(standing) => {
+                        let _ = reply.send(standing);
+                        None
+                    }
+                    None => None,
+                }
+            }
+            Waiter::Reached { number, reply } => {
+                if self.model.upto() < number {
+                    return (!reply.is_closed()).then_some(Waiter::Reached { number, reply });
+                }
+                let _ = reply.send(());
+                None
+            }
+        }
+    }
+
+    fn standing(&self, job: JobId) -> Option<JobStanding> {
+        self.model.jobs.get(&job).map(|job| JobStanding {
+            attempt: job.attempts.back().map_or(0, |attempt| attempt.number),
+            ended: job.is_ended(),
+            revision: job.changed,
+        })
+    }
+
+    fn park(&mut self, waiter: Waiter) {
+        if let Some(waiter) = self.answer(waiter, false) {
+            self.waiters.push(waiter);
+        }
+    }
+}
+
+impl FeedHandle {
+    async fn tell(&self, question: impl FnOnce(&mut Feed) + Send + 'static) -> Result<(), FeedGone> {
+        self.questions.send(Box::new(question)).await.map_err(|_| FeedGone)
+    }
+
+    async fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Feed) -> R + Send + 'static,
+    ) -> Result<R, FeedGone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(move |feed| {
+            let _ = reply.send(question(feed));
+        })
+        .await?;
+        answer.await.map_err(|_| FeedGone)
+    }
+
+    async fn wait<R: Send + 'static>(
+        &self,
+        waiter: impl FnOnce(oneshot::Sender<R>) -> Waiter + Send + 'static,
+    ) -> Result<R, FeedGone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(move |feed| feed.park(waiter(reply))).await?;
+        answer.await.map_err(|_| FeedGone)
+    }
+
+    /// The state of a node as the engine derives it from silence.
+    pub async fn node_changed(&self, node: NodeId, state: NodeState) -> Result<(), FeedGone> {
+        self.tell(move |feed| {
+            feed.model.node_changed(node, state);
+            feed.wake(false);
+        })
+        .await
+    }
+
+    /// A heartbeat. Dropped when the feed is busy: the next one is as good.
+    pub fn heartbeat(&self, node: NodeId, load: HostLoad, rtt: Option<Span>, seen: WallTime) {
+        let _ = self.questions.try_send(Box::new(move |feed| feed.model.heartbeat(node, load, rtt, seen)));
+    }
+
+    /// How much output of an attempt is on disk. Dropped when the feed is busy: the next one is as good, and the job's end
+    /// brings the final lengths.
+    pub fn output(&self, attempt: AttemptId, stored: OutputLengths) {
+        let _ = self.questions.try_send(Box::new(move |feed| feed.model.output(attempt.job, attempt.number, stored)));
+    }
+
+    /// A node has no connection any more.
+    pub async fn disconnected(&self, node: NodeId) -> Result<(), FeedGone> {
+        self.tell(move |feed| {
+            feed.model.disconnected(node);
+            feed.wake(false);
+        })
+        .await
+    }
+
+    /// Waits until the feed has come as far as this event.
+    pub async fn reached(&self, number: u64) -> Result<(), FeedGone> {
+        self.wait(move |reply| Waiter::Reached { number, reply }).await
+    }
+
+    /// The identity of a certificate, if it is known.
+    pub async fn identity(&self, id: IdentityId) -> Result<Option<Identity>, FeedGone> {
+        self.ask(move |feed| feed.model.identities.get(&id).cloned()).await
+    }
+
+    /// The job that the asker means by a name.
+    pub async fn resolve(&self, actor: &Actor, text: &str) -> Result<Result<JobId, Unresolved>, FeedGone> {
+        let (actor, text) = (actor.clone(), text.to_owned());
+        self.ask(move |feed| feed.model.resolve(&actor, &text)).await
+    }
+
+    /// A job, if the asker may see it.
+    pub async fn job(&self, actor: &Actor, job: JobId) -> Result<Option<JobView>, FeedGone> {
+        let actor = actor.clone();
+        self.ask(move |feed| feed.model.visible_job(&actor, job).map(|job| job.view(&feed.model, feed.now()))).await
+    }
+
+    /// How a job stands; `None` if there is none.
+    pub async fn standing(&self, job: JobId) -> Result<Option<JobStanding>, FeedGone> {
+        self.ask(move |feed| feed.standing(job)).await
+    }
+
+    /// Waits until a job that exists stands otherwise than at `revision`.
+    pub async fn standing_after(&self, job: JobId, revision: u64) -> Result<JobStanding, FeedGone> {
+        self.wait(move |reply| Waiter::Standing { job, revision, reply }).await
+    }
+
+    /// A page of jobs, newest first.
+    pub async fn jobs(&self, actor: &Actor, query: JobsQuery) -> Result<JobsPage, FeedGone> {
+        let actor = actor.clone();
+        self.ask(move |feed| feed.model.jobs_page(&actor, &query, feed.now())).await
+    }
+
+    /// A page of nodes by name.
+    pub async fn nodes(&self, query: NodesQuery) -> Result<NodesPage, FeedGone> {
+        self.ask(move |feed| feed.model.nodes_page(&query)).await
+    }
+
+    /// An account; `None` if there is none. The caller has checked that the asker may see it.
+    pub async fn account(&self, account: AccountId) -> Result<Option<AccountView>, FeedGone> {
+        self.ask(move |feed| feed.model.account_view(&account)).await
+    }
+
+    /// A page of a statement, newest first; `None` if there is no such account. The caller has checked that the asker may
+    /// see it.
+    pub async fn ledger(&self, account: AccountId, filter: LedgerFilter) -> Result<Option<LedgerPage>, FeedGone> {
+        self.ask(move |feed| feed.model.ledger_page(&account, &filter)).await
+    }
+
+    /// How things are. Problems of the engine are the caller's to add.
+    pub async fn status(&self, actor: &Actor) -> Result<StatusView, FeedGone> {
+        let actor = actor.clone();
+        self.ask(move |feed| feed.model.status(&actor, Span::from(feed.started.elapsed()), feed.now())).await
+    }
+
+    /// Events after `after` that there are already, one page, and how far the answer goes.
+    pub async fn events(
+        &self,
+        actor: &Actor,
+        filter: EventFilter,
+        after: u64,
+    ) -> Result<(Vec<EventView>, u64), FeedGone> {
+        let actor = actor.clone();
+        self.ask(move |feed| feed.model.events_after(&actor, &filter, after, EVENTS_PAGE)).await
+    }
+
+    /// Waits for events after `after`: at least one.
+    pub async fn events_wait(
+        &self,
+        actor: &Actor,
+        filter: EventFilter,
+        after: u64,
+    ) -> Result<(Vec<EventView>, u64), FeedGone> {
+        let actor = actor.clone();
+        self.wait(move |reply| Waiter::Events { actor, filter, after, reply }).await
+    }
+
+    /// The number of the last event.
+    pub async fn upto(&self) -> Result<u64, FeedGone> {
+        self.ask(|feed| feed.model.upto()).await
+    }
+
+    /// Where a snapshot begins.
+    pub async fn snapshot_start(&self) -> Result<SnapshotPlace, FeedGone> {
+        self.ask(|feed| feed.model.snapshot_start()).await
+    }
+
+    /// One frame of a snapshot, and where the next one begins.
+    pub async fn snapshot_page(
+        &self,
+        actor: &Actor,
+        only: Option<JobId>,
+        place: SnapshotPlace,
+    ) -> Result<(StateSnapshot, Option<SnapshotPlace>), FeedGone> {
+        let actor = actor.clone();
+        self.ask(move |feed| feed.model.snapshot_page(&actor, only, place, feed.now())).await
+    }
+
+    /// A cursor for a reader that saw everything up to an event; `None` if it must start over.
+    pub async fn resume(&self, journal: JournalId, upto: u64) -> Result<Option<Cursor>, FeedGone> {
+        self.ask(move |feed| (journal == feed.model.journal).then(|| feed.model.resume(upto)).flatten()).await
+    }
+
+    /// Waits for what changes after the cursor.
+    pub async fn change(&self, actor: &Actor, only: Option<JobId>, cursor: Cursor) -> Result<Change, FeedGone> {
+        let actor = actor.clone();
+        self.wait(move |reply| Waiter::Change { actor, only, cursor, reply }).await
+    }
+}

@@ -1,0 +1,374 @@
+//! What is known from the journal, in the shape that questions come in. Only committed events change it, and two things that
+//! are not in the journal because they follow from silence or pass at once: a node's state, and its heartbeats.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use modchain_core::{Actor, Event, EventBody};
+use modchain_types::{
+    AccountId, Asset, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, Offer, OutputLengths,
+    Reservation, Role, Span, Timestamp, WallTime,
+};
+use modchain_wire::agent::HostLoad;
+
+use super::describe;
+use super::job::{Attempt, Job};
+use super::statement::Statement;
+
+/// The read model.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) journal: JournalId,
+    pub(super) asset: Asset,
+    /// Where the logical timeline meets the calendar, in order.
+    anchors: Vec<(Timestamp, WallTime)>,
+    /// Every change of anything gets the next number; readers ask for what changed after the last one they saw.
+    pub(super) revision: u64,
+    pub(super) identities: BTreeMap<IdentityId, Identity>,
+    /// The account that the platform's fees are shown under: the first operator's.
+    platform: Option<AccountId>,
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    /// Jobs by the number of the event that made them.
+    pub(super) by_age: BTreeMap<u64, JobId>,
+    pub(super) live: BTreeSet<JobId>,
+    /// In the order of their endings.
+    pub(super) ended: Vec<JobId>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) node_names: BTreeMap<Name, NodeId>,
+    pub(super) accounts: BTreeMap<AccountId, Account>,
+    /// All of them; the number of an event is its place plus one.
+    pub(super) events: Vec<Row>,
+    /// Jobs by the revision of their last change.
+    pub(super) changed_jobs: BTreeMap<u64, JobId>,
+    /// Nodes by the revision of their last change of state.
+    pub(super) changed_nodes: BTreeMap<u64, NodeId>,
+    /// Nodes by the revision of their last heartbeat.
+    pub(super) measured_nodes: BTreeMap<u64, NodeId>,
+}
+
+/// An event with what a reader's filter asks about.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Whose it is; `None` for events that everybody may see.
+    pub(super) owner: Option<AccountId>,
+    /// The revision that it led to.
+    pub(super) revision: u64,
+    pub(super) view: modchain_wire::view::EventView,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) identity: Identity,
+    pub(super) state: NodeState,
+    pub(super) offer: Option<Offer>,
+    pub(super) attempts: BTreeMap<JobId, Reservation>,
+    pub(super) load: Option<HostLoad>,
+    pub(super) rtt: Option<Span>,
+    pub(super) seen_at: Option<WallTime>,
+    pub(super) connected_at: Option<WallTime>,
+    pub(super) changed: u64,
+    pub(super) measured: u64,
+}
+
+/// One account.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) statement: Statement,
+    pub(super) jobs: BTreeMap<u64, JobId>,
+    pub(super) live: BTreeSet<JobId>,
+    pub(super) changed: u64,
+}
+
+impl Model {
+    /// Knows nothing yet.
+    pub(super) fn new(journal: JournalId, asset: Asset) -> Self {
+        Self {
+            journal,
+            asset,
+            anchors: Vec::new(),
+            revision: 0,
+            identities: BTreeMap::new(),
+            platform: None,
+            jobs: BTreeMap::new(),
+            by_age: BTreeMap::new(),
+            live: BTreeSet::new(),
+            ended: Vec::new(),
+            nodes: BTreeMap::new(),
+            node_names: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            events: Vec::new(),
+            changed_jobs: BTreeMap::new(),
+            changed_nodes: BTreeMap::new(),
+            measured_nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The number of the last event.
+    pub(super) fn upto(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    /// A moment of the timeline by the calendar.
+    pub(super) fn wall(&self, at: Timestamp) -> WallTime {
+        let after = self.anchors.partition_point(|(anchor, _)| *anchor <= at);
+        match self.anchors[..after].last() {
+            Some((anchor, wall)) => wall.plus(at.since(*anchor)),
+            None => WallTime(0),
+        }
+    }
+
+    /// The job, if the actor may see it.
+    pub(super) fn visible_job(&self, actor: &Actor, job: JobId) -> Option<&Job> {
+        self.jobs.get(&job).filter(|job| actor.may_touch(&job.account))
+    }
+
+    /// Whether nobody can tell how the node's jobs are, because it is silent.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| matches!(node.state, NodeState::Suspect | NodeState::Lost))
+    }
+
+    /// The name of a node for people.
+    pub(super) fn node_name(&self, node: NodeId) -> Option<&Name> {
+        self.nodes.get(&node).map(|node| &node.identity.name)
+    }
+
+    /// Takes one event in.
+    pub(super) fn apply(&mut self, event: &Event) {
+        debug_assert_eq!(event.number, self.upto() + 1, "events come without a gap");
+        let before = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job)).map(|job| job.state(self));
+        self.change(event);
+        let job = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job));
+        let after = job.map(|job| job.state(self));
+        let view = describe::event(self, event, job, before, after);
+        let owner = describe::owner(self, &event.body, job);
+        self.events.push(Row { owner, revision: self.revision, view });
+    }
+
+    fn change(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.body {
+            EventBody::EngineStarted { wall, .. } => self.anchors.push((at, *wall)),
+            EventBody::IdentityAdded { identity } => self.add_identity(identity.clone()),
+            EventBody::Deposited { account, amount, why, .. } => {
+                let wall = self.wall(at);
+                self.account(account).statement.deposited(event.number, wall, *amount, why);
+                self.touch_account(account);
+            }
+            EventBody::JobQueued { job, account, spec, .. } => {
+                let wall = self.wall(at);
+                let (id, hold) = (*job, spec.max_cost);
+                self.jobs.insert(id, Job::new(id, account.clone(), spec, event.number, at));
+                self.by_age.insert(event.number, id);
+                self.live.insert(id);
+                let account_entry = self.account(account);
+                account_entry.jobs.insert(event.number, id);
+                account_entry.live.insert(id);
+                account_entry.statement.held(event.number, wall, id, hold);
+                self.touch_account(account);
+                self.touch_job(id);
+            }
+            EventBody::AttemptAssigned { attempt, node, tariff, reservation, run_limit, .. } => {
+                if let Some(entry) = self.nodes.get_mut(node) {
+                    entry.attempts.insert(attempt.job, reservation.clone());
+                }
+                self.touch_node(*node);
+                self.with_job(attempt.job, |job| {
+                    job.assigned(Attempt::new(event, attempt.number, *node, tariff, reservation, *run_limit));
+                });
+            }
+            EventBody::AttemptStarting { attempt } => {
+                self.with_job(attempt.job, |job| job.starting(attempt.number));
+            }
+            EventBody::AttemptStarted { attempt } => {
+                self.with_job(attempt.job, |job| job.started(attempt.number, at));
+            }
+            EventBody::CancelRequested { job, .. } => self.with_job(*job, |job| job.cancelling = true),
+            EventBody::ResultRecorded { attempt, usage, output, .. } => {
+                self.with_job(attempt.job, |job| job.result(attempt.number, *usage, *output, at));
+            }
+            EventBody::AttemptEnded { attempt, reason, message } => {
+                self.free_node_of(attempt.job);
+                self.with_job(attempt.job, |job| job.attempt_ended(attempt.number, *reason, message, at));
+            }
+            EventBody::JobFinished { job, attempt, outcome, settlement } => {
+                self.free_node_of(*job);
+                self.with_job(*job, |job| job.finished(*attempt, outcome, settlement, at));
+                self.settled(event.number, at, *job);
+            }
+            EventBody::NodeConnected { node, offer } => {
+                let wall = self.wall(at);
+                if let Some(entry) = self.nodes.get_mut(node) {
+                    if let Some(offer) = offer {
+                        entry.offer = Some(*offer.clone());
+                    }
+                    entry.connected_at = Some(wall);
+                    entry.seen_at = Some(wall);
+                    entry.state = NodeState::Ready;
+                }
+                self.node_state_changed(*node);
+            }
+            EventBody::NodeLost { node } => {
+                if let Some(entry) = self.nodes.get_mut(node) {
+                    entry.state = NodeState::Lost;
+                    entry.connected_at = None;
+                }
+                self.node_state_changed(*node);
+            }
+        }
+    }
+
+    fn add_identity(&mut self, identity: Identity) {
+        if identity.role == Role::Operator && self.platform.is_none() {
+            self.platform = Some(identity.account.clone());
+        }
+        self.account(&identity.account);
+        if identity.role == Role::Node {
+            let node = NodeId::from(identity.id);
+            self.node_names.insert(identity.name.clone(), node);
+            self.nodes.insert(
+                node,
+                Node {
+                    identity: identity.clone(),
+                    state: NodeState::Lost,
+                    offer: None,
+                    attempts: BTreeMap::new(),
+                    load: None,
+                    rtt: None,
+                    seen_at: None,
+                    connected_at: None,
+                    changed: 0,
+                    measured: 0,
+                },
+            );
+            self.touch_node(node);
+        }
+        self.identities.insert(identity.id, identity);
+    }
+
+    /// Posts the legs of a closing transfer to the statements they belong to.
+    fn settled(&mut self, number: u64, at: Timestamp, id: JobId) {
+        let wall = self.wall(at);
+        let Some(job) = self.jobs.get(&id) else { return };
+        let (account, hold, settlement) = (job.account.clone(), job.hold, job.settlement.clone());
+        let Some(settlement) = settlement else { return };
+        let entry = self.account(&account);
+        entry.live.remove(&id);
+        entry.statement.closed(number, wall, id, hold, &settlement);
+        self.live.remove(&id);
+        self.ended.push(id);
+        self.touch_account(&account);
+        if let Some(owner) = &settlement.owner {
+            self.account(owner).statement.earned(number, wall, settlement.net);
+            self.touch_account(owner);
+        }
+        if let Some(platform) = self.platform.clone() {
+            self.account(&platform).statement.fee(number, wall, id, settlement.fee);
+            self.touch_account(&platform);
+        }
+    }
+
+    /// A node's state as the engine derives it from silence.
+    pub(super) fn node_changed(&mut self, node: NodeId, state: NodeState) {
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        entry.state = state;
+        if state == NodeState::Lost {
+            entry.connected_at = None;
+        }
+        self.node_state_changed(node);
+    }
+
+    /// The engine has started again: nobody is connected, whatever the journal said last.
+    pub(super) fn replayed(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            if let Some(entry) = self.nodes.get_mut(&node)
+                && entry.state == NodeState::Ready
+            {
+                entry.state = NodeState::Suspect;
+                entry.connected_at = None;
+                self.node_state_changed(node);
+            }
+        }
+    }
+
+    /// The last heartbeat wins.
+    pub(super) fn heartbeat(&mut self, node: NodeId, load: HostLoad, rtt: Option<Span>, seen: WallTime) {
+        let revision = self.revision + 1;
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        entry.load = Some(load);
+        entry.rtt = rtt;
+        entry.seen_at = Some(seen);
+        self.revision = revision;
+        self.measured_nodes.remove(&entry.measured);
+        entry.measured = revision;
+        self.measured_nodes.insert(revision, node);
+    }
+
+    /// A connection of a node is gone; its state follows by itself when it stays silent.
+    pub(super) fn disconnected(&mut self, node: NodeId) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.connected_at = None;
+        }
+        self.touch_node(node);
+    }
+
+    /// How much output of an attempt is on disk.
+    pub(super) fn output(&mut self, job: JobId, number: u32, stored: OutputLengths) {
+        self.with_job(job, |job| job.output_grew(number, stored));
+    }
+
+    fn node_state_changed(&mut self, node: NodeId) {
+        self.touch_node(node);
+        // Its jobs are shown as unreachable, or no longer so.
+        let jobs: Vec<JobId> =
+            self.nodes.get(&node).map(|node| node.attempts.keys().copied().collect()).unwrap_or_default();
+        for job in jobs {
+            self.touch_job(job);
+        }
+    }
+
+    fn free_node_of(&mut self, job: JobId) {
+        let node = self.jobs.get(&job).and_then(|job| job.live_attempt()).map(|attempt| attempt.node);
+        if let Some(node) = node {
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.attempts.remove(&job);
+            }
+            self.touch_node(node);
+        }
+    }
+
+    fn with_job(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            change(job);
+            self.touch_job(id);
+        }
+    }
+
+    fn account(&mut self, account: &AccountId) -> &mut Account {
+        self.accounts.entry(account.clone()).or_default()
+    }
+
+    fn touch_account(&mut self, account: &AccountId) {
+        self.revision += 1;
+        let revision = self.revision;
+        self.account(account).changed = revision;
+    }
+
+    fn touch_job(&mut self, id: JobId) {
+        self.revision += 1;
+        if let Some(job) = self.jobs.get_mut(&id) {
+            self.changed_jobs.remove(&job.changed);
+            job.changed = self.revision;
+            self.changed_jobs.insert(self.revision, id);
+        }
+    }
+
+    fn touch_node(&mut self, id: NodeId) {
+        self.revision += 1;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            self.changed_nodes.remove(&node.changed);
+            node.changed = self.revision;
+            self.changed_nodes.insert(self.revision, id);
+        }
+    }
+}

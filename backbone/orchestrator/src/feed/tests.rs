@@ -1,0 +1,465 @@
+//! The read model from hand-made events.
+
+use modchain_core::{Actor, Event, EventBody, Outcome, Settlement};
+use modchain_types::{
+    AccountId, Adapter, Asset, AttemptId, BootId, Digest, Exit, GpuRequest, Identity, IdentityId, Input, JobId,
+    JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, OutputLengths, Reason, Requirements,
+    Reservation, Role, Span, SubmitKey, Tariff, Task, TaskBody, Text, Timestamp, Usage, WallTime, WasmTask,
+};
+use modchain_wire::Message;
+use modchain_wire::ToConsole;
+use modchain_wire::agent::HostLoad;
+use modchain_wire::console::{JobsQuery, NodesQuery, StateDelta};
+use modchain_wire::view::LedgerKind;
+
+use super::changes::{Change, Cursor};
+use super::model::Model;
+use super::query::{EventFilter, LedgerFilter, Unresolved};
+
+const HOLD: Micro = Micro(100_000);
+const NODE: IdentityId = IdentityId([9; 16]);
+
+/// Makes events with the right numbers and feeds them to a model.
+struct World {
+    model: Model,
+    at: Timestamp,
+}
+
+fn account(name: &str) -> AccountId {
+    name.parse().expect("an account")
+}
+
+fn client(name: &str) -> Actor {
+    Actor { role: Role::Client, account: account(name) }
+}
+
+fn operator() -> Actor {
+    Actor { role: Role::Operator, account: account("boss") }
+}
+
+fn spec(name: &str) -> JobSpec {
+    let task = WasmTask {
+        module: Digest::of(b"m"),
+        module_bytes: 1,
+        module_name: Text::cut("primes.wat"),
+        args: List::cut(vec![Text::cut("100")]),
+        env: Map::default(),
+    };
+    JobSpec {
+        name: Text::cut(name),
+        body: TaskBody::Inline(Task::Wasm(task)),
+        requirements: Requirements {
+            adapter: Adapter::Wasm,
+            cpu_milli: 1_000,
+            memory_bytes: 1 << 30,
+            disk_bytes: 0,
+            gpus: GpuRequest { count: 0, memory_bytes_min: 0, model: None },
+            labels: Default::default(),
+            region: None,
+            node: None,
+            price_per_hour_max: None,
+        },
+        limits: Limits::default(),
+        max_cost: HOLD,
+        priority: 0,
+        labels: Map::default(),
+        input: Input::None,
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self { model: Model::new(JournalId([7; 16]), Asset::Test), at: Timestamp::ZERO };
+        world.event(EventBody::EngineStarted {
+            boot: BootId([1; 16]),
+            boot_clock: Span::ZERO,
+            wall: WallTime(1_000_000),
+            version: Text::cut("0"),
+        });
+        for (id, role, name, owner) in [
+            (1, Role::Operator, "boss", "boss"),
+            (2, Role::Client, "alice", "alice"),
+            (3, Role::Client, "bob", "bob"),
+            (9, Role::Node, "rig-1", "owner"),
+        ] {
+            let identity = Identity {
+                id: IdentityId([id; 16]),
+                role,
+                name: name.parse().expect("a name"),
+                account: account(owner),
+            };
+            world.event(EventBody::IdentityAdded { identity });
+        }
+        for name in ["alice", "bob"] {
+            world.event(EventBody::Deposited {
+                provider: Text::cut("credit"),
+                key: "k".parse().expect("a key"),
+                account: account(name),
+                amount: Micro(1_000_000),
+                why: Text::default(),
+            });
+        }
+        world.event(EventBody::NodeConnected { node: NODE.into(), offer: None });
+        world
+    }
+
+    fn event(&mut self, body: EventBody) {
+        self.at = self.at + Span::from_secs(1);
+        let event = Event { number: self.model.upto() + 1, at: self.at, body };
+        self.model.apply(&event);
+    }
+
+    fn submit(&mut self, owner: &str, key: &str) -> JobId {
+        self.submit_named(owner, key, "")
+    }
+
+    fn submit_named(&mut self, owner: &str, key: &str, name: &str) -> JobId {
+        let key: SubmitKey = key.parse().expect("a key");
+        let job = JobId::derive(&account(owner), &key);
+        self.event(EventBody::JobQueued {
+            job,
+            account: account(owner),
+            key,
+            spec: Box::new(spec(name)),
+            spec_digest: Digest::of(b"s"),
+            fee_basis_points: 500,
+        });
+        job
+    }
+
+    fn assign(&mut self, job: JobId, number: u32) -> AttemptId {
+        let attempt = AttemptId { job, number };
+        self.event(EventBody::AttemptAssigned {
+            attempt,
+            node: NODE.into(),
+            tariff: Box::new(Tariff { core_hour: Micro(3_600_000), minimum: Micro(10), ..Tariff::default() }),
+            reservation: Reservation { cpu_milli: 1_000, ..Reservation::default() },
+            run_limit: Span::from_secs(60),
+            run_limit_reason: Reason::Budget,
+        });
+        attempt
+    }
+
+    fn start(&mut self, job: JobId) {
+        let attempt = self.assign(job, 1);
+        self.event(EventBody::AttemptStarting { attempt });
+        self.event(EventBody::AttemptStarted { attempt });
+    }
+
+    fn finish(&mut self, job: JobId, gross: u64, fee: u64) {
+        self.event(EventBody::JobFinished {
+            job,
+            attempt: Some(1),
+            outcome: Outcome {
+                state: JobState::Completed,
+                reason: Reason::Exit,
+                exit: Exit::job(0),
+                message: Text::default(),
+                usage: Usage::default(),
+                output: OutputLengths { stdout: 5, stderr: 0, dropped: 0 },
+            },
+            settlement: Settlement {
+                gross: Micro(gross),
+                fee: Micro(fee),
+                net: Micro(gross - fee),
+                refund: Micro(HOLD.0 - gross),
+                owner: Some(account("owner")),
+            },
+        });
+    }
+
+    fn state(&self, job: JobId) -> JobState {
+        self.model.visible_job(&operator(), job).expect("the job").state(&self.model)
+    }
+
+    fn delta(&self, actor: &Actor, only: Option<JobId>, cursor: Cursor) -> (StateDelta, Cursor) {
+        match self.model.changed_since(actor, only, cursor, self.at, true) {
+            Some(Change::Delta(delta, cursor)) => (*delta, cursor),
+            other => panic!("no delta but {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_job_goes_through_its_states_and_its_money_adds_up() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    let balances = |world: &World, name: &str| {
+        let view = world.model.account_view(&account(name)).expect("an account");
+        (view.available.0, view.held.0, view.earned.0)
+    };
+    assert_eq!((world.state(job), balances(&world, "alice")), (JobState::Queued, (900_000, 100_000, 0)));
+    world.start(job);
+    assert_eq!(world.state(job), JobState::Running);
+    world.finish(job, 1_000, 50);
+    assert_eq!(world.state(job), JobState::Completed);
+    assert_eq!(balances(&world, "alice"), (999_000, 0, 0));
+    assert_eq!((balances(&world, "owner").2, balances(&world, "boss").2), (950, 50));
+    let total: u64 = ["alice", "bob", "owner", "boss"]
+        .iter()
+        .map(|name| balances(&world, name))
+        .map(|(available, held, earned)| available + held + earned)
+        .sum();
+    assert_eq!(total, 2_000_000, "what came in is what there is");
+    let view = world.model.visible_job(&client("alice"), job).expect("its own").view(&world.model, world.at);
+    assert_eq!((view.cost.0, view.fee.0, view.refund.0), (1_000, 50, 99_000));
+    assert_eq!(view.what.as_str(), "primes.wat 100");
+}
+
+#[test]
+fn a_running_job_costs_what_it_would_if_it_ended_now_and_never_more_than_its_hold() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    world.start(job);
+    let cost = |secs| {
+        let now = world.at + Span::from_secs(secs);
+        world.model.visible_job(&operator(), job).expect("the job").view(&world.model, now).cost.0
+    };
+    // 3.6 an hour are 1,000 micro-units a second.
+    assert_eq!((cost(0), cost(7), cost(86_400)), (10, 7_000, 60_000), "minimum, time, run limit");
+}
+
+#[test]
+fn a_silent_node_makes_its_jobs_unreachable_until_it_is_heard_again() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    world.start(job);
+    let (_, cursor) = world.delta(&client("alice"), None, world.model.resume(0).expect("from the start"));
+    world.model.node_changed(NODE.into(), NodeState::Suspect);
+    assert_eq!(world.state(job), JobState::Unreachable);
+    let (delta, cursor) = world.delta(&client("alice"), None, cursor);
+    assert_eq!((delta.prev, delta.upto), (world.model.upto(), world.model.upto()), "no event, no number");
+    assert_eq!((delta.jobs[0].state, delta.nodes[0].state), (JobState::Unreachable, NodeState::Suspect));
+    world.model.node_changed(NODE.into(), NodeState::Ready);
+    assert_eq!(world.delta(&client("alice"), None, cursor).0.jobs[0].state, JobState::Running);
+    world.event(EventBody::CancelRequested { job, grace: Span::from_secs(1), why: Text::default() });
+    world.model.node_changed(NODE.into(), NodeState::Suspect);
+    assert_eq!(world.state(job), JobState::Cancelling);
+}
+
+#[test]
+fn an_attempt_that_ended_unpaid_queues_its_job_again_and_stays_in_its_history() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    let attempt = world.assign(job, 1);
+    world.event(EventBody::AttemptEnded { attempt, reason: Reason::NodeLost, message: Text::default() });
+    assert_eq!(world.state(job), JobState::Queued);
+    assert_eq!(world.model.nodes[&NodeId::from(NODE)].view().attempts, 0);
+    world.assign(job, 2);
+    let view = world.model.visible_job(&operator(), job).expect("the job").view(&world.model, world.at);
+    let states: Vec<_> = view.attempts.iter().map(|attempt| (attempt.number, attempt.state)).collect();
+    assert_eq!(states, [(1, JobState::Failed), (2, JobState::Assigned)]);
+    assert_eq!(view.attempts[0].reason, Some(Reason::NodeLost));
+}
+
+#[test]
+fn foreign_and_absent_jobs_resolve_alike_and_names_lead_only_to_ones_own() {
+    let mut world = World::new();
+    let mine = world.submit_named("alice", "one", "eval");
+    let theirs = world.submit_named("bob", "two", "eval");
+    let (alice, model) = (client("alice"), &world.model);
+    assert_eq!(model.resolve(&alice, &mine.to_string()), Ok(mine));
+    assert_eq!(model.resolve(&alice, &mine.short()), Ok(mine));
+    assert_eq!(model.resolve(&alice, &mine.to_string()[2..8]), Ok(mine));
+    assert_eq!(model.resolve(&alice, "eval"), Ok(mine));
+    for absent in [theirs.to_string(), theirs.short(), "j-zz".into(), "j-".into(), String::new(), "nothing".into()] {
+        assert_eq!(model.resolve(&alice, &absent), Err(Unresolved::NotFound), "{absent}");
+    }
+    assert_eq!(model.resolve(&operator(), &theirs.short()), Ok(theirs));
+    assert!(matches!(model.resolve(&operator(), "eval"), Err(Unresolved::Ambiguous(_, 2))));
+}
+
+#[test]
+fn prefixes_of_fewer_than_three_characters_resolve_to_nothing() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    let id = job.to_string();
+    assert_eq!(world.model.resolve(&client("alice"), &id[..4]), Err(Unresolved::NotFound));
+    assert_eq!(world.model.resolve(&client("alice"), &id[..5]), Ok(job));
+}
+
+#[test]
+fn pages_of_jobs_go_on_after_the_last_one_without_gap_or_repeat() {
+    let mut world = World::new();
+    let mut made: Vec<_> = (0..7).map(|index| world.submit("alice", &format!("k{index}"))).collect();
+    world.submit("bob", "other");
+    world.finish(made[0], 0, 0);
+    made.remove(0);
+    made.reverse();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let query = JobsQuery {
+            states: List::default(),
+            ended: false,
+            account: Some(account("bob")), // a client sees his own whatever he asks
+            labels: List::default(),
+            prefix: Text::default(),
+            since: None,
+            limit: 2,
+            after,
+        };
+        let page = world.model.jobs_page(&client("alice"), &query, world.at);
+        assert_eq!(page.total, 6);
+        seen.extend(page.items.iter().map(|job| job.id));
+        after = page.items.last().map(|job| job.id);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen, made);
+}
+
+#[test]
+fn a_statement_tells_every_movement_and_pages_never_tear_an_event() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    world.start(job);
+    world.finish(job, 1_000, 50);
+    let filter = |before| LedgerFilter { before, limit: 1, ..LedgerFilter::default() };
+    let page = world.model.ledger_page(&account("alice"), &filter(None)).expect("a statement");
+    let kinds: Vec<_> = page.items.iter().map(|entry| (entry.kind, entry.amount, entry.balance.0)).collect();
+    assert_eq!(kinds, [(LedgerKind::Release, 99_000, 999_000), (LedgerKind::Settle, 0, 900_000)]);
+    assert!(page.more);
+    let page = world.model.ledger_page(&account("alice"), &filter(Some(page.items[1].number))).expect("a statement");
+    assert_eq!(page.items.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [LedgerKind::Hold]);
+    let earned = world.model.ledger_page(&account("owner"), &filter(None)).expect("a statement");
+    assert_eq!((earned.items[0].kind, earned.items[0].amount, earned.items[0].job), (LedgerKind::Earning, 950, None));
+}
+
+#[test]
+fn events_of_others_are_invisible_and_still_move_the_watermark() {
+    let mut world = World::new();
+    let alice = client("alice");
+    let start = world.model.snapshot_start().cursor;
+    world.submit("bob", "one");
+    assert!(world.model.changed_since(&alice, None, start, world.at, false).is_none(), "a bare watermark can wait");
+    let (delta, cursor) = world.delta(&alice, None, start);
+    assert_eq!((delta.prev, delta.upto), (start.number, world.model.upto()));
+    assert!(delta.events.is_empty() && delta.jobs.is_empty() && delta.account.is_none());
+    let mine = world.submit("alice", "two");
+    let (delta, _) = world.delta(&alice, None, cursor);
+    assert_eq!(delta.prev, cursor.number);
+    assert_eq!((delta.events.len(), delta.jobs[0].id), (1, mine));
+    assert_eq!(delta.account.expect("it changed").held, HOLD);
+    let (events, upto) = world.model.events_after(&alice, &EventFilter::default(), 0, 1_000);
+    assert!(events.iter().all(|event| event.account.as_ref().is_none_or(|of| *of == account("alice"))));
+    assert_eq!(upto, world.model.upto());
+}
+
+#[test]
+fn a_reader_that_fell_far_behind_starts_over_and_misses_nothing() {
+    let mut world = World::new();
+    let alice = client("alice");
+    let start = world.model.snapshot_start().cursor;
+    let jobs: Vec<_> = (0..600).map(|index| world.submit("alice", &format!("k{index}"))).collect();
+    assert!(matches!(world.model.changed_since(&alice, None, start, world.at, true), Some(Change::Reset)));
+    let mut place = world.model.snapshot_start();
+    let (mut seen, mut lasts) = (Vec::new(), 0);
+    loop {
+        let (page, next) = world.model.snapshot_page(&alice, None, place, world.at);
+        assert_eq!(page.upto, world.model.upto());
+        seen.extend(page.jobs.iter().map(|job| job.id));
+        lasts += usize::from(page.last);
+        assert!(ToConsole::from(page).to_frame().is_ok());
+        match next {
+            Some(next) => place = next,
+            None => break,
+        }
+    }
+    let mut expected = jobs;
+    (seen.sort_unstable(), expected.sort_unstable());
+    assert_eq!((seen, lasts), (expected, 1));
+}
+
+#[test]
+fn a_reader_resumes_after_the_last_event_that_it_saw() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    let seen = world.model.upto();
+    world.start(job);
+    let cursor = world.model.resume(seen).expect("it is not long ago");
+    let (delta, _) = world.delta(&client("alice"), None, cursor);
+    assert_eq!((delta.prev, delta.upto, delta.events.len()), (seen, world.model.upto(), 3));
+    assert!(world.model.resume(world.model.upto() + 1).is_none(), "that is no event of ours");
+}
+
+#[test]
+fn watching_one_job_shows_that_job_alone() {
+    let mut world = World::new();
+    let (mine, other) = (world.submit("alice", "one"), world.submit("alice", "two"));
+    let start = world.model.snapshot_start().cursor;
+    world.start(other);
+    assert!(world.model.changed_since(&client("alice"), Some(mine), start, world.at, false).is_none());
+    world.start(mine);
+    let (delta, _) = world.delta(&client("alice"), Some(mine), start);
+    assert!(delta.jobs.iter().all(|job| job.id == mine) && delta.events.iter().all(|event| event.job == Some(mine)));
+    assert_eq!((delta.jobs.len(), delta.events.len(), delta.nodes.len()), (1, 3, 0));
+}
+
+#[test]
+fn heartbeats_are_unnumbered_and_the_latest_wins() {
+    let mut world = World::new();
+    let start = world.model.snapshot_start().cursor;
+    for used in [1, 2, 3] {
+        let load = HostLoad { memory_used_bytes: used, ..HostLoad::default() };
+        world.model.heartbeat(NODE.into(), load, None, WallTime(5));
+    }
+    let (delta, cursor) = world.delta(&client("alice"), None, start);
+    assert_eq!((delta.prev, delta.upto, delta.nodes.len()), (start.number, start.number, 1));
+    assert_eq!(delta.nodes[0].load.expect("a load").memory_used_bytes, 3);
+    assert!(world.model.changed_since(&client("alice"), None, cursor, world.at, true).is_none());
+}
+
+#[test]
+fn times_follow_the_anchor_of_their_start() {
+    let mut world = World::new();
+    let job = world.submit("alice", "one");
+    let before = world.model.visible_job(&operator(), job).expect("the job").view(&world.model, world.at).created_at;
+    world.event(EventBody::EngineStarted {
+        boot: BootId([2; 16]),
+        boot_clock: Span::ZERO,
+        wall: WallTime(9_000_000),
+        version: Text::cut("0"),
+    });
+    let later = world.submit("alice", "two");
+    let created =
+        |job| world.model.visible_job(&operator(), job).expect("the job").view(&world.model, world.at).created_at;
+    assert_eq!((created(job), created(later)), (before, WallTime(9_001_000)));
+}
+
+#[test]
+fn the_largest_views_fit_into_their_frames() {
+    let mut world = World::new();
+    let mut big = spec(&"n".repeat(64));
+    let labels = (0..32).map(|index| (Text::cut(format!("{index:064}")), Text::cut("v".repeat(256)))).collect();
+    big.labels = Map::new(labels).expect("32 labels");
+    let key: SubmitKey = "big".parse().expect("a key");
+    let job = JobId::derive(&account("alice"), &key);
+    world.event(EventBody::JobQueued {
+        job,
+        account: account("alice"),
+        key,
+        spec: Box::new(big),
+        spec_digest: Digest::of(b"s"),
+        fee_basis_points: 500,
+    });
+    for number in 1..=100 {
+        let attempt = world.assign(job, number);
+        let message = Text::cut("m".repeat(512));
+        world.event(EventBody::AttemptEnded { attempt, reason: Reason::NodeFault, message });
+    }
+    let known = world.model.visible_job(&operator(), job).expect("the job");
+    let view = known.view(&world.model, world.at);
+    assert_eq!(view.attempts.len(), 64);
+    let frame = ToConsole::from(view).to_frame().expect("it fits");
+    assert!(frame.len() <= known.weight(), "{} bytes are more than the weight {}", frame.len(), known.weight());
+}
+
+#[test]
+fn nodes_are_public_and_paged_by_name() {
+    let world = World::new();
+    let page = world.model.nodes_page(&NodesQuery { limit: 10, after: None });
+    assert_eq!((page.total, page.items[0].name.as_str(), page.items[0].state), (1, "rig-1", NodeState::Ready));
+    let after = Some("rig-1".parse().expect("a name"));
+    assert!(world.model.nodes_page(&NodesQuery { limit: 10, after }).items.is_empty());
+}

@@ -1,0 +1,408 @@
+//! One connection of an agent: hello, control stream, heartbeats, blobs; attempts' streams go to the relay.
+//!
+//! Nothing is decided here. Reports go to the engine and their acknowledgements come back as effects; a reply of the engine
+//! decides about the connection alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
+use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
+use modchain_types::{Assignment, Identity, List, NodeId, Span, TaskBody, Text};
+use modchain_wire::agent::{
+    AgentHello, AgentWelcome, BlobChunk, BlobGet, BlobHead, GoAway, Heartbeat, HeartbeatEcho, Probe, Reconcile,
+    ReportAck, Stop, StreamRefused,
+};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, Message, Sentence, ToAgent};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::jobs_blobs::{named_by, task_of};
+use super::{Context, FIRST_FRAME_TIMEOUT, log_panic, version, wall_now};
+use crate::dispatch::MAILBOX_MESSAGES;
+use crate::relay;
+use crate::store::blobs::BlobError;
+
+/// Time between heartbeats.
+const HEARTBEAT: Span = Span::from_secs(5);
+/// How long attempts with `on_disconnect = stop` may go on after the last answered heartbeat was sent.
+const LEASE: Span = Span::from_secs(30);
+/// Streams beyond one for each slot: control, heartbeats, blobs, and attempts that end while others begin.
+const STREAMS_MARGIN: u32 = 10;
+/// Longest wait that agents are asked to make before they come back: spreads a thousand of them.
+const COME_BACK_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for an agent to take the goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest lifetime of a stream that carries one blob at a time: a slow line and 32 MiB.
+const BLOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+type Writer = FrameWriter<ToAgent>;
+type Reader = FrameReader<FromAgent>;
+
+/// One admitted agent.
+pub(crate) struct AgentSession {
+    pub(crate) context: Arc<Context>,
+    pub(crate) identity: Identity,
+    pub(crate) node: NodeId,
+    id: SessionId,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(connection: Connection, identity: Identity, context: Arc<Context>) {
+    let Some((writer, reader, hello)) = hello(&connection).await else {
+        connection.close(CloseCode::HelloExpected, "");
+        return;
+    };
+    let (id, node) = (context.next_session(), NodeId::from(identity.id));
+    let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
+    context.dispatch.enter(id, mailbox, connection.clone()).await;
+    let session = Arc::new(AgentSession { context, identity, node, id });
+    if session.admit(&connection, &hello).await {
+        tracing::info!(node = %session.identity.name, session = id.0, "agent connected");
+        session.clone().run(&connection, writer, reader, messages, hello.offer.capabilities.slots).await;
+        let _ = session.context.services.engine.tell(Command::AgentDisconnected { node, session: id }).await;
+        let _ = session.context.feed.disconnected(node).await;
+        tracing::info!(node = %session.identity.name, session = id.0, reason = ?connection.close_reason(), "agent gone");
+    }
+    session.context.dispatch.leave(id).await;
+}
+
+/// The first stream's first frame, in time.
+async fn hello(connection: &Connection) -> Option<(Writer, Reader, AgentHello)> {
+    let first = async {
+        let (writer, mut reader) = connection.accept_bi::<ToAgent, FromAgent>().await.ok()?;
+        match reader.read().await {
+            Ok(Some(FromAgent::Hello(hello))) => Some((writer, reader, hello)),
+            _ => None,
+        }
+    };
+    tokio::time::timeout(FIRST_FRAME_TIMEOUT, first).await.ok().flatten()
+}
+
+impl AgentSession {
+    /// Asks the engine; closes the connection if it says no.
+    async fn admit(&self, connection: &Connection, hello: &AgentHello) -> bool {
+        let services = &self.context.services;
+        let of_this_journal = hello.journal == Some(services.journal_id);
+        let claim = hello.highest_fence.filter(|_| of_this_journal);
+        let arrival = AgentArrival {
+            instance: hello.instance,
+            highest_fence: claim.and_then(|claim| services.fence_key.verify(&claim)),
+            inventory: hello.inventory.to_vec(),
+            offer: hello.offer.clone(),
+        };
+        let command = Command::AgentConnected { node: self.node, session: self.id, arrival: Box::new(arrival) };
+        let (code, why) = match services.engine.command(command).await {
+            Ok(Reply::Welcome) => return true,
+            Ok(Reply::Refused(refused)) => (close_code(&refused), refused.to_string()),
+            Ok(Reply::Done | Reply::Submitted { .. } | Reply::Cancelling { .. }) => {
+                tracing::error!("the engine answered a hello with something else");
+                (CloseCode::Internal, String::new())
+            }
+            Err(gone) => (CloseCode::GoingAway, gone.to_string()),
+        };
+        tracing::info!(node = %self.identity.name, %code, why, "agent refused");
+        connection.close(code, &why);
+        false
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        connection: &Connection,
+        mut writer: Writer,
+        reader: Reader,
+        messages: mpsc::Receiver<NodeMessage>,
+        slots: u32,
+    ) {
+        writer.set_priority(Priority::Control);
+        let welcome = AgentWelcome {
+            types: FromAgent::known_types(),
+            version: version(),
+            journal: self.context.services.journal_id,
+            heartbeat: HEARTBEAT,
+            lease: LEASE,
+            streams_max: connection.authorise(slots.saturating_add(STREAMS_MARGIN)),
+            wall: wall_now(),
+        };
+        if writer.write(&welcome.into()).await.is_err() {
+            return;
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().streams(connection.clone()));
+        tokio::select! {
+            () = self.clone().instruct(&mut writer, messages) => {}
+            () = self.listen(reader) => connection.close(CloseCode::Done, "the control stream ended"),
+            _ = connection.closed() => {}
+            () = self.context.stopping.cancelled() => {
+                let after = come_back_after();
+                let goodbye = GoAway { after, why: Text::cut("the orchestrator is stopping") };
+                let said = async {
+                    writer.write(&goodbye.into()).await?;
+                    writer.finish().await?;
+                    writer.delivered().await
+                };
+                // One that does not listen learns it from the close.
+                let _ = tokio::time::timeout(GOODBYE_TIMEOUT, said).await;
+                connection.close(CloseCode::GoingAway, "the orchestrator is stopping");
+            }
+        }
+        tasks.shutdown().await;
+        if connection.close_reason().is_none() {
+            connection.close(CloseCode::Internal, "");
+        }
+    }
+
+    /// Instructions down, in the order of their effects.
+    async fn instruct(self: Arc<Self>, writer: &mut Writer, mut messages: mpsc::Receiver<NodeMessage>) {
+        let mut probes = 0;
+        while let Some(message) = messages.recv().await {
+            let frame: ToAgent = match message {
+                NodeMessage::Reconcile(verdicts) => Reconcile { verdicts: List::cut(verdicts) }.into(),
+                NodeMessage::Assign(assignment) => match self.complete(*assignment).await {
+                    Some(assignment) => assignment.into(),
+                    None => continue,
+                },
+                NodeMessage::Stop { attempt, fence, grace, cause } => Stop { attempt, fence, grace, cause }.into(),
+                NodeMessage::Ack { attempt, fence } => ReportAck { attempt, fence }.into(),
+                NodeMessage::Probe => {
+                    probes += 1;
+                    Probe { number: probes }.into()
+                }
+            };
+            if let Err(error) = writer.write(&frame).await {
+                tracing::debug!(node = %self.identity.name, %error, "control stream");
+                return;
+            }
+        }
+    }
+
+    /// Marks the fence and puts the body inline.
+    async fn complete(&self, mut assignment: Assignment) -> Option<Assignment> {
+        let services = &self.context.services;
+        let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
+        assignment.claim = services.fence_key.claim(fence);
+        if let TaskBody::Inline(_) = &assignment.spec.body {
+            return Some(assignment);
+        }
+        let account =
+            move |control: &modchain_core::Control, _| control.job(attempt.job).map(|job| job.account.clone());
+        // A job that is gone by now needs no assignment any more.
+        let account = services.engine.query(account).await.ok()??;
+        match task_of(&services.blobs, &account, &assignment.spec).await {
+            Ok(task) => {
+                assignment.spec.body = TaskBody::Inline(task);
+                Some(assignment)
+            }
+            Err(error) => {
+                tracing::error!(%attempt, %error, "the task of an assignment cannot be read");
+                let message = Text::cut(error.to_string());
+                let _ = services.engine.tell(Command::BodyUnreadable { attempt, fence, message }).await;
+                None
+            }
+        }
+    }
+
+    /// Reports up.
+    async fn listen(&self, mut reader: Reader) {
+        loop {
+            let (node, session) = (self.node, self.id);
+            let command = match reader.read().await {
+                Ok(Some(FromAgent::Report(report))) => Command::Report { node, session, report },
+                Ok(Some(FromAgent::OfferChanged(changed))) => {
+                    Command::OfferChanged { node, session, offer: Box::new(changed.offer) }
+                }
+                Ok(Some(FromAgent::ProbeAnswer(_))) => Command::AgentHeard { node, session },
+                Ok(Some(other)) => {
+                    tracing::warn!(node = %self.identity.name, kind = other.kind(), "not on the control stream");
+                    reader.stop(StreamCode::Refused);
+                    return;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(node = %self.identity.name, %error, "control stream");
+                    return;
+                }
+            };
+            if self.context.services.engine.tell(command).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the agent's other streams; each has a task that ends with this one.
+    async fn streams(self: Arc<Self>, connection: Connection) {
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = connection.accept_bi::<ToAgent, FromAgent>() => match accepted {
+                    Ok((writer, reader)) => drop(streams.spawn(self.clone().stream(writer, reader))),
+                    Err(reason) => {
+                        let reason: CloseReason = reason;
+                        tracing::debug!(node = %self.identity.name, %reason, "connection");
+                        return;
+                    }
+                },
+                Some(ended) = streams.join_next() => log_panic(ended, "an agent's stream"),
+            }
+        }
+    }
+
+    async fn stream(self: Arc<Self>, mut writer: Writer, mut reader: Reader) {
+        let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, reader.read()).await;
+        match first {
+            Ok(Ok(Some(FromAgent::Heartbeat(first)))) => self.heartbeats(writer, reader, first).await,
+            Ok(Ok(Some(FromAgent::AttemptOpen(open)))) => relay::serve(&self, writer, reader, open).await,
+            Ok(Ok(Some(FromAgent::BlobGet(get)))) => {
+                if tokio::time::timeout(BLOB_TIMEOUT, self.blob(&mut writer, get)).await.is_err() {
+                    writer.reset(StreamCode::Stalled);
+                }
+            }
+            Ok(Ok(Some(_))) => {
+                reader.stop(StreamCode::Refused);
+                writer.reset(StreamCode::Refused);
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => give_up(&mut writer, &error),
+            Err(_) => {
+                reader.stop(StreamCode::Stalled);
+                writer.reset(StreamCode::Stalled);
+            }
+        }
+    }
+
+    /// Echoed at once: the agent's lease hangs on it.
+    async fn heartbeats(&self, mut writer: Writer, mut reader: Reader, first: Heartbeat) {
+        writer.set_priority(Priority::Heartbeat);
+        let mut heartbeat = first;
+        loop {
+            let echo = HeartbeatEcho { number: heartbeat.number, sent: heartbeat.sent };
+            if writer.write(&echo.into()).await.is_err() {
+                return;
+            }
+            let heard = Command::AgentHeard { node: self.node, session: self.id };
+            if self.context.services.engine.tell(heard).await.is_err() {
+                return;
+            }
+            self.context.feed.heartbeat(self.node, heartbeat.load, heartbeat.rtt, wall_now());
+            heartbeat = match reader.read().await {
+                Ok(Some(FromAgent::Heartbeat(next))) => next,
+                Ok(Some(_)) => {
+                    reader.stop(StreamCode::Refused);
+                    writer.reset(StreamCode::Refused);
+                    return;
+                }
+                Ok(None) => return,
+                Err(error) => return give_up(&mut writer, &error),
+            };
+        }
+    }
+
+    /// A blob, only if the attempt that is live on this node under this fence names it.
+    async fn blob(&self, writer: &mut Writer, get: BlobGet) {
+        writer.set_priority(Priority::Bulk);
+        match self.send_blob(writer, get).await {
+            Ok(()) => drop(writer.finish().await),
+            Err(BlobFailure::Refused(refused)) => {
+                let _ = writer.write(&refused.into()).await;
+                let _ = writer.finish().await;
+            }
+            // Half a blob must not look like a whole one.
+            Err(BlobFailure::Broken) => writer.reset(StreamCode::Internal),
+        }
+    }
+
+    async fn send_blob(&self, writer: &mut Writer, get: BlobGet) -> Result<(), BlobFailure> {
+        let services = &self.context.services;
+        let node = self.node;
+        let live = move |control: &modchain_core::Control, _| {
+            let job = control.job(get.attempt.job)?;
+            let placement = job.placement_of(get.attempt, get.fence).filter(|placement| placement.node == node)?;
+            let _ = placement;
+            Some((job.account.clone(), job.spec.clone()))
+        };
+        let (account, spec) = services
+            .engine
+            .query(live)
+            .await
+            .map_err(|gone| refused(gone.to_string(), true))?
+            .ok_or_else(|| refused("this attempt does not run here under this fence", false))?;
+        let task = task_of(&services.blobs, &account, &spec).await.map_err(blob_refused)?;
+        if !named_by(&task).contains(&get.digest) {
+            return Err(refused("the attempt does not name this blob", false));
+        }
+        let mut blob = services.blobs.open_blob(&account, &get.digest).await.map_err(blob_refused)?;
+        let broken = |_| BlobFailure::Broken;
+        writer.write(&BlobHead { bytes: blob.bytes() }.into()).await.map_err(broken)?;
+        loop {
+            let piece = blob.next(CHUNK_BYTES_MAX).await.map_err(|error| {
+                tracing::error!(digest = %get.digest, %error, "a blob cannot be read");
+                BlobFailure::Broken
+            })?;
+            let Some(piece) = piece else { return Ok(()) };
+            let data = Data::new(piece).map_err(|_| BlobFailure::Broken)?;
+            writer.write(&BlobChunk { data }.into()).await.map_err(broken)?;
+        }
+    }
+}
+
+enum BlobFailure {
+    Refused(StreamRefused),
+    Broken,
+}
+
+fn refused(why: impl Into<String>, retryable: bool) -> BlobFailure {
+    BlobFailure::Refused(StreamRefused { why: Sentence::cut(why), retryable })
+}
+
+fn blob_refused(error: BlobError) -> BlobFailure {
+    let retryable = match &error {
+        BlobError::Disk(_) => true,
+        BlobError::TooLarge { .. }
+        | BlobError::Quota { .. }
+        | BlobError::Mismatch { .. }
+        | BlobError::Missing
+        | BlobError::Damaged => false,
+    };
+    refused(error.to_string(), retryable)
+}
+
+/// Lets the agent know why its stream ends.
+pub(crate) fn give_up(writer: &mut Writer, error: &ReadError) {
+    if let Some(code) = error.stream_code() {
+        writer.reset(code);
+    }
+}
+
+/// How a connection that the engine refuses is closed.
+fn close_code(refused: &Refused) -> CloseCode {
+    match refused {
+        Refused::DuplicateInstance => CloseCode::DuplicateInstance,
+        // It may come back in a second, when the older connection has answered or has not.
+        Refused::Probing => CloseCode::TooManyConnections,
+        Refused::UnknownNode => CloseCode::UnknownIdentity,
+        Refused::StaleSession => CloseCode::Superseded,
+        Refused::Frozen { .. }
+        | Refused::NotAllowed { .. }
+        | Refused::Invalid { .. }
+        | Refused::UnknownJob
+        | Refused::UnknownAccount { .. }
+        | Refused::NameTaken { .. }
+        | Refused::IdempotencyConflict { .. }
+        | Refused::InsufficientFunds { .. }
+        | Refused::Limit { .. }
+        | Refused::NoFit { .. }
+        | Refused::AlreadyEnded { .. }
+        | Refused::NotTestMoney => CloseCode::Internal,
+    }
+}
+
+/// Evenly between now and [`COME_BACK_WITHIN`].
+fn come_back_after() -> Span {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut random = [0; 8];
+    if SystemRandom::new().fill(&mut random).is_err() {
+        return Span::from(COME_BACK_WITHIN);
+    }
+    let within = Span::from(COME_BACK_WITHIN).0;
+    Span(u64::from_le_bytes(random) % (within + 1))
+}

@@ -1,0 +1,94 @@
+//! A job's output, read from disk at the reader's own pace.
+//!
+//! Nothing waits for a reader: each has its own task, its pages come from the output store, and QUIC's windows hold them
+//! back when it does not read.
+
+use modchain_link::Priority;
+use modchain_types::{AttemptId, JobId};
+use modchain_wire::Data;
+use modchain_wire::console::{CaughtUp, LogChunk, LogCursor, LogEnd, LogsOpen};
+
+use super::{ConsoleSession, Failure, Reader, Writer, hung_up, refuse};
+use crate::store::output::{OutputLog, OutputRecord};
+
+/// Bytes read from disk at once: what one reader holds in memory.
+const PAGE_BYTES: usize = 256 * 1024;
+
+impl ConsoleSession {
+    pub(super) async fn logs(&self, writer: &mut Writer, reader: &mut Reader, open: LogsOpen) -> Result<(), Failure> {
+        let job = self.resolve(&open.job).await?;
+        writer.set_priority(Priority::JobOutput);
+        tokio::select! {
+            sent = self.send_logs(writer, job, &open) => sent?,
+            failure = hung_up(reader) => return Err(failure),
+        }
+        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&open.job))?;
+        Ok(writer.write(&LogEnd { job: view }.into()).await?)
+    }
+
+    /// All attempts in order, and with `follow` on until the job has ended.
+    async fn send_logs(&self, writer: &mut Writer, job: JobId, open: &LogsOpen) -> Result<(), Failure> {
+        let (feed, output) = (&self.context.feed, &self.context.services.output);
+        let mut cursor = open.from.unwrap_or(LogCursor { attempt: 1, records: 0 });
+        let mut caught_up = false;
+        loop {
+            // Asked before reading: what is stored when a job has ended, or has moved on, is all there will be.
+            let standing = feed.standing(job).await?.ok_or_else(|| refuse::internal("the job is gone"))?;
+            let upto = feed.upto().await?;
+            let mut newest = None;
+            while cursor.attempt <= standing.attempt {
+                let attempt = AttemptId { job, number: cursor.attempt };
+                let log = output.open(attempt).await.map_err(refuse::by_output)?;
+                send_records(writer, &log, &mut cursor, open).await?;
+                if cursor.attempt == standing.attempt {
+                    newest = Some(log);
+                    break;
+                }
+                cursor = LogCursor { attempt: cursor.attempt + 1, records: 0 };
+            }
+            if !caught_up {
+                caught_up = true;
+                writer.write(&CaughtUp { upto }.into()).await?;
+            }
+            if standing.ended || !open.follow {
+                return Ok(());
+            }
+            let more = async {
+                match &newest {
+                    Some(log) => drop(log.wait_beyond(cursor.records).await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = more => {}
+                changed = feed.standing_after(job, standing.revision) => {
+                    changed?;
+                }
+            }
+        }
+    }
+}
+
+/// Everything that is stored from the cursor on.
+async fn send_records(
+    writer: &mut Writer,
+    log: &OutputLog,
+    cursor: &mut LogCursor,
+    open: &LogsOpen,
+) -> Result<(), Failure> {
+    loop {
+        let page = log.read(cursor.records, PAGE_BYTES).await.map_err(refuse::by_output)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for record in page {
+            let OutputRecord { index, stream, offset, at, data } = record;
+            cursor.records = index + 1;
+            if open.since.is_some_and(|since| at < since) {
+                continue;
+            }
+            let data = Data::new(data).map_err(refuse::internal)?;
+            writer.write(&LogChunk { cursor: *cursor, stream, offset, at, data }.into()).await?;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Requests with one short answer.
+
+use modchain_core::{Command, Reply};
+use modchain_types::{AccountId, List, Span};
+use modchain_wire::Sentence;
+use modchain_wire::console::{AccountQuery, Cancel, Credit, JobQuery, JobsQuery, LedgerQuery, NodesQuery};
+
+use super::{ConsoleSession, Failure, Writer, refuse};
+use crate::feed::LedgerFilter;
+
+/// Longest time between asking a job to end and killing it: longer would be a way of not stopping.
+const GRACE_MAX: Span = Span::from_secs(3_600);
+
+impl ConsoleSession {
+    pub(super) async fn cancel(&self, writer: &mut Writer, cancel: Cancel) -> Result<(), Failure> {
+        if cancel.grace > GRACE_MAX {
+            return Err(refuse::invalid(format!("--grace may be {GRACE_MAX} at most"), "").into());
+        }
+        let job = self.resolve(&cancel.job).await?;
+        let command = Command::Cancel { by: self.actor.clone(), job, grace: cancel.grace, why: cancel.why };
+        let (reply, number) = self.context.services.engine.command_numbered(command).await?;
+        match reply {
+            Reply::Cancelling { .. } => {}
+            Reply::Refused(refused) => return Err(refuse::by_engine(refused, Some(&cancel.job)).into()),
+            Reply::Done | Reply::Submitted { .. } | Reply::Welcome => {
+                return Err(refuse::internal("the engine answered something else").into());
+            }
+        }
+        self.context.feed.reached(number).await?;
+        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&cancel.job))?;
+        Ok(writer.write(&view.into()).await?)
+    }
+
+    pub(super) async fn jobs(&self, writer: &mut Writer, query: JobsQuery) -> Result<(), Failure> {
+        let page = self.context.feed.jobs(&self.actor, query).await?;
+        Ok(writer.write(&page.into()).await?)
+    }
+
+    pub(super) async fn job(&self, writer: &mut Writer, query: JobQuery) -> Result<(), Failure> {
+        let job = self.resolve(&query.job).await?;
+        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&query.job))?;
+        Ok(writer.write(&view.into()).await?)
+    }
+
+    pub(super) async fn nodes(&self, writer: &mut Writer, query: NodesQuery) -> Result<(), Failure> {
+        let page = self.context.feed.nodes(query).await?;
+        Ok(writer.write(&page.into()).await?)
+    }
+
+    pub(super) async fn account(&self, writer: &mut Writer, query: AccountQuery) -> Result<(), Failure> {
+        let account = self.account_of(query.account)?;
+        let view = self.context.feed.account(account.clone()).await?.ok_or_else(|| no_account(&account))?;
+        Ok(writer.write(&view.into()).await?)
+    }
+
+    pub(super) async fn ledger(&self, writer: &mut Writer, query: LedgerQuery) -> Result<(), Failure> {
+        let account = self.account_of(query.account)?;
+        let job = match &query.job {
+            Some(name) => Some(self.resolve(name).await?),
+            None => None,
+        };
+        let LedgerQuery { since, kind, before, limit, .. } = query;
+        let filter = LedgerFilter { since, kind, job, before, limit };
+        let page = self.context.feed.ledger(account.clone(), filter).await?.ok_or_else(|| no_account(&account))?;
+        Ok(writer.write(&page.into()).await?)
+    }
+
+    /// One's own account, or the one that an operator names.
+    fn account_of(&self, named: Option<AccountId>) -> Result<AccountId, Failure> {
+        match named {
+            None => Ok(self.actor.account.clone()),
+            Some(account) if self.actor.may_touch(&account) => Ok(account),
+            Some(_) => Err(refuse::foreign_account().into()),
+        }
+    }
+
+    pub(super) async fn status(&self, writer: &mut Writer) -> Result<(), Failure> {
+        let services = &self.context.services;
+        let mut view = self.context.feed.status(&self.actor).await?;
+        let mut problems = services.engine.query(|control, _| control.problems()).await?;
+        if services.engine.storage_low() {
+            problems.push("the orchestrator's disk is nearly full: new jobs are refused".into());
+        }
+        view.problems = List::cut(problems.into_iter().map(Sentence::cut).collect());
+        Ok(writer.write(&view.into()).await?)
+    }
+
+    pub(super) async fn credit(&self, writer: &mut Writer, credit: Credit) -> Result<(), Failure> {
+        let Credit { account, amount, key, why } = credit;
+        let command = Command::Credit { by: self.actor.clone(), account: account.clone(), amount, key, why };
+        let (reply, number) = self.context.services.engine.command_numbered(command).await?;
+        match reply {
+            Reply::Done => {}
+            Reply::Refused(refused) => return Err(refuse::by_engine(refused, None).into()),
+            Reply::Submitted { .. } | Reply::Cancelling { .. } | Reply::Welcome => {
+                return Err(refuse::internal("the engine answered something else").into());
+            }
+        }
+        self.context.feed.reached(number).await?;
+        let view = self.context.feed.account(account.clone()).await?.ok_or_else(|| no_account(&account))?;
+        Ok(writer.write(&view.into()).await?)
+    }
+}
+
+fn no_account(account: &AccountId) -> modchain_wire::console::Refusal {
+    let message = format!("there is no account `{account}`");
+    refuse::refusal(
+        modchain_wire::console::RefusalCode::NotFound,
+        message,
+        "accounts belong to clients: check the spelling",
+    )
+}

@@ -1,0 +1,205 @@
+//! Submit, quote, explain: everything about a job's specification.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use modchain_core::{Command, Control, NodeFit, Reply};
+use modchain_types::{Digest, JobId, JobSpec, JobState, List, Micro, Task, TaskBody};
+use modchain_wire::Sentence;
+use modchain_wire::console::{ExplainQuery, QuoteRequest, Refusal, RefusalCode, Submit, Submitted};
+use modchain_wire::view::{ExplanationView, NodeVerdictView, OfferView, QuoteView};
+use modchain_wire::{encode_task, spec_digest};
+
+use super::super::jobs_blobs::{named_by, reference_blobs};
+use super::{ConsoleSession, Failure, Writer, refuse};
+
+/// Tasks above this many bytes go to the blob store, so that the journal stays small and keeps no prompt for ever.
+const INLINE_TASK_BYTES_MAX: usize = 4 * 1024;
+/// Different reasons told in a summary.
+const REASONS_SHOWN: usize = 3;
+
+/// The task of a specification as clients send it.
+fn inline_task(spec: &JobSpec) -> Result<&Task, Refusal> {
+    match &spec.body {
+        TaskBody::Inline(task) if task.adapter() == spec.requirements.adapter => Ok(task),
+        TaskBody::Inline(task) => Err(refuse::invalid(
+            format!("the task is for {} but the requirements are for {}", task.adapter(), spec.requirements.adapter),
+            "",
+        )),
+        TaskBody::Blob { .. } => Err(refuse::invalid("the task must be sent with the job", "update this program")),
+    }
+}
+
+impl ConsoleSession {
+    pub(super) async fn submit(&self, writer: &mut Writer, submit: Submit) -> Result<(), Failure> {
+        if let Err(wait) = self.context.submits.take(self.identity.id, Instant::now()) {
+            let message = format!("too many submits at once; the next is taken in {} ms", wait.as_millis() + 1);
+            return Err(
+                refuse::refusal(RefusalCode::Busy, message, "wait a moment and repeat it with the same --id").into()
+            );
+        }
+        let Submit { key, mut spec, no_queue } = submit;
+        let services = &self.context.services;
+        let job = JobId::derive(&self.actor.account, &key);
+        let digest = spec_digest(&spec);
+        let task = inline_task(&spec)?.clone();
+        let known = services.engine.query(move |control, _| control.job(job).is_some() || control.ended(job).is_some());
+        // A job that was accepted before needs nothing any more: its answer is given again, whatever is left of its blobs.
+        let fresh = !known.await?;
+        if fresh {
+            if services.engine.storage_low() {
+                return Err(refuse::storage_full().into());
+            }
+            self.check_blobs(&task)?;
+        }
+        let mut needed = named_by(&task);
+        let bytes = encode_task(&task);
+        if bytes.len() > INLINE_TASK_BYTES_MAX {
+            let adapter = task.adapter();
+            let digest = match fresh {
+                true => services.blobs.put(&self.actor.account, Bytes::from(bytes)).await.map_err(refuse::by_blobs)?,
+                false => Digest::of(&bytes),
+            };
+            needed.push(digest);
+            spec.body = TaskBody::Blob { digest, adapter };
+        }
+        if fresh {
+            // Before the event, so that no sweep of the store comes in between.
+            services.blobs.reference(job, &self.actor.account, &needed);
+        }
+        let command =
+            Command::Submit { by: self.actor.clone(), key, spec: Box::new(spec), spec_digest: digest, no_queue };
+        let answer = services.engine.command_numbered(command).await;
+        let accepted = matches!(answer, Ok((Reply::Submitted { existing: false, .. }, _)));
+        if fresh && !accepted {
+            // What was noted above may now stand for a job that another submit with this key has made.
+            reference_blobs(&services.engine, &services.blobs, job).await?;
+        }
+        let (reply, number) = answer?;
+        let submitted = match reply {
+            Reply::Submitted { job, state, held, existing } => Submitted { job, state, held, existing },
+            Reply::Refused(refused) => return Err(refuse::by_engine(refused, None).into()),
+            Reply::Done | Reply::Cancelling { .. } | Reply::Welcome => {
+                return Err(refuse::internal("the engine answered something else").into());
+            }
+        };
+        self.context.feed.reached(number).await?;
+        Ok(writer.write(&submitted.into()).await?)
+    }
+
+    /// What the task names must be in the account's store, with the size that it says.
+    fn check_blobs(&self, task: &Task) -> Result<(), Refusal> {
+        let Task::Wasm(wasm) = task;
+        match self.context.services.blobs.size(&self.actor.account, &wasm.module) {
+            Some(bytes) if bytes == wasm.module_bytes => Ok(()),
+            Some(bytes) => Err(refuse::invalid(
+                format!("the module has {bytes} bytes, the job says {}", wasm.module_bytes),
+                "did the file change meanwhile? submit it again",
+            )),
+            None => Err(refuse::refusal(
+                RefusalCode::MissingBlob,
+                format!("the module {} was not uploaded", wasm.module_name),
+                "upload it first, then submit again with the same --id",
+            )),
+        }
+    }
+
+    pub(super) async fn quote(&self, writer: &mut Writer, quote: QuoteRequest) -> Result<(), Failure> {
+        let spec = quote.spec;
+        inline_task(&spec)?;
+        let hold = spec.max_cost;
+        let judged = move |control: &Control, now| (control.fitness(now, &spec), control.config().fee_basis_points);
+        let (fits, fee_basis_points) = self.context.services.engine.query(judged).await?;
+        let account = self.context.feed.account(self.actor.account.clone()).await?;
+        let available = account.map_or(Micro::ZERO, |account| account.available);
+        let offer = |fit: &NodeFit| {
+            let (run_limit, budget_bound) = fit.run_limit?;
+            let price_per_hour = fit.price_per_hour?;
+            let minimum = fit.minimum.unwrap_or_default();
+            Some(OfferView { node: fit.name.clone(), price_per_hour, minimum, run_limit, budget_bound })
+        };
+        let view = QuoteView {
+            hold,
+            available,
+            affordable: available >= hold,
+            offers: List::cut(fits.iter().filter(|fit| fit.reasons.is_empty()).filter_map(offer).collect()),
+            refusals: List::cut(fits.iter().filter(|fit| !fit.reasons.is_empty()).map(verdict).collect()),
+            fee_basis_points,
+        };
+        Ok(writer.write(&view.into()).await?)
+    }
+
+    pub(super) async fn explain(&self, writer: &mut Writer, query: ExplainQuery) -> Result<(), Failure> {
+        let id = self.resolve(&query.job).await?;
+        let judged = move |control: &Control, now| {
+            let job = control.job(id)?;
+            let queued = job.placement().is_none();
+            let fits = if queued { control.fitness(now, &job.spec) } else { Vec::new() };
+            Some((fits, control.jobs_ahead(id)))
+        };
+        let (fits, ahead) = self.context.services.engine.query(judged).await?.unwrap_or_default();
+        let job = self.context.feed.job(&self.actor, id).await?.ok_or_else(|| refuse::no_job(&query.job))?;
+        let summary = match job.state {
+            JobState::Queued => waits_for(&fits, ahead),
+            JobState::Completed | JobState::Failed | JobState::TimedOut | JobState::Cancelled | JobState::Expired => {
+                let reason = job.reason.map_or("", modchain_types::Reason::word);
+                let why = if job.message.is_empty() { String::new() } else { format!(": {}", job.message.as_str()) };
+                format!("{} has ended: {} ({reason}){why}", job.id.short(), job.state)
+            }
+            JobState::Unreachable => {
+                format!(
+                    "{}'s node is silent; the work may go on, and the job moves when the node is lost",
+                    job.id.short()
+                )
+            }
+            JobState::Assigned | JobState::Starting | JobState::Running | JobState::Cancelling => {
+                let node = job.node.as_ref().map_or(String::new(), |node| format!(" on {node}"));
+                format!("{} is {}{node}", job.id.short(), job.state)
+            }
+        };
+        let nodes = List::cut(fits.iter().map(verdict).collect());
+        let view = ExplanationView { job, summary: Sentence::cut(summary), ahead, nodes };
+        Ok(writer.write(&view.into()).await?)
+    }
+}
+
+fn verdict(fit: &NodeFit) -> NodeVerdictView {
+    NodeVerdictView {
+        node: fit.name.clone(),
+        fits: fit.reasons.is_empty(),
+        reasons: List::cut(fit.reasons.iter().map(|reason| Sentence::cut(reason.as_str())).collect()),
+        price_per_hour: fit.price_per_hour,
+    }
+}
+
+/// Why a queued job waits, and what would help.
+fn waits_for(fits: &[NodeFit], ahead: Option<u64>) -> String {
+    let before = match ahead {
+        None | Some(0) => String::new(),
+        Some(1) => "; one job goes before it".to_owned(),
+        Some(jobs) => format!("; {jobs} jobs go before it"),
+    };
+    if fits.is_empty() {
+        return format!("it waits: there are no nodes{before}");
+    }
+    let fitting = fits.iter().filter(|fit| fit.reasons.is_empty()).count();
+    if fitting > 0 {
+        return format!("it starts as soon as its turn comes: {fitting} of {} nodes fit{before}", fits.len());
+    }
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for reason in fits.iter().flat_map(|fit| &fit.reasons) {
+        match counts.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((reason, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let reasons: Vec<_> =
+        counts.iter().take(REASONS_SHOWN).map(|(reason, count)| format!("{reason} ({count})")).collect();
+    let hint = if fits.iter().any(|fit| fit.may_pass) {
+        "waiting can help"
+    } else {
+        "waiting does not help: ask for less, raise the price cap, or wait for other nodes to join"
+    };
+    format!("it waits: none of {} nodes fits: {}; {hint}{before}", fits.len(), reasons.join(", "))
+}

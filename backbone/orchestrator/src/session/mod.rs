@@ -1,0 +1,160 @@
+//! Connections: who comes in, what may be said, and who stops it.
+//!
+//! ```text
+//! accept → identity known? ─┬─ agent   (control, heartbeats, attempts → relay, blobs)
+//!                           └─ console (one task for each request)
+//! ```
+//!
+//! [`Server`] owns the accept loop, which owns a task for each connection, which owns a task for each stream: stopping the
+//! server stops them all.
+
+mod agent;
+mod console;
+mod input_writers;
+mod jobs_blobs;
+mod rate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use modchain_core::SessionId;
+use modchain_link::{Accepted, CloseCode, Endpoint, Protocol};
+use modchain_types::{Role, Text, WallTime};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::DispatchHandle;
+use crate::feed::FeedHandle;
+use crate::serve::Services;
+
+pub(crate) use agent::AgentSession;
+pub(crate) use input_writers::InputWriters;
+pub use jobs_blobs::reference_blobs;
+
+/// Longest wait for the first frame of a connection, and of a stream.
+pub(crate) const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait, at the end, for sessions to say goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for peers to hear of the close of the endpoint.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What every session works with.
+pub(crate) struct Context {
+    pub(crate) services: Services,
+    pub(crate) feed: FeedHandle,
+    dispatch: DispatchHandle,
+    sessions: AtomicU64,
+    pub(crate) input_writers: InputWriters,
+    submits: rate::RateLimit,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Context {
+    fn next_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The orchestrator's connections.
+pub struct Server {
+    endpoint: Arc<Endpoint>,
+    context: Arc<Context>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Begins to take connections.
+    pub fn start(endpoint: Endpoint, services: Services, feed: FeedHandle, dispatch: DispatchHandle) -> Self {
+        let endpoint = Arc::new(endpoint);
+        let context = Arc::new(Context {
+            services,
+            feed,
+            dispatch,
+            sessions: AtomicU64::new(1),
+            input_writers: InputWriters::default(),
+            submits: rate::RateLimit::default(),
+            stopping: CancellationToken::new(),
+        });
+        let accepting = tokio::spawn(accept(endpoint.clone(), context.clone()));
+        Self { endpoint, context, accepting }
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.endpoint.local_address()
+    }
+
+    /// Takes no more connections, tells every peer to come back later, and closes. Bounded: a few seconds at most.
+    pub async fn shutdown(mut self) {
+        self.context.stopping.cancel();
+        if tokio::time::timeout(GOODBYE_TIMEOUT, &mut self.accepting).await.is_err() {
+            tracing::info!("some sessions did not end in time");
+            self.accepting.abort();
+        }
+        self.endpoint.close(CloseCode::GoingAway, "the orchestrator is stopping", CLOSE_TIMEOUT).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.context.stopping.cancel();
+        self.accepting.abort();
+    }
+}
+
+async fn accept(endpoint: Arc<Endpoint>, context: Arc<Context>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = context.stopping.cancelled() => break,
+            accepted = endpoint.accept() => match accepted {
+                Some(accepted) => drop(connections.spawn(serve(accepted, context.clone()))),
+                None => break,
+            },
+            Some(ended) = connections.join_next() => log_panic(ended, "a connection's task"),
+        }
+    }
+    while let Some(ended) = connections.join_next().await {
+        log_panic(ended, "a connection's task");
+    }
+}
+
+pub(crate) fn log_panic(ended: Result<(), tokio::task::JoinError>, what: &'static str) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "{what} panicked");
+    }
+}
+
+/// A certificate of ours is not enough: the journal must know its identity, with just this role.
+async fn serve(accepted: Accepted, context: Arc<Context>) {
+    let Accepted { connection, peer, protocol } = accepted;
+    let Ok(known) = context.feed.identity(peer.id).await else {
+        connection.close(CloseCode::GoingAway, "the orchestrator is stopping");
+        return;
+    };
+    let Some(identity) = known.filter(|identity| identity.role == peer.role) else {
+        tracing::warn!(peer = %peer.id, role = %peer.role, "an identity that is not in the journal");
+        connection.close(CloseCode::UnknownIdentity, "");
+        return;
+    };
+    match (protocol, identity.role) {
+        (Protocol::Agent, Role::Node) => agent::serve(connection, identity, context).await,
+        (Protocol::Console, Role::Client | Role::Operator) => console::serve(connection, identity, context).await,
+        (Protocol::Agent, Role::Client | Role::Operator | Role::Orchestrator)
+        | (Protocol::Console, Role::Node | Role::Orchestrator) => connection.close(CloseCode::WrongRole, ""),
+    }
+}
+
+/// By this machine's wall clock, for display.
+pub(crate) fn wall_now() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Of this program.
+pub(crate) fn version() -> Text<64> {
+    Text::cut(env!("CARGO_PKG_VERSION"))
+}
