@@ -59,7 +59,10 @@ fn shake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> (Result<Handsh
     };
     let server_result = match server_error {
         Some(error) => Err(error),
-        None => Ok(assert!(!server.is_handshaking())),
+        None => {
+            assert!(!server.is_handshaking());
+            Ok(())
+        }
     };
     (client_result, server_result)
 }

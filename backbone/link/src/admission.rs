@@ -44,12 +44,6 @@ impl Admission {
         connections.get(id).map(|own| own.iter().filter_map(Weak::upgrade).collect()).unwrap_or_default()
     }
 
-    /// Identities that have a connection.
-    #[cfg(test)]
-    pub(crate) fn identities(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Called when a connection's last user has let go of it.
     pub(crate) fn forget(&self, id: &IdentityId) {
         let mut connections = self.lock();

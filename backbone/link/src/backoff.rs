@@ -76,7 +76,9 @@ mod tests {
             let waits: Vec<_> = (0..1000)
                 .map(|seed| {
                     let mut backoff = Backoff::seeded(seed);
-                    (0..failures).for_each(|_| drop(backoff.next_delay()));
+                    for _ in 0..failures {
+                        backoff.next_delay();
+                    }
                     backoff.next_delay()
                 })
                 .collect();

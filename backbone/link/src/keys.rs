@@ -35,7 +35,10 @@ impl EndpointKeys {
         }
         let mut bytes = [0; RESET_KEY_BYTES + CID_KEY_BYTES];
         SystemRandom::new().fill(&mut bytes).expect("the system's random numbers do not run out");
-        files::ensure_private_dir(dir)?;
+        // The mode of a directory that is there already is its owner's affair: the file has its own.
+        if !dir.is_dir() {
+            files::ensure_private_dir(dir)?;
+        }
         files::write_atomic(&path, &bytes, KEY_MODE)?;
         Ok(Self::from_bytes(&bytes).expect("the length is right"))
     }

@@ -245,8 +245,9 @@ impl<M: Message> FrameWriter<M> {
         Self { send, queue: VecDeque::new(), message: PhantomData }
     }
 
-    /// Sends one message: returns when the transport has taken it, which waits while the other side does not read. Safe to
-    /// cancel: once polled, the message counts as written and the next call sends what is left of it.
+    /// Sends one message: returns when the transport has taken it, which waits while the other side does not read. A
+    /// cancelled call never leaves half a message: it was not begun, or the next call sends the rest. Where that difference
+    /// matters, as in a `select!`, call [`FrameWriter::queue`] and await [`FrameWriter::flush`].
     pub async fn write(&mut self, message: &M) -> Result<(), WriteError> {
         // What an earlier, cancelled call left goes first, so that no more than one frame ever waits here.
         self.flush().await?;
