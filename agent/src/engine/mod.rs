@@ -1,0 +1,560 @@
+//! The loop around the [`Supervisor`]: what happens goes in, what it says is done, in its order.
+//!
+//! ```text
+//!   session ──┐                        ┌──▶ outbox (disk)
+//!   runners ──┼─▶ inputs ─▶ Supervisor ┼──▶ runners: start, stop
+//!   main ─────┘      ▲                 └──▶ session: reports, streams to serve
+//!                  timer
+//! ```
+//!
+//! One task owns all of it, on a thread that may wait for the disk; everything else asks by message. It waits for nothing but
+//! its inputs and the disk: a session that does not take its messages is dropped, never waited for. *Remember before you
+//! speak*: a report of an end leaves only after it is on disk, and nothing starts before its assignment is.
+
+mod run;
+mod stdin;
+
+pub use stdin::{StdinFeed, StdinPiece};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use modchain_core::supervisor::{Action, Input, Supervisor, SupervisorConfig};
+use modchain_types::{
+    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, Input as JobInput, InventoryItem, JournalId, Offer,
+    OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinSet};
+
+use crate::blobs::BlobFetcher;
+use crate::clock;
+use crate::executor::Executors;
+use crate::outbox::{FenceSeen, Outbox};
+use crate::spool::Spool;
+
+/// Inputs that may wait. The engine is busy for one disk write at most, so this is never full for long; then senders wait.
+pub const INPUTS_WAITING_MAX: usize = 256;
+
+/// Messages that may wait for the session: a few for each attempt that can be live. A session that lets more gather is dead.
+pub const MESSAGES_WAITING_MAX: usize = 1024;
+
+/// Longest sleep while a deadline is set. Timers stop while the machine sleeps and the clock does not, so the clock is read
+/// this often.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Between two tries to write what could not be written.
+const WRITE_RETRY: Span = Span::from_secs(2);
+
+/// How politely attempts are ended when the agent stops.
+const SHUTDOWN_GRACE: Span = Span::from_secs(5);
+
+/// Longest shutdown; what still runs then is killed.
+const SHUTDOWN_MAX: Span = Span::from_secs(15);
+
+/// Longest wait for acknowledgements once nothing runs any more. What is not acknowledged is sent after the next start.
+const SHUTDOWN_ACK_MAX: Span = Span::from_secs(3);
+
+/// What the engine is told.
+#[derive(Debug)]
+pub enum EngineInput {
+    /// The session is about to say hello.
+    Hello(oneshot::Sender<HelloFacts>),
+    /// The orchestrator said welcome.
+    Connected {
+        /// The journal behind it.
+        journal: JournalId,
+        /// As in the welcome.
+        lease: Span,
+        /// When the hello was sent.
+        sent: Timestamp,
+        /// The way to the session.
+        line: mpsc::Sender<ToSession>,
+    },
+    /// The connection is gone.
+    Disconnected,
+    /// A heartbeat was answered.
+    HeartbeatAnswered {
+        /// When it was sent.
+        sent: Timestamp,
+    },
+    /// Verdicts on the inventory.
+    Reconcile(Vec<(AttemptId, Fence, Verdict)>),
+    /// Run this.
+    Assign(Box<Assignment>),
+    /// End this.
+    Stop {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which fence.
+        fence: Fence,
+        /// Between asking and killing.
+        grace: Span,
+        /// Why.
+        cause: StopCause,
+    },
+    /// The orchestrator remembers this attempt's end.
+    Ack {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which fence.
+        fence: Fence,
+    },
+    /// A runner: the job's own code runs.
+    Started {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// A runner: it is over and all of its output is in the spool.
+    Ended {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// How.
+        ending: Ending,
+        /// What it used.
+        usage: Usage,
+        /// How much it printed.
+        output: OutputLengths,
+    },
+    /// The agent is to stop.
+    ShutDown,
+}
+
+/// What the session is told.
+#[derive(Debug)]
+pub enum ToSession {
+    /// Send this.
+    Report(Box<Report>),
+    /// Serve the streams of these attempts from now on.
+    Serve(Vec<Serving>),
+    /// This attempt is settled: its stream is not needed any more.
+    Forget(AttemptId),
+}
+
+/// What the session needs to serve the stream of one attempt.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Under which fence.
+    pub fence: Fence,
+    /// Its output.
+    pub spool: Spool,
+    /// Its input; `None` if it reads none.
+    pub stdin: Option<StdinFeed>,
+}
+
+/// What the hello says about attempts.
+#[derive(Debug, Clone)]
+pub struct HelloFacts {
+    /// Every attempt held.
+    pub inventory: Vec<InventoryItem>,
+    /// The highest fence seen.
+    pub fence: Option<FenceSeen>,
+    /// What the node offers.
+    pub offer: Offer,
+}
+
+/// One attempt in the engine's hands.
+#[derive(Debug)]
+struct Held {
+    fence: Fence,
+    /// `None` for what an earlier run left.
+    assignment: Option<Box<Assignment>>,
+    /// `None` where the attempt's folder could not be made.
+    spool: Option<Spool>,
+    stdin: Option<StdinFeed>,
+    /// How it is to be stopped.
+    stop: Option<watch::Sender<Option<Span>>>,
+}
+
+/// The owner of the supervisor.
+#[derive(Debug)]
+pub struct Engine {
+    supervisor: Supervisor,
+    offer: Offer,
+    outbox: Outbox,
+    executors: Executors,
+    blobs: BlobFetcher,
+    inputs: mpsc::Receiver<EngineInput>,
+    inputs_in: mpsc::Sender<EngineInput>,
+    attempts: BTreeMap<AttemptId, Held>,
+    runners: JoinSet<()>,
+    runner_of: BTreeMap<Id, AttemptId>,
+    connection: Option<Line>,
+    unrecorded: VecDeque<Report>,
+    unremembered: Option<FenceSeen>,
+    retry_at: Option<Timestamp>,
+    shutdown: Option<Shutdown>,
+}
+
+/// The way to the session of one connection.
+#[derive(Debug)]
+struct Line {
+    journal: JournalId,
+    messages: mpsc::Sender<ToSession>,
+    /// Whether the verdicts have come: attempts are served from then on.
+    reconciled: bool,
+    /// Attempts whose result was sent over this connection.
+    results_sent: BTreeSet<AttemptId>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Shutdown {
+    until: Timestamp,
+    /// Since when nothing runs.
+    idle_since: Option<Timestamp>,
+}
+
+impl Engine {
+    /// Takes over what an earlier run left on disk. The sender is how everybody talks to the engine.
+    pub fn new(
+        offer: Offer,
+        outbox: Outbox,
+        executors: Executors,
+        blobs: BlobFetcher,
+    ) -> std::io::Result<(Self, mpsc::Sender<EngineInput>)> {
+        let (inputs_in, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
+        let supervisor = Supervisor::new(SupervisorConfig { capabilities: offer.capabilities.clone() });
+        let mut engine = Self {
+            supervisor,
+            offer,
+            outbox,
+            executors,
+            blobs,
+            inputs,
+            inputs_in: inputs_in.clone(),
+            attempts: BTreeMap::new(),
+            runners: JoinSet::new(),
+            runner_of: BTreeMap::new(),
+            connection: None,
+            unrecorded: VecDeque::new(),
+            unremembered: None,
+            retry_at: None,
+            shutdown: None,
+        };
+        engine.recover()?;
+        Ok((engine, inputs_in))
+    }
+
+    /// Runs until a shutdown is complete. To be called where waiting for the disk is allowed, within a tokio runtime.
+    pub async fn run(mut self) {
+        while !self.is_done() {
+            let sleep = self.sleep();
+            tokio::select! {
+                input = self.inputs.recv() => {
+                    // The engine holds a sender itself, so there always is one.
+                    if let Some(input) = input {
+                        self.on_input(input);
+                    }
+                }
+                Some(ended) = self.runners.join_next_with_id() => self.on_runner_gone(ended),
+                () = tokio::time::sleep(sleep.unwrap_or(Duration::MAX)), if sleep.is_some() => {}
+            }
+            self.on_time();
+        }
+        if !self.runners.is_empty() {
+            tracing::warn!(attempts = self.runners.len(), "attempts still run; they are killed");
+        }
+        self.runners.shutdown().await;
+    }
+
+    fn recover(&mut self) -> std::io::Result<()> {
+        let left = self.outbox.recover()?;
+        let mut found = Vec::with_capacity(left.len());
+        for one in left {
+            let held =
+                Held { fence: one.recovered.fence, assignment: None, spool: Some(one.spool), stdin: None, stop: None };
+            self.attempts.insert(one.recovered.attempt, held);
+            found.push(one.recovered);
+        }
+        if !found.is_empty() {
+            tracing::info!(attempts = found.len(), "an earlier run left attempts");
+        }
+        let actions = self.supervisor.recover(clock::now(), found);
+        self.carry_out(actions);
+        Ok(())
+    }
+
+    fn on_input(&mut self, input: EngineInput) {
+        match input {
+            EngineInput::Hello(reply) => {
+                let facts = HelloFacts {
+                    inventory: self.supervisor.inventory(),
+                    fence: self.outbox.fence(),
+                    offer: self.offer.clone(),
+                };
+                // A session that gave up in between asks again.
+                let _ = reply.send(facts);
+            }
+            EngineInput::Connected { journal, lease, sent, line } => {
+                self.connection =
+                    Some(Line { journal, messages: line, reconciled: false, results_sent: BTreeSet::new() });
+                self.handle(Input::Connected { lease, sent });
+            }
+            EngineInput::Disconnected => {
+                self.connection = None;
+                self.handle(Input::Disconnected);
+            }
+            EngineInput::HeartbeatAnswered { sent } => self.handle(Input::HeartbeatAnswered { sent }),
+            EngineInput::Reconcile(verdicts) => {
+                self.handle(Input::Reconcile(verdicts));
+                self.after_reconcile();
+            }
+            EngineInput::Assign(assignment) => self.handle(Input::Assign(assignment)),
+            EngineInput::Stop { attempt, fence, grace, cause } => {
+                tracing::info!(%attempt, ?cause, %grace, "told to stop an attempt");
+                self.handle(Input::Stop { attempt, fence, grace, cause });
+            }
+            EngineInput::Ack { attempt, fence } => self.handle(Input::Ack { attempt, fence }),
+            EngineInput::Started { attempt } => {
+                tracing::info!(%attempt, "started");
+                self.handle(Input::Started { attempt });
+            }
+            EngineInput::Ended { attempt, ending, usage, output } => {
+                tracing::info!(%attempt, ?ending, ran = %usage.ran, "ended");
+                self.handle(Input::Ended { attempt, ending, usage, output });
+            }
+            EngineInput::ShutDown if self.shutdown.is_none() => {
+                tracing::info!(attempts = self.supervisor.live_attempts(), "stopping");
+                self.shutdown = Some(Shutdown { until: clock::now() + SHUTDOWN_MAX, idle_since: None });
+                self.handle(Input::ShutDown { grace: SHUTDOWN_GRACE });
+            }
+            EngineInput::ShutDown => {}
+        }
+    }
+
+    /// A deadline may have passed while an input was handled, or while the machine slept.
+    fn on_time(&mut self) {
+        let now = clock::now();
+        if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let actions = self.supervisor.handle(now, Input::Tick);
+            self.carry_out(actions);
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_writes(now);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = clock::now();
+        let actions = self.supervisor.handle(now, input);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let mut waiting = VecDeque::from(actions);
+        while let Some(action) = waiting.pop_front() {
+            match action {
+                Action::Begin(assignment) => {
+                    if let Err(input) = self.begin(assignment) {
+                        // What follows from it comes after what was decided before it.
+                        waiting.extend(self.supervisor.handle(clock::now(), input));
+                    }
+                }
+                Action::Stop { attempt, grace } => self.stop(attempt, grace),
+                Action::Record(report) => self.record(report),
+                Action::Send(report) => self.send(report),
+                Action::Discard { attempt } => self.discard(attempt),
+                Action::RememberFence(claim) => self.remember_fence(claim),
+            }
+        }
+    }
+
+    /// Fails with what the supervisor is to be told.
+    fn begin(&mut self, assignment: Box<Assignment>) -> Result<(), Input> {
+        let attempt = assignment.attempt;
+        let fence = assignment.claim.fence;
+        tracing::info!(%attempt, fence = fence.0, job = %assignment.spec.name, "beginning");
+        let begun = self.outbox.begin(&assignment);
+        let mut held = Held { fence, assignment: Some(assignment.clone()), spool: None, stdin: None, stop: None };
+        let (folder, writer, spool) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::error!(%attempt, %error, "the attempt cannot be written down");
+                self.attempts.insert(attempt, held);
+                let message = Text::cut(format!("the node cannot write the attempt down: {error}"));
+                let ending = Ending::CannotStart { fault: Fault::Node, message };
+                let (usage, output) = (Usage::default(), OutputLengths::default());
+                return Err(Input::Ended { attempt, ending, usage, output });
+            }
+        };
+        let (stop, stop_wish) = watch::channel(None);
+        let stdin = match assignment.spec.input {
+            JobInput::None => None,
+            JobInput::Stream => Some(stdin::channel()),
+        };
+        let (feed, pieces) = stdin.unzip();
+        held.spool = Some(spool.clone());
+        held.stdin = feed.clone();
+        held.stop = Some(stop);
+        self.attempts.insert(attempt, held);
+        let runner = run::Runner {
+            assignment,
+            folder,
+            writer,
+            stop: stop_wish,
+            stdin: pieces,
+            executors: self.executors.clone(),
+            blobs: self.blobs.clone(),
+            engine: self.inputs_in.clone(),
+        };
+        let handle = self.runners.spawn(runner.run());
+        self.runner_of.insert(handle.id(), attempt);
+        if self.connection.as_ref().is_some_and(|line| line.reconciled) {
+            self.tell(ToSession::Serve(vec![Serving { attempt, fence, spool, stdin: feed }]));
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, attempt: AttemptId, grace: Span) {
+        match self.attempts.get(&attempt).and_then(|held| held.stop.as_ref()) {
+            Some(stop) => {
+                stop.send_replace(Some(grace));
+            }
+            None => tracing::warn!(%attempt, "there is nothing to stop"),
+        }
+    }
+
+    fn record(&mut self, report: Report) {
+        let assignment = self.attempts.get(&report.attempt).and_then(|held| held.assignment.as_deref());
+        match self.outbox.record(assignment, &report) {
+            Ok(()) => self.send(report),
+            Err(error) => {
+                tracing::error!(attempt = %report.attempt, %error, "a result cannot be written down; trying again");
+                self.unrecorded.push_back(report);
+                self.retry_soon();
+            }
+        }
+    }
+
+    fn send(&mut self, report: Report) {
+        if let Some(line) = &mut self.connection
+            && matches!(report.body, ReportBody::Ended { .. })
+        {
+            line.results_sent.insert(report.attempt);
+        }
+        self.tell(ToSession::Report(Box::new(report)));
+    }
+
+    /// Hands a message to the session, if there is one.
+    fn tell(&mut self, message: ToSession) {
+        if let Some(line) = &self.connection
+            && line.messages.try_send(message).is_err()
+        {
+            // Without the sender the session ends, and what was not sent is sent again over the next connection.
+            tracing::warn!("the session does not take its messages; it is dropped");
+            self.connection = None;
+        }
+    }
+
+    /// The streams of all that is left, and results that came between the hello and the verdicts.
+    fn after_reconcile(&mut self) {
+        let serve = self
+            .attempts
+            .iter()
+            .filter_map(|(attempt, held)| {
+                let (fence, stdin) = (held.fence, held.stdin.clone());
+                held.spool.clone().map(|spool| Serving { attempt: *attempt, fence, spool, stdin })
+            })
+            .collect();
+        self.tell(ToSession::Serve(serve));
+        let Some(line) = &mut self.connection else { return };
+        line.reconciled = true;
+        let unsent: Vec<Report> = self
+            .supervisor
+            .unacknowledged()
+            .into_iter()
+            .filter(|report| !line.results_sent.contains(&report.attempt))
+            .filter(|report| self.unrecorded.iter().all(|waiting| waiting.attempt != report.attempt))
+            .collect();
+        for report in unsent {
+            self.send(report);
+        }
+    }
+
+    fn discard(&mut self, attempt: AttemptId) {
+        // Nothing of it runs any more; its runner may be about to return.
+        self.runner_of.retain(|_, of| *of != attempt);
+        self.attempts.remove(&attempt);
+        self.unrecorded.retain(|report| report.attempt != attempt);
+        self.tell(ToSession::Forget(attempt));
+        if let Err(error) = self.outbox.discard(attempt) {
+            // It comes up again after the next start, and is discarded then.
+            tracing::warn!(%attempt, %error, "what was kept about an attempt cannot be removed");
+        }
+    }
+
+    fn remember_fence(&mut self, claim: FenceClaim) {
+        let Some(line) = &self.connection else {
+            tracing::warn!(fence = claim.fence.0, "a fence came without a connection");
+            return;
+        };
+        let seen = FenceSeen { journal: line.journal, claim };
+        if let Err(error) = self.outbox.remember_fence(seen) {
+            tracing::error!(%error, "the highest fence cannot be written down; trying again");
+            self.unremembered = Some(seen);
+            self.retry_soon();
+        }
+    }
+
+    fn retry_soon(&mut self) {
+        self.retry_at.get_or_insert(clock::now() + WRITE_RETRY);
+    }
+
+    fn retry_writes(&mut self, now: Timestamp) {
+        self.retry_at = None;
+        if let Some(seen) = self.unremembered.take()
+            && self.outbox.remember_fence(seen).is_err()
+        {
+            self.unremembered = Some(seen);
+        }
+        for report in std::mem::take(&mut self.unrecorded) {
+            self.record(report);
+        }
+        if self.unremembered.is_some() || !self.unrecorded.is_empty() {
+            self.retry_at = Some(now + WRITE_RETRY);
+        }
+    }
+
+    fn on_runner_gone(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(attempt) = self.runner_of.remove(&id) else { return };
+        if let Err(error) = ended {
+            tracing::error!(%attempt, %error, "the task that ran an attempt failed");
+            let output = self.attempts.get(&attempt).and_then(|held| held.spool.as_ref());
+            let output = output.map(|spool| spool.state().lengths).unwrap_or_default();
+            let ending = Ending::NodeFault { message: Text::cut("the agent failed while it ran the attempt") };
+            self.handle(Input::Ended { attempt, ending, usage: Usage::default(), output });
+        }
+    }
+
+    /// How long to sleep if nothing happens; `None` for ever.
+    fn sleep(&self) -> Option<Duration> {
+        let wake = [self.supervisor.next_deadline(), self.retry_at, self.shutdown.map(|shutdown| shutdown.until)];
+        let wake = wake.into_iter().flatten().min()?;
+        let wait = Duration::from(wake.since(clock::now()));
+        // Not shorter than a tick of the timer, lest a deadline that is just due makes the loop spin.
+        Some(wait.clamp(Duration::from_millis(1), SLEEP_MAX))
+    }
+
+    fn is_done(&mut self) -> bool {
+        let live = self.supervisor.live_attempts();
+        let Some(shutdown) = &mut self.shutdown else { return false };
+        let now = clock::now();
+        if now >= shutdown.until {
+            return true;
+        }
+        if live > 0 || !self.unrecorded.is_empty() {
+            shutdown.idle_since = None;
+            return false;
+        }
+        let idle_since = *shutdown.idle_since.get_or_insert(now);
+        self.connection.is_none()
+            || self.supervisor.unacknowledged().is_empty()
+            || now.since(idle_since) >= SHUTDOWN_ACK_MAX
+    }
+}

@@ -1,0 +1,237 @@
+//! Running one attempt, from its assignment to its end: fetch, start, spool what it prints, feed what it reads, stop it when
+//! told. Says what happens to the engine; decides nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use modchain_types::{Assignment, Ending, Fault, OutputLengths, Span, Task, TaskBody, Text, Usage};
+use modchain_wire::agent::OutputStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{EngineInput, StdinPiece};
+use crate::blobs::{BlobFetcher, BlobRequest, FetchError};
+use crate::clock;
+use crate::executor::wasm::MODULE_BYTES_MAX;
+use crate::executor::{EVENTS_WAITING_MAX, ExecutorEvent, Executors, StartRequest, StdinWriter, StopAs};
+use crate::outbox::AttemptFolder;
+use crate::spool::SpoolWriter;
+
+/// Longest grace time, so that no wish overflows a timer.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// One attempt with all that it needs.
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub assignment: Box<Assignment>,
+    pub folder: AttemptFolder,
+    pub writer: SpoolWriter,
+    /// Becomes a grace time when it is to stop.
+    pub stop: watch::Receiver<Option<Span>>,
+    /// `None` when it reads no input.
+    pub stdin: Option<mpsc::Receiver<StdinPiece>>,
+    pub executors: Executors,
+    pub blobs: BlobFetcher,
+    pub engine: mpsc::Sender<EngineInput>,
+}
+
+/// How it ended, before its output is counted.
+struct End {
+    ending: Ending,
+    usage: Usage,
+}
+
+impl End {
+    fn before_start(ending: Ending) -> Self {
+        Self { ending, usage: Usage::default() }
+    }
+
+    fn cannot_start(fault: Fault, why: impl Into<String>) -> Self {
+        Self::before_start(Ending::CannotStart { fault, message: Text::cut(why) })
+    }
+}
+
+impl Runner {
+    /// From the assignment to the end. Dropping the future kills the attempt.
+    pub(super) async fn run(self) {
+        let attempt = self.assignment.attempt;
+        let engine = self.engine.clone();
+        let (mut end, writer) = self.run_to_end().await;
+        let mut output = OutputLengths::default();
+        if let Some(writer) = writer {
+            let (lengths, synced) = blocking(move || writer.finish()).await;
+            output = lengths;
+            if let Err(error) = synced {
+                // The result would promise output that a power loss could take back.
+                tracing::error!(%attempt, %error, "output cannot be made durable");
+                end.ending = output_lost(&error);
+            }
+        }
+        // The engine outlives its runners, or is gone together with the program.
+        let _ = engine.send(EngineInput::Ended { attempt, ending: end.ending, usage: end.usage, output }).await;
+    }
+
+    /// The writer comes back unless it was lost with a panic of the disk's thread.
+    async fn run_to_end(mut self) -> (End, Option<SpoolWriter>) {
+        let request = tokio::select! {
+            prepared = prepare(&self.assignment, &self.folder, &self.blobs) => prepared,
+            _ = stop_wish(&mut self.stop) => Err(End::before_start(Ending::Stopped)),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(end) => return (end, Some(self.writer)),
+        };
+        let running = self.executors.start(request);
+        let control = running.control;
+        let mut events = running.events;
+        let _feeding = match (running.stdin, self.stdin.take()) {
+            (Some(stdin), Some(pieces)) => Some(AbortOnDropHandle::new(tokio::spawn(feed(stdin, pieces)))),
+            _ => None,
+        };
+        let mut writer = Some(self.writer);
+        let mut broken = None;
+        let mut batch = Vec::with_capacity(EVENTS_WAITING_MAX);
+        let mut kill_at = None;
+        loop {
+            tokio::select! {
+                count = events.recv_many(&mut batch, EVENTS_WAITING_MAX) => if count == 0 {
+                    let message = Text::cut("the executor vanished without a result");
+                    return (End::before_start(Ending::NodeFault { message }), writer);
+                },
+                grace = stop_wish(&mut self.stop) => {
+                    // The executor keeps to the first grace time; a later, shorter one is kept here.
+                    control.stop(StopAs::Stopped, grace);
+                    kill_at = Some(Instant::now() + Duration::from(grace).min(GRACE_MAX));
+                    continue;
+                }
+                () = tokio::time::sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
+                    control.kill();
+                    kill_at = None;
+                    continue;
+                }
+            }
+            let mut pieces: Vec<(OutputStream, Bytes)> = Vec::new();
+            let mut ended = None;
+            for event in batch.drain(..) {
+                match event {
+                    ExecutorEvent::Started => {
+                        let _ = self.engine.send(EngineInput::Started { attempt: self.assignment.attempt }).await;
+                    }
+                    ExecutorEvent::Output { stream, bytes } => pieces.push((stream, bytes)),
+                    ExecutorEvent::Ended { ending, ran, fuel } => {
+                        ended = Some(End { ending, usage: Usage { ran, fuel, ..Usage::default() } });
+                    }
+                }
+            }
+            if let Some(mut open) = writer.take_if(|_| !pieces.is_empty() && broken.is_none()) {
+                let at = clock::wall();
+                let (open, appended) = blocking(move || {
+                    let appended = open.append(at, &pieces);
+                    (open, appended)
+                })
+                .await;
+                writer = Some(open);
+                if let Err(error) = appended {
+                    tracing::error!(attempt = %self.assignment.attempt, %error, "output cannot be kept");
+                    broken = Some(error);
+                    control.kill();
+                }
+            }
+            if let Some(mut end) = ended {
+                if let Some(error) = broken {
+                    end.ending = output_lost(&error);
+                }
+                return (end, writer);
+            }
+        }
+    }
+}
+
+/// Everything that the executor needs, on disk.
+async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFetcher) -> Result<StartRequest, End> {
+    let task = match &assignment.spec.body {
+        TaskBody::Inline(task) => task,
+        TaskBody::Blob { .. } => {
+            return Err(End::cannot_start(Fault::Node, "the assignment came without its task"));
+        }
+    };
+    match task {
+        Task::Wasm(wasm) => {
+            if wasm.module_bytes > MODULE_BYTES_MAX {
+                let why = format!("the module has {} bytes, at most {MODULE_BYTES_MAX} are allowed", wasm.module_bytes);
+                return Err(End::cannot_start(Fault::Job, why));
+            }
+            let request = BlobRequest {
+                attempt: assignment.attempt,
+                fence: assignment.claim.fence,
+                digest: wasm.module,
+                bytes: wasm.module_bytes,
+                place: folder.module(),
+            };
+            if let Err(error) = blobs.fetch(request).await {
+                let fault = match &error {
+                    FetchError::Size { .. } => Fault::Job,
+                    FetchError::Refused { .. }
+                    | FetchError::Digest
+                    | FetchError::Disk(_)
+                    | FetchError::TimedOut
+                    | FetchError::Stopped => Fault::Node,
+                };
+                return Err(End::cannot_start(fault, format!("the module cannot be fetched: {error}")));
+            }
+        }
+    }
+    Ok(StartRequest {
+        attempt: assignment.attempt,
+        task: task.clone(),
+        memory_bytes: assignment.reservation.memory_bytes,
+        cpu_milli: assignment.reservation.cpu_milli,
+        run_dir: folder.run_dir(),
+        module: folder.module(),
+        input: assignment.spec.input,
+    })
+}
+
+/// Waits for the next wish to stop.
+async fn stop_wish(stop: &mut watch::Receiver<Option<Span>>) -> Span {
+    loop {
+        if stop.changed().await.is_err() {
+            // Nobody can wish any more: the engine is gone, and this task with it.
+            std::future::pending::<()>().await;
+        }
+        if let Some(grace) = *stop.borrow_and_update() {
+            return grace;
+        }
+    }
+}
+
+/// Writes the input to the job, as fast as it reads.
+async fn feed(mut stdin: StdinWriter, mut pieces: mpsc::Receiver<StdinPiece>) {
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            StdinPiece::Bytes(bytes) => {
+                if stdin.write(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            StdinPiece::End => return stdin.close(),
+        }
+    }
+}
+
+fn output_lost(error: &std::io::Error) -> Ending {
+    Ending::NodeFault { message: Text::cut(format!("the node cannot keep the output: {error}")) }
+}
+
+/// Runs what waits for the disk where waiting is allowed. A panic there is this task's panic.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,424 @@
+//! The connection to the orchestrator: kept, and made again whenever it is lost.
+//!
+//! ```text
+//!   connect ─▶ hello ─▶ welcome ─▶ verdicts on the inventory ─▶ control loop ─┐
+//!      ▲                                                                      │
+//!      └── wait: backoff, or as long as a GoAway says, or long if hopeless ◀──┘
+//! ```
+//!
+//! Nothing but a probe is acted on before the verdicts. Attempts do not notice connections coming and going: what they print
+//! lies in their spools, and every connection goes on where the last one stopped. This module decides nothing about attempts;
+//! it hands what comes to the [`engine`](crate::engine), and sends what the engine says.
+
+mod attempt;
+mod heartbeat;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use modchain_certs::Credentials;
+use modchain_link::{Backoff, CloseCode, ConnectError, Connection, FrameReader, FrameWriter, Priority, Protocol};
+use modchain_types::{AttemptId, BootId, InstanceId, List, Span};
+use modchain_wire::Message;
+use modchain_wire::agent::{AgentHello, AgentWelcome, FromAgent, HostLoad, ProbeAnswer, ToAgent};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::DOWNLOADS_MAX;
+use crate::clock;
+use crate::engine::{EngineInput, HelloFacts, MESSAGES_WAITING_MAX, Serving, ToSession};
+
+/// Longest wait for the welcome, and then for the verdicts.
+const WELCOME_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for the reason why a connection ended.
+const REASON_MAX: Duration = Duration::from_secs(2);
+
+/// Between two tries when nothing but a person can help: a new certificate may be put in place, or a clock set right.
+const HOPELESS_RETRY: Duration = Duration::from_secs(60);
+
+/// A connection that lived as long counts as a success, and the next wait is short again.
+const SUCCESS_AFTER: Duration = Duration::from_secs(10);
+
+/// Longest wait that a GoAway can ask for.
+const AWAY_MAX: Duration = Duration::from_secs(300);
+
+/// Who this agent is, and where it goes.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Host and port of the orchestrator.
+    pub orchestrator: String,
+    /// The folder of the key and the certificates; read again for every connection, because they are renewed.
+    pub identity: PathBuf,
+    /// This start of the program.
+    pub instance: InstanceId,
+    /// This boot of the machine.
+    pub boot: BootId,
+}
+
+/// Keeps a connection until `stop`, and closes it then.
+pub struct Session {
+    config: SessionConfig,
+    engine: mpsc::Sender<EngineInput>,
+    load: watch::Receiver<HostLoad>,
+    connection: watch::Sender<Option<Connection>>,
+    stop: CancellationToken,
+}
+
+/// How a connection, or the try to make one, ended.
+enum End {
+    /// This agent stops.
+    Stopped,
+    /// The orchestrator asked to come back after this time.
+    Away(Duration),
+    /// It broke, or could not be made.
+    Lost(String),
+    /// It was refused, and trying again with nothing changed will not help.
+    Hopeless(String),
+}
+
+impl From<ConnectError> for End {
+    fn from(error: ConnectError) -> Self {
+        let why = chain(&error);
+        if error.retryable() { Self::Lost(why) } else { Self::Hopeless(why) }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Session {
+    /// A session that has not begun. `connection` gets every connection once attempts may use it.
+    pub fn new(
+        config: SessionConfig,
+        engine: mpsc::Sender<EngineInput>,
+        load: watch::Receiver<HostLoad>,
+        connection: watch::Sender<Option<Connection>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { config, engine, load, connection, stop }
+    }
+
+    /// Runs until it is stopped, or the engine is gone.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new();
+        while !self.engine.is_closed() {
+            let began = clock::now();
+            let end = self.connect_and_serve().await;
+            if Duration::from(clock::now().since(began)) >= SUCCESS_AFTER {
+                backoff.reset();
+            }
+            let wait = match end {
+                End::Stopped => return,
+                End::Away(after) => {
+                    backoff.reset();
+                    after
+                }
+                End::Lost(why) => {
+                    let wait = backoff.next_delay();
+                    tracing::warn!(why, wait_ms = wait.as_millis(), "no connection; trying again");
+                    wait
+                }
+                End::Hopeless(why) => {
+                    tracing::error!(
+                        why,
+                        wait_s = HOPELESS_RETRY.as_secs(),
+                        "the orchestrator does not take this agent; this needs a person"
+                    );
+                    HOPELESS_RETRY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn connect_and_serve(&self) -> End {
+        let connected = tokio::select! {
+            connected = self.connect() => connected,
+            () = self.stop.cancelled() => return End::Stopped,
+        };
+        let (connection, control, welcome, line) = match connected {
+            Ok(connected) => connected,
+            Err(end) => return end,
+        };
+        let mut tasks = JoinSet::new();
+        let end = self.serve(&connection, control, &welcome, line, &mut tasks).await;
+        // The next connection takes over what these tasks use, so they must be gone before it is made.
+        self.connection.send_replace(None);
+        tasks.shutdown().await;
+        // A closed channel means that the engine is gone, and the session with it.
+        let _ = self.engine.send(EngineInput::Disconnected).await;
+        match &end {
+            End::Stopped => connection.close_and_wait(CloseCode::GoingAway, "the agent stops").await,
+            End::Away(_) | End::Lost(_) | End::Hopeless(_) => connection.close(CloseCode::Done, ""),
+        }
+        end
+    }
+
+    async fn connect(&self) -> Result<(Connection, Control, AgentWelcome, mpsc::Receiver<ToSession>), End> {
+        let credentials = load_credentials(self.config.identity.clone()).await.map_err(|error| {
+            // New files may be on their way into the folder just now.
+            End::Lost(format!("{error:#}"))
+        })?;
+        let connection = modchain_link::connect(&credentials, &self.config.orchestrator, Protocol::Agent)
+            .await
+            .map_err(End::from)?;
+        match self.greet(&connection).await {
+            Ok((control, welcome, line)) => Ok((connection, control, welcome, line)),
+            Err(what) => match tokio::time::timeout(REASON_MAX, connection.why_refused()).await {
+                Ok(refused) => Err(refused.into()),
+                Err(_) => {
+                    connection.close(CloseCode::HelloExpected, "no welcome");
+                    Err(End::Lost(what))
+                }
+            },
+        }
+    }
+
+    /// Hello and welcome.
+    async fn greet(
+        &self,
+        connection: &Connection,
+    ) -> Result<(Control, AgentWelcome, mpsc::Receiver<ToSession>), String> {
+        let (mut up, mut down) = connection.open_bi::<FromAgent, ToAgent>().await.map_err(|error| chain(&error))?;
+        up.set_priority(Priority::Control);
+        let (ask, facts) = oneshot::channel();
+        let gone = |_| "the engine is gone".to_owned();
+        self.engine.send(EngineInput::Hello(ask)).await.map_err(|_| "the engine is gone".to_owned())?;
+        let facts: HelloFacts = facts.await.map_err(gone)?;
+        let sent = clock::now();
+        let hello = AgentHello {
+            types: ToAgent::known_types(),
+            instance: self.config.instance,
+            boot: self.config.boot,
+            highest_fence: facts.fence.map(|seen| seen.claim),
+            journal: facts.fence.map(|seen| seen.journal),
+            inventory: List::cut(facts.inventory),
+            offer: facts.offer,
+            wall: clock::wall(),
+        };
+        up.write(&hello.into()).await.map_err(|error| chain(&error))?;
+        let welcome = match tokio::time::timeout(WELCOME_MAX, down.read()).await {
+            Ok(Ok(Some(ToAgent::Welcome(welcome)))) => welcome,
+            Ok(Ok(Some(other))) => {
+                return Err(format!("instead of a welcome came a frame of type {:#04x}", other.kind()));
+            }
+            Ok(Ok(None)) => return Err("the control stream ended".into()),
+            Ok(Err(error)) => return Err(chain(&error)),
+            Err(_) => return Err("the orchestrator did not say welcome in time".into()),
+        };
+        let (line, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
+        let connected = EngineInput::Connected { journal: welcome.journal, lease: welcome.lease, sent, line };
+        self.engine.send(connected).await.map_err(|_| "the engine is gone".to_owned())?;
+        tracing::info!(
+            orchestrator = self.config.orchestrator,
+            version = %welcome.version,
+            journal = %welcome.journal,
+            "connected"
+        );
+        Ok((Control { up, down }, welcome, messages))
+    }
+
+    /// The control loop of one connection.
+    async fn serve(
+        &self,
+        connection: &Connection,
+        mut control: Control,
+        welcome: &AgentWelcome,
+        mut line: mpsc::Receiver<ToSession>,
+        tasks: &mut JoinSet<Option<String>>,
+    ) -> End {
+        let beats = heartbeat::Heartbeats {
+            connection: connection.clone(),
+            interval: welcome.heartbeat,
+            load: self.load.clone(),
+            engine: self.engine.clone(),
+        };
+        tasks.spawn(async move { Some(beats.run().await) });
+        // One stream for control, one for heartbeats, some for blobs; the rest is for attempts.
+        let for_attempts = (welcome.streams_max as usize).saturating_sub(2 + DOWNLOADS_MAX).max(1);
+        let mut streams = Streams {
+            connection: connection.clone(),
+            places: Arc::new(Semaphore::new(for_attempts)),
+            tasks: HashMap::new(),
+        };
+        let mut reconciled = false;
+        let verdicts_due = tokio::time::sleep(WELCOME_MAX);
+        tokio::pin!(verdicts_due);
+        let mut probe = None;
+        let mut unsent = false;
+        loop {
+            if !unsent && let Some(number) = probe.take() {
+                match control.up.queue(&ProbeAnswer { number }.into()) {
+                    Ok(()) => unsent = true,
+                    Err(error) => return End::Lost(chain(&error)),
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return End::Stopped,
+                () = &mut verdicts_due, if !reconciled => {
+                    return End::Lost("the orchestrator did not judge the inventory in time".into());
+                }
+                frame = control.down.read() => {
+                    let frame = match frame {
+                        Ok(Some(frame)) => frame,
+                        Ok(None) => return lost(connection, "the control stream ended").await,
+                        Err(error) => return lost(connection, &chain(&error)).await,
+                    };
+                    match on_frame(frame, &mut reconciled, &mut probe) {
+                        Ok(Next::Tell(input)) => {
+                            let verdicts = matches!(input, EngineInput::Reconcile(_));
+                            if self.engine.send(input).await.is_err() {
+                                return End::Stopped;
+                            }
+                            if verdicts {
+                                self.connection.send_replace(Some(connection.clone()));
+                            }
+                        }
+                        Ok(Next::Nothing) => {}
+                        Err(end) => return end,
+                    }
+                }
+                message = line.recv(), if !unsent => match message {
+                    Some(ToSession::Report(report)) => match control.up.queue(&FromAgent::Report(*report)) {
+                        Ok(()) => unsent = true,
+                        Err(error) => return End::Lost(chain(&error)),
+                    },
+                    Some(ToSession::Serve(attempts)) => attempts.into_iter().for_each(|one| streams.serve(one, tasks)),
+                    Some(ToSession::Forget(attempt)) => streams.forget(attempt),
+                    None => return End::Lost("the engine gave this connection up".into()),
+                },
+                sent = control.up.flush(), if unsent => match sent {
+                    Ok(()) => unsent = false,
+                    Err(error) => return lost(connection, &chain(&error)).await,
+                },
+                Some(done) = tasks.join_next() => match done {
+                    Ok(None) => {}
+                    Ok(Some(why)) => return lost(connection, &why).await,
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => return End::Lost(format!("a task of the session failed: {error}")),
+                },
+            }
+        }
+    }
+}
+
+/// The control stream.
+struct Control {
+    up: FrameWriter<FromAgent>,
+    down: FrameReader<ToAgent>,
+}
+
+/// The streams of attempts over one connection.
+struct Streams {
+    connection: Connection,
+    places: Arc<Semaphore>,
+    tasks: HashMap<AttemptId, AbortHandle>,
+}
+
+impl Streams {
+    fn serve(&mut self, serving: Serving, tasks: &mut JoinSet<Option<String>>) {
+        let attempt = serving.attempt;
+        let stream =
+            attempt::AttemptStream { connection: self.connection.clone(), places: self.places.clone(), serving };
+        let handle = tasks.spawn(async move {
+            stream.run().await;
+            None
+        });
+        self.tasks.insert(attempt, handle);
+    }
+
+    fn forget(&mut self, attempt: AttemptId) {
+        if let Some(task) = self.tasks.remove(&attempt) {
+            task.abort();
+        }
+    }
+}
+
+/// What a frame on the control stream asks for.
+enum Next {
+    Tell(EngineInput),
+    Nothing,
+}
+
+fn on_frame(frame: ToAgent, reconciled: &mut bool, probe: &mut Option<u64>) -> Result<Next, End> {
+    match frame {
+        ToAgent::Probe(asked) => {
+            *probe = Some(asked.number);
+            return Ok(Next::Nothing);
+        }
+        ToAgent::GoAway(away) => {
+            tracing::info!(why = %away.why, after = %away.after, "the orchestrator says to come back later");
+            return Err(End::Away(away_wait(away.after)));
+        }
+        ToAgent::Reconcile(verdicts) if !*reconciled => {
+            *reconciled = true;
+            return Ok(Next::Tell(EngineInput::Reconcile(verdicts.verdicts.into_vec())));
+        }
+        _ if !*reconciled => return Err(End::Lost("the orchestrator gave orders before its verdicts".into())),
+        ToAgent::Assign(assignment) => Ok(Next::Tell(EngineInput::Assign(Box::new(assignment)))),
+        ToAgent::Stop(stop) => Ok(Next::Tell(EngineInput::Stop {
+            attempt: stop.attempt,
+            fence: stop.fence,
+            grace: stop.grace,
+            cause: stop.cause,
+        })),
+        ToAgent::ReportAck(ack) => Ok(Next::Tell(EngineInput::Ack { attempt: ack.attempt, fence: ack.fence })),
+        ToAgent::Welcome(_)
+        | ToAgent::Reconcile(_)
+        | ToAgent::HeartbeatEcho(_)
+        | ToAgent::AttemptResume(_)
+        | ToAgent::OutputAck(_)
+        | ToAgent::InputChunk(_)
+        | ToAgent::InputEnd(_)
+        | ToAgent::BlobHead(_)
+        | ToAgent::BlobChunk(_)
+        | ToAgent::Refused(_) => Err(End::Lost("a frame came on the control stream that does not belong there".into())),
+    }
+}
+
+fn away_wait(after: Span) -> Duration {
+    Duration::from(after).min(AWAY_MAX)
+}
+
+/// The reason why the connection ended, if it has; else `what` was seen on one of its streams.
+async fn lost(connection: &Connection, what: &str) -> End {
+    match tokio::time::timeout(REASON_MAX, connection.closed()).await {
+        Ok(reason) if reason.retryable() => End::Lost(reason.sentence()),
+        Ok(reason) => End::Hopeless(reason.sentence()),
+        Err(_) => End::Lost(what.to_owned()),
+    }
+}
+
+/// Reads the key and the certificates, and checks that they are a node's.
+pub async fn load_credentials(identity: PathBuf) -> anyhow::Result<Credentials> {
+    tokio::task::spawn_blocking(move || {
+        let credentials = Credentials::load(&identity)
+            .with_context(|| format!("failed to load the identity in {}", identity.display()))?;
+        let role = credentials.identity().role;
+        anyhow::ensure!(
+            role == modchain_types::Role::Node,
+            "the identity in {} is of the role {role}; an agent needs one of the role node",
+            identity.display()
+        );
+        Ok(credentials)
+    })
+    .await
+    .context("failed to load the identity")?
+}
