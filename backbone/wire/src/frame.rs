@@ -2,7 +2,7 @@
 //! against the cap of the type before anything is allocated.
 
 use bincode::config::{Configuration, LittleEndian, Varint};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use modchain_types::{Digest, JobSpec, Task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -124,19 +124,20 @@ pub trait Message: Sized + Send + 'static {
 
     /// The whole frame.
     fn to_frame(&self) -> Result<Bytes, WireError> {
-        let mut body = Vec::with_capacity(64);
-        self.encode_body(&mut body)?;
-        let kind = self.kind();
+        // The header's place is kept free, so that the body is written where it stays.
+        let mut frame = Vec::with_capacity(64);
+        frame.resize(FRAME_HEADER_BYTES, 0);
+        self.encode_body(&mut frame)?;
+        let (kind, body_bytes) = (self.kind(), frame.len() - FRAME_HEADER_BYTES);
         let limit = Self::cap(kind).ok_or(WireError::Unsupported { kind })?;
-        if body.len() > limit {
-            return Err(WireError::TooLong { kind, got: body.len(), limit });
+        if body_bytes > limit {
+            return Err(WireError::TooLong { kind, got: body_bytes, limit });
         }
-        let mut frame = BytesMut::with_capacity(FRAME_HEADER_BYTES + body.len());
-        frame.put_u32_le(u32::try_from(body.len()).expect("caps are far below 4 GiB"));
-        frame.put_u8(WIRE_VERSION);
-        frame.put_u8(kind);
-        frame.put_slice(&body);
-        Ok(frame.freeze())
+        let length = u32::try_from(body_bytes).expect("caps are far below 4 GiB");
+        frame[..4].copy_from_slice(&length.to_le_bytes());
+        frame[4] = WIRE_VERSION;
+        frame[5] = kind;
+        Ok(Bytes::from(frame))
     }
 
     /// A message from a whole frame. Streams use [`FrameHeader::check`] and [`Message::decode_body`] instead.
