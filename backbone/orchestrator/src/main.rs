@@ -1,1 +1,280 @@
-fn main() {}
+//! `modchain-orchestrator`: the program around the library.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use modchain_orchestrator::config::{self, Settings};
+use modchain_orchestrator::init::{InitOptions, Initialised, init};
+use modchain_orchestrator::serve::{Ended, serve};
+use modchain_orchestrator::verify::{Verified, verify};
+use modchain_types::{AccountId, Asset, Name};
+use modchain_wire::WIRE_VERSION;
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+/// Runs a pool of machines: holds the clients' money in escrow, places jobs, meters and settles them.
+#[derive(Parser)]
+#[command(name = "modchain-orchestrator", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a data directory, its certificate authority, its journal, and identities. Can be repeated: what is there stays,
+    /// known names get new certificates, new names are added (a running orchestrator takes them in at its next start)
+    Init(Init),
+    /// Serve agents and consoles until SIGTERM or Ctrl-C
+    Serve(Serve),
+    /// Look at the ledger
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Show the version
+    Version {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+}
+
+#[derive(clap::Args)]
+struct Init {
+    /// The data directory; made with mode 0700
+    #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+    data: PathBuf,
+    /// What the journal's money is: fixed for ever. Test credits if not given
+    #[arg(long, value_enum)]
+    asset: Option<AssetArg>,
+    /// A client: submits jobs and pays for them from the account of this name
+    #[arg(long = "client", value_name = "NAME")]
+    clients: Vec<Name>,
+    /// An operator: sees everything, gives test credits
+    #[arg(long = "operator", value_name = "NAME")]
+    operators: Vec<Name>,
+    /// A node, and the account that its earnings go to: without `=ACCOUNT` that of the node's own name. An account that is
+    /// named must belong to an identity that is known or made in the same command
+    #[arg(long = "node", value_name = "NAME[=ACCOUNT]", value_parser = node)]
+    nodes: Vec<(Name, Option<AccountId>)>,
+    /// Where the identities' folders go: NAME/{key,cert,ca}.pem [default: DATA/identities]
+    #[arg(long, value_name = "DIR")]
+    identities: Option<PathBuf>,
+    /// How to print what was made
+    #[arg(short, long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// The data directory, made by `init` [default: /var/lib/modchain/orchestrator]
+    #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA")]
+    data: Option<PathBuf>,
+    /// Address and UDP port to listen on; port 0 takes a free one [default: 0.0.0.0:7443]
+    #[arg(long, value_name = "ADDR:PORT", env = "MODCHAIN_ORCHESTRATOR_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Settings, TOML with the keys data, listen, log; flags and environment go before it
+    /// [default: /etc/modchain/orchestrator.toml, if there is one]
+    #[arg(long, value_name = "FILE", env = "MODCHAIN_ORCHESTRATOR_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Ledger {
+    /// Check every byte of the journal, replay it, audit the result. Reads only; works beside a running orchestrator
+    Verify {
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Human,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AssetArg {
+    Test,
+    Usdc,
+}
+
+impl From<AssetArg> for Asset {
+    fn from(asset: AssetArg) -> Self {
+        match asset {
+            AssetArg::Test => Self::Test,
+            AssetArg::Usdc => Self::Usdc,
+        }
+    }
+}
+
+fn node(text: &str) -> Result<(Name, Option<AccountId>), String> {
+    let (name, account) = text.split_once('=').map_or((text, None), |(name, account)| (name, Some(account)));
+    let account = account.map(str::parse).transpose().map_err(|error: modchain_types::id::BadId| error.to_string())?;
+    Ok((name.parse().map_err(|error: modchain_types::id::BadId| error.to_string())?, account))
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Init(args) => {
+            let options = InitOptions {
+                data: args.data,
+                asset: args.asset.map(Into::into),
+                clients: args.clients,
+                operators: args.operators,
+                nodes: args.nodes,
+                identities: args.identities,
+            };
+            let made = init(&options)?;
+            print_init(&options, &made, args.output);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Serve(args) => {
+            let file = config::read_file(args.config.as_deref())?;
+            let settings = Settings::resolve(args.data, args.listen, file);
+            start_log(settings.log.as_deref())?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let ended = runtime.block_on(serve(&settings));
+            // Whatever still blocks has nothing to say that matters: acknowledged is what is on disk.
+            runtime.shutdown_background();
+            match ended? {
+                Ended::Asked => Ok(ExitCode::SUCCESS),
+                Ended::EngineDied => anyhow::bail!("the engine died; see the log, then start again"),
+            }
+        }
+        Verb::Ledger(Ledger::Verify { data, output }) => match verify(&data) {
+            Ok(verified) => {
+                print_verified(&verified, output);
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => {
+                if output == Output::Json {
+                    println!("{}", json!({ "schema": "modchain.verify/v1", "ok": false, "error": error.to_string() }));
+                }
+                Err(anyhow::Error::new(error).context("the journal does not pass"))
+            }
+        },
+        Verb::Version { output } => {
+            let version = env!("CARGO_PKG_VERSION");
+            match output {
+                Output::Human => println!("modchain-orchestrator {version} (wire {WIRE_VERSION})"),
+                Output::Json => println!(
+                    "{}",
+                    json!({
+                        "schema": "modchain.version/v1",
+                        "program": "modchain-orchestrator",
+                        "version": version,
+                        "wire": WIRE_VERSION,
+                    })
+                ),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Human lines on a terminal, JSON otherwise, always on standard error: standard output is for the ready line.
+fn start_log(from_file: Option<&str>) -> anyhow::Result<()> {
+    let filter = match std::env::var("MODCHAIN_LOG") {
+        Ok(filter) => EnvFilter::try_new(filter),
+        Err(_) => EnvFilter::try_new(from_file.unwrap_or("info")),
+    };
+    let filter = filter.map_err(|error| anyhow::anyhow!("the log filter makes no sense: {error}"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.init()
+    } else {
+        log.json().init()
+    }
+    Ok(())
+}
+
+fn print_init(options: &InitOptions, made: &Initialised, output: Output) {
+    let date = |wall: modchain_types::WallTime| {
+        jiff::Timestamp::from_millisecond(wall.0).map_or_else(|_| wall.0.to_string(), |time| time.to_string())
+    };
+    if output == Output::Json {
+        let identities: Vec<_> = made
+            .identities
+            .iter()
+            .map(|issued| {
+                json!({
+                    "name": issued.identity.name,
+                    "role": issued.identity.role.word(),
+                    "id": issued.identity.id.to_string(),
+                    "account": issued.identity.account,
+                    "dir": issued.dir,
+                    "created": issued.created,
+                    "expires_at": date(issued.expires),
+                })
+            })
+            .collect();
+        println!(
+            "{}",
+            json!({
+                "schema": "modchain.init/v1",
+                "data": options.data,
+                "journal": made.journal.to_string(),
+                "asset": made.asset.code(),
+                "created": made.created,
+                "identities": identities,
+            })
+        );
+        return;
+    }
+    let what = if made.created { "made" } else { "found" };
+    println!("{what} journal {} of {} in {}", made.journal, made.asset, options.data.display());
+    for issued in &made.identities {
+        let what = if issued.created { "new" } else { "new certificate for" };
+        let (name, role) = (&issued.identity.name, issued.identity.role);
+        println!("{what} {role} {name}, account {}: {}", issued.identity.account, issued.dir.display());
+    }
+    println!("next: modchain-orchestrator serve --data {}", options.data.display());
+}
+
+fn print_verified(verified: &Verified, output: Output) {
+    let head = modchain_types::Digest(verified.head);
+    let money = u64::try_from(verified.money).unwrap_or(u64::MAX);
+    if output == Output::Json {
+        println!(
+            "{}",
+            json!({
+                "schema": "modchain.verify/v1",
+                "ok": true,
+                "journal": verified.journal.to_string(),
+                "segments": verified.segments,
+                "batches": verified.batches,
+                "events": verified.last_number,
+                "head": head.to_string(),
+                "accounts": verified.accounts,
+                "money": { "micro": money, "currency": verified.asset.code() },
+                "open_jobs": verified.open_jobs,
+                "ended_jobs": verified.ended_jobs,
+            })
+        );
+        return;
+    }
+    println!("journal {} is whole", verified.journal);
+    println!("  events    {} in {} batches and {} segments", verified.last_number, verified.batches, verified.segments);
+    println!("  head      {head}");
+    println!("  accounts  {}", verified.accounts);
+    println!("  money     {} {}, every debit has its credit", modchain_types::Micro(money), verified.asset);
+    println!("  jobs      {} open, {} ended", verified.open_jobs, verified.ended_jobs);
+}

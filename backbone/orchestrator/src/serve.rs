@@ -1,29 +1,38 @@
 //! `serve`: opens the stores, starts the engine, the read model and the sessions, and stops them in order.
 //!
-//! Start: lock, journal replay (each event goes to `feed` too), audit, engine thread, `session::Server::start`, ready line.
-//! Stop: `server.shutdown` (GoAway, no new connections, bounded), engine stop, exit.
-//!
-//! What this module calls of the others:
-//! * `feed::Replay::new(JournalId, Asset)`, `replay.event(&Event)` for every event of the journal, in order, before the
-//!   engine starts;
-//! * `session::Server::start(Services, Outlets, feed::Replay).await -> anyhow::Result<Server>`: spawns feed and dispatch,
-//!   binds `settings.listen` with the authority and certificate in the data directory, accepts;
-//! * `server.local_addr() -> SocketAddr`, `server.shutdown(Duration).await`.
+//! Start: lock, journal replay (each event goes to the feed too), audit, engine thread, feed, dispatch, sessions, ready
+//! line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted is committed), exit.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use modchain_types::{Asset, JournalId};
+use anyhow::Context;
+use modchain_certs::Authority;
+use modchain_link::{Endpoint, EndpointKeys};
+use modchain_types::{Asset, JobId, JournalId, Text};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
-use crate::engine::EngineHandle;
+use crate::clock::SystemSource;
+use crate::config::Settings;
+use crate::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets};
+use crate::feed::Feed;
 use crate::fence::FenceKey;
+use crate::session::{Server, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
 use crate::store::journal::JournalReader;
+use crate::store::lock::DataLock;
 use crate::store::output::OutputStore;
+use crate::{dispatch, init};
 
-/// All that sessions, relay, feed and dispatch are built on. Cheap to clone.
+/// Longest wait for the engine to commit what it has accepted.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two sweeps over blobs that no job needs.
+const COLLECT_EVERY: Duration = Duration::from_secs(600);
+
+/// All that sessions and the relay are built on. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
     /// The one way to change or ask live state.
@@ -42,15 +51,147 @@ pub struct Services {
     pub asset: Asset,
     /// Marks fences.
     pub fence_key: FenceKey,
-    /// Where things are and how they are set.
-    pub settings: Arc<Settings>,
 }
 
-/// What `serve` was started with.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The data directory.
-    pub data: PathBuf,
-    /// Address to listen on.
-    pub listen: SocketAddr,
+/// An orchestrator that serves.
+pub struct Orchestrator {
+    server: Server,
+    engine: EngineHandle,
+    thread: EngineThread,
+    sweeper: JoinHandle<()>,
+    /// Let go of last.
+    _lock: DataLock,
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was told to.
+    Asked,
+    /// The engine's thread died.
+    EngineDied,
+}
+
+impl Orchestrator {
+    /// Starts everything. When it returns, connections are taken.
+    pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
+        modchain_certs::install_crypto_provider();
+        let data = settings.data.clone();
+        let lock = DataLock::take(&data)
+            .with_context(|| format!("{} cannot be served; has `init` made it?", data.display()))?;
+        let now = SystemTime::now();
+        let authority = Authority::load(&init::authority_dir(&data), now).with_context(|| {
+            format!("there is no certificate authority in {}: run `modchain-orchestrator init` first", data.display())
+        })?;
+        let credentials = init::own_credentials(&data, &authority, now)?;
+        let keys = EndpointKeys::load_or_create(&init::own_identity_dir(&data))?;
+
+        let (engine, feed, output, input, blobs) = {
+            let data = data.clone();
+            tokio::task::spawn_blocking(move || open_stores(&data)).await??
+        };
+        let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
+        let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
+        let fence_key = FenceKey::load(&data, journal_id)?;
+
+        let (engine, Outlets { effects, events }, thread) = engine.spawn()?;
+        let (feed, _feed_task) = feed.start(events); // ends with the engine
+        let (dispatch, _dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone()); // likewise
+        input.keep_only(&open).await.context("inputs of ended jobs cannot be removed")?;
+        for job in open {
+            reference_blobs(&engine, &blobs, job).await?;
+        }
+        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, None)?;
+        if !endpoint.buffers().ample() {
+            tracing::warn!(
+                receive = endpoint.buffers().receive_bytes,
+                send = endpoint.buffers().send_bytes,
+                "the socket's buffers are small: raise net.core.rmem_max and net.core.wmem_max if many agents connect"
+            );
+        }
+        let sweeper = tokio::spawn(sweep(blobs.clone()));
+        let services = Services { engine: engine.clone(), output, input, blobs, journal, journal_id, asset, fence_key };
+        let server = Server::start(endpoint, services, feed, dispatch);
+        Ok(Self { server, engine, thread, sweeper, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> anyhow::Result<std::net::SocketAddr> {
+        Ok(self.server.local_address()?)
+    }
+
+    /// The engine, for asking from the same process.
+    pub fn engine(&self) -> &EngineHandle {
+        &self.engine
+    }
+
+    /// Says goodbye to everybody, commits what was accepted, ends the engine. Takes some seconds at most.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        let Self { server, engine, thread, sweeper, _lock } = self;
+        sweeper.abort();
+        server.shutdown().await;
+        let _ = engine.stop().await; // an engine that is gone already has stopped
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        let clean = tokio::time::timeout(DRAIN_TIMEOUT, joined)
+            .await
+            .context("the engine did not stop in time; what it acknowledged is on disk")??;
+        anyhow::ensure!(clean, "the engine's thread panicked");
+        Ok(())
+    }
+}
+
+fn open_stores(data: &Path) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
+    let place = |what: &str| data.join(what);
+    let output = OutputStore::at(&place("output")).context("the output store cannot be opened")?;
+    let input = InputStore::at(&place("input")).context("the input store cannot be opened")?;
+    let blobs = BlobStore::at(&place("blobs")).context("the blob store cannot be opened")?;
+    let (id, asset) = crate::store::journal::identify(&crate::engine::journal_dir(data))?;
+    let mut feed = Feed::new(id, asset);
+    let time = SystemSource::new().context("the boot id cannot be read")?;
+    let version = Text::cut(env!("CARGO_PKG_VERSION"));
+    let options = EngineOptions::new(data, version, Box::new(time), init::read_identities(data)?);
+    let engine = Engine::open(options, |event| feed.replay(event))?;
+    Ok((engine, feed, output, input, blobs))
+}
+
+async fn sweep(blobs: BlobStore) {
+    loop {
+        tokio::time::sleep(COLLECT_EVERY).await;
+        match blobs.collect().await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed blobs that no job needs"),
+            Err(error) => tracing::warn!(%error, "blobs cannot be removed"),
+        }
+    }
+}
+
+/// Serves until a signal says otherwise. Prints one line of JSON on standard output when it is ready. A second signal ends
+/// the program at once.
+pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
+    // Before anything else: a signal that comes while the journal replays must not be lost.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let orchestrator = tokio::select! {
+        started = Orchestrator::start(settings) => started?,
+        _ = interrupt.recv() => return Ok(Ended::Asked),
+        _ = terminate.recv() => return Ok(Ended::Asked),
+    };
+    let listen = orchestrator.local_address()?;
+    let ready = serde_json::json!({ "schema": "modchain.serving/v1", "listen": listen, "pid": std::process::id() });
+    // Whoever started it may have closed the pipe; that is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "{ready}");
+    tracing::info!(%listen, data = %settings.data.display(), "serving");
+
+    let engine = orchestrator.engine().clone();
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = engine.ended() => return Ok(Ended::EngineDied),
+    }
+    tracing::info!("stopping; a second signal ends at once");
+    tokio::select! {
+        stopped = orchestrator.shutdown() => stopped.map(|()| Ended::Asked),
+        _ = interrupt.recv() => anyhow::bail!("ended at once, as asked; what was acknowledged is on disk"),
+        _ = terminate.recv() => anyhow::bail!("ended at once, as asked; what was acknowledged is on disk"),
+    }
 }

@@ -1,6 +1,15 @@
-//! What is kept on disk.
+//! What is kept on disk. The journal is the truth; the rest is bulk that the journal's events refer to.
+//!
+//! * [`journal`]: every event, hash-chained, in segments; [`record`]: their bytes
+//! * [`blobs`]: modules and large tasks, content-addressed per account
+//! * [`output`], [`input`]: what jobs print and read, on top of [`pieces`], an append-only file of small records
+//!
+//! One process serves one data directory: whoever writes holds [`lock::DataLock`].
 
 pub mod blobs;
 pub mod input;
 pub mod journal;
+pub mod lock;
 pub mod output;
+pub mod pieces;
+pub mod record;

@@ -1,0 +1,287 @@
+//! The engine: one thread that owns [`Control`]. *Remember before you speak.*
+//!
+//! It takes what waits (at most [`BATCH_MAX`]), has each command decided, lets deadlines fire, appends all events as one
+//! record, syncs it, and only then lets out effects, events, replies and the answers to queries. While one batch syncs the
+//! next one gathers: that is the throughput story too.
+//!
+//! A journal that fails ends the process: what is on disk is decided at the next start, from the disk alone.
+
+mod outlet;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use modchain_core::{Command, Control, ControlConfig, Effect, Event, Reply};
+use modchain_types::{Identity, Text, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::{Clock, Past, TimeSource};
+use crate::store::journal::{self, AppendError, Disk, Journal, JournalReader, OpenError, RealDisk};
+use outlet::Outlet;
+pub use outlet::OutletReceiver;
+
+/// Most commands and queries of one batch: many enough to share a sync, few enough that its record stays small and the first
+/// of them does not wait for long.
+pub const BATCH_MAX: usize = 256;
+
+/// Commands and queries that may wait: some batches. Whoever comes then waits outside.
+const QUEUE_MAX: usize = 4 * BATCH_MAX;
+
+/// Time between two audits of the whole state.
+const AUDIT_EVERY: Duration = Duration::from_secs(3600);
+
+/// The engine has stopped; the process is about to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct EngineGone;
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The journal replays to a state that breaks an invariant.
+    #[error("the journal replays to a broken state, nothing is served: {0}")]
+    Audit(modchain_core::audit::Breach),
+    /// The first batch cannot be written.
+    #[error("the start cannot be recorded: {0}")]
+    Append(#[from] AppendError),
+    /// An identity that `init` made cannot be recorded.
+    #[error("the identity `{name}` cannot be recorded: {why}")]
+    Identity {
+        /// Its name.
+        name: String,
+        /// What the machine said.
+        why: String,
+    },
+    /// The thread cannot be started.
+    #[error("the engine's thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+enum Message {
+    Command { command: Command, reply: Option<oneshot::Sender<(Reply, u64)>> },
+    Query(Box<dyn FnOnce(&Control, Timestamp) + Send>),
+    Stop,
+}
+
+/// What everybody may look at without asking the engine's thread.
+#[derive(Debug, Default)]
+struct Health {
+    storage_low: AtomicBool,
+    frozen: OnceLock<String>,
+}
+
+/// The one way to change or ask live state. Cheap to clone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    sender: mpsc::Sender<Message>,
+    health: Arc<Health>,
+}
+
+impl EngineHandle {
+    /// Has a command decided, and waits until its events are on disk.
+    pub async fn command(&self, command: Command) -> Result<Reply, EngineGone> {
+        self.command_numbered(command).await.map(|(reply, _)| reply)
+    }
+
+    /// As [`EngineHandle::command`], and tells the number of the last event on disk then: a reader of the feed that has
+    /// come this far sees what the command did.
+    pub async fn command_numbered(&self, command: Command) -> Result<(Reply, u64), EngineGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Command { command, reply: Some(reply) }).await?;
+        answer.await.map_err(|_| EngineGone)
+    }
+
+    /// Hands a command over without waiting for its reply; waits only for room in the queue.
+    pub async fn tell(&self, command: Command) -> Result<(), EngineGone> {
+        self.send(Message::Command { command, reply: None }).await
+    }
+
+    /// Asks the state as it is on disk. The closure runs on the engine's thread: keep it short, never block in it.
+    pub async fn query<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Control, Timestamp) -> R + Send + 'static,
+    ) -> Result<R, EngineGone> {
+        let (reply, answer) = oneshot::channel();
+        let question = Box::new(move |control: &Control, now| {
+            let _ = reply.send(question(control, now)); // the asker may have gone
+        });
+        self.send(Message::Query(question)).await?;
+        answer.await.map_err(|_| EngineGone)
+    }
+
+    /// Whether the disk is too full to accept new jobs, blobs or input.
+    pub fn storage_low(&self) -> bool {
+        self.health.storage_low.load(Ordering::Relaxed)
+    }
+
+    /// What the hourly audit found broken, if anything: no new money moves until somebody has looked.
+    pub fn frozen(&self) -> Option<&str> {
+        self.health.frozen.get().map(String::as_str)
+    }
+
+    /// Has everything that waits before it decided and committed, then ends the thread.
+    pub async fn stop(&self) -> Result<(), EngineGone> {
+        self.send(Message::Stop).await
+    }
+
+    /// Comes back once the thread has ended, for whatever reason.
+    pub async fn ended(&self) {
+        self.sender.closed().await;
+    }
+
+    async fn send(&self, message: Message) -> Result<(), EngineGone> {
+        self.sender.send(message).await.map_err(|_| EngineGone)
+    }
+}
+
+/// What the engine lets out after each commit.
+pub struct Outlets {
+    /// For `dispatch`, in order.
+    pub effects: OutletReceiver<Vec<Effect>>,
+    /// For `feed`, in order, without a gap after what was replayed at the start.
+    pub events: OutletReceiver<Arc<Vec<Event>>>,
+}
+
+/// What is called when the journal fails. The default says so and aborts.
+pub type OnFatal = Box<dyn FnOnce(&AppendError) + Send>;
+
+/// What the engine is made of.
+pub struct EngineOptions {
+    /// The data directory, whose lock the caller holds.
+    pub data: PathBuf,
+    /// Version of the program, for the journal.
+    pub version: Text<64>,
+    /// Where time comes from.
+    pub time: Box<dyn TimeSource>,
+    /// Identities that `init` made; those that the journal lacks are added to it.
+    pub identities: Vec<Identity>,
+    /// Writing and syncing.
+    pub disk: Box<dyn Disk>,
+    /// What happens when the journal fails.
+    pub on_fatal: OnFatal,
+}
+
+impl EngineOptions {
+    /// The real disk, and an abort when it fails.
+    pub fn new(data: &Path, version: Text<64>, time: Box<dyn TimeSource>, identities: Vec<Identity>) -> Self {
+        let on_fatal = |error: &AppendError| {
+            tracing::error!("{error}; stopping at once, the next start decides from the disk what was kept");
+            std::process::abort();
+        };
+        Self {
+            data: data.to_owned(),
+            version,
+            time,
+            identities,
+            disk: Box::new(RealDisk),
+            on_fatal: Box::new(on_fatal),
+        }
+    }
+}
+
+/// An engine that has replayed its journal and recorded its start, ready to run.
+pub struct Engine {
+    control: Control,
+    clock: Clock,
+    journal: Journal,
+    data: PathBuf,
+    on_fatal: OnFatal,
+    /// Effects of the start.
+    effects: Vec<Effect>,
+}
+
+/// The engine's thread. The process must not go on without it: see [`EngineHandle::ended`].
+pub struct EngineThread {
+    thread: thread::JoinHandle<()>,
+}
+
+impl EngineThread {
+    /// Waits for the thread's end; tells whether it ended by [`EngineHandle::stop`] and not by a panic. Blocks.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+impl Engine {
+    /// Replays the journal, audits the state, records the start and the identities that are missing. Every event goes to
+    /// `observe`, in order: what follows comes out of the outlets. Blocks.
+    pub fn open(options: EngineOptions, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
+        let EngineOptions { data, version, time, identities, disk, on_fatal } = options;
+        let dir = journal_dir(&data);
+        let (_, asset) = journal::identify(&dir).map_err(OpenError::from)?;
+        let mut control = Control::new(ControlConfig::new(asset));
+        let mut past = Past::default();
+        let replay = |events: Vec<Event>| {
+            for event in &events {
+                control.evolve(event);
+                past.observe(event);
+                observe(event);
+            }
+        };
+        let mut journal = Journal::open_with(&dir, replay, disk, journal::SEGMENT_BYTES_MAX)?;
+        control.audit().map_err(StartError::Audit)?;
+
+        let mut clock = Clock::resume(time, &past);
+        let now = clock.now();
+        let started = Command::EngineStarted {
+            boot: clock.source().boot(),
+            boot_clock: clock.source().boot_clock(),
+            wall: clock.source().wall(),
+            version,
+        };
+        let mut first = control.apply(now, started);
+        for identity in identities {
+            let name = identity.name.to_string();
+            let decision = control.apply(now, Command::AddIdentity { identity });
+            if let Some(Reply::Refused(why)) = decision.reply {
+                return Err(StartError::Identity { name, why: why.to_string() });
+            }
+            first.events.extend(decision.events);
+            first.effects.extend(decision.effects);
+        }
+        journal.append(&first.events)?;
+        first.events.iter().for_each(&mut observe);
+        Ok(Self { control, clock, journal, data, on_fatal, effects: first.effects })
+    }
+
+    /// The state as it is now.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// A reader of what is committed.
+    pub fn reader(&self) -> JournalReader {
+        self.journal.reader()
+    }
+
+    /// The journal's id.
+    pub fn journal_id(&self) -> modchain_types::JournalId {
+        self.journal.id()
+    }
+
+    /// Starts the thread.
+    pub fn spawn(self) -> Result<(EngineHandle, Outlets, EngineThread), StartError> {
+        let (sender, messages) = mpsc::channel(QUEUE_MAX);
+        let (effects, effects_out) = outlet::outlet();
+        let (events, events_out) = outlet::outlet();
+        let health = Arc::new(Health::default());
+        let handle = EngineHandle { sender, health: Arc::clone(&health) };
+        let thread = thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || run::Runner::new(self, messages, effects, events, health).run())
+            .map_err(StartError::Thread)?;
+        Ok((handle, Outlets { effects: effects_out, events: events_out }, EngineThread { thread }))
+    }
+}
+
+/// Where the journal of a data directory is.
+pub fn journal_dir(data: &Path) -> PathBuf {
+    data.join("journal")
+}

@@ -1,0 +1,193 @@
+//! The engine's thread.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use modchain_core::{Command, Control, Effect, Event, Refused, Reply};
+use modchain_types::{Span, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet};
+use crate::clock::Clock;
+use crate::store::journal::Journal;
+
+/// The longest sleep: the machine's clock is read again after it, because timers do not count the machine's sleep.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// The shortest: a deadline that has passed and does not go away must not become a busy loop.
+const SLEEP_MIN: Duration = Duration::from_millis(1);
+
+/// Batches that a reader may be behind before the engine slows down.
+const BEHIND_MAX: usize = 4096;
+/// How long each batch is put off then.
+const SLOW_DOWN: Duration = Duration::from_millis(10);
+
+/// Below this many free bytes nothing new is accepted: what runs still needs room for its results.
+const STORAGE_LOW_BYTES: u64 = 256 << 20;
+/// Time between two looks at the free space.
+const STORAGE_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Runner {
+    control: Control,
+    clock: Clock,
+    journal: Journal,
+    data: PathBuf,
+    on_fatal: Option<OnFatal>,
+    messages: mpsc::Receiver<Message>,
+    effects: Outlet<Vec<Effect>>,
+    events: Outlet<Arc<Vec<Event>>>,
+    health: Arc<Health>,
+    audited: Instant,
+    storage_seen: Option<Instant>,
+}
+
+/// What becomes of a batch once it is on disk.
+#[derive(Default)]
+struct Batch {
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+    replies: Vec<(oneshot::Sender<(Reply, u64)>, Reply)>,
+    queries: Vec<Box<dyn FnOnce(&Control, Timestamp) + Send>>,
+    stop: bool,
+}
+
+impl Runner {
+    pub(super) fn new(
+        engine: Engine,
+        messages: mpsc::Receiver<Message>,
+        effects: Outlet<Vec<Effect>>,
+        events: Outlet<Arc<Vec<Event>>>,
+        health: Arc<Health>,
+    ) -> Self {
+        let Engine { control, clock, journal, data, on_fatal, effects: first } = engine;
+        if !first.is_empty() {
+            effects.send(first);
+        }
+        let on_fatal = Some(on_fatal);
+        let audited = Instant::now();
+        Self { control, clock, journal, data, on_fatal, messages, effects, events, health, audited, storage_seen: None }
+    }
+
+    pub(super) fn run(mut self) {
+        // Only for waiting on the channel with a limit; nothing else runs on it.
+        let waiting = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::error!("the engine cannot wait for commands: {error}");
+                return;
+            }
+        };
+        let mut messages = Vec::with_capacity(BATCH_MAX);
+        loop {
+            self.look_at_storage();
+            let sleep = self.sleep();
+            let received = waiting.block_on(async {
+                tokio::time::timeout(sleep, self.messages.recv_many(&mut messages, BATCH_MAX)).await
+            });
+            let closed = received == Ok(0);
+            let batch = self.decide(messages.drain(..));
+            let stop = batch.stop || closed;
+            if !self.commit(batch) || stop {
+                return;
+            }
+            self.audit();
+            if self.effects.waiting().max(self.events.waiting()) > BEHIND_MAX {
+                thread::sleep(SLOW_DOWN);
+            }
+        }
+    }
+
+    fn sleep(&mut self) -> Duration {
+        let due = self.control.next_deadline();
+        let until = due.map_or(Span::MAX, |due| due.since(self.clock.now()));
+        Duration::from(until).clamp(SLEEP_MIN, SLEEP_MAX)
+    }
+
+    /// Decides everything in memory. Nothing of it may be seen outside before it is committed.
+    fn decide(&mut self, messages: impl Iterator<Item = Message>) -> Batch {
+        let now = self.clock.now();
+        let mut batch = Batch::default();
+        for message in messages {
+            match message {
+                Message::Query(question) => batch.queries.push(question),
+                Message::Stop => batch.stop = true,
+                Message::Command { command, reply } => {
+                    let answer = match self.refuse(&command) {
+                        Some(refused) => Some(Reply::Refused(refused)),
+                        None => {
+                            let decision = self.control.apply(now, command);
+                            batch.events.extend(decision.events);
+                            batch.effects.extend(decision.effects);
+                            decision.reply
+                        }
+                    };
+                    if let Some(reply) = reply {
+                        batch.replies.push((reply, answer.unwrap_or(Reply::Done)));
+                    }
+                }
+            }
+        }
+        let decision = self.control.advance(now);
+        batch.events.extend(decision.events);
+        batch.effects.extend(decision.effects);
+        batch
+    }
+
+    /// After the hourly audit found a breach no new money moves; what runs goes on.
+    fn refuse(&self, command: &Command) -> Option<Refused> {
+        let why = self.health.frozen.get()?;
+        matches!(command, Command::Submit { .. } | Command::Credit { .. }).then(|| Refused::Frozen { why: why.clone() })
+    }
+
+    /// Syncs the batch and lets it out; tells whether to go on.
+    fn commit(&mut self, batch: Batch) -> bool {
+        let Batch { events, effects, replies, queries, stop: _ } = batch;
+        if let Err(error) = self.journal.append(&events) {
+            // Nobody has been told of this batch, and nobody will be: the memory is ahead of the disk and worth nothing now.
+            if let Some(on_fatal) = self.on_fatal.take() {
+                on_fatal(&error);
+            }
+            return false;
+        }
+        if !events.is_empty() {
+            self.events.send(Arc::new(events));
+        }
+        if !effects.is_empty() {
+            self.effects.send(effects);
+        }
+        let upto = self.journal.last_number();
+        for (reply, answer) in replies {
+            let _ = reply.send((answer, upto)); // the asker may have gone
+        }
+        let now = self.clock.now();
+        for question in queries {
+            question(&self.control, now);
+        }
+        true
+    }
+
+    fn audit(&mut self) {
+        if self.audited.elapsed() < AUDIT_EVERY {
+            return;
+        }
+        self.audited = Instant::now();
+        if let Err(breach) = self.control.audit() {
+            tracing::error!("{breach}; money is frozen: no new jobs, no credits");
+            let _ = self.health.frozen.set(breach.to_string()); // the first breach is the one to look at
+        }
+    }
+
+    fn look_at_storage(&mut self) {
+        if self.storage_seen.is_some_and(|seen| seen.elapsed() < STORAGE_EVERY) {
+            return;
+        }
+        self.storage_seen = Some(Instant::now());
+        let Ok(stat) = rustix::fs::statvfs(&self.data) else { return };
+        let low = stat.f_bavail.saturating_mul(stat.f_frsize) < STORAGE_LOW_BYTES;
+        if self.health.storage_low.swap(low, Ordering::Relaxed) != low {
+            tracing::warn!(low, "free space where the data is crossed {STORAGE_LOW_BYTES} bytes");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The journal: every event, in batches, hash-chained, append-only. The truth of everything.
+//!
+//! [`Journal`] is the one writer; [`JournalReader`] reads beside it what is committed; [`walk`] checks a whole journal.
+//! [`segment`] has the bytes.
+//!
+//! What must never happen here: telling that a batch is committed before it is synced, going on after a failed write or
+//! sync (the kernel may have dropped the data and report success the next time), or dropping a batch that may have been
+//! acknowledged.
+
+pub mod segment;
+mod walk;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use modchain_core::Event;
+use modchain_types::{Asset, JournalId};
+
+use super::record::{self, RECORD_VERSION, RecordError};
+use segment::{HEADER_BYTES, Hash, RECORD_HEAD_BYTES, Record, SegmentHeader};
+pub use walk::{Damage, WalkError, Walked, identify, walk};
+use walk::{SEGMENT_SUFFIX, SegmentIndex};
+
+/// A segment is closed before it grows beyond this: small enough to read whole, large enough that a busy day is a few dozen
+/// files.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Suffix of a segment that is not yet part of the journal.
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Writing and syncing, apart from the rest so that tests can watch the order and make it fail.
+pub trait Disk: Send {
+    /// Writes all bytes at this offset.
+    fn write(&mut self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Makes what was written survive the loss of power.
+    fn sync(&mut self, file: &File) -> io::Result<()>;
+}
+
+/// The real disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write(&mut self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+}
+
+/// Why a batch is not in the journal. After any of these but `Record` the journal takes nothing more, and the process has
+/// to end: what is on disk is decided at the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The events have no bytes.
+    #[error("a batch cannot be encoded: {0}")]
+    Record(#[from] RecordError),
+    /// The numbers do not continue the journal; a bug.
+    #[error("a batch begins with event {got}, the journal is due for {due}")]
+    Number {
+        /// Of the batch.
+        got: u64,
+        /// Of the journal.
+        due: u64,
+    },
+    /// The disk failed.
+    #[error("the journal {doing} failed: {source}")]
+    Disk {
+        /// `write`, `sync` or `new segment`.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It failed before.
+    #[error("the journal has failed before and takes nothing more")]
+    Failed,
+}
+
+/// Why a journal cannot be opened for writing.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is missing, damaged or unreadable.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// Its end cannot be made sure.
+    #[error("the end of the journal, {path}, cannot be repaired: {source}")]
+    Repair {
+        /// The segment.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The one writer of a journal. Whoever has it holds the lock of the data directory.
+pub struct Journal {
+    dir: PathBuf,
+    id: JournalId,
+    asset: Asset,
+    file: File,
+    next: u64,
+    hash: Hash,
+    segment_bytes_max: u64,
+    disk: Box<dyn Disk>,
+    failed: bool,
+    committed: Arc<RwLock<Vec<SegmentIndex>>>,
+}
+
+impl Journal {
+    /// Makes an empty journal in `dir`, which must exist. Refuses if there is one.
+    pub fn create(dir: &Path, id: JournalId, asset: Asset) -> io::Result<()> {
+        let header = SegmentHeader { journal: id, asset, first: 1, previous: [0; 32] };
+        if segment_path(dir, 1).exists() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a journal already"));
+        }
+        create_segment(dir, &header).map(|_| ())
+    }
+
+    /// Opens the journal, gives every event to `each`, and makes sure that its end is on disk: a torn last write, which
+    /// nobody was ever told of, is cut off.
+    pub fn open(dir: &Path, each: impl FnMut(Vec<Event>)) -> Result<Self, OpenError> {
+        Self::open_with(dir, each, Box::new(RealDisk), SEGMENT_BYTES_MAX)
+    }
+
+    /// As [`Journal::open`], with another disk and another size of segments.
+    pub fn open_with(
+        dir: &Path,
+        each: impl FnMut(Vec<Event>),
+        disk: Box<dyn Disk>,
+        segment_bytes_max: u64,
+    ) -> Result<Self, OpenError> {
+        let walked = walk(dir, each)?;
+        let tail = walked.segments.last().expect("a journal has a segment");
+        let repair = |source| OpenError::Repair { path: tail.path.display().to_string(), source };
+        if let Some(torn) = &walked.torn {
+            tracing::warn!(segment = torn.segment, offset = torn.offset, "cutting off a torn write: {}", torn.what);
+        }
+        remove_temporaries(dir).map_err(repair)?;
+        let file = reopen_tail(tail).map_err(repair)?;
+        sync_dir(dir).map_err(repair)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            id: walked.journal,
+            asset: walked.asset,
+            file,
+            next: walked.last_number + 1,
+            hash: walked.hash,
+            segment_bytes_max,
+            disk,
+            failed: false,
+            committed: Arc::new(RwLock::new(walked.segments)),
+        })
+    }
+
+    /// The journal's id.
+    pub fn id(&self) -> JournalId {
+        self.id
+    }
+
+    /// What its money is.
+    pub fn asset(&self) -> Asset {
+        self.asset
+    }
+
+    /// Number of the last event.
+    pub fn last_number(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// A reader of what is committed.
+    pub fn reader(&self) -> JournalReader {
+        JournalReader { id: self.id, committed: Arc::clone(&self.committed) }
+    }
+
+    /// Appends a batch as one record and syncs it. When this returns the batch is committed.
+    pub fn append(&mut self, events: &[Event]) -> Result<(), AppendError> {
+        if self.failed {
+            return Err(AppendError::Failed);
+        }
+        let Some(first) = events.first() else { return Ok(()) };
+        if first.number != self.next || events.windows(2).any(|pair| pair[1].number != pair[0].number + 1) {
+            return Err(AppendError::Number { got: first.number, due: self.next });
+        }
+        let payload = record::encode(events)?;
+        let result = self.write(first.number, events.len() as u32, &payload);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn write(&mut self, first: u64, count: u32, payload: &[u8]) -> Result<(), AppendError> {
+        let failed = |doing| move |source| AppendError::Disk { doing, source };
+        let bytes = (RECORD_HEAD_BYTES + payload.len() + segment::RECORD_TAIL_BYTES) as u64;
+        let length = self.tail_length();
+        if length > HEADER_BYTES as u64 && length + bytes > self.segment_bytes_max {
+            self.rotate().map_err(failed("new segment"))?;
+        }
+        let (frame, hash) = segment::frame(self.id, first, count, RECORD_VERSION, payload, &self.hash);
+        self.disk.write(&self.file, &frame, self.tail_length()).map_err(failed("write"))?;
+        self.disk.sync(&self.file).map_err(failed("sync"))?;
+        self.hash = hash;
+        self.next = first + u64::from(count);
+        let mut committed = self.committed.write().expect("no holder of this lock panics");
+        committed.last_mut().expect("a journal has a segment").push(first, frame.len());
+        Ok(())
+    }
+
+    fn tail_length(&self) -> u64 {
+        let committed = self.committed.read().expect("no holder of this lock panics");
+        committed.last().expect("a journal has a segment").length
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let header = SegmentHeader { journal: self.id, asset: self.asset, first: self.next, previous: self.hash };
+        let (file, path) = create_segment(&self.dir, &header)?;
+        self.file = file;
+        self.hash = header.hash();
+        let mut committed = self.committed.write().expect("no holder of this lock panics");
+        committed.push(SegmentIndex::new(path, self.next));
+        Ok(())
+    }
+}
+
+fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}{SEGMENT_SUFFIX}"))
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A new segment with its header, under its name only once it is whole: a crash can leave no torn header behind.
+fn create_segment(dir: &Path, header: &SegmentHeader) -> io::Result<(File, PathBuf)> {
+    let path = segment_path(dir, header.first);
+    let temporary = path.with_extension(&TEMPORARY_SUFFIX[1..]);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all_at(&header.encode(), 0)?;
+    file.sync_all()?;
+    fs::rename(&temporary, &path)?;
+    sync_dir(dir)?;
+    Ok((file, path))
+}
+
+fn remove_temporaries(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(TEMPORARY_SUFFIX) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Cuts off what is torn and writes the last record once more: after a failed sync the pages that the walk has read may be
+/// in memory alone, marked clean, and only writing them again makes the kernel write them out.
+fn reopen_tail(tail: &SegmentIndex) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(&tail.path)?;
+    file.set_len(tail.length)?;
+    let mut last = vec![0; usize::try_from(tail.length - tail.last_record).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut last, tail.last_record)?;
+    file.write_all_at(&last, tail.last_record)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Reads committed events from disk, beside the writer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct JournalReader {
+    id: JournalId,
+    committed: Arc<RwLock<Vec<SegmentIndex>>>,
+}
+
+/// Why committed events cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal cannot be read: {0}")]
+pub struct ReadError(pub String);
+
+/// Most that is read from a segment at once, in bytes, unless a single record is larger.
+const READ_BYTES: u64 = 1 << 20;
+
+impl JournalReader {
+    /// At most `max` events with numbers above `after`, in order; empty when no more are committed. Blocks: call it through
+    /// `spawn_blocking`.
+    pub fn read_after(&self, after: u64, max: usize) -> Result<Vec<Event>, ReadError> {
+        let mut found = Vec::new();
+        let mut due = after.saturating_add(1);
+        while found.len() < max {
+            let Some((path, from, end)) = self.place_of(due) else { break };
+            let before = found.len();
+            self.read_segment(&path, from, end, due, max, &mut found)
+                .map_err(|why| ReadError(format!("event {due} in {}: {why}", path.display())))?;
+            if found.len() == before {
+                break;
+            }
+            due = after.saturating_add(1) + found.len() as u64;
+        }
+        found.truncate(max);
+        Ok(found)
+    }
+
+    /// The segment that may have event `number`, where to begin in it, and where what is committed ends.
+    fn place_of(&self, number: u64) -> Option<(PathBuf, u64, u64)> {
+        let committed = self.committed.read().expect("no holder of this lock panics");
+        let index = committed.partition_point(|segment| segment.first <= number).checked_sub(1)?;
+        let segment = &committed[index];
+        let mark = segment.marks.partition_point(|(first, _)| *first <= number).checked_sub(1)?;
+        Some((segment.path.clone(), segment.marks[mark].1, segment.length))
+    }
+
+    fn read_segment(
+        &self,
+        path: &Path,
+        mut from: u64,
+        end: u64,
+        due: u64,
+        max: usize,
+        found: &mut Vec<Event>,
+    ) -> Result<(), String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let mut wanted = READ_BYTES;
+        while from < end && found.len() < max {
+            let mut bytes = vec![0; usize::try_from(wanted.min(end - from)).map_err(|error| error.to_string())?];
+            file.read_exact_at(&mut bytes, from).map_err(|error| error.to_string())?;
+            let mut at = 0;
+            while at < bytes.len() && found.len() < max {
+                let record = match Record::parse(self.id, &bytes[at..]) {
+                    Ok(record) => record,
+                    // Cut off by the window, not by damage: go on from here, with a larger window if it is the first.
+                    Err(_) if from + (bytes.len() as u64) < end => break,
+                    Err(what) => return Err(what),
+                };
+                if record.first + u64::from(record.count) > due {
+                    let events = record::decode(record.version, record.first, record.count, record.payload)
+                        .map_err(|error| error.to_string())?;
+                    found.extend(events.into_iter().filter(|event| event.number >= due));
+                }
+                at += record.bytes;
+            }
+            wanted = if at == 0 { wanted.saturating_mul(2) } else { READ_BYTES };
+            from += at as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,422 @@
+//! An append-only file of small records: what one attempt prints, or what one job reads.
+//!
+//! Appending only fills memory; [`Pieces::sync`] writes and syncs what has gathered, and many callers share one sync. Only
+//! synced records are visible to readers, so that nobody ever sees bytes that a crash could take back.
+//!
+//! A record is `length u32 | crc32c u32 | at i64 | offset u64 | tag u8 | bytes`, little endian, after a header of 8 bytes.
+//! Opening cuts off whatever follows the last whole record.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use modchain_types::WallTime;
+use tokio::sync::watch;
+
+const MAGIC: &[u8; 8] = b"MODCPCS1";
+/// Bytes of a record before its payload.
+const HEAD_BYTES: usize = 25;
+/// Largest payload of a record: what fits into one data frame of the wire.
+pub(super) const PIECE_BYTES_MAX: usize = modchain_wire::CHUNK_BYTES_MAX;
+/// Small pieces of one stream that arrive within this many milliseconds, before they are synced, become one record: a
+/// program that prints byte by byte must not cost 25 bytes of disk for each.
+const MERGE_MILLIS: i64 = 50;
+/// One mark of the index every so many records.
+const MARK_RECORDS: u64 = 64;
+/// Streams of one file.
+pub(super) const TAGS: usize = 3;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) index: u64,
+    pub(super) tag: u8,
+    /// Bytes of this tag before it.
+    pub(super) offset: u64,
+    pub(super) at: WallTime,
+    pub(super) data: Bytes,
+}
+
+/// What is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Progress {
+    pub(super) records: u64,
+    /// Bytes per tag.
+    pub(super) lengths: [u64; TAGS],
+    /// Bytes of the file.
+    file: u64,
+}
+
+impl Progress {
+    fn covers(&self, other: &Self) -> bool {
+        self.records >= other.records && self.lengths.iter().zip(other.lengths).all(|(mine, theirs)| *mine >= theirs)
+    }
+}
+
+/// Where to begin reading for a record, or for an offset of a tag.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    record: u64,
+    lengths: [u64; TAGS],
+    file: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    file: Option<File>,
+    /// Encoded records that are not written yet.
+    pending: BytesMut,
+    /// Where the last record in `pending` begins, if it may still grow.
+    open_record: Option<usize>,
+    /// With all that is pending.
+    head: Progress,
+    marks: Vec<Mark>,
+    /// Marks of pending records; they count once these are synced.
+    pending_marks: Vec<Mark>,
+}
+
+/// One file. Shared by its writers and readers.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    path: PathBuf,
+    state: Mutex<State>,
+    /// Held by whoever syncs.
+    syncing: tokio::sync::Mutex<()>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Pieces {
+    /// Opens the file, or prepares one that comes into being with the first sync. Blocks.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let (file, head, marks) = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(mut file) => {
+                let (head, marks) = recover(&mut file)?;
+                (Some(file), head, marks)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Progress::default(), Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let state = State { file, pending: BytesMut::new(), open_record: None, head, marks, pending_marks: Vec::new() };
+        Ok(Self {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+            syncing: tokio::sync::Mutex::new(()),
+            progress: watch::Sender::new(head),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// What is synced, and every change of it.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Adds bytes behind the last ones of `tag`, in as many records as it takes; in memory only. `admit` sees how much is
+    /// here and tells how many of the bytes are here already, or why none may be taken; nobody comes between the two.
+    pub(super) fn append<E>(
+        &self,
+        tag: u8,
+        at: WallTime,
+        data: &[u8],
+        admit: impl FnOnce(&Progress) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        let state = &mut *self.state();
+        let known = admit(&state.head)?;
+        for data in data[known.min(data.len())..].chunks(PIECE_BYTES_MAX) {
+            if !state.merge(tag, at, data) {
+                state.add(tag, at, data);
+            }
+            state.head.lengths[usize::from(tag)] += data.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// What follows starts a record of its own.
+    pub(super) fn end_record(&self) {
+        self.state().open_record = None;
+    }
+
+    /// Waits until all that was appended before is on disk. On an error everything that was not synced is forgotten.
+    pub(super) async fn sync(self: &Arc<Self>) -> io::Result<Progress> {
+        let target = self.state().head;
+        let _turn = self.syncing.lock().await;
+        let done = *self.progress.borrow();
+        if done.covers(&target) {
+            return Ok(done); // somebody else's sync took ours along
+        }
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || this.write_out()).await.map_err(io::Error::other)?
+    }
+
+    /// Writes and syncs what is pending. One at a time.
+    fn write_out(&self) -> io::Result<Progress> {
+        let durable = *self.progress.borrow();
+        let (bytes, head) = {
+            let state = &mut *self.state();
+            state.open_record = None;
+            (state.pending.split().freeze(), state.head)
+        };
+        if bytes.is_empty() {
+            return Ok(durable);
+        }
+        let written = self.write_at(&bytes, durable.file);
+        let state = &mut *self.state();
+        match written {
+            Ok(file) => {
+                state.file.get_or_insert(file);
+                let synced = state.pending_marks.iter().take_while(|mark| mark.record < head.records).count();
+                let marks: Vec<Mark> = state.pending_marks.drain(..synced).collect();
+                state.marks.extend(marks);
+                self.progress.send_replace(head);
+                Ok(head)
+            }
+            Err(error) => {
+                // The disk may have part of it, or claim to have all of it: begin again from what is certain.
+                if let Some(file) = &state.file {
+                    let _ = file.set_len(durable.file);
+                }
+                state.pending.clear();
+                state.open_record = None;
+                state.pending_marks.clear();
+                state.head = durable;
+                Err(error)
+            }
+        }
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<File> {
+        let existing = self.state().file.as_ref().map(File::try_clone).transpose()?;
+        let (file, new) = match existing {
+            Some(file) => (file, false),
+            None => {
+                if let Some(dir) = self.path.parent() {
+                    fs::create_dir_all(dir)?;
+                }
+                let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).clone();
+                (options.open(&self.path)?, true)
+            }
+        };
+        // A fresh file begins with the magic; its records are written behind it at once.
+        let at = if new || at == 0 {
+            file.write_all_at(MAGIC, 0)?;
+            MAGIC.len() as u64
+        } else {
+            at
+        };
+        file.write_all_at(bytes, at)?;
+        file.sync_data()?;
+        if new {
+            for dir in self.path.ancestors().skip(1).take(2) {
+                File::open(dir)?.sync_all()?;
+            }
+        }
+        Ok(file)
+    }
+
+    /// Synced records from index `from` on, of at most `max_bytes` together, at least one if there is one. Blocks.
+    pub(super) fn read_records(&self, from: u64, max_bytes: usize) -> io::Result<Vec<Piece>> {
+        let mut found = Vec::new();
+        let mut bytes = 0usize;
+        let mark = self.mark_before(|mark| mark.record <= from);
+        self.scan(mark, |piece| {
+            if piece.index >= from {
+                if !found.is_empty() && bytes.saturating_add(piece.data.len()) > max_bytes {
+                    return false;
+                }
+                bytes = bytes.saturating_add(piece.data.len());
+                found.push(piece);
+            }
+            bytes < max_bytes
+        })?;
+        Ok(found)
+    }
+
+    /// Synced bytes of `tag` from `offset` on, at most `max_bytes`. Blocks.
+    pub(super) fn read_bytes(&self, tag: u8, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
+        let mut found = BytesMut::new();
+        let mark = self.mark_before(|mark| mark.lengths[usize::from(tag)] <= offset);
+        self.scan(mark, |piece| {
+            if piece.tag == tag && piece.offset + piece.data.len() as u64 > offset {
+                let skip = usize::try_from(offset.saturating_sub(piece.offset)).unwrap_or(usize::MAX);
+                let room = max_bytes - found.len();
+                let data = &piece.data[skip.min(piece.data.len())..];
+                found.extend_from_slice(&data[..data.len().min(room)]);
+            }
+            found.len() < max_bytes
+        })?;
+        Ok(found.freeze())
+    }
+
+    fn mark_before(&self, fits: impl Fn(&Mark) -> bool) -> Option<(File, Mark)> {
+        let state = self.state();
+        let file = state.file.as_ref()?.try_clone().ok()?;
+        let at = state.marks.partition_point(fits).checked_sub(1)?;
+        Some((file, state.marks[at]))
+    }
+
+    fn scan(&self, from: Option<(File, Mark)>, mut each: impl FnMut(Piece) -> bool) -> io::Result<()> {
+        let Some((file, mark)) = from else { return Ok(()) };
+        let end = self.progress.borrow().file;
+        let (mut at, mut index) = (mark.file, mark.record);
+        let mut window = Bytes::new();
+        while at < end {
+            if window.len() < HEAD_BYTES || window.len() < HEAD_BYTES + payload_length(&window) {
+                let wanted = (end - at).min(4 * PIECE_BYTES_MAX as u64) as usize;
+                let mut bytes = BytesMut::zeroed(wanted);
+                file.read_exact_at(&mut bytes, at)?;
+                window = bytes.freeze();
+            }
+            let Some((mut piece, used)) = parse(&window) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a record at {at} is damaged")));
+            };
+            piece.index = index;
+            if !each(piece) {
+                break;
+            }
+            window = window.slice(used..);
+            at += used as u64;
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Puts bytes into the last pending record, if they belong there.
+    fn merge(&mut self, tag: u8, at: WallTime, data: &[u8]) -> bool {
+        let Some(start) = self.open_record else { return false };
+        let head = &self.pending[start..start + HEAD_BYTES];
+        let (length, began) = (payload_length(head), i64_at(head, 8));
+        let close = at.0.saturating_sub(began).abs() <= MERGE_MILLIS;
+        if head[24] != tag || !close || length + data.len() > PIECE_BYTES_MAX {
+            return false;
+        }
+        self.pending.put_slice(data);
+        let length = (length + data.len()) as u32;
+        self.pending[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        seal(&mut self.pending[start..]);
+        self.head.file += data.len() as u64;
+        true
+    }
+
+    fn add(&mut self, tag: u8, at: WallTime, data: &[u8]) {
+        if self.head.file == 0 {
+            self.head.file = MAGIC.len() as u64;
+        }
+        if self.head.records.is_multiple_of(MARK_RECORDS) {
+            self.pending_marks.push(Mark {
+                record: self.head.records,
+                lengths: self.head.lengths,
+                file: self.head.file,
+            });
+        }
+        let start = self.pending.len();
+        self.pending.put_u32_le(data.len() as u32);
+        self.pending.put_u32_le(0);
+        self.pending.put_i64_le(at.0);
+        self.pending.put_u64_le(self.head.lengths[usize::from(tag)]);
+        self.pending.put_u8(tag);
+        self.pending.put_slice(data);
+        seal(&mut self.pending[start..]);
+        self.open_record = Some(start);
+        self.head.records += 1;
+        self.head.file += (HEAD_BYTES + data.len()) as u64;
+    }
+}
+
+fn i64_at(bytes: &[u8], at: usize) -> i64 {
+    i64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+fn payload_length(head: &[u8]) -> usize {
+    u32::from_le_bytes(head[..4].try_into().expect("4 bytes")) as usize
+}
+
+fn checksum(record: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
+}
+
+fn seal(record: &mut [u8]) {
+    let crc = checksum(record);
+    record[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The record at the beginning of `bytes`, without its index, and its length; `None` if it is not whole.
+fn parse(bytes: &Bytes) -> Option<(Piece, usize)> {
+    if bytes.len() < HEAD_BYTES {
+        return None;
+    }
+    let length = payload_length(bytes);
+    let whole = HEAD_BYTES + length;
+    if length > PIECE_BYTES_MAX || whole > bytes.len() || usize::from(bytes[24]) >= TAGS {
+        return None;
+    }
+    if checksum(&bytes[..whole]).to_le_bytes() != bytes[4..8] {
+        return None;
+    }
+    let piece = Piece {
+        index: 0,
+        tag: bytes[24],
+        offset: i64_at(bytes, 16) as u64,
+        at: WallTime(i64_at(bytes, 8)),
+        data: bytes.slice(HEAD_BYTES..whole),
+    };
+    Some((piece, whole))
+}
+
+/// Reads every record, cuts off what follows the last whole one, and syncs, so that what is told as stored is stored.
+fn recover(file: &mut File) -> io::Result<(Progress, Vec<Mark>)> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let bytes = Bytes::from(bytes);
+    let (mut head, mut marks) = (Progress::default(), Vec::new());
+    if bytes.starts_with(MAGIC) {
+        head.file = MAGIC.len() as u64;
+        while let Some((piece, used)) = parse(&bytes.slice(head.file as usize..)) {
+            let length = &mut head.lengths[usize::from(piece.tag)];
+            if piece.offset != *length {
+                break;
+            }
+            if head.records.is_multiple_of(MARK_RECORDS) {
+                marks.push(Mark { record: head.records, lengths: head.lengths, file: head.file });
+            }
+            head.lengths[usize::from(piece.tag)] += piece.data.len() as u64;
+            head.records += 1;
+            head.file += used as u64;
+        }
+    }
+    file.set_len(head.file)?;
+    file.sync_all()?;
+    Ok((head, marks))
+}
+
+/// The open files of a directory, so that all who ask for one file share it.
+#[derive(Debug, Default)]
+pub(super) struct OpenPieces {
+    open: Mutex<std::collections::BTreeMap<PathBuf, std::sync::Weak<Pieces>>>,
+}
+
+impl OpenPieces {
+    /// The file, opened if nobody has it open. Blocks; holds others up meanwhile, so that no file is recovered twice.
+    pub(super) fn get(&self, path: &Path) -> io::Result<Arc<Pieces>> {
+        let mut open = self.open.lock().expect("no holder of this lock panics");
+        if let Some(pieces) = open.get(path).and_then(std::sync::Weak::upgrade) {
+            return Ok(pieces);
+        }
+        open.retain(|_, pieces| pieces.strong_count() > 0);
+        let pieces = Arc::new(Pieces::open(path)?);
+        open.insert(path.to_owned(), Arc::downgrade(&pieces));
+        Ok(pieces)
+    }
+
+    /// Forgets every file below `path`: whoever has one open still keeps it to himself.
+    pub(super) fn forget(&self, path: &Path) {
+        self.open.lock().expect("no holder of this lock panics").retain(|file, _| !file.starts_with(path));
+    }
+}

@@ -1,0 +1,98 @@
+//! The bytes of events in the journal.
+//!
+//! The journal has its own types, one module per version, apart from those of `modchain-core`: a change to the machine
+//! cannot change what is on disk by accident. A version, once released, never changes; a new one gets its own module, and
+//! the old ones stay readable for ever. bincode is named here and nowhere else in this crate; golden files pin the bytes.
+
+pub mod v1;
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use modchain_core::Event;
+
+/// The version that is written.
+pub const RECORD_VERSION: u16 = 1;
+
+/// Largest payload of one record. A record is a batch of at most a few hundred commands and the placements that follow from
+/// them, tens of kilobytes each at the very most; this is far above what they come to and far below what a machine has.
+pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
+
+/// The decoder counts memory, not bytes: an honest list of short items takes up to eight times its bytes.
+const DECODE_LIMIT: usize = 8 * PAYLOAD_BYTES_MAX;
+
+const CODEC: Configuration<LittleEndian, Varint> = bincode::config::standard();
+const DECODER: Configuration<LittleEndian, Varint, Limit<DECODE_LIMIT>> =
+    bincode::config::standard().with_limit::<DECODE_LIMIT>();
+
+/// Why bytes are not events, or events cannot become bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a newer program.
+    #[error("its record version is {got}, this program reads up to {RECORD_VERSION}: use a newer program")]
+    Version {
+        /// What the record says.
+        got: u16,
+    },
+    /// The bytes do not decode.
+    #[error("event {number} does not decode: {why}")]
+    Garbled {
+        /// Which event.
+        number: u64,
+        /// What the decoder said.
+        why: String,
+    },
+    /// There are bytes after the last event.
+    #[error("{extra} bytes follow the last event")]
+    Trailing {
+        /// How many.
+        extra: usize,
+    },
+    /// More than a record may have.
+    #[error("a record may have {PAYLOAD_BYTES_MAX} bytes, this one has {got}")]
+    TooLong {
+        /// How many.
+        got: usize,
+    },
+    /// An event cannot be encoded; a bug.
+    #[error("event {number} cannot be encoded: {why}")]
+    Unencodable {
+        /// Which event.
+        number: u64,
+        /// What the encoder said.
+        why: String,
+    },
+}
+
+/// The payload of a record with these events, in the newest version. Their numbers must follow one another; only the first
+/// is kept, by the caller.
+pub fn encode(events: &[Event]) -> Result<Vec<u8>, RecordError> {
+    let mut bytes = Vec::with_capacity(events.len() * 128);
+    for event in events {
+        bincode::serde::encode_into_std_write(v1::Event::from(event), &mut bytes, CODEC)
+            .map_err(|error| RecordError::Unencodable { number: event.number, why: error.to_string() })?;
+    }
+    if bytes.len() > PAYLOAD_BYTES_MAX {
+        return Err(RecordError::TooLong { got: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// The events of a payload: `count` of them, numbered from `first` on.
+pub fn decode(version: u16, first: u64, count: u32, payload: &[u8]) -> Result<Vec<Event>, RecordError> {
+    if version != RECORD_VERSION {
+        return Err(RecordError::Version { got: version });
+    }
+    let mut rest = payload;
+    // The count is not proof: memory grows with what really decodes.
+    let mut events = Vec::with_capacity((count as usize).min(1024));
+    for number in (first..).take(count as usize) {
+        let garbled = |why: String| RecordError::Garbled { number, why };
+        let (event, used): (v1::Event, usize) =
+            bincode::serde::decode_from_slice(rest, DECODER).map_err(|error| garbled(error.to_string()))?;
+        rest = &rest[used..];
+        events.push(event.into_core(number).map_err(|error| garbled(error.0))?);
+    }
+    if !rest.is_empty() {
+        return Err(RecordError::Trailing { extra: rest.len() });
+    }
+    Ok(events)
+}

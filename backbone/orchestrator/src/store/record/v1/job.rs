@@ -1,0 +1,322 @@
+//! Specifications of jobs, and the words for what becomes of them.
+
+use modchain_types as t;
+use serde::{Deserialize, Serialize};
+
+use super::Result;
+use super::node::Adapter;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobSpec {
+    name: String,
+    body: TaskBody,
+    requirements: Requirements,
+    limits: Limits,
+    max_cost: u64,
+    priority: i8,
+    labels: Vec<(String, String)>,
+    input: Input,
+}
+
+#[derive(Serialize, Deserialize)]
+enum TaskBody {
+    Inline(Task),
+    Blob { digest: [u8; 32], adapter: Adapter },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Task {
+    Wasm { module: [u8; 32], module_bytes: u64, module_name: String, args: Vec<String>, env: Vec<(String, String)> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Requirements {
+    adapter: Adapter,
+    cpu_milli: u32,
+    memory_bytes: u64,
+    disk_bytes: u64,
+    gpu_count: u32,
+    gpu_memory_bytes_min: u64,
+    gpu_model: Option<String>,
+    labels: Vec<(String, String)>,
+    region: Option<String>,
+    node: Option<String>,
+    price_per_hour_max: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Limits {
+    time_limit: Option<u64>,
+    start_by: Option<u64>,
+    lost_after: u64,
+    on_disconnect: OnDisconnect,
+    attempts_max: u32,
+    output_bytes_max: u64,
+}
+
+/// Mirrors a plain enum of the vocabulary, both ways and exhaustively.
+macro_rules! mirror {
+    ($name:ident { $($variant:ident),+ $(,)? }) => {
+        #[derive(Clone, Copy, Serialize, Deserialize)]
+        pub(super) enum $name { $($variant,)+ }
+
+        impl From<t::$name> for $name {
+            fn from(value: t::$name) -> Self {
+                match value { $(t::$name::$variant => Self::$variant,)+ }
+            }
+        }
+
+        impl From<$name> for t::$name {
+            fn from(value: $name) -> Self {
+                match value { $($name::$variant => Self::$variant,)+ }
+            }
+        }
+    };
+}
+pub(super) use mirror;
+
+mirror!(Input { None, Stream });
+mirror!(OnDisconnect { Keep, Stop });
+mirror!(ExitFrom { Job, Limit, Node, Modchain, Client });
+mirror!(Fault { Job, NotFound, Node });
+mirror!(JobState {
+    Queued,
+    Assigned,
+    Starting,
+    Running,
+    Unreachable,
+    Cancelling,
+    Completed,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Expired,
+});
+mirror!(Reason {
+    Exit,
+    Signal,
+    Trap,
+    Memory,
+    TimeLimit,
+    Budget,
+    Cancelled,
+    Expired,
+    Refused,
+    NotFound,
+    NodeLost,
+    NodeFault,
+    Revoked,
+    Attempts,
+});
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Ending {
+    Exited { code: u8 },
+    Signalled { signal: u8 },
+    Trapped { message: String },
+    MemoryLimit,
+    RunLimit,
+    Stopped,
+    CannotStart { fault: Fault, message: String },
+    NodeFault { message: String },
+    LeaseEnded,
+}
+
+fn pairs<'a, K: ToString + 'a, V: ToString + 'a>(
+    pairs: impl IntoIterator<Item = (&'a K, &'a V)>,
+) -> Vec<(String, String)> {
+    pairs.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+}
+
+fn texts<const K: usize, const V: usize>(pairs: Vec<(String, String)>) -> Result<Vec<(t::Text<K>, t::Text<V>)>> {
+    pairs.into_iter().map(|(key, value)| Ok((t::Text::new(key)?, t::Text::new(value)?))).collect()
+}
+
+impl From<&t::JobSpec> for JobSpec {
+    fn from(spec: &t::JobSpec) -> Self {
+        let t::JobSpec { name, body, requirements, limits, max_cost, priority, labels, input } = spec;
+        Self {
+            name: name.to_string(),
+            body: body.into(),
+            requirements: requirements.into(),
+            limits: limits.into(),
+            max_cost: max_cost.0,
+            priority: *priority,
+            labels: pairs(labels.iter()),
+            input: (*input).into(),
+        }
+    }
+}
+
+impl JobSpec {
+    pub(super) fn into_core(self) -> Result<t::JobSpec> {
+        Ok(t::JobSpec {
+            name: t::Text::new(self.name)?,
+            body: self.body.into_core()?,
+            requirements: self.requirements.into_core()?,
+            limits: self.limits.into(),
+            max_cost: t::Micro(self.max_cost),
+            priority: self.priority,
+            labels: t::Map::new(texts(self.labels)?.into_iter().collect())?,
+            input: self.input.into(),
+        })
+    }
+}
+
+impl From<&t::TaskBody> for TaskBody {
+    fn from(body: &t::TaskBody) -> Self {
+        match body {
+            t::TaskBody::Inline(task) => Self::Inline(task.into()),
+            t::TaskBody::Blob { digest, adapter } => Self::Blob { digest: digest.0, adapter: (*adapter).into() },
+        }
+    }
+}
+
+impl TaskBody {
+    fn into_core(self) -> Result<t::TaskBody> {
+        Ok(match self {
+            Self::Inline(task) => t::TaskBody::Inline(task.into_core()?),
+            Self::Blob { digest, adapter } => t::TaskBody::Blob { digest: t::Digest(digest), adapter: adapter.into() },
+        })
+    }
+}
+
+impl From<&t::Task> for Task {
+    fn from(task: &t::Task) -> Self {
+        match task {
+            t::Task::Wasm(t::WasmTask { module, module_bytes, module_name, args, env }) => Self::Wasm {
+                module: module.0,
+                module_bytes: *module_bytes,
+                module_name: module_name.to_string(),
+                args: args.iter().map(ToString::to_string).collect(),
+                env: pairs(env.iter()),
+            },
+        }
+    }
+}
+
+impl Task {
+    fn into_core(self) -> Result<t::Task> {
+        Ok(match self {
+            Self::Wasm { module, module_bytes, module_name, args, env } => t::Task::Wasm(t::WasmTask {
+                module: t::Digest(module),
+                module_bytes,
+                module_name: t::Text::new(module_name)?,
+                args: t::List::new(args.into_iter().map(t::Text::new).collect::<std::result::Result<_, _>>()?)?,
+                env: t::Map::new(texts(env)?.into_iter().collect())?,
+            }),
+        })
+    }
+}
+
+impl From<&t::Requirements> for Requirements {
+    fn from(requirements: &t::Requirements) -> Self {
+        let t::Requirements {
+            adapter,
+            cpu_milli,
+            memory_bytes,
+            disk_bytes,
+            gpus: t::GpuRequest { count, memory_bytes_min, model },
+            labels,
+            region,
+            node,
+            price_per_hour_max,
+        } = requirements;
+        Self {
+            adapter: (*adapter).into(),
+            cpu_milli: *cpu_milli,
+            memory_bytes: *memory_bytes,
+            disk_bytes: *disk_bytes,
+            gpu_count: *count,
+            gpu_memory_bytes_min: *memory_bytes_min,
+            gpu_model: model.as_ref().map(ToString::to_string),
+            labels: pairs(labels.iter().map(|(key, value)| (key, value))),
+            region: region.as_ref().map(ToString::to_string),
+            node: node.as_ref().map(ToString::to_string),
+            price_per_hour_max: price_per_hour_max.map(|price| price.0),
+        }
+    }
+}
+
+impl Requirements {
+    fn into_core(self) -> Result<t::Requirements> {
+        Ok(t::Requirements {
+            adapter: self.adapter.into(),
+            cpu_milli: self.cpu_milli,
+            memory_bytes: self.memory_bytes,
+            disk_bytes: self.disk_bytes,
+            gpus: t::GpuRequest {
+                count: self.gpu_count,
+                memory_bytes_min: self.gpu_memory_bytes_min,
+                model: self.gpu_model.map(t::Text::new).transpose()?,
+            },
+            labels: t::resources::Vec32::new(texts(self.labels)?)?,
+            region: self.region.map(t::Text::new).transpose()?,
+            node: self.node.map(|node| node.parse()).transpose()?,
+            price_per_hour_max: self.price_per_hour_max.map(t::Micro),
+        })
+    }
+}
+
+impl From<&t::Limits> for Limits {
+    fn from(limits: &t::Limits) -> Self {
+        let t::Limits { time_limit, start_by, lost_after, on_disconnect, attempts_max, output_bytes_max } = limits;
+        Self {
+            time_limit: time_limit.map(|span| span.0),
+            start_by: start_by.map(|span| span.0),
+            lost_after: lost_after.0,
+            on_disconnect: (*on_disconnect).into(),
+            attempts_max: *attempts_max,
+            output_bytes_max: *output_bytes_max,
+        }
+    }
+}
+
+impl From<Limits> for t::Limits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            time_limit: limits.time_limit.map(t::Span),
+            start_by: limits.start_by.map(t::Span),
+            lost_after: t::Span(limits.lost_after),
+            on_disconnect: limits.on_disconnect.into(),
+            attempts_max: limits.attempts_max,
+            output_bytes_max: limits.output_bytes_max,
+        }
+    }
+}
+
+impl From<&t::Ending> for Ending {
+    fn from(ending: &t::Ending) -> Self {
+        match ending {
+            t::Ending::Exited { code } => Self::Exited { code: *code },
+            t::Ending::Signalled { signal } => Self::Signalled { signal: *signal },
+            t::Ending::Trapped { message } => Self::Trapped { message: message.to_string() },
+            t::Ending::MemoryLimit => Self::MemoryLimit,
+            t::Ending::RunLimit => Self::RunLimit,
+            t::Ending::Stopped => Self::Stopped,
+            t::Ending::CannotStart { fault, message } => {
+                Self::CannotStart { fault: (*fault).into(), message: message.to_string() }
+            }
+            t::Ending::NodeFault { message } => Self::NodeFault { message: message.to_string() },
+            t::Ending::LeaseEnded => Self::LeaseEnded,
+        }
+    }
+}
+
+impl Ending {
+    pub(super) fn into_core(self) -> Result<t::Ending> {
+        Ok(match self {
+            Self::Exited { code } => t::Ending::Exited { code },
+            Self::Signalled { signal } => t::Ending::Signalled { signal },
+            Self::Trapped { message } => t::Ending::Trapped { message: t::Text::new(message)? },
+            Self::MemoryLimit => t::Ending::MemoryLimit,
+            Self::RunLimit => t::Ending::RunLimit,
+            Self::Stopped => t::Ending::Stopped,
+            Self::CannotStart { fault, message } => {
+                t::Ending::CannotStart { fault: fault.into(), message: t::Text::new(message)? }
+            }
+            Self::NodeFault { message } => t::Ending::NodeFault { message: t::Text::new(message)? },
+            Self::LeaseEnded => t::Ending::LeaseEnded,
+        })
+    }
+}

@@ -1,0 +1,417 @@
+//! Version 1 of the disk types. The order of fields and variants is the format: append variants, never reorder; anything
+//! else is version 2.
+//!
+//! * [`event`](self): the events, here
+//! * [`job`]: specifications
+//! * [`node`]: offers, tariffs, reservations
+
+mod job;
+mod node;
+
+use modchain_core::{self as core, EventBody};
+use modchain_types as t;
+use serde::{Deserialize, Serialize};
+
+use job::{Ending, ExitFrom, JobSpec, JobState, Reason};
+use node::{Offer, Reservation, Tariff};
+
+/// A value on disk that is outside its bounds: damage that the checksums did not see, or a bug.
+#[derive(Debug)]
+pub(super) struct OutOfBounds(pub(super) String);
+
+impl<E: std::error::Error> From<E> for OutOfBounds {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+type Result<T> = std::result::Result<T, OutOfBounds>;
+
+/// One event, without its number: that follows from its place.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Event {
+    at: u64,
+    body: Body,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Attempt {
+    job: [u8; 16],
+    number: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Role {
+    Operator,
+    Client,
+    Node,
+    Orchestrator,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    id: [u8; 16],
+    role: Role,
+    name: String,
+    account: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Usage {
+    ran: u64,
+    prompt_tokens: u64,
+    output_tokens: u64,
+    fuel: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutputLengths {
+    stdout: u64,
+    stderr: u64,
+    dropped: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Outcome {
+    state: JobState,
+    reason: Reason,
+    exit_code: u8,
+    exit_from: ExitFrom,
+    message: String,
+    usage: Usage,
+    output: OutputLengths,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Settlement {
+    gross: u64,
+    fee: u64,
+    net: u64,
+    refund: u64,
+    owner: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Body {
+    EngineStarted {
+        boot: [u8; 16],
+        boot_clock: u64,
+        wall: i64,
+        version: String,
+    },
+    IdentityAdded(Identity),
+    Deposited {
+        provider: String,
+        key: String,
+        account: String,
+        amount: u64,
+        why: String,
+    },
+    JobQueued {
+        job: [u8; 16],
+        account: String,
+        key: String,
+        spec: Box<JobSpec>,
+        spec_digest: [u8; 32],
+        fee_basis_points: u16,
+    },
+    AttemptAssigned {
+        attempt: Attempt,
+        node: [u8; 16],
+        tariff: Tariff,
+        reservation: Reservation,
+        run_limit: u64,
+        run_limit_reason: Reason,
+    },
+    AttemptStarting(Attempt),
+    AttemptStarted(Attempt),
+    CancelRequested {
+        job: [u8; 16],
+        grace: u64,
+        why: String,
+    },
+    ResultRecorded {
+        attempt: Attempt,
+        ending: Ending,
+        usage: Usage,
+        output: OutputLengths,
+    },
+    AttemptEnded {
+        attempt: Attempt,
+        reason: Reason,
+        message: String,
+    },
+    JobFinished {
+        job: [u8; 16],
+        attempt: Option<u32>,
+        outcome: Outcome,
+        settlement: Settlement,
+    },
+    NodeConnected {
+        node: [u8; 16],
+        offer: Option<Box<Offer>>,
+    },
+    NodeLost {
+        node: [u8; 16],
+    },
+}
+
+impl From<&core::Event> for Event {
+    fn from(event: &core::Event) -> Self {
+        Self { at: event.at.0, body: Body::from(&event.body) }
+    }
+}
+
+impl Event {
+    pub(super) fn into_core(self, number: u64) -> Result<core::Event> {
+        Ok(core::Event { number, at: t::Timestamp(self.at), body: self.body.into_core()? })
+    }
+}
+
+impl From<&EventBody> for Body {
+    fn from(body: &EventBody) -> Self {
+        match body {
+            EventBody::EngineStarted { boot, boot_clock, wall, version } => Self::EngineStarted {
+                boot: boot.0,
+                boot_clock: boot_clock.0,
+                wall: wall.0,
+                version: version.to_string(),
+            },
+            EventBody::IdentityAdded { identity } => Self::IdentityAdded(identity.into()),
+            EventBody::Deposited { provider, key, account, amount, why } => Self::Deposited {
+                provider: provider.to_string(),
+                key: key.to_string(),
+                account: account.to_string(),
+                amount: amount.0,
+                why: why.to_string(),
+            },
+            EventBody::JobQueued { job, account, key, spec, spec_digest, fee_basis_points } => Self::JobQueued {
+                job: job.0,
+                account: account.to_string(),
+                key: key.to_string(),
+                spec: Box::new((&**spec).into()),
+                spec_digest: spec_digest.0,
+                fee_basis_points: *fee_basis_points,
+            },
+            EventBody::AttemptAssigned { attempt, node, tariff, reservation, run_limit, run_limit_reason } => {
+                Self::AttemptAssigned {
+                    attempt: attempt.into(),
+                    node: node.0,
+                    tariff: (&**tariff).into(),
+                    reservation: reservation.into(),
+                    run_limit: run_limit.0,
+                    run_limit_reason: (*run_limit_reason).into(),
+                }
+            }
+            EventBody::AttemptStarting { attempt } => Self::AttemptStarting(attempt.into()),
+            EventBody::AttemptStarted { attempt } => Self::AttemptStarted(attempt.into()),
+            EventBody::CancelRequested { job, grace, why } => {
+                Self::CancelRequested { job: job.0, grace: grace.0, why: why.to_string() }
+            }
+            EventBody::ResultRecorded { attempt, ending, usage, output } => Self::ResultRecorded {
+                attempt: attempt.into(),
+                ending: ending.into(),
+                usage: usage.into(),
+                output: output.into(),
+            },
+            EventBody::AttemptEnded { attempt, reason, message } => {
+                Self::AttemptEnded { attempt: attempt.into(), reason: (*reason).into(), message: message.to_string() }
+            }
+            EventBody::JobFinished { job, attempt, outcome, settlement } => Self::JobFinished {
+                job: job.0,
+                attempt: *attempt,
+                outcome: outcome.into(),
+                settlement: settlement.into(),
+            },
+            EventBody::NodeConnected { node, offer } => {
+                Self::NodeConnected { node: node.0, offer: offer.as_deref().map(|offer| Box::new(offer.into())) }
+            }
+            EventBody::NodeLost { node } => Self::NodeLost { node: node.0 },
+        }
+    }
+}
+
+impl Body {
+    fn into_core(self) -> Result<EventBody> {
+        Ok(match self {
+            Self::EngineStarted { boot, boot_clock, wall, version } => EventBody::EngineStarted {
+                boot: t::BootId(boot),
+                boot_clock: t::Span(boot_clock),
+                wall: t::WallTime(wall),
+                version: t::Text::new(version)?,
+            },
+            Self::IdentityAdded(identity) => EventBody::IdentityAdded { identity: identity.into_core()? },
+            Self::Deposited { provider, key, account, amount, why } => EventBody::Deposited {
+                provider: t::Text::new(provider)?,
+                key: key.parse()?,
+                account: account.parse()?,
+                amount: t::Micro(amount),
+                why: t::Text::new(why)?,
+            },
+            Self::JobQueued { job, account, key, spec, spec_digest, fee_basis_points } => EventBody::JobQueued {
+                job: t::JobId(job),
+                account: account.parse()?,
+                key: key.parse()?,
+                spec: Box::new(spec.into_core()?),
+                spec_digest: t::Digest(spec_digest),
+                fee_basis_points,
+            },
+            Self::AttemptAssigned { attempt, node, tariff, reservation, run_limit, run_limit_reason } => {
+                EventBody::AttemptAssigned {
+                    attempt: attempt.into(),
+                    node: t::NodeId(node),
+                    tariff: Box::new(tariff.into_core()?),
+                    reservation: reservation.into_core()?,
+                    run_limit: t::Span(run_limit),
+                    run_limit_reason: run_limit_reason.into(),
+                }
+            }
+            Self::AttemptStarting(attempt) => EventBody::AttemptStarting { attempt: attempt.into() },
+            Self::AttemptStarted(attempt) => EventBody::AttemptStarted { attempt: attempt.into() },
+            Self::CancelRequested { job, grace, why } => {
+                EventBody::CancelRequested { job: t::JobId(job), grace: t::Span(grace), why: t::Text::new(why)? }
+            }
+            Self::ResultRecorded { attempt, ending, usage, output } => EventBody::ResultRecorded {
+                attempt: attempt.into(),
+                ending: ending.into_core()?,
+                usage: usage.into(),
+                output: output.into(),
+            },
+            Self::AttemptEnded { attempt, reason, message } => EventBody::AttemptEnded {
+                attempt: attempt.into(),
+                reason: reason.into(),
+                message: t::Text::new(message)?,
+            },
+            Self::JobFinished { job, attempt, outcome, settlement } => EventBody::JobFinished {
+                job: t::JobId(job),
+                attempt,
+                outcome: outcome.into_core()?,
+                settlement: settlement.into_core()?,
+            },
+            Self::NodeConnected { node, offer } => EventBody::NodeConnected {
+                node: t::NodeId(node),
+                offer: offer.map(|offer| offer.into_core().map(Box::new)).transpose()?,
+            },
+            Self::NodeLost { node } => EventBody::NodeLost { node: t::NodeId(node) },
+        })
+    }
+}
+
+impl From<&t::AttemptId> for Attempt {
+    fn from(id: &t::AttemptId) -> Self {
+        let t::AttemptId { job, number } = id;
+        Self { job: job.0, number: *number }
+    }
+}
+
+impl From<Attempt> for t::AttemptId {
+    fn from(id: Attempt) -> Self {
+        Self { job: t::JobId(id.job), number: id.number }
+    }
+}
+
+impl From<&t::Identity> for Identity {
+    fn from(identity: &t::Identity) -> Self {
+        let t::Identity { id, role, name, account } = identity;
+        let role = match role {
+            t::Role::Operator => Role::Operator,
+            t::Role::Client => Role::Client,
+            t::Role::Node => Role::Node,
+            t::Role::Orchestrator => Role::Orchestrator,
+        };
+        Self { id: id.0, role, name: name.to_string(), account: account.to_string() }
+    }
+}
+
+impl Identity {
+    fn into_core(self) -> Result<t::Identity> {
+        let role = match self.role {
+            Role::Operator => t::Role::Operator,
+            Role::Client => t::Role::Client,
+            Role::Node => t::Role::Node,
+            Role::Orchestrator => t::Role::Orchestrator,
+        };
+        Ok(t::Identity { id: t::IdentityId(self.id), role, name: self.name.parse()?, account: self.account.parse()? })
+    }
+}
+
+impl From<&t::Usage> for Usage {
+    fn from(usage: &t::Usage) -> Self {
+        let t::Usage { ran, prompt_tokens, output_tokens, fuel } = *usage;
+        Self { ran: ran.0, prompt_tokens, output_tokens, fuel }
+    }
+}
+
+impl From<Usage> for t::Usage {
+    fn from(usage: Usage) -> Self {
+        let Usage { ran, prompt_tokens, output_tokens, fuel } = usage;
+        Self { ran: t::Span(ran), prompt_tokens, output_tokens, fuel }
+    }
+}
+
+impl From<&t::OutputLengths> for OutputLengths {
+    fn from(lengths: &t::OutputLengths) -> Self {
+        let t::OutputLengths { stdout, stderr, dropped } = *lengths;
+        Self { stdout, stderr, dropped }
+    }
+}
+
+impl From<OutputLengths> for t::OutputLengths {
+    fn from(lengths: OutputLengths) -> Self {
+        let OutputLengths { stdout, stderr, dropped } = lengths;
+        Self { stdout, stderr, dropped }
+    }
+}
+
+impl From<&core::Outcome> for Outcome {
+    fn from(outcome: &core::Outcome) -> Self {
+        let core::Outcome { state, reason, exit, message, usage, output } = outcome;
+        Self {
+            state: (*state).into(),
+            reason: (*reason).into(),
+            exit_code: exit.code,
+            exit_from: exit.from.into(),
+            message: message.to_string(),
+            usage: usage.into(),
+            output: output.into(),
+        }
+    }
+}
+
+impl Outcome {
+    fn into_core(self) -> Result<core::Outcome> {
+        Ok(core::Outcome {
+            state: self.state.into(),
+            reason: self.reason.into(),
+            exit: t::Exit { code: self.exit_code, from: self.exit_from.into() },
+            message: t::Text::new(self.message)?,
+            usage: self.usage.into(),
+            output: self.output.into(),
+        })
+    }
+}
+
+impl From<&core::Settlement> for Settlement {
+    fn from(settlement: &core::Settlement) -> Self {
+        let core::Settlement { gross, fee, net, refund, owner } = settlement;
+        Self {
+            gross: gross.0,
+            fee: fee.0,
+            net: net.0,
+            refund: refund.0,
+            owner: owner.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Settlement {
+    fn into_core(self) -> Result<core::Settlement> {
+        Ok(core::Settlement {
+            gross: t::Micro(self.gross),
+            fee: t::Micro(self.fee),
+            net: t::Micro(self.net),
+            refund: t::Micro(self.refund),
+            owner: self.owner.map(|owner| owner.parse()).transpose()?,
+        })
+    }
+}
