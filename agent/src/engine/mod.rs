@@ -439,12 +439,16 @@ impl Engine {
 
     /// Hands a message to the session, if there is one.
     fn tell(&mut self, message: ToSession) {
-        if let Some(line) = &self.connection
-            && line.messages.try_send(message).is_err()
-        {
-            // Without the sender the session ends, and what was not sent is sent again over the next connection.
-            tracing::warn!("the session does not take its messages; it is dropped");
-            self.connection = None;
+        let Some(line) = &self.connection else { return };
+        match line.messages.try_send(message) {
+            Ok(()) => {}
+            // It is about to say that it lost its connection.
+            Err(mpsc::error::TrySendError::Closed(_)) => self.connection = None,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                // Without the sender the session ends, and what was not sent is sent again over the next connection.
+                tracing::warn!("the session does not take its messages; it is dropped");
+                self.connection = None;
+            }
         }
     }
 

@@ -129,13 +129,13 @@ impl Session {
                 }
                 End::Lost(why) => {
                     let wait = backoff.next_delay();
-                    tracing::warn!(why, wait_ms = wait.as_millis(), "no connection; trying again");
+                    tracing::warn!(why, wait = %Span::from(wait), "no connection; trying again");
                     wait
                 }
                 End::Hopeless(why) => {
                     tracing::error!(
                         why,
-                        wait_s = HOPELESS_RETRY.as_secs(),
+                        wait = %Span::from(HOPELESS_RETRY),
                         "the orchestrator does not take this agent; this needs a person"
                     );
                     HOPELESS_RETRY
@@ -302,6 +302,7 @@ impl Session {
                     },
                     Some(ToSession::Serve(attempts)) => attempts.into_iter().for_each(|one| streams.serve(one, tasks)),
                     Some(ToSession::Forget(attempt)) => streams.forget(attempt),
+                    None if self.engine.is_closed() => return End::Stopped,
                     None => return End::Lost("the engine gave this connection up".into()),
                 },
                 sent = control.up.flush(), if unsent => match sent {

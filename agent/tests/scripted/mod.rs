@@ -1,0 +1,366 @@
+//! A scripted orchestrator: a real endpoint on a free port that says only what a test tells it to, and the real agent program
+//! as its peer. Heartbeats are answered and blobs are served by themselves.
+
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use modchain_certs::{Authority, Subject};
+use modchain_link::{CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter};
+use modchain_types::{
+    Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Fence, FenceClaim, GpuRequest, IdentityId, Input, JobId,
+    JobSpec, JournalId, Limits, List, Map, Micro, Reason, Report, ReportBody, Requirements, Reservation, Role, Span,
+    Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
+};
+use modchain_wire::agent::{
+    AgentHello, AgentWelcome, AttemptOpen, AttemptResume, BlobChunk, BlobHead, HeartbeatEcho, OutputAck, OutputEnd,
+    OutputStream, Reconcile, ReportAck, StreamRefused,
+};
+use modchain_wire::{CHUNK_BYTES_MAX, FromAgent, Message, Sentence, ToAgent};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Longest that anything here may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))
+}
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    endpoint: Endpoint,
+    blobs: HashMap<Digest, Vec<u8>>,
+    /// Whether heartbeats are answered.
+    pub(crate) answers: Arc<AtomicBool>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("directory");
+        let now = SystemTime::now();
+        let authority = Authority::create(&dir.path().join("ca"), now).expect("authority");
+        let hour = Duration::from_secs(3600);
+        let node = Subject::member(Role::Node, IdentityId([7; 16])).expect("a member");
+        authority.issue(node, hour, now).expect("issues").save(&dir.path().join("node")).expect("saves");
+        let client = Subject::member(Role::Client, IdentityId([8; 16])).expect("a member");
+        authority.issue(client, hour, now).expect("issues").save(&dir.path().join("client")).expect("saves");
+        let orchestrator = authority.issue(Subject::ORCHESTRATOR, hour, now).expect("issues");
+        let keys = EndpointKeys::load_or_create(&dir.path().join("quic")).expect("keys");
+        let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &orchestrator, &keys, None).expect("listens");
+        Self { dir, endpoint, blobs: HashMap::new(), answers: Arc::new(AtomicBool::new(true)) }
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modchain-agent"));
+        command
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .args(["start", "--orchestrator", &self.endpoint.local_address().expect("bound").to_string()])
+            .arg("--identity")
+            .arg(self.dir.path().join("node"))
+            .arg("--data")
+            .arg(self.data())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn start_agent(&self) -> Agent {
+        Agent(self.command().spawn().expect("starts"))
+    }
+
+    /// An assignment of a module with this text.
+    pub(crate) fn assignment(&mut self, number: u8, wat: &str, input: Input) -> Assignment {
+        let module = Digest::of(wat.as_bytes());
+        self.blobs.insert(module, wat.as_bytes().to_vec());
+        let task = WasmTask {
+            module,
+            module_bytes: wat.len() as u64,
+            module_name: Text::cut("module.wat"),
+            args: List::default(),
+            env: Map::default(),
+        };
+        Assignment {
+            attempt: AttemptId { job: JobId([number; 16]), number: 1 },
+            claim: FenceClaim { fence: Fence(u64::from(number)), mac: [number; 16] },
+            spec: JobSpec {
+                name: Text::cut("test"),
+                body: TaskBody::Inline(Task::Wasm(task)),
+                requirements: Requirements {
+                    adapter: Adapter::Wasm,
+                    cpu_milli: 100,
+                    memory_bytes: 64 << 20,
+                    disk_bytes: 0,
+                    gpus: GpuRequest { count: 0, memory_bytes_min: 0, model: None },
+                    labels: Default::default(),
+                    region: None,
+                    node: None,
+                    price_per_hour_max: None,
+                },
+                limits: Limits::default(),
+                max_cost: Micro::UNIT,
+                priority: 0,
+                labels: Map::default(),
+                input,
+            },
+            reservation: Reservation { cpu_milli: 100, memory_bytes: 64 << 20, ..Reservation::default() },
+            tariff: Tariff::default(),
+            run_limit: Span::from_secs(600),
+            run_limit_reason: Reason::Budget,
+        }
+    }
+
+    /// Waits for the agent's next connection and its hello.
+    pub(crate) async fn knock(&self) -> Peer {
+        let accepted = soon("a connection", self.endpoint.accept()).await.expect("open");
+        let connection = accepted.connection;
+        let (up, mut down) =
+            soon("the control stream", connection.accept_bi::<ToAgent, FromAgent>()).await.expect("opens");
+        let hello = match soon("the hello", down.read()).await {
+            Ok(Some(FromAgent::Hello(hello))) => hello,
+            other => panic!("no hello: {other:?}"),
+        };
+        let (attempts_in, attempts) = mpsc::channel(16);
+        let streams =
+            tokio::spawn(take_streams(connection.clone(), self.blobs.clone(), self.answers.clone(), attempts_in));
+        Peer { connection, up, down, hello, attempts, streams }
+    }
+
+    /// The same, with a welcome and one verdict for all.
+    pub(crate) async fn welcome(&self, verdict: Verdict) -> Peer {
+        let mut peer = self.knock().await;
+        peer.say_welcome().await;
+        peer.reconcile(verdict).await;
+        peer
+    }
+}
+
+/// The agent's program; killed when dropped.
+pub(crate) struct Agent(pub(crate) Child);
+
+impl Agent {
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("kills");
+        self.0.wait().expect("waits");
+    }
+
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("waits") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "the agent does not stop");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The orchestrator's end of one connection.
+pub(crate) struct Peer {
+    pub(crate) connection: Connection,
+    pub(crate) up: FrameWriter<ToAgent>,
+    pub(crate) down: FrameReader<FromAgent>,
+    pub(crate) hello: AgentHello,
+    attempts: mpsc::Receiver<AttemptStream>,
+    streams: JoinHandle<()>,
+}
+
+impl Peer {
+    pub(crate) async fn say_welcome(&mut self) {
+        let streams_max = self.connection.authorise(20);
+        let welcome = AgentWelcome {
+            types: FromAgent::known_types(),
+            version: Text::cut("test"),
+            journal: JournalId([1; 16]),
+            heartbeat: Span::from_secs(1),
+            lease: Span::from_secs(30),
+            streams_max,
+            wall: WallTime(0),
+        };
+        self.say(welcome).await;
+    }
+
+    pub(crate) async fn reconcile(&mut self, verdict: Verdict) {
+        let verdicts = self.hello.inventory.iter().map(|item| (item.attempt, item.fence, verdict)).collect();
+        self.say(Reconcile { verdicts: List::new(verdicts).expect("fits") }).await;
+    }
+
+    pub(crate) async fn say(&mut self, message: impl Into<ToAgent>) {
+        soon("sending", self.up.write(&message.into())).await.expect("sends");
+    }
+
+    pub(crate) async fn hear(&mut self) -> FromAgent {
+        soon("a frame", self.down.read()).await.expect("reads").expect("goes on")
+    }
+
+    pub(crate) async fn report(&mut self) -> Report {
+        match self.hear().await {
+            FromAgent::Report(report) => report,
+            other => panic!("not a report: {other:?}"),
+        }
+    }
+
+    /// Reads reports up to the one that says how the attempt ended.
+    pub(crate) async fn ending(&mut self) -> (Report, Ending) {
+        loop {
+            let report = self.report().await;
+            if let ReportBody::Ended { ending, .. } = &report.body {
+                let ending = ending.clone();
+                return (report, ending);
+            }
+        }
+    }
+
+    /// Reads reports until the attempt's code runs.
+    pub(crate) async fn started(&mut self) {
+        assert_eq!(self.report().await.body, ReportBody::Starting);
+        assert_eq!(self.report().await.body, ReportBody::Started);
+    }
+
+    pub(crate) async fn ack(&mut self, report: &Report) {
+        self.say(ReportAck { attempt: report.attempt, fence: report.fence }).await;
+    }
+
+    pub(crate) async fn attempt(&mut self) -> AttemptStream {
+        soon("an attempt's stream", self.attempts.recv()).await.expect("open")
+    }
+
+    /// Cuts the connection as a crash would, but at once.
+    pub(crate) fn cut(self) {
+        self.streams.abort();
+        self.connection.close(CloseCode::Internal, "cut by the test");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.streams.abort();
+    }
+}
+
+/// The stream of an attempt, opened by the agent.
+pub(crate) struct AttemptStream {
+    pub(crate) open: AttemptOpen,
+    pub(crate) up: FrameWriter<ToAgent>,
+    pub(crate) down: FrameReader<FromAgent>,
+}
+
+/// What came of an attempt's output.
+#[derive(Debug, Default)]
+pub(crate) struct Got {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+impl AttemptStream {
+    pub(crate) async fn say(&mut self, message: impl Into<ToAgent>) {
+        soon("sending", self.up.write(&message.into())).await.expect("sends");
+    }
+
+    pub(crate) async fn resume(&mut self, got: &Got) {
+        self.say(AttemptResume { stdout: got.stdout.len() as u64, stderr: got.stderr.len() as u64 }).await;
+    }
+
+    /// Takes the next chunk, which must fit just where the last one ended; gives the end instead when it comes.
+    pub(crate) async fn take(&mut self, got: &mut Got) -> Option<OutputEnd> {
+        match soon("output", self.down.read()).await.expect("reads").expect("goes on") {
+            FromAgent::OutputChunk(chunk) => {
+                let bytes = match chunk.stream {
+                    OutputStream::Out => &mut got.stdout,
+                    OutputStream::Err => &mut got.stderr,
+                    OutputStream::Note => panic!("agents send no notes"),
+                };
+                assert_eq!(chunk.offset, bytes.len() as u64, "no gap and no repeat");
+                assert!(!chunk.data.is_empty() && chunk.at.0 > 0);
+                bytes.extend_from_slice(&chunk.data);
+                None
+            }
+            FromAgent::OutputEnd(end) => Some(end),
+            other => panic!("not output: {other:?}"),
+        }
+    }
+
+    /// Takes and acknowledges everything to the end.
+    pub(crate) async fn take_all(&mut self, got: &mut Got) -> OutputEnd {
+        loop {
+            if let Some(end) = self.take(got).await {
+                self.say(OutputAck { stdout: got.stdout.len() as u64, stderr: got.stderr.len() as u64 }).await;
+                return end;
+            }
+        }
+    }
+}
+
+async fn take_streams(
+    connection: Connection,
+    blobs: HashMap<Digest, Vec<u8>>,
+    answers: Arc<AtomicBool>,
+    attempts: mpsc::Sender<AttemptStream>,
+) {
+    let blobs = Arc::new(blobs);
+    let mut tasks = tokio::task::JoinSet::new();
+    while let Ok((mut up, mut down)) = connection.accept_bi::<ToAgent, FromAgent>().await {
+        let (blobs, answers, attempts) = (blobs.clone(), answers.clone(), attempts.clone());
+        tasks.spawn(async move {
+            match down.read().await {
+                Ok(Some(FromAgent::Heartbeat(first))) => {
+                    let mut beat = first;
+                    loop {
+                        let echo = HeartbeatEcho { number: beat.number, sent: beat.sent };
+                        if answers.load(Ordering::Relaxed) && up.write(&echo.into()).await.is_err() {
+                            return;
+                        }
+                        match down.read().await {
+                            Ok(Some(FromAgent::Heartbeat(next))) => beat = next,
+                            _ => return,
+                        }
+                    }
+                }
+                Ok(Some(FromAgent::AttemptOpen(open))) => {
+                    let _ = attempts.send(AttemptStream { open, up, down }).await;
+                }
+                Ok(Some(FromAgent::BlobGet(get))) => {
+                    let Some(blob) = blobs.get(&get.digest) else {
+                        let why = Sentence::cut("there is no such blob");
+                        let _ = up.write(&StreamRefused { why, retryable: false }.into()).await;
+                        return;
+                    };
+                    let _ = up.write(&BlobHead { bytes: blob.len() as u64 }.into()).await;
+                    for piece in blob.chunks(CHUNK_BYTES_MAX) {
+                        let data = Chunk::new(piece.to_vec()).expect("fits");
+                        let _ = up.write(&BlobChunk { data }.into()).await;
+                    }
+                    let _ = up.finish().await;
+                    let _ = up.delivered().await;
+                }
+                _ => {}
+            }
+        });
+    }
+}
