@@ -1,1 +1,146 @@
-fn main() {}
+//! `modchain`: the command line of the compute pool. Standard output is data, standard error is talk, and the exit code says
+//! how it went (`modchain help exit-codes`).
+//!
+//! Reading order: [`args`] (what can be asked), [`cli`] (the commands), [`client`] (the link and the user's files), [`local`]
+//! (the stack of `up`), [`shell`] (settings and printing), [`exit`] (how things end).
+
+mod args;
+mod clean;
+mod cli;
+mod client;
+mod exit;
+mod local;
+mod shell;
+mod signal;
+mod text;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Format};
+use crate::exit::{Failure, Outcome};
+use crate::shell::Shell;
+use crate::signal::Signals;
+
+/// Threads for the link. The command itself has the main thread, so that a slow terminal never stalls a connection.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    restore_sigpipe();
+    modchain_certs::install_crypto_provider();
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&line) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(refuse(&error, &line)),
+    };
+    let json = cli.global.output.is_some_and(Format::is_json);
+    log_to_stderr(cli.global.verbose);
+    match run(cli) {
+        Ok(code) => leave(code),
+        Err((failure, configured_json)) => {
+            report(&failure, json || configured_json);
+            leave(failure.exit)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
+    let shell = Shell::new(cli.global).map_err(|failure| (failure, false))?;
+    let json = shell.format().is_json();
+    let outcome: Outcome = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(async {
+                let mut signals = Signals::install()
+                    .map_err(|error| Failure::failed(format!("cannot take over signals: {error}")))?;
+                cli::dispatch(&shell, cli.command, &mut signals).await
+            });
+            // A thread may be blocked in reading standard input for ever.
+            runtime.shutdown_background();
+            outcome
+        });
+    outcome.map_err(|failure| (failure, json))
+}
+
+/// Ends the process without waiting for threads that are blocked in reading or writing.
+fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().lock().flush();
+    std::process::exit(i32::from(code))
+}
+
+/// Prints an error: two lines for people, one object for programs.
+fn report(failure: &Failure, json: bool) {
+    let text = if json { failure.to_json() } else { failure.to_string() };
+    // The message may quote a stranger; line ends are ours alone.
+    let text = if json { text } else { text.lines().map(text::one_line).collect::<Vec<_>>().join("\n") };
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// What clap has to say: help and version on standard output with 0, errors on standard error with 2.
+fn refuse(error: &clap::Error, line: &[OsString]) -> u8 {
+    if error.use_stderr() && wants_json(line) {
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let hint: Vec<&str> = lines.take_while(|line| !line.starts_with("Usage:")).collect();
+        report(&Failure::usage(message).hint(hint.join(" ")), true);
+    } else {
+        // Nobody may be there to read it.
+        let _ = error.print();
+    }
+    u8::try_from(error.exit_code()).unwrap_or(exit::USAGE)
+}
+
+/// Whether a line that does not parse asks for JSON all the same.
+fn wants_json(line: &[OsString]) -> bool {
+    let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").collect();
+    let is_json = |word: &str| matches!(word, "json" | "jsonl");
+    let flag = words.iter().enumerate().find_map(|(position, word)| match *word {
+        "-o" | "--output" => words.get(position + 1).copied(),
+        word => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
+    });
+    match flag {
+        Some(format) => is_json(format.trim_start_matches('=')),
+        None => std::env::var("MODCHAIN_OUTPUT").is_ok_and(|format| is_json(&format)),
+    }
+}
+
+/// Rust ignores SIGPIPE, and then `modchain jobs | head` would end with an error instead of quietly.
+fn restore_sigpipe() {
+    // SAFETY: sets a signal's disposition to the default before any thread exists; no handler is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+fn log_to_stderr(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let default = match verbose {
+        0 => "off",
+        1 => "modchain=info,modchain_link=info",
+        2 => "modchain=debug,modchain_link=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("MODCHAIN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_does_not_parse_still_says_how_to_answer() {
+        let asks = |line: &[&str]| wants_json(&line.iter().map(OsString::from).collect::<Vec<_>>());
+        for line in [&["m", "-o", "json", "x"][..], &["m", "--output=jsonl"], &["m", "-ojson"], &["m", "-o=json"]] {
+            assert!(asks(line), "{line:?}");
+        }
+        for line in [&["m", "x"][..], &["m", "-o", "table"], &["m", "run", "--", "-o", "json"]] {
+            assert!(!asks(line), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! The command line as clap reads it: global flags and one struct per command. Nothing here does anything.
+
+mod run;
+
+pub(crate) use run::{JobFlags, JobType, OnDisconnectFlag, QuoteArgs, RunArgs, parse_memory, parse_positive_micro};
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use modchain_types::id::BadId;
+use modchain_types::{AccountId, Micro, Name, Span, SubmitKey};
+
+/// Rent machines, run jobs, pay for what was used.
+#[derive(Debug, Parser)]
+#[command(
+    name = "modchain",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
+                  modchain logs -f @last\n\nMore: modchain help exit-codes|output|environment"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes, anywhere on the line.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Which context to use
+    #[arg(short, long, global = true, env = "MODCHAIN_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Address of the orchestrator, instead of the context's
+    #[arg(long, global = true, env = "MODCHAIN_ORCHESTRATOR", value_name = "HOST:PORT")]
+    pub(crate) orchestrator: Option<String>,
+    /// How to print results
+    #[arg(short, long, global = true, env = "MODCHAIN_OUTPUT", value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// Say nothing but results
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Log more on standard error; repeat for more still
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// When to colour
+    #[arg(long, global = true, value_name = "WHEN")]
+    pub(crate) color: Option<ColorWhen>,
+    /// Never ask
+    #[arg(long, global = true)]
+    pub(crate) no_input: bool,
+    /// Answer yes to every question
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+    /// Longest time to wait for a connection, 5s by default
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_span)]
+    pub(crate) connect_timeout: Option<Span>,
+    /// Show times in UTC
+    #[arg(long, global = true)]
+    pub(crate) utc: bool,
+    /// The configuration file; the contexts are kept beside it
+    #[arg(long, global = true, env = "MODCHAIN_CONFIG", value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Jsonl,
+    /// Names or ids only, one a line
+    Name,
+}
+
+impl Format {
+    /// Whether programs read it.
+    pub(crate) fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ColorWhen {
+    /// On terminals that can
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// One command each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a local stack of the real programs: one orchestrator, agents, clients with test credits
+    Up(UpArgs),
+    /// Run a job and follow it
+    Run(Box<RunArgs>),
+    /// Tell what a job would cost and where it could run
+    Quote(Box<QuoteArgs>),
+    /// Print a job's output
+    Logs(LogsArgs),
+    /// List jobs
+    Jobs(JobsArgs),
+    /// Show one job, or explain why it is where it is
+    Job(JobArgs),
+    /// Cancel jobs
+    Cancel(CancelArgs),
+    /// Wait for jobs
+    Wait(WaitArgs),
+    /// Tell how things are
+    Status(StatusArgs),
+    /// List nodes
+    Nodes(NodesArgs),
+    /// Show the balance
+    Account(AccountArgs),
+    /// List what moved the balance
+    Ledger(LedgerArgs),
+    /// List what happened
+    Events(EventsArgs),
+    /// Give test credits to an account (operators)
+    Credit(CreditArgs),
+    /// Tell who the orchestrator takes you for
+    Whoami,
+    /// Tell versions
+    Version(VersionArgs),
+    /// Manage contexts: an orchestrator and an identity, by a name
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Explain a command or a topic: exit-codes, output, environment
+    Help {
+        /// Command or topic
+        #[arg(value_name = "COMMAND|TOPIC")]
+        topic: Vec<String>,
+    },
+}
+
+/// `modchain up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  modchain up\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  \
+                        modchain up --data /tmp/pool --agents 3 --headless")]
+pub(crate) struct UpArgs {
+    /// Where to keep everything, instead of the state directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How many agents to start
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) agents: u16,
+    /// Print one line when ready and then nothing; end on SIGTERM
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) headless: bool,
+    /// Any modchain command: run it against the stack, then stop everything and end with its exit code
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `modchain logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The job: id, unique prefix, name, or @last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Go on until the job has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    /// Only from this time on: a duration ago, or a time
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only standard output
+    #[arg(long, conflicts_with = "stderr")]
+    pub(crate) stdout: bool,
+    /// Only standard error
+    #[arg(long)]
+    pub(crate) stderr: bool,
+    /// Begin each line with its time
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// Begin each line with its stream, and print all on standard output
+    #[arg(long)]
+    pub(crate) prefix: bool,
+    /// Print control characters to a terminal as they are
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// End with the job's exit code
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// `modchain jobs`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Filter words (all must fit): state:running[,queued]  label:KEY=VALUE  name:PREFIX  account:NAME  \
+                        PREFIX\n\nExamples:\n  modchain jobs state:running\n  modchain jobs --all --since 1h -o jsonl"
+)]
+pub(crate) struct JobsArgs {
+    /// Words that must all fit
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// Ended jobs too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only one's own account's jobs
+    #[arg(long)]
+    pub(crate) mine: bool,
+    /// Only jobs submitted since: a duration ago, or a time
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+}
+
+/// `modchain job`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct JobArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<JobCommand>,
+    /// Jobs: ids, unique prefixes, names, or @last
+    #[arg(value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+/// `modchain job ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Show jobs
+    Show {
+        /// Jobs: ids, unique prefixes, names, or @last
+        #[arg(value_name = "JOB", required = true)]
+        jobs: Vec<String>,
+    },
+    /// Explain why a job is where it is, node by node
+    Explain {
+        /// The job
+        job: String,
+    },
+}
+
+/// `modchain cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// Jobs; `-` reads ids from standard input
+    #[arg(value_name = "JOB", required_unless_present = "all")]
+    pub(crate) jobs: Vec<String>,
+    /// Time between asking and killing
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_span)]
+    pub(crate) grace: Span,
+    /// Wait until they have ended
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// For the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    /// Jobs that have ended already are no error
+    #[arg(long)]
+    pub(crate) if_running: bool,
+    /// Every job that has not ended
+    #[arg(long, conflicts_with = "jobs")]
+    pub(crate) all: bool,
+    /// With --all: only one's own account's jobs
+    #[arg(long, requires = "all")]
+    pub(crate) mine: bool,
+}
+
+/// `modchain wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Jobs; `-` reads ids from standard input
+    #[arg(value_name = "JOB", required = true)]
+    pub(crate) jobs: Vec<String>,
+    /// What to wait for
+    #[arg(long = "for", value_name = "WHAT", default_value = "ended")]
+    pub(crate) what: WaitFor,
+    /// Longest wait; then the exit code is 124 and the jobs go on
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    pub(crate) timeout: Option<Span>,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitFor {
+    /// Every job has ended
+    Ended,
+    /// Every job runs or has ended
+    Running,
+    /// One of the jobs has ended
+    Any,
+}
+
+/// `modchain status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// End with 1 if anything is wrong
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// `modchain nodes`.
+#[derive(Debug, Args)]
+#[command(after_help = "Filter words (all must fit): state:ready[,lost]  pool:NAME  name:PREFIX  PREFIX")]
+pub(crate) struct NodesArgs {
+    /// Words that must all fit
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// Only nodes of this pool
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// Only nodes in this state
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+}
+
+/// `modchain account`.
+#[derive(Debug, Args)]
+pub(crate) struct AccountArgs {
+    /// Whose, instead of one's own (operators)
+    #[arg(value_name = "ACCOUNT", value_parser = parse_account)]
+    pub(crate) account: Option<AccountId>,
+}
+
+/// `modchain ledger`.
+#[derive(Debug, Args)]
+pub(crate) struct LedgerArgs {
+    /// Whose, instead of one's own (operators)
+    #[arg(long, value_name = "NAME", value_parser = parse_account)]
+    pub(crate) account: Option<AccountId>,
+    /// Only since: a duration ago, or a time
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only of this kind: deposit, hold, settle, release, earning, fee
+    #[arg(long = "type", value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only about this job
+    #[arg(long, value_name = "JOB")]
+    pub(crate) job: Option<String>,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+}
+
+/// `modchain events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with new ones as they come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only since: a duration ago, or a time
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only of this kind: job, node, account, system
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only about this job
+    #[arg(long, value_name = "JOB")]
+    pub(crate) job: Option<String>,
+    /// Only about this node
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) node: Option<Name>,
+}
+
+/// `modchain credit`.
+#[derive(Debug, Args)]
+pub(crate) struct CreditArgs {
+    /// To whom
+    #[arg(value_parser = parse_account)]
+    pub(crate) account: AccountId,
+    /// How much
+    #[arg(value_parser = parse_positive_micro)]
+    pub(crate) amount: Micro,
+    /// For the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    /// Key of this credit: repeating it is harmless. Random by default
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub(crate) id: Option<SubmitKey>,
+}
+
+/// `modchain version`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// The orchestrator's too
+    #[arg(long)]
+    pub(crate) server: bool,
+}
+
+/// `modchain context ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// Add a context, or change it: context add NAME --orchestrator HOST:PORT --identity DIR
+    Add {
+        /// What to call it
+        #[arg(value_parser = parse_name)]
+        name: Name,
+        /// Folder with key.pem, cert.pem and ca.pem
+        #[arg(long, value_name = "DIR")]
+        identity: PathBuf,
+    },
+    /// List contexts
+    List,
+    /// Make a context the one that is used where none is named
+    Use {
+        /// Which
+        name: String,
+    },
+    /// Forget a context; its identity folder stays
+    Remove {
+        /// Which
+        name: String,
+    },
+    /// Show one context, the current one by default
+    Show {
+        /// Which
+        name: Option<String>,
+    },
+}
+
+/// A duration as a flag takes it.
+pub(crate) fn parse_span(text: &str) -> Result<Span, String> {
+    modchain_types::time::parse_span(text).map_err(|error| error.to_string())
+}
+
+fn parse_account(text: &str) -> Result<AccountId, String> {
+    text.parse().map_err(|error: BadId| error.to_string())
+}
+
+fn parse_name(text: &str) -> Result<Name, String> {
+    text.parse().map_err(|error: BadId| error.to_string())
+}
+
+fn parse_key(text: &str) -> Result<SubmitKey, String> {
+    text.parse().map_err(|error: BadId| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("modchain").chain(line.iter().copied()))
+}
+
+#[test]
+fn the_definition_itself_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn lines_of_the_documentation_parse() {
+    for line in [
+        &["up"][..],
+        &["up", "--data", "d", "--agents", "3", "--headless"],
+        &["up", "--", "run", "--wasm", "x.wat", "--max-cost", "0.10"],
+        &["run", "--wasm", "x.wat", "--max-cost", "0.10", "--", "1000", "-v", "--max-cost"],
+        &["run", "-d", "-q", "-f", "job.toml"],
+        &["run", "-f", "-", "--dry-run", "-o", "json"],
+        &["run", "-t", "wasm", "--wasm", "x", "--env", "A=b=c", "--env", "HOME", "--priority", "-5"],
+        &["quote", "-f", "job.toml"],
+        &["logs", "j-7f3", "-f", "--tail", "2", "--timestamps", "--prefix", "--exit-code"],
+        &["jobs", "state:running", "label:a=b", "--all", "--since", "1h"],
+        &["job", "j-7f3"],
+        &["job", "show", "@last"],
+        &["job", "explain", "j-7f3"],
+        &["cancel", "-y", "-"],
+        &["cancel", "--all", "--mine", "-y"],
+        &["wait", "a", "b", "--for", "any", "--timeout", "2h"],
+        &["-o", "json", "status", "--check"],
+        &["status", "-o", "json", "-c", "local"],
+        &["ledger", "--type", "hold", "--job", "@last"],
+        &["events", "-f", "--kind", "job", "-o", "jsonl"],
+        &["credit", "alice", "5.00", "--reason", "gift"],
+        &["context", "add", "prod", "--orchestrator", "h:7443", "--identity", "d"],
+        &["version", "--server"],
+        &["help", "exit-codes"],
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_usage_and_a_near_miss() {
+    for (line, said) in [
+        (&["stauts"][..], "status"),
+        (&["run", "--max-csot", "1"], "--max-cost"),
+        (&["run", "--max-cost", "-1"], "negative"),
+        (&["run", "--max-cost=-1"], "negative"),
+        (&["run", "--max-cost", "0"], "more than zero"),
+        (&["run", "--max-cost", "1e9"], "not an amount"),
+        (&["run", "--cpus", "0"], "cores"),
+        (&["run", "--memory", "1"], "out of bounds"),
+        (&["run", "--retries", "20"], "0..=19"),
+        (&["run", "--time-limit", "soon"], "not a duration"),
+        (&["run", "--time-limit", "-5s"], "not a duration"),
+        (&["run", "--label", "x"], "KEY=VALUE"),
+        (&["run", "-t", "dokcer"], "wasm"),
+        (&["up", "--agents", "0"], "1..=32"),
+        (&["cancel"], "required"),
+        (&["logs"], "required"),
+        (&["status", "-o", "xml"], "possible values"),
+    ] {
+        let error = parse(line).expect_err("nonsense");
+        assert_eq!(error.exit_code(), 2, "{line:?}");
+        assert!(error.to_string().contains(said), "{line:?} says: {error}");
+    }
+}
+
+#[test]
+fn nothing_at_all_is_short_help_on_stderr_and_2() {
+    let error = parse(&[]).expect_err("needs a command");
+    assert_eq!((error.exit_code(), error.use_stderr()), (2, true));
+}
+
+#[test]
+fn global_flags_are_taken_after_the_command_and_not_from_a_jobs_arguments() {
+    let cli = parse(&["run", "--wasm", "x", "-o", "json", "--", "-o", "table"]).expect("parses");
+    assert_eq!(cli.global.output, Some(Format::Json));
+    match cli.command {
+        Command::Run(run) => assert_eq!(run.job.args, ["-o", "table"]),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,154 @@
+//! Job output on a terminal. The bytes come from strangers: only text, newlines, tabs and SGR colours pass; everything that
+//! could move the cursor, write the clipboard, set titles or answer questions is dropped. State is kept between pieces, so
+//! that an escape sequence cut in two is still recognised.
+
+/// Longest SGR sequence that is let through; longer ones are nobody's colours.
+const SGR_BYTES_MAX: usize = 64;
+
+/// The filter of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Cleaner {
+    state: State,
+    /// The sequence so far, while it may still become an SGR.
+    pending: Vec<u8>,
+    /// A UTF-8 character that began in an earlier piece.
+    partial: Vec<u8>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Text,
+    /// After ESC.
+    Escape,
+    /// After ESC [.
+    Csi,
+    /// In an OSC, DCS, PM, APC or SOS: ends with BEL or ST.
+    Str,
+    /// An ESC inside such a string: perhaps the beginning of ST.
+    StrEscape,
+}
+
+impl Cleaner {
+    /// What may be shown of `bytes`.
+    pub(crate) fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut input = std::mem::take(&mut self.partial);
+        input.extend_from_slice(bytes);
+        let mut out = Vec::with_capacity(input.len());
+        let mut rest = input.as_slice();
+        while !rest.is_empty() {
+            match std::str::from_utf8(rest) {
+                Ok(text) => {
+                    text.chars().for_each(|c| self.step(c, &mut out));
+                    break;
+                }
+                Err(error) => {
+                    let (valid, after) = rest.split_at(error.valid_up_to());
+                    String::from_utf8_lossy(valid).chars().for_each(|c| self.step(c, &mut out));
+                    match error.error_len() {
+                        Some(bad) => {
+                            self.step(char::REPLACEMENT_CHARACTER, &mut out);
+                            rest = &after[bad..];
+                        }
+                        None => {
+                            self.partial = after.to_vec();
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn step(&mut self, c: char, out: &mut Vec<u8>) {
+        self.state = match (self.state, c) {
+            (State::Str, '\x07') => State::Text,
+            (State::Str, '\x1b') => State::StrEscape,
+            (State::Str, _) => State::Str,
+            (State::StrEscape, '\\') => State::Text,
+            (State::StrEscape, '\x1b') => State::StrEscape,
+            (State::StrEscape, _) => State::Str,
+            (_, '\x1b') => State::Escape,
+            (State::Text, _) => {
+                self.text(c, out);
+                State::Text
+            }
+            (State::Escape, '[') => {
+                self.pending.clear();
+                State::Csi
+            }
+            (State::Escape, ']' | 'P' | '^' | '_' | 'X') => State::Str,
+            // Intermediate bytes: the sequence goes on.
+            (State::Escape, '\x20'..='\x2f') => State::Escape,
+            (State::Escape, _) => State::Text,
+            (State::Csi, 'm') => {
+                if self.pending.len() <= SGR_BYTES_MAX
+                    && self.pending.iter().all(|b| b.is_ascii_digit() || matches!(b, b';' | b':'))
+                {
+                    out.extend_from_slice(b"\x1b[");
+                    out.extend_from_slice(&self.pending);
+                    out.push(b'm');
+                }
+                State::Text
+            }
+            (State::Csi, '\x20'..='\x3f') => {
+                if self.pending.len() <= SGR_BYTES_MAX {
+                    self.pending.extend(u8::try_from(c));
+                }
+                State::Csi
+            }
+            (State::Csi, _) => State::Text,
+        };
+    }
+
+    fn text(&self, c: char, out: &mut Vec<u8>) {
+        if matches!(c, '\n' | '\t') || !c.is_control() {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole_and_bytewise(input: &[u8]) -> String {
+        let whole = Cleaner::default().clean(input);
+        let mut cleaner = Cleaner::default();
+        let bytewise: Vec<u8> = input.iter().flat_map(|byte| cleaner.clean(&[*byte])).collect();
+        assert_eq!(whole, bytewise, "the pieces must not matter");
+        String::from_utf8(whole).expect("clean text is UTF-8")
+    }
+
+    #[test]
+    fn text_newlines_tabs_and_colours_pass() {
+        for text in ["plain\n\ttab\n", "\x1b[31mred\x1b[0m", "\x1b[38;2;1;2;3mtrue\x1b[m", "äöü 漢字 🦀"] {
+            assert_eq!(whole_and_bytewise(text.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn everything_that_commands_the_terminal_is_dropped() {
+        for (input, shown) in [
+            ("a\x1b[2Jb", "ab"),
+            ("a\x1b]52;c;ZXZpbA==\x07b", "ab"),
+            ("a\x1b]0;title\x1b\\b", "ab"),
+            ("a\x1bP1$tq\x1b\\b", "ab"),
+            ("a\x1b[6nb\x1b[>c", "ab"),
+            ("a\r\x08\x07b\x7f", "ab"),
+            ("a\u{9b}2Jb", "a2Jb"),
+            ("a\x1bcb", "ab"),
+            ("a\x1b(0b", "ab"),
+            ("a\x1b[?1049mb", "ab"),
+        ] {
+            assert_eq!(whole_and_bytewise(input.as_bytes()), shown, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_marked() {
+        let cleaned = Cleaner::default().clean(b"a\xffb");
+        assert_eq!(String::from_utf8(cleaned).expect("text"), "a\u{fffd}b");
+    }
+}

@@ -1,0 +1,357 @@
+//! Golden files pin the documents: `MODCHAIN_GOLDEN=write cargo test -p modchain` writes them anew. Within v1 a difference
+//! may only be a new field.
+
+use std::path::Path;
+
+use modchain_types::*;
+use modchain_wire::agent::HostLoad;
+use modchain_wire::view::{EventKind, LedgerKind};
+
+use super::*;
+
+fn golden(name: &str, document: &impl Serialize) {
+    let text = serde_json::to_string_pretty(document).expect("JSON") + "\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
+    if std::env::var_os("MODCHAIN_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(&path, &text).expect("writes the golden file");
+    }
+    let pinned = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, pinned, "{} differs", path.display());
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let schema = value["schema"].as_str().expect("a schema");
+    assert!(schema.starts_with("modchain.") && schema.ends_with("/v1"), "{schema}");
+    assert!(text.trim_start_matches(['{', '\n', ' ']).starts_with("\"schema\""), "the schema comes first");
+    listed(schema, &value);
+}
+
+/// Every field of the document stands in its schema file.
+fn listed(schema: &str, value: &serde_json::Value) {
+    let file = schema.trim_start_matches("modchain.").replace('/', "-") + ".txt";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(file);
+    let mut fields = std::collections::BTreeSet::new();
+    collect("", value, &mut fields);
+    let text = fields.into_iter().map(|field| field + "\n").collect::<String>();
+    if std::env::var_os("MODCHAIN_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(&path, &text).expect("writes the schema file");
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default(), "{} differs", path.display());
+}
+
+fn collect(prefix: &str, value: &serde_json::Value, fields: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                collect(&format!("{prefix}.{name}"), value, fields);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(&format!("{prefix}[]"), item, fields)),
+        serde_json::Value::Null => drop(fields.insert(format!("{prefix}: any or null"))),
+        serde_json::Value::Bool(_) => drop(fields.insert(format!("{prefix}: true or false"))),
+        serde_json::Value::Number(_) => drop(fields.insert(format!("{prefix}: integer"))),
+        serde_json::Value::String(_) => drop(fields.insert(format!("{prefix}: string"))),
+    }
+}
+
+fn text<const MAX: usize>(text: &str) -> Text<MAX> {
+    Text::new(text).expect("fits")
+}
+
+fn labels() -> BTreeMap<Text<64>, Text<256>> {
+    BTreeMap::from([(text("sweep"), text("a"))])
+}
+
+fn name(name: &str) -> Name {
+    name.parse().expect("a name")
+}
+
+const JOB: JobId = JobId([7; 16]);
+const AT: WallTime = WallTime(1_795_356_201_114);
+
+pub(super) fn ended_job() -> JobView {
+    JobView {
+        id: JOB,
+        name: text("primes"),
+        account: "alice".parse().expect("an account"),
+        adapter: Adapter::Wasm,
+        what: text("primes.wat 1000"),
+        state: JobState::Failed,
+        reason: Some(Reason::Exit),
+        exit: Some(Exit::job(3)),
+        message: text(""),
+        node: Some(name("zurich-01")),
+        attempts: List::new(vec![AttemptView {
+            number: 2,
+            node: name("zurich-01"),
+            fence: Fence(9),
+            state: JobState::Failed,
+            reason: Some(Reason::Exit),
+            message: text("said so"),
+            assigned_at: AT,
+            started_at: Some(AT),
+            ended_at: Some(AT.plus(Span::from_secs(2))),
+        }])
+        .expect("fits"),
+        hold: Micro(100_000),
+        cost: Micro(1_000),
+        fee: Micro(50),
+        refund: Micro(99_000),
+        price_per_hour: Some(Micro(31_000)),
+        labels: Map::new(labels()).expect("fits"),
+        run_limit: Some(Span::from_secs(600)),
+        time_limit: None,
+        attempts_max: 3,
+        usage: Usage { ran: Span::from_millis(1_987), prompt_tokens: 0, output_tokens: 0, fuel: 12_345 },
+        output: OutputLengths { stdout: 10, stderr: 0, dropped: 0 },
+        created_at: AT,
+        started_at: Some(AT),
+        ended_at: Some(AT.plus(Span::from_secs(2))),
+    }
+}
+
+fn node_view() -> NodeView {
+    NodeView {
+        id: NodeId([1; 16]),
+        name: name("zurich-01"),
+        account: "owner".parse().expect("an account"),
+        state: NodeState::Ready,
+        offer: Some(Offer {
+            capabilities: Capabilities {
+                adapters: List::new(vec![Adapter::Wasm]).expect("fits"),
+                cpu_milli: 8_000,
+                memory_bytes: 16 << 30,
+                disk_bytes: 1 << 40,
+                slots: 8,
+                gpus: List::new(vec![GpuInfo {
+                    uuid: text("GPU-1"),
+                    vendor: text("nvidia"),
+                    model: text("H100"),
+                    memory_bytes: 80 << 30,
+                }])
+                .expect("fits"),
+                labels: Map::new(BTreeMap::from([(text("pool"), text("cpu"))])).expect("fits"),
+                region: text(""),
+            },
+            tariff: Tariff {
+                core_hour: Micro(30_000),
+                gib_hour: Micro(4_000),
+                gpu_hour: Map::new(BTreeMap::from([(text("*"), Micro(1_200_000))])).expect("fits"),
+                minimum: Micro(1_000),
+                ..Tariff::default()
+            },
+            agent_version: text("0.1.0"),
+        }),
+        reserved: Reservation { cpu_milli: 1_000, ..Reservation::default() },
+        attempts: 1,
+        load: Some(HostLoad {
+            cpu_permille: Some(125),
+            memory_used_bytes: 1 << 30,
+            memory_total_bytes: 16 << 30,
+            disk_free_bytes: 1 << 40,
+        }),
+        rtt: Some(Span::from_millis(9)),
+        seen_at: Some(AT),
+        connected_at: None,
+    }
+}
+
+fn account_view() -> AccountView {
+    AccountView {
+        id: "alice".parse().expect("an account"),
+        available: Micro(412_700_000),
+        held: Micro(63_100_000),
+        earned: Micro::ZERO,
+        open_jobs: 24,
+        burn_per_hour: Micro(6_020_000),
+    }
+}
+
+fn verdict_view() -> NodeVerdictView {
+    NodeVerdictView {
+        node: name("oslo-02"),
+        fits: false,
+        reasons: List::new(vec![text("needs 2 cores, 1 is free")]).expect("fits"),
+        price_per_hour: None,
+    }
+}
+
+#[test]
+fn a_job_keeps_its_form() {
+    golden("job", &job(&ended_job(), Asset::Test));
+    let queued = JobView {
+        name: text(""),
+        state: JobState::Queued,
+        reason: None,
+        exit: None,
+        node: None,
+        attempts: List::default(),
+        price_per_hour: None,
+        started_at: None,
+        ended_at: None,
+        ..ended_job()
+    };
+    let queued = serde_json::to_value(job(&queued, Asset::Usdc)).expect("JSON");
+    for field in ["name", "reason", "exit", "node", "price_per_hour", "started_at", "ended_at"] {
+        assert_eq!(queued[field], serde_json::Value::Null, "{field}: what is not known is null");
+    }
+    assert_eq!(queued["hold"]["currency"], "USDC");
+}
+
+#[test]
+fn lists_and_answers_keep_their_form() {
+    let items = vec![job(&ended_job(), Asset::Test)];
+    golden("jobs", &ListDoc { schema: "modchain.jobs/v1", items, total: Some(1) });
+    let made = Submitted { job: JOB, state: JobState::Queued, held: Micro(2_000_000), existing: false };
+    golden("submitted", &submitted(&made, "key-1", Asset::Test));
+    golden("cancelled", &cancelled(&ended_job(), Asset::Test));
+    golden("log_end", &log_end(&ended_job(), Asset::Test));
+    golden("log", &log(&JOB, 1, 81_284, AT, "out", b"eval 12/57\n"));
+    let bytes = serde_json::to_value(log(&JOB, 1, 0, AT, "err", b"\xff")).expect("JSON");
+    assert_eq!((bytes["bytes"].as_str(), bytes.get("text")), (Some("/w=="), None));
+}
+
+#[test]
+fn the_pool_keeps_its_form() {
+    golden("node", &node(&node_view(), Asset::Test));
+    let view = StatusView {
+        version: text("0.1.0"),
+        uptime: Span::from_secs(60),
+        at: AT,
+        nodes: List::new(vec![(NodeState::Ready, 2), (NodeState::Lost, 1)]).expect("fits"),
+        jobs: List::new(vec![(JobState::Queued, 6)]).expect("fits"),
+        oldest_queued: Some(Span::from_secs(720)),
+        gpus: 4,
+        gpus_reserved: 1,
+        account: Some(account_view()),
+        problems: List::new(vec![text("node oslo-02 is lost")]).expect("fits"),
+    };
+    golden("status", &status(&view, "orch:7443", Some(Span::from_millis(14)), Asset::Test));
+}
+
+#[test]
+fn money_keeps_its_form() {
+    golden("account", &account(&account_view(), Asset::Test));
+    let entry = LedgerEntryView {
+        number: 12,
+        at: AT,
+        kind: LedgerKind::Hold,
+        amount: -2_000_000,
+        balance: Micro(98_000_000),
+        job: Some(JOB),
+        text: text(""),
+    };
+    let items = vec![ledger_entry(&entry, Asset::Test)];
+    golden("ledger", &LedgerDoc { schema: "modchain.ledger/v1", account: "alice".into(), items });
+    golden("ledger_entry", &ledger_entry(&entry, Asset::Test));
+}
+
+#[test]
+fn events_explanations_and_quotes_keep_their_form() {
+    let view = EventView {
+        number: 88_214,
+        at: AT,
+        kind: EventKind::Job,
+        job: Some(JOB),
+        attempt: Some(AttemptId { job: JOB, number: 1 }),
+        node: Some(name("zurich-01")),
+        account: None,
+        from: Some(JobState::Assigned),
+        to: Some(JobState::Running),
+        reason: None,
+        text: text("runs on zurich-01"),
+    };
+    golden("event", &event(&view));
+    golden("events", &ListDoc { schema: "modchain.events/v1", items: vec![event(&view)], total: None });
+    let why = ExplanationView {
+        job: ended_job(),
+        summary: text("no node fits"),
+        ahead: Some(2),
+        nodes: List::new(vec![verdict_view()]).expect("fits"),
+    };
+    golden("explanation", &explanation(&why, Asset::Test));
+    let view = QuoteView {
+        hold: Micro(2_000_000),
+        available: Micro(98_000_000),
+        affordable: true,
+        offers: List::new(vec![OfferView {
+            node: name("zurich-01"),
+            price_per_hour: Micro(31_000),
+            minimum: Micro(1_000),
+            run_limit: Span::from_secs(600),
+            budget_bound: true,
+        }])
+        .expect("fits"),
+        refusals: List::new(vec![verdict_view()]).expect("fits"),
+        fee_basis_points: 500,
+    };
+    let of = JobSpec {
+        name: text("primes"),
+        body: TaskBody::Inline(Task::Wasm(WasmTask {
+            module: Digest([0xab; 32]),
+            module_bytes: 8,
+            module_name: text("primes.wat"),
+            args: List::new(vec![text("1000")]).expect("fits"),
+            env: Map::new(BTreeMap::from([(text("A"), text("1"))])).expect("fits"),
+        })),
+        requirements: Requirements {
+            adapter: Adapter::Wasm,
+            cpu_milli: 1_000,
+            memory_bytes: 256 << 20,
+            disk_bytes: 0,
+            gpus: GpuRequest { count: 0, memory_bytes_min: 0, model: None },
+            labels: Default::default(),
+            region: None,
+            node: None,
+            price_per_hour_max: None,
+        },
+        limits: Limits::default(),
+        max_cost: Micro(2_000_000),
+        priority: 0,
+        labels: Map::new(labels()).expect("fits"),
+        input: Input::None,
+    };
+    golden("quote", &quote(&view, Some(&of), Asset::Test));
+    assert_eq!((percent(500), percent(250), percent(5)), ("5".into(), "2.5".into(), "0.05".into()));
+}
+
+#[test]
+fn the_program_about_itself_keeps_its_form() {
+    let welcome = ConsoleWelcome {
+        types: List::default(),
+        version: text("0.1.0"),
+        identity: Identity {
+            id: IdentityId([2; 16]),
+            role: Role::Client,
+            name: name("alice"),
+            account: "alice".parse().expect("an account"),
+        },
+        journal: JournalId([3; 16]),
+        asset: Asset::Test,
+        streams_max: 32,
+        wall: AT,
+    };
+    golden("whoami", &whoami(&welcome, "local", "127.0.0.1:7443"));
+    let version = version(Some(ServerVersionDoc { addr: "orch:7443".into(), version: "0.1.0".into() }));
+    let mut version = serde_json::to_value(version).expect("JSON");
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    version["version"] = "X".into();
+    assert_eq!(version["schema"], "modchain.version/v1");
+    assert_eq!((&version["program"], version["wire"].as_u64()), (&"modchain".into(), Some(1)));
+    let one = || ContextDoc {
+        schema: "modchain.context/v1",
+        name: "local".into(),
+        orchestrator: "127.0.0.1:7443".into(),
+        identity: "/id".into(),
+        current: true,
+    };
+    golden("context", &one());
+    golden("contexts", &ListDoc { schema: "modchain.contexts/v1", items: vec![one()], total: Some(1) });
+    let up = UpDoc {
+        schema: "modchain.up/v1",
+        orchestrator: "127.0.0.1:7443".into(),
+        data: "/data".into(),
+        contexts: vec!["local".into()],
+        nodes: vec!["local-1".into()],
+        pid: 1,
+    };
+    golden("up", &up);
+}

@@ -1,0 +1,307 @@
+//! The job file: TOML with the same words as the flags. Every complaint names the line; an unknown key is one, with the word
+//! that was probably meant.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use modchain_types::{Micro, Name, Span};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::args::{JobType, OnDisconnectFlag, parse_memory, parse_positive_micro, parse_span};
+use crate::client::config::{line_of, nearest};
+use crate::exit::Failure;
+use crate::text;
+
+/// Largest job file that is read: far above what fits into a specification.
+pub(crate) const JOB_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The schema that a job file names.
+const SCHEMA: &str = "modchain.job/v1";
+
+/// What may stand at the top of a job file.
+const KEYS: &[&str] = &[
+    "schema",
+    "type",
+    "wasm",
+    "args",
+    "name",
+    "max-cost",
+    "cpus",
+    "memory",
+    "node",
+    "env-file",
+    "time-limit",
+    "start-by",
+    "lost-after",
+    "on-disconnect",
+    "priority",
+    "retries",
+    "stdin",
+    "no-queue",
+    "env",
+    "labels",
+    "require",
+    "resources",
+];
+
+/// What may stand in `[resources]`.
+const RESOURCE_KEYS: &[&str] = &["cpus", "memory"];
+
+/// A job as a file describes it. Paths are already relative to the file's folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobFile {
+    pub(crate) kind: Option<JobType>,
+    pub(crate) wasm: Option<PathBuf>,
+    pub(crate) args: Option<Vec<String>>,
+    pub(crate) name: Option<String>,
+    pub(crate) max_cost: Option<Micro>,
+    pub(crate) cpus: Option<u32>,
+    pub(crate) memory: Option<u64>,
+    pub(crate) node: Option<Name>,
+    pub(crate) env_file: Vec<PathBuf>,
+    pub(crate) time_limit: Option<Span>,
+    pub(crate) start_by: Option<Span>,
+    pub(crate) lost_after: Option<Span>,
+    pub(crate) on_disconnect: Option<OnDisconnectFlag>,
+    pub(crate) priority: Option<i8>,
+    pub(crate) retries: Option<u32>,
+    pub(crate) stdin: Option<bool>,
+    pub(crate) no_queue: Option<bool>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) require: BTreeMap<String, String>,
+}
+
+impl JobFile {
+    /// Reads the text of a job file called `source`; paths in it are relative to `folder`.
+    pub(crate) fn parse(text: &str, source: &str, folder: &Path) -> Result<Self, Failure> {
+        let reader = Reader { text, source, folder };
+        let table = DeTable::parse(text).map_err(|error| reader.fail(error.span(), error.message()))?;
+        reader.job(table.get_ref())
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    source: &'a str,
+    folder: &'a Path,
+}
+
+type Value<'i> = Spanned<DeValue<'i>>;
+
+impl Reader<'_> {
+    fn fail(&self, at: Option<Range<usize>>, why: impl std::fmt::Display) -> Failure {
+        let line = at.map_or(1, |span| line_of(self.text, span.start));
+        Failure::usage(format!("{}:{line}: {why}", self.source))
+    }
+
+    /// The first unknown key of a table, by its place in the file.
+    fn check_keys(&self, table: &DeTable<'_>, known: &[&str], place: &str) -> Result<(), Failure> {
+        let unknown =
+            table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())).min_by_key(|key| key.span().start);
+        let Some(key) = unknown else { return Ok(()) };
+        let word = key.get_ref().as_ref();
+        let failure = self.fail(Some(key.span()), format!("unknown key `{word}`{place}"));
+        Err(match nearest(&word.replace('_', "-"), known.iter().copied()) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => failure.hint(format!("known keys: {}", known.join(", "))),
+        })
+    }
+
+    fn job(&self, table: &DeTable<'_>) -> Result<JobFile, Failure> {
+        self.check_keys(table, KEYS, "")?;
+        let mut job = JobFile::default();
+        let mut schema_named = false;
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "schema" => {
+                    schema_named = true;
+                    let schema = self.string(value)?;
+                    if schema != SCHEMA {
+                        let why = format!("schema is `{schema}`, this program reads `{SCHEMA}`");
+                        return Err(self.fail(Some(value.span()), why));
+                    }
+                }
+                "type" => job.kind = Some(self.word(value, &[("wasm", JobType::Wasm)])?),
+                "wasm" => job.wasm = Some(self.folder.join(self.string(value)?)),
+                "args" => job.args = Some(self.strings(value)?),
+                "name" => job.name = Some(self.string(value)?.into()),
+                "max-cost" => job.max_cost = Some(self.parsed(value, parse_positive_micro)?),
+                "cpus" => job.cpus = Some(self.parsed(value, text::parse_cpus)?),
+                "memory" => job.memory = Some(self.parsed(value, parse_memory)?),
+                "node" => job.node = Some(self.parsed(value, |text| text.parse::<Name>().map_err(|e| e.to_string()))?),
+                "env-file" => {
+                    let paths = self.string_or_strings(value)?;
+                    job.env_file = paths.into_iter().map(|path| self.folder.join(path)).collect();
+                }
+                "time-limit" => job.time_limit = Some(self.parsed(value, parse_span)?),
+                "start-by" => job.start_by = Some(self.parsed(value, parse_span)?),
+                "lost-after" => job.lost_after = Some(self.parsed(value, parse_span)?),
+                "on-disconnect" => {
+                    let words = [("keep", OnDisconnectFlag::Keep), ("stop", OnDisconnectFlag::Stop)];
+                    job.on_disconnect = Some(self.word(value, &words)?);
+                }
+                "priority" => job.priority = Some(self.integer(value, -100, 100)?),
+                "retries" => job.retries = Some(self.integer(value, 0, 19)?),
+                "stdin" => job.stdin = Some(self.boolean(value)?),
+                "no-queue" => job.no_queue = Some(self.boolean(value)?),
+                "env" => job.env = self.table_of_strings(value)?,
+                "labels" => job.labels = self.table_of_strings(value)?,
+                "require" => job.require = self.table_of_strings(value)?,
+                "resources" => self.resources(value, table, &mut job)?,
+                other => unreachable!("`{other}` is checked above"),
+            }
+        }
+        if !schema_named {
+            let failure = self.fail(None, "the schema is missing");
+            return Err(failure.hint(format!("begin the file with: schema = \"{SCHEMA}\"")));
+        }
+        Ok(job)
+    }
+
+    fn resources(&self, value: &Value<'_>, top: &DeTable<'_>, job: &mut JobFile) -> Result<(), Failure> {
+        let table = value.get_ref().as_table().ok_or_else(|| self.expected(value, "a table"))?;
+        self.check_keys(table, RESOURCE_KEYS, " in [resources]")?;
+        for (key, value) in table {
+            let word = key.get_ref().as_ref();
+            if top.contains_key(word) {
+                return Err(self.fail(Some(key.span()), format!("`{word}` stands at the top of the file too")));
+            }
+            match word {
+                "cpus" => job.cpus = Some(self.parsed(value, text::parse_cpus)?),
+                _ => job.memory = Some(self.parsed(value, parse_memory)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn expected(&self, value: &Value<'_>, what: &str) -> Failure {
+        self.fail(Some(value.span()), format!("expected {what}, found {}", value.get_ref().type_str()))
+    }
+
+    fn string<'v>(&self, value: &'v Value<'_>) -> Result<&'v str, Failure> {
+        value.get_ref().as_str().ok_or_else(|| self.expected(value, "a string"))
+    }
+
+    fn boolean(&self, value: &Value<'_>) -> Result<bool, Failure> {
+        value.get_ref().as_bool().ok_or_else(|| self.expected(value, "true or false"))
+    }
+
+    fn strings(&self, value: &Value<'_>) -> Result<Vec<String>, Failure> {
+        let array = value.get_ref().as_array().ok_or_else(|| self.expected(value, "a list of strings"))?;
+        array.iter().map(|item| self.string(item).map(Into::into)).collect()
+    }
+
+    fn string_or_strings(&self, value: &Value<'_>) -> Result<Vec<String>, Failure> {
+        match value.get_ref().as_str() {
+            Some(text) => Ok(vec![text.into()]),
+            None => self.strings(value),
+        }
+    }
+
+    fn table_of_strings(&self, value: &Value<'_>) -> Result<BTreeMap<String, String>, Failure> {
+        let table = value.get_ref().as_table().ok_or_else(|| self.expected(value, "a table"))?;
+        table.iter().map(|(key, value)| Ok((key.get_ref().to_string(), self.string(value)?.into()))).collect()
+    }
+
+    fn word<T: Copy>(&self, value: &Value<'_>, words: &[(&str, T)]) -> Result<T, Failure> {
+        let text = self.string(value)?;
+        words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let failure = self.fail(Some(value.span()), format!("`{text}` is not one of: {}", known.join(", ")));
+            match nearest(text, known.iter().copied()) {
+                Some(near) => failure.hint(format!("did you mean `{near}`?")),
+                None => failure,
+            }
+        })
+    }
+
+    /// A value as the flag of the same name takes it. Numbers may be written without quotes; their own text counts, so
+    /// that no amount passes through a float.
+    fn parsed<T>(&self, value: &Value<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Failure> {
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.as_ref(),
+            DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str(),
+            DeValue::Float(float) => float.as_str(),
+            _ => return Err(self.expected(value, "a string or a number")),
+        };
+        parse(text).map_err(|why| self.fail(Some(value.span()), why))
+    }
+
+    fn integer<T: TryFrom<i64>>(&self, value: &Value<'_>, min: i64, max: i64) -> Result<T, Failure> {
+        let integer = value.get_ref().as_integer().ok_or_else(|| self.expected(value, "a whole number"))?;
+        i64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .filter(|number| (min..=max).contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| self.fail(Some(value.span()), format!("{} is not within {min} to {max}", integer.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<JobFile, Failure> {
+        JobFile::parse(&format!("schema = \"modchain.job/v1\"\n{body}"), "job.toml", Path::new("/jobs"))
+    }
+
+    #[test]
+    fn a_full_file_is_read_with_paths_beside_it() {
+        let job = parse(
+            "type = \"wasm\"\nwasm = \"primes.wat\"\nargs = [\"1000\"]\nname = \"primes\"\nmax-cost = 0.10\n\
+             env-file = \".env\"\ntime-limit = \"10m\"\nlost-after = 90\non-disconnect = \"stop\"\npriority = -5\n\
+             retries = 0\nstdin = true\nno-queue = false\n[env]\nA = \"1\"\n[labels]\nsweep = \"x\"\n[resources]\n\
+             cpus = 0.5\nmemory = \"64MiB\"\n",
+        )
+        .expect("parses");
+        assert_eq!(job.wasm.as_deref(), Some(Path::new("/jobs/primes.wat")));
+        assert_eq!(job.env_file, [PathBuf::from("/jobs/.env")]);
+        assert_eq!((job.max_cost, job.cpus, job.memory), (Some(Micro(100_000)), Some(500), Some(64 << 20)));
+        assert_eq!((job.time_limit, job.lost_after), (Some(Span::from_secs(600)), Some(Span::from_secs(90))));
+        assert_eq!((job.priority, job.retries, job.stdin, job.no_queue), (Some(-5), Some(0), Some(true), Some(false)));
+        assert_eq!(job.on_disconnect, Some(OnDisconnectFlag::Stop));
+        assert_eq!((job.env["A"].as_str(), job.labels["sweep"].as_str()), ("1", "x"));
+    }
+
+    #[test]
+    fn every_complaint_names_the_line_and_what_was_probably_meant() {
+        for (body, said, hint) in [
+            ("wasm = \"x\"\nmax-csot = 1\n", "job.toml:3: unknown key `max-csot`", "did you mean `max-cost`?"),
+            ("max_cost = 1\n", "job.toml:2: unknown key `max_cost`", "did you mean `max-cost`?"),
+            ("label = 1\n", "job.toml:2: unknown key `label`", "did you mean `labels`?"),
+            ("qqqq = 1\n", "job.toml:2: unknown key `qqqq`", "known keys: schema"),
+            ("[resources]\ncpu = 1\n", "job.toml:3: unknown key `cpu` in [resources]", "did you mean `cpus`?"),
+            ("cpus = 1\n[resources]\ncpus = 1\n", "job.toml:4: `cpus` stands at the top", ""),
+            ("wasm = 5\n", "job.toml:2: expected a string, found integer", ""),
+            ("\nmax-cost = -1\n", "job.toml:3: `-1` is negative", ""),
+            ("max-cost = nan\n", "job.toml:2: `nan` is not an amount", ""),
+            ("cpus = 0\n", "job.toml:2: `0` is not a number of cores", ""),
+            ("memory = \"lots\"\n", "job.toml:2: `lots` is not a size", ""),
+            ("time-limit = \"soon\"\n", "job.toml:2: `soon` is not a duration", ""),
+            ("retries = 99\n", "job.toml:2: 99 is not within 0 to 19", ""),
+            ("priority = 1.5\n", "job.toml:2: expected a whole number, found float", ""),
+            ("stdin = \"yes\"\n", "job.toml:2: expected true or false, found string", ""),
+            ("type = \"wsam\"\n", "job.toml:2: `wsam` is not one of: wasm", "did you mean `wasm`?"),
+            ("[env]\nA = 1\n", "job.toml:3: expected a string, found integer", ""),
+            ("args = \"one\"\n", "job.toml:2: expected a list of strings, found string", ""),
+            ("node = \"No Node\"\n", "job.toml:2: `No Node` is not a name", ""),
+            ("wasm = \"x\nname = 1\n", "job.toml:2: ", ""),
+        ] {
+            let failure = parse(body).expect_err(body);
+            assert!(failure.message.starts_with(said), "{body:?} says: {}", failure.message);
+            assert!(failure.hint.unwrap_or_default().starts_with(hint), "{body:?}");
+            assert_eq!(failure.exit, 2);
+        }
+    }
+
+    #[test]
+    fn the_schema_is_asked_for_and_checked() {
+        let without = JobFile::parse("wasm = \"x\"\n", "-", Path::new(".")).expect_err("no schema");
+        assert!(without.hint.expect("hint").contains(SCHEMA));
+        let other = JobFile::parse("schema = \"modchain.job/v9\"\n", "-", Path::new(".")).expect_err("v9");
+        assert!(other.message.contains("modchain.job/v9"), "{other}");
+    }
+}

@@ -1,0 +1,73 @@
+//! The commands: one file for each kind. They speak to the orchestrator through [`crate::client`], print through
+//! [`crate::shell`], and give back an exit code.
+
+pub(crate) mod about;
+pub(crate) mod docs;
+pub(crate) mod events;
+pub(crate) mod jobs;
+pub(crate) mod logs;
+pub(crate) mod money;
+pub(crate) mod pool;
+pub(crate) mod run;
+pub(crate) mod wait;
+
+mod follow;
+mod input;
+mod job_file;
+mod log_printer;
+mod output;
+mod progress;
+mod spec;
+mod table;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::args::Command;
+use crate::exit::Outcome;
+use crate::local;
+use crate::shell::Shell;
+use crate::signal::Signals;
+
+/// Runs a command to its end. Boxed, because `up` runs another one inside.
+pub(crate) fn dispatch<'a>(
+    shell: &'a Shell,
+    command: Command,
+    signals: &'a mut Signals,
+) -> Pin<Box<dyn Future<Output = Outcome> + 'a>> {
+    Box::pin(async move {
+        match command {
+            // These know what a wish to stop means to them.
+            Command::Up(args) => local::up(shell, args, signals).await,
+            Command::Run(args) => run::run(shell, *args, signals).await,
+            Command::Logs(args) => logs::logs(shell, args, signals).await,
+            // All others stop.
+            command => tokio::select! {
+                outcome = plain(shell, command) => outcome,
+                wish = signals.next() => Ok(wish.exit()),
+            },
+        }
+    })
+}
+
+async fn plain(shell: &Shell, command: Command) -> Outcome {
+    match command {
+        Command::Up(_) | Command::Run(_) | Command::Logs(_) => unreachable!("they are not plain"),
+        Command::Quote(args) => run::quote(shell, *args).await,
+        Command::Jobs(args) => jobs::list(shell, args).await,
+        Command::Job(args) => jobs::job(shell, args).await,
+        Command::Cancel(args) => wait::cancel(shell, args).await,
+        Command::Wait(args) => wait::wait(shell, args).await,
+        Command::Status(args) => pool::status(shell, &args).await,
+        Command::Nodes(args) => pool::nodes(shell, args).await,
+        Command::Account(args) => money::account(shell, args).await,
+        Command::Ledger(args) => money::ledger(shell, args).await,
+        Command::Events(args) => events::events(shell, args).await,
+        Command::Credit(args) => money::credit(shell, args).await,
+        Command::Whoami => about::whoami(shell).await,
+        Command::Version(args) => about::version(shell, &args).await,
+        Command::Context(command) => about::context(shell, command),
+        Command::Completions { shell: of } => about::completions(shell, of),
+        Command::Help { topic } => about::help(shell, &topic),
+    }
+}

@@ -1,0 +1,144 @@
+//! `account`, `ledger` and `credit`: money.
+
+use modchain_types::{Asset, Text};
+use modchain_wire::console::{AccountQuery, Credit, LedgerQuery};
+use modchain_wire::view::{AccountView, LedgerEntryView, LedgerKind};
+
+use super::docs::{self, LedgerDoc};
+use super::table::{Align, Table, pairs};
+use crate::args::{AccountArgs, CreditArgs, Format, LedgerArgs};
+use crate::client::config::nearest;
+use crate::client::state::random_key;
+use crate::exit::{self, Failure, Outcome};
+use crate::shell::Shell;
+use crate::text;
+
+/// Entries asked for at once.
+const PAGE: u32 = 1000;
+
+/// `modchain account`.
+pub(crate) async fn account(shell: &Shell, args: AccountArgs) -> Outcome {
+    let client = shell.connect().await?;
+    let view = client.account(AccountQuery { account: args.account }).await?;
+    show_account(shell, &view, client.welcome().asset)
+}
+
+/// `modchain credit`.
+pub(crate) async fn credit(shell: &Shell, args: CreditArgs) -> Outcome {
+    let why = Text::new(args.reason).map_err(|error| Failure::usage(format!("reason: {error}")))?;
+    let key = match args.id {
+        Some(key) => key,
+        None => random_key()?,
+    };
+    let client = shell.connect().await?;
+    let request = Credit { account: args.account, amount: args.amount, key: key.clone(), why };
+    let view = client.credit(request).await.map_err(|failure| {
+        if failure.lost {
+            return failure.hint(format!("it may have been given: repeat it with --id {key}, which gives it once"));
+        }
+        failure
+    })?;
+    show_account(shell, &view, client.welcome().asset)
+}
+
+fn show_account(shell: &Shell, view: &AccountView, asset: Asset) -> Outcome {
+    match shell.format() {
+        Format::Json | Format::Jsonl => shell.print_document(&docs::account(view, asset))?,
+        Format::Name => shell.print(&format!("{}\n", view.id))?,
+        Format::Table => shell.print(&account_text(view, asset))?,
+    }
+    Ok(exit::OK)
+}
+
+fn account_text(view: &AccountView, asset: Asset) -> String {
+    let jobs = match view.open_jobs {
+        0 => String::new(),
+        1 => "  1 job".into(),
+        more => format!("  {more} jobs"),
+    };
+    let mut lines = vec![
+        ("account", view.id.to_string()),
+        ("available", text::money(view.available, asset)),
+        ("in escrow", text::money(view.held, asset) + &jobs),
+        ("earned", text::money(view.earned, asset)),
+    ];
+    if let Some(hours) = view.available.0.checked_div(view.burn_per_hour.0) {
+        lines.push(("burn rate", format!("{}/h  {hours} h left", text::money(view.burn_per_hour, asset))));
+    }
+    pairs(&lines)
+}
+
+/// `modchain ledger`.
+pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
+    let since = args.since.as_deref().map(|since| text::parse_since(since, text::wall_now())).transpose();
+    let mut query = LedgerQuery {
+        account: args.account,
+        since: since.map_err(Failure::usage)?,
+        kind: args.kind.as_deref().map(kind).transpose()?,
+        job: args.job.as_deref().map(|job| shell.job_ref(job)).transpose()?,
+        limit: PAGE,
+        before: None,
+    };
+    let client = shell.connect().await?;
+    let asset = client.welcome().asset;
+    let limit = args.limit as usize;
+    let mut entries: Vec<LedgerEntryView> = Vec::new();
+    let account = loop {
+        query.limit = u32::try_from(limit - entries.len()).unwrap_or(PAGE).min(PAGE);
+        let page = client.ledger(query.clone()).await?;
+        let (more, count) = (page.more, page.items.len());
+        entries.extend(page.items);
+        if !more || count == 0 || entries.len() >= limit {
+            break page.account;
+        }
+        query.before = entries.last().map(|entry| entry.number);
+    };
+    entries.truncate(limit);
+    match shell.format() {
+        Format::Json => {
+            let items = entries.iter().map(|entry| docs::ledger_entry(entry, asset)).collect();
+            shell.print_document(&LedgerDoc { schema: "modchain.ledger/v1", account: account.to_string(), items })?;
+        }
+        Format::Jsonl => {
+            entries.iter().try_for_each(|entry| shell.print_document(&docs::ledger_entry(entry, asset)))?
+        }
+        Format::Name => shell.print(&entries.iter().map(|entry| format!("{}\n", entry.number)).collect::<String>())?,
+        Format::Table => shell.print(&ledger_table(shell, &entries))?,
+    }
+    Ok(exit::OK)
+}
+
+fn kind(word: &str) -> Result<LedgerKind, Failure> {
+    LedgerKind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(|| {
+        let words = LedgerKind::ALL.map(LedgerKind::word);
+        let failure = Failure::usage(format!("`{word}` is not a type of ledger entries"));
+        match nearest(word, words.into_iter()) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => failure.hint(format!("types: {}", words.join(", "))),
+        }
+    })
+}
+
+fn ledger_table(shell: &Shell, entries: &[LedgerEntryView]) -> String {
+    let mut table = Table::new(&[
+        ("NUMBER", Align::Right),
+        ("TIME", Align::Left),
+        ("TYPE", Align::Left),
+        ("AMOUNT", Align::Right),
+        ("BALANCE", Align::Right),
+        ("JOB", Align::Left),
+        ("TEXT", Align::Left),
+    ]);
+    for entry in entries {
+        table.row(vec![
+            entry.number.to_string(),
+            text::date_time(entry.at, shell.utc()),
+            entry.kind.word().into(),
+            text::signed(entry.amount),
+            entry.balance.to_string(),
+            entry.job.map_or_else(|| "-".into(), |job| shell.id(&job)),
+            entry.text.to_string(),
+        ]);
+    }
+    table.render()
+}

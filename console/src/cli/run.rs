@@ -1,0 +1,239 @@
+//! `run` and `quote`: send a job, follow it, end with its exit code.
+
+use modchain_types::{Asset, Input, JobSpec, SubmitKey};
+use modchain_wire::console::{QuoteRequest, Submit, Submitted};
+use modchain_wire::view::{JobView, QuoteView};
+
+use super::follow::{self, End, Follow};
+use super::input::Feed;
+use super::log_printer::{LogPrinter, Streams, Style};
+use super::spec::{self, Plan};
+use super::table::{Align, Table, pairs};
+use super::{docs, jobs};
+use crate::args::{Format, QuoteArgs, RunArgs};
+use crate::client::Client;
+use crate::client::state::random_key;
+use crate::exit::{self, Failure, Outcome};
+use crate::shell::{OnInterrupt, Shell};
+use crate::signal::Signals;
+use crate::text;
+
+/// How often a submit whose answer was lost is sent again over a new connection. The key makes that harmless.
+const SUBMIT_TRIES_MAX: u32 = 6;
+
+/// `modchain run`.
+pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> Outcome {
+    let target = shell.target()?;
+    let plan = spec::plan(args.job, target.max_cost)?;
+    if args.dry_run {
+        let client = shell.connect().await?;
+        return show_quote(shell, &client, plan.spec, Spec::Show).await;
+    }
+    let attached = |failure: Failure| if args.detach { failure } else { failure.attached() };
+    let key = match args.id {
+        Some(key) => key,
+        None => random_key()?,
+    };
+    // Remember before sending: whoever loses the answer can ask again with the same key.
+    if let Err(error) = shell.submits().remember(&target.context, &key, None) {
+        shell.say(&format!("warning: the key of this job is not kept ({error:#}); it is {key}"));
+    }
+    let reads_input = plan.spec.input == Input::Stream;
+    let submitting = submit(shell, plan, &key);
+    let (client, submitted) = tokio::select! {
+        result = submitting => result.map_err(attached)?,
+        wish = signals.next() => {
+            shell.say(&format!("the job may have been accepted: `modchain run --id {key}` with the same job tells"));
+            return Ok(wish.exit());
+        }
+    };
+    if let Err(error) = shell.submits().remember(&target.context, &key, Some(&submitted.job.to_string())) {
+        shell.say(&format!("warning: @last does not know this job: {error:#}"));
+    }
+    let asset = client.welcome().asset;
+    let id = shell.id_said(&submitted.job);
+    let held = text::money(submitted.held, asset);
+    if args.detach {
+        return detached(shell, &submitted, &key, asset, &id);
+    }
+    shell.say(&if submitted.existing {
+        format!("{id}  submitted before with this key, {}", submitted.state.word())
+    } else {
+        format!("{id}  submitted, {held} held")
+    });
+    let style = match shell.format() {
+        Format::Table => Style::Bytes,
+        Format::Jsonl => Style::Documents,
+        Format::Json | Format::Name => Style::Nothing,
+    };
+    let on_interrupt = if args.cancel_on_interrupt { OnInterrupt::Cancel } else { shell.on_interrupt };
+    let follow = Follow {
+        shell,
+        job: submitted.job,
+        asset,
+        since: None,
+        printer: LogPrinter::start(shell, submitted.job, Streams::All, style, false, None),
+        feed: reads_input.then(Feed::start),
+        on_interrupt,
+        narrate: true,
+    };
+    match follow.run(client, signals).await.map_err(Failure::attached)? {
+        End::Detached(wish, view) => {
+            say_detached(shell, &id, view.as_deref(), submitted.held, asset);
+            Ok(wish.exit())
+        }
+        End::Ended(job) => {
+            finished(shell, &job, &id, asset)?;
+            Ok(follow::exit_of(&job))
+        }
+    }
+}
+
+/// What a detached run prints.
+fn detached(shell: &Shell, submitted: &Submitted, key: &SubmitKey, asset: Asset, id: &str) -> Outcome {
+    match shell.format() {
+        Format::Json | Format::Jsonl => shell.print_document(&docs::submitted(submitted, key.as_str(), asset))?,
+        Format::Name | Format::Table => {
+            // The id is for scripts: always whole.
+            shell.print(&format!("{}\n", submitted.job))?;
+            shell.say(&format!("{id}  submitted, {} held", text::money(submitted.held, asset)));
+            shell.say(&format!("  follow it   modchain logs -f {id}"));
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// The lines at the end of an attached run, or its last document.
+fn finished(shell: &Shell, job: &JobView, id: &str, asset: Asset) -> Result<(), Failure> {
+    match shell.format() {
+        Format::Json | Format::Jsonl => shell.print_document(&docs::job(job, asset)),
+        Format::Name => shell.print(&format!("{}\n", job.id)),
+        Format::Table => {
+            follow::summary(job, id, asset).iter().for_each(|line| shell.say(line));
+            Ok(())
+        }
+    }
+}
+
+/// What somebody who leaves should know.
+pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held: modchain_types::Micro, asset: Asset) {
+    let spent = view.map_or(modchain_types::Micro::ZERO, |job| job.cost);
+    let more = held.checked_sub(spent).unwrap_or(modchain_types::Micro::ZERO);
+    shell.say(&format!("Detached. {id} runs on, up to {} more.", text::money(more, asset)));
+    shell.say(&format!("  come back   modchain logs -f {id}"));
+    shell.say(&format!("  stop it     modchain cancel {id}"));
+}
+
+/// Puts the module and submits the job; again over a new connection if one breaks.
+async fn submit(shell: &Shell, plan: Plan, key: &SubmitKey) -> Result<(Client, Submitted), Failure> {
+    // Whoever is not there at the start is not waited for: that is the caller's to decide.
+    let mut client = Some(shell.connect().await?);
+    let mut backoff = modchain_link::Backoff::new();
+    let mut tries = 0;
+    let request = Submit { key: key.clone(), spec: plan.spec, no_queue: plan.no_queue };
+    loop {
+        let attempt = async {
+            let client = match client.take() {
+                Some(client) => client,
+                None => shell.connect().await?,
+            };
+            client.put_blob(&plan.module).await?;
+            let submitted = client.submit(request.clone()).await?;
+            Ok::<_, Failure>((client, submitted))
+        };
+        match attempt.await {
+            Err(failure) if failure.lost && tries < SUBMIT_TRIES_MAX => {
+                tries += 1;
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            Err(failure) if failure.lost => {
+                let hint =
+                    format!("it may have been accepted: run it again with --id {key}, which makes no second job");
+                return Err(failure.hint(hint));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// `modchain quote`.
+pub(crate) async fn quote(shell: &Shell, args: QuoteArgs) -> Outcome {
+    let target = shell.target()?;
+    let plan = spec::plan(args.job, target.max_cost)?;
+    let client = shell.connect().await?;
+    show_quote(shell, &client, plan.spec, Spec::Hide).await
+}
+
+/// Whether a quote shows the specification too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spec {
+    Show,
+    Hide,
+}
+
+async fn show_quote(shell: &Shell, client: &Client, spec: JobSpec, show: Spec) -> Outcome {
+    let asset = client.welcome().asset;
+    let view = client.quote(QuoteRequest { spec: spec.clone() }).await?;
+    match shell.format() {
+        Format::Json | Format::Jsonl => {
+            shell.print_document(&docs::quote(&view, (show == Spec::Show).then_some(&spec), asset))?;
+        }
+        Format::Name => {
+            let names: String = view.offers.iter().map(|offer| format!("{}\n", offer.node)).collect();
+            shell.print(&names)?;
+        }
+        Format::Table => {
+            if show == Spec::Show {
+                shell.print(&spec_table(&spec, asset))?;
+            }
+            shell.print(&quote_table(&view, asset))?;
+        }
+    }
+    // A dry run answers a question; a quote that cannot be taken is a refusal.
+    let possible = view.affordable && !view.offers.is_empty();
+    Ok(if possible || show == Spec::Show { exit::OK } else { exit::REFUSED })
+}
+
+fn spec_table(spec: &JobSpec, asset: Asset) -> String {
+    let document = serde_json::to_value(docs::spec(spec, asset)).unwrap_or_default();
+    let mut lines = Vec::new();
+    if let Some(fields) = document.as_object() {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            lines.push((name.as_str(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        }
+    }
+    format!("{}\n", pairs(&lines))
+}
+
+fn quote_table(view: &QuoteView, asset: Asset) -> String {
+    let mut text = pairs(&[
+        ("held", text::money(view.hold, asset)),
+        ("available", text::money(view.available, asset) + if view.affordable { "" } else { " (not enough)" }),
+        ("fee", format!("{} % of the cost, in it", docs::percent(view.fee_basis_points))),
+    ]);
+    text.push('\n');
+    let mut offers = Table::new(&[
+        ("NODE", Align::Left),
+        ("PRICE/H", Align::Right),
+        ("LEAST", Align::Right),
+        ("RUNS UP TO", Align::Right),
+        ("LIMITED BY", Align::Left),
+    ]);
+    for offer in &view.offers {
+        let limited_by = if offer.budget_bound { "max cost" } else { "time limit" };
+        offers.row(vec![
+            offer.node.to_string(),
+            offer.price_per_hour.to_string(),
+            offer.minimum.to_string(),
+            offer.run_limit.to_string(),
+            limited_by.into(),
+        ]);
+    }
+    if view.offers.is_empty() {
+        text.push_str("no node can run it now\n");
+    } else {
+        text.push_str(&offers.render());
+    }
+    text.push_str(&jobs::verdicts(&view.refusals));
+    text
+}

@@ -1,0 +1,420 @@
+//! From flags and job file to the specification that is sent: flags override the file, the environment is checked for
+//! secrets, the module is looked at before anything leaves this machine.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use modchain_types::{
+    Adapter, Digest, GpuRequest, Input, JobSpec, Limits, List, Map, Micro, OnDisconnect, Requirements, Task, TaskBody,
+    Text, TooLong, WasmTask, resources::LabelPairs,
+};
+
+use super::job_file::{JOB_FILE_BYTES_MAX, JobFile};
+use crate::args::{JobFlags, JobType, OnDisconnectFlag};
+use crate::exit::Failure;
+
+/// Largest module that is sent.
+pub(crate) const MODULE_BYTES_MAX: u64 = 32 << 20;
+/// Largest file of environment variables: more than the environment may hold.
+const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
+/// What a job gets that does not say how much memory it needs.
+const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+/// What a job gets that does not say how many cores it needs.
+const CPU_MILLI_DEFAULT: u32 = 1000;
+
+/// Everything that one submit sends.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The job.
+    pub(crate) spec: JobSpec,
+    /// Refuse it if it cannot start now.
+    pub(crate) no_queue: bool,
+    /// The module, which is put before the job is submitted.
+    pub(crate) module: Bytes,
+}
+
+/// Builds a job from flags and the file they name. `max_cost` is what the context or the configuration says.
+pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Failure> {
+    let file = match &flags.file {
+        Some(path) => read_job_file(path)?,
+        None => JobFile::default(),
+    };
+    let reads_file_from_stdin = flags.file.as_deref() == Some(Path::new("-"));
+    let stdin = flags.stdin || file.stdin.unwrap_or(false);
+    if reads_file_from_stdin && stdin {
+        return Err(Failure::usage("standard input cannot be both the job file and the job's input"));
+    }
+    let JobType::Wasm = flags.kind.or(file.kind).unwrap_or(JobType::Wasm);
+    let wasm = flags.wasm.or(file.wasm).ok_or_else(|| {
+        Failure::usage("there is nothing to run").hint("name a module with --wasm FILE, or a job file with -f FILE")
+    })?;
+    let max_cost = flags.max_cost.or(file.max_cost).or(max_cost).ok_or_else(|| {
+        Failure::usage("the most that the job may cost is not known: it is held until the job has ended")
+            .hint("say it with --max-cost 0.10")
+    })?;
+    let env = environment(file.env, &file.env_file, flags.env, &flags.env_file, flags.allow_secrets_on_node)?;
+    let args = if flags.args.is_empty() { file.args.unwrap_or_default() } else { flags.args };
+    let mut labels = file.labels;
+    labels.extend(flags.label);
+    let mut require = file.require;
+    require.extend(flags.require);
+
+    let lost_after = flags.lost_after.or(file.lost_after).unwrap_or(Limits::default().lost_after);
+    if !(Limits::LOST_AFTER_MIN..=Limits::LOST_AFTER_MAX).contains(&lost_after) {
+        return Err(Failure::usage(format!("lost-after is {lost_after}, it may be 15s to 24h")));
+    }
+    for (what, span) in
+        [("time-limit", flags.time_limit.or(file.time_limit)), ("start-by", flags.start_by.or(file.start_by))]
+    {
+        if span == Some(modchain_types::Span::ZERO) {
+            return Err(Failure::usage(format!("{what} must be more than zero")));
+        }
+    }
+
+    let (module, module_name) = read_module(&wasm)?;
+    let task = WasmTask {
+        module: Digest::of(&module),
+        module_bytes: module.len() as u64,
+        module_name,
+        args: list(args, "arguments")?,
+        env: texts(env, "environment")?,
+    };
+    let spec = JobSpec {
+        name: Text::new(flags.name.or(file.name).unwrap_or_default()).map_err(too_long("name"))?,
+        body: TaskBody::Inline(Task::Wasm(task)),
+        requirements: Requirements {
+            adapter: Adapter::Wasm,
+            cpu_milli: flags.cpus.or(file.cpus).unwrap_or(CPU_MILLI_DEFAULT),
+            memory_bytes: flags.memory.or(file.memory).unwrap_or(MEMORY_BYTES_DEFAULT),
+            disk_bytes: 0,
+            gpus: GpuRequest { count: 0, memory_bytes_min: 0, model: None },
+            labels: label_pairs(require)?,
+            region: None,
+            node: flags.node.or(file.node),
+            price_per_hour_max: None,
+        },
+        limits: Limits {
+            time_limit: flags.time_limit.or(file.time_limit),
+            start_by: flags.start_by.or(file.start_by),
+            lost_after,
+            on_disconnect: match flags.on_disconnect.or(file.on_disconnect) {
+                None | Some(OnDisconnectFlag::Keep) => OnDisconnect::Keep,
+                Some(OnDisconnectFlag::Stop) => OnDisconnect::Stop,
+            },
+            attempts_max: flags.retries.or(file.retries).map_or(Limits::default().attempts_max, |retries| retries + 1),
+            output_bytes_max: Limits::OUTPUT_BYTES_MAX,
+        },
+        max_cost,
+        priority: flags.priority.or(file.priority).unwrap_or(0),
+        labels: texts(labels, "labels")?,
+        input: if stdin { Input::Stream } else { Input::None },
+    };
+    Ok(Plan { spec, no_queue: flags.no_queue || file.no_queue.unwrap_or(false), module })
+}
+
+fn read_job_file(path: &Path) -> Result<JobFile, Failure> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let mut input = std::io::stdin().lock().take(JOB_FILE_BYTES_MAX + 1);
+        input
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::usage(format!("cannot read the job file: {error}")))?;
+        if text.len() as u64 > JOB_FILE_BYTES_MAX {
+            return Err(Failure::usage("the job file has more than 1 MiB"));
+        }
+        return JobFile::parse(&text, "-", Path::new("."));
+    }
+    let bytes = read_bounded(path, JOB_FILE_BYTES_MAX, "job file")?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| Failure::usage(format!("the job file {} is not text", path.display())))?;
+    JobFile::parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+}
+
+/// The file's bytes, which must be no more than `max`.
+fn read_bounded(path: &Path, max: u64, what: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| {
+        let failure = Failure::usage(format!("cannot read the {what} {}: {error}", path.display()));
+        match error.kind() {
+            std::io::ErrorKind::NotFound => failure.hint("look at the spelling and at the folder it is relative to"),
+            _ => failure,
+        }
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(Failure::usage(format!("cannot read the {what} {}: it is a folder", path.display())));
+    }
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > max {
+        return Err(Failure::usage(format!("the {what} {} has more than {}", path.display(), crate::text::bytes(max))));
+    }
+    Ok(bytes)
+}
+
+/// The module and its file name. Whether it compiles only a node can tell; that it is no module at all is seen here.
+fn read_module(path: &Path) -> Result<(Bytes, Text<256>), Failure> {
+    let bytes = read_bounded(path, MODULE_BYTES_MAX, "module")?;
+    if !looks_like_module(&bytes) {
+        return Err(Failure::usage(format!("{} is not a WebAssembly module", path.display()))
+            .hint("a .wasm file begins with \\0asm, a .wat file with (module"));
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((Bytes::from(bytes), Text::cut(name)))
+}
+
+/// Binary modules begin with a magic number (components have another version after it, which no node runs); text modules
+/// with `(module` after spaces and comments.
+fn looks_like_module(bytes: &[u8]) -> bool {
+    if let Some(after) = bytes.strip_prefix(b"\0asm") {
+        return after.starts_with(&[1, 0, 0, 0]);
+    }
+    let Ok(mut text) = std::str::from_utf8(bytes) else { return false };
+    loop {
+        text = text.trim_start();
+        if let Some(comment) = text.strip_prefix(";;") {
+            text = comment.split_once('\n').map_or("", |(_, after)| after);
+        } else if text.starts_with("(;") {
+            let Some(after) = skip_block_comment(text) else { return false };
+            text = after;
+        } else {
+            break;
+        }
+    }
+    // The text format lets a module leave its own parentheses out; nobody writes it, but it may.
+    text.strip_prefix('(').map(str::trim_start).is_some_and(|text| {
+        ["module", "func", "import", "memory", "export", "type", "table", "global", "data", "start"]
+            .iter()
+            .any(|word| text.strip_prefix(word).is_some_and(|rest| rest.starts_with(|c: char| !c.is_alphanumeric())))
+    })
+}
+
+/// The text after a `(; ... ;)`, which may be nested; `None` if it does not end.
+fn skip_block_comment(text: &str) -> Option<&str> {
+    let mut depth = 0usize;
+    let mut position = 0;
+    while position < text.len() {
+        let rest = &text.as_bytes()[position..];
+        if rest.starts_with(b"(;") {
+            depth += 1;
+            position += 2;
+        } else if rest.starts_with(b";)") {
+            depth -= 1;
+            position += 2;
+            if depth == 0 {
+                return text.get(position..);
+            }
+        } else {
+            position += 1;
+        }
+    }
+    None
+}
+
+/// Later ones win: the file's env-files, its table, the flags' env-files, the flags.
+fn environment(
+    table: BTreeMap<String, String>,
+    table_files: &[PathBuf],
+    flags: Vec<(String, Option<String>)>,
+    flag_files: &[PathBuf],
+    allow_secrets: bool,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for path in table_files {
+        env.extend(read_env_file(path)?);
+    }
+    env.extend(table);
+    for path in flag_files {
+        env.extend(read_env_file(path)?);
+    }
+    for (name, value) in flags {
+        let value = match value {
+            Some(value) => value,
+            None => std::env::var(&name).map_err(|_| {
+                Failure::usage(format!("--env {name}: the variable is not set here"))
+                    .hint(format!("--env {name}=VALUE"))
+            })?,
+        };
+        env.insert(name, value);
+    }
+    if let Some(name) = env.keys().find(|name| name.contains(['=', '\0'])) {
+        return Err(Failure::usage(format!("`{name}` cannot be the name of an environment variable")));
+    }
+    if !allow_secrets && let Some(name) = env.keys().find(|name| looks_like_secret(name)) {
+        return Err(Failure::usage(format!(
+            "the environment variable {name} looks like a secret, and the owner of the node can read it"
+        ))
+        .hint("leave it out, or send it all the same with --allow-secrets-on-node"));
+    }
+    Ok(env)
+}
+
+/// Names that people give to secrets.
+fn looks_like_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["_KEY", "_TOKEN", "_SECRET"].iter().any(|end| name.ends_with(end) || name == end[1..])
+        || ["PASSWORD", "PASSWD", "PASSPHRASE"].iter().any(|end| name.ends_with(end))
+}
+
+fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let bytes = read_bounded(path, ENV_FILE_BYTES_MAX, "environment file")?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("the environment file {} is not text", path.display())))?;
+    let mut pairs = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_end_matches('\r');
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match line.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() => pairs.push((name.trim().into(), value.into())),
+            _ => {
+                let place = format!("{}:{}", path.display(), number + 1);
+                return Err(Failure::usage(format!("{place}: expected NAME=VALUE")));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn too_long(what: &str) -> impl Fn(TooLong) -> Failure {
+    move |error| Failure::usage(format!("{what}: {error}"))
+}
+
+fn list<const LENGTH: usize, const ITEMS: usize>(
+    items: Vec<String>,
+    what: &'static str,
+) -> Result<List<Text<LENGTH>, ITEMS>, Failure> {
+    let items: Result<Vec<_>, _> = items.into_iter().map(Text::new).collect();
+    List::new(items.map_err(too_long(what))?).map_err(too_long(what))
+}
+
+fn texts<const KEY: usize, const VALUE: usize, const ITEMS: usize>(
+    pairs: BTreeMap<String, String>,
+    what: &'static str,
+) -> Result<Map<Text<KEY>, Text<VALUE>, ITEMS>, Failure> {
+    let pairs: Result<BTreeMap<_, _>, TooLong> =
+        pairs.into_iter().map(|(key, value)| Ok((Text::new(key)?, Text::new(value)?))).collect();
+    Map::new(pairs.map_err(too_long(what))?).map_err(too_long(what))
+}
+
+fn label_pairs(pairs: BTreeMap<String, String>) -> Result<LabelPairs, Failure> {
+    let pairs: Result<Vec<_>, TooLong> =
+        pairs.into_iter().map(|(key, value)| Ok((Text::new(key)?, Text::new(value)?))).collect();
+    LabelPairs::new(pairs.map_err(too_long("require"))?).map_err(too_long("require"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("folder");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).expect("writes");
+        }
+        folder
+    }
+
+    fn flags(folder: &tempfile::TempDir) -> JobFlags {
+        JobFlags { wasm: Some(folder.path().join("m.wat")), max_cost: Some(Micro::UNIT), ..JobFlags::default() }
+    }
+
+    fn said(flags: JobFlags) -> String {
+        let failure = plan(flags, None).expect_err("refused");
+        assert_eq!(failure.exit, 2, "{failure}");
+        failure.to_string()
+    }
+
+    #[test]
+    fn flags_override_the_file_and_add_to_its_tables() {
+        let folder = folder_with(&[
+            ("m.wat", "(module)"),
+            (
+                "job.toml",
+                "schema = \"modchain.job/v1\"\nwasm = \"m.wat\"\nmax-cost = 2\nname = \"a\"\nargs = [\"x\"]\n\
+                 retries = 0\n[env]\nA = \"1\"\nB = \"1\"\n[labels]\nl = \"1\"\n",
+            ),
+        ]);
+        let flags = JobFlags {
+            file: Some(folder.path().join("job.toml")),
+            name: Some("b".into()),
+            env: vec![("B".into(), Some("2".into()))],
+            ..JobFlags::default()
+        };
+        let plan = plan(flags, Some(Micro(5))).expect("builds");
+        assert_eq!((plan.spec.name.as_str(), plan.spec.max_cost), ("b", Micro(2_000_000)));
+        assert_eq!(plan.spec.limits.attempts_max, 1);
+        let TaskBody::Inline(Task::Wasm(task)) = plan.spec.body else { panic!("inline") };
+        assert_eq!(task.args.iter().map(|arg| arg.as_str()).collect::<Vec<_>>(), ["x"]);
+        let env: Vec<_> = task.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(env, ["A=1", "B=2"]);
+        assert_eq!((task.module, task.module_bytes), (Digest::of(b"(module)"), 8));
+    }
+
+    #[test]
+    fn the_price_comes_from_the_flag_then_the_file_then_the_context() {
+        let folder = folder_with(&[("m.wat", "(module)")]);
+        let without = JobFlags { max_cost: None, ..flags(&folder) };
+        assert_eq!(plan(without, Some(Micro(7))).expect("builds").spec.max_cost, Micro(7));
+        assert!(said(JobFlags { max_cost: None, ..flags(&folder) }).contains("--max-cost 0.10"));
+    }
+
+    #[test]
+    fn what_is_no_module_is_refused_before_anything_is_sent() {
+        for (text, module) in [
+            ("(module)", true),
+            (";; a comment\n  (; and (; a nested ;) one ;)\n(module $x)", true),
+            ("(func (export \"_start\"))", true),
+            ("", false),
+            ("#!/bin/sh\n", false),
+            ("(modulo)", false),
+            ("(; endless", false),
+        ] {
+            assert_eq!(looks_like_module(text.as_bytes()), module, "{text:?}");
+        }
+        assert!(looks_like_module(b"\0asm\x01\0\0\0"));
+        assert!(!looks_like_module(b"\0asm\x0d\0\x01\0"), "a component");
+        assert!(!looks_like_module(b"\x7fELF\xff"));
+        let folder = folder_with(&[("m.wat", "hello")]);
+        assert!(said(flags(&folder)).contains("is not a WebAssembly module"));
+        assert!(said(JobFlags { wasm: Some(folder.path().join("none.wat")), ..flags(&folder) }).contains("none.wat"));
+        assert!(said(JobFlags { wasm: Some(folder.path().into()), ..flags(&folder) }).contains("it is a folder"));
+        assert!(said(JobFlags { wasm: None, ..flags(&folder) }).contains("nothing to run"));
+    }
+
+    #[test]
+    fn variables_that_look_like_secrets_stay_here_unless_asked() {
+        for name in ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "db_password", "CLIENT_SECRET", "PGPASSWORD", "TOKEN"] {
+            assert!(looks_like_secret(name), "{name}");
+        }
+        for name in ["KEYBOARD", "PATH", "MONKEY", "TOKENS_MAX"] {
+            assert!(!looks_like_secret(name), "{name}");
+        }
+        let folder = folder_with(&[("m.wat", "(module)")]);
+        let env = vec![("API_KEY".to_owned(), Some("x".to_owned()))];
+        assert!(said(JobFlags { env: env.clone(), ..flags(&folder) }).contains("--allow-secrets-on-node"));
+        assert!(plan(JobFlags { env, allow_secrets_on_node: true, ..flags(&folder) }, None).is_ok());
+    }
+
+    #[test]
+    fn environment_files_are_read_line_by_line() {
+        let folder = folder_with(&[("m.wat", "(module)"), ("e", "# c\n\nA=1=2\nB=\n"), ("bad", "A=1\nno\n")]);
+        let path = |name: &str| vec![folder.path().join(name)];
+        assert_eq!(
+            read_env_file(&path("e")[0]).expect("reads"),
+            [("A".to_owned(), "1=2".to_owned()), ("B".to_owned(), String::new())]
+        );
+        assert!(said(JobFlags { env_file: path("bad"), ..flags(&folder) }).contains("bad:2: expected NAME=VALUE"));
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        let folder = folder_with(&[("m.wat", "(module)")]);
+        let span = modchain_types::Span::from_secs;
+        assert!(said(JobFlags { lost_after: Some(span(1)), ..flags(&folder) }).contains("15s to 24h"));
+        assert!(said(JobFlags { time_limit: Some(span(0)), ..flags(&folder) }).contains("time-limit"));
+        assert!(said(JobFlags { name: Some("n".repeat(65)), ..flags(&folder) }).contains("name: 65 bytes"));
+    }
+}

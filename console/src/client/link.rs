@@ -1,0 +1,303 @@
+//! One connection to the orchestrator: hello and welcome, one method per request, and streams of replies. Every failure comes
+//! out as a [`Failure`] that says whether trying again may help ([`Failure::lost`]).
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use modchain_certs::Credentials;
+use modchain_link::{
+    CloseCode, ConnectError, Connection, FrameReader, FrameWriter, OpenError, Protocol, ReadError, WriteError,
+};
+use modchain_types::{Digest, Span, Text};
+use modchain_wire::console::{
+    AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery, JobQuery,
+    JobsPage, JobsQuery, LedgerPage, LedgerQuery, NodesPage, NodesQuery, QuoteRequest, StatusQuery, Submit, Submitted,
+};
+use modchain_wire::view::{AccountView, ExplanationView, JobView, QuoteView, StatusView};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, Message, ToConsole};
+
+use crate::exit::Failure;
+
+/// Longest wait for the answer to one request. The orchestrator answers from memory, or after one sync of its disk.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for each next piece of a blob to be taken, and for the word that it is stored.
+const BLOB_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait for the reason of a close, which travels on its own.
+const CLOSE_REASON_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An admitted connection.
+pub(crate) struct Client {
+    connection: Connection,
+    welcome: ConsoleWelcome,
+    address: String,
+    /// The first stream stays open as long as the connection is used.
+    _control: (FrameWriter<FromConsole>, FrameReader<ToConsole>),
+}
+
+impl Client {
+    /// Connects as the identity in this folder. `patience` bounds the whole of it.
+    pub(crate) async fn connect(address: &str, identity: &Path, patience: Duration) -> Result<Self, Failure> {
+        if !Credentials::exist(identity) {
+            return Err(Failure::not_logged_in(format!("there is no identity in {}", identity.display()))
+                .hint("modchain context add NAME --orchestrator HOST:PORT --identity DIR"));
+        }
+        let credentials = Credentials::load(identity).map_err(|error| {
+            Failure::not_logged_in(format!("cannot use the identity in {}: {}", identity.display(), chain(&error)))
+        })?;
+        tokio::time::timeout(patience, Self::connect_with(&credentials, address))
+            .await
+            .unwrap_or_else(|_| Err(cannot_reach(address, &format!("no answer within {}", Span::from(patience)))))
+    }
+
+    async fn connect_with(credentials: &Credentials, address: &str) -> Result<Self, Failure> {
+        let connection = modchain_link::connect(credentials, address, Protocol::Console)
+            .await
+            .map_err(|error| connect_failure(address, &error))?;
+        let hello = ConsoleHello {
+            types: ToConsole::known_types(),
+            version: Text::cut(env!("CARGO_PKG_VERSION")),
+            wall: crate::text::wall_now(),
+        };
+        let welcomed = async {
+            let (mut writer, mut reader) = connection.open_bi().await.map_err(|error| open_failure(&error))?;
+            writer.write(&FromConsole::from(hello)).await.map_err(|error| write_failure(&error))?;
+            match next(&mut reader).await? {
+                Some(ToConsole::Welcome(welcome)) => Ok((welcome, (writer, reader))),
+                other => Err(unexpected(other.as_ref())),
+            }
+        };
+        match welcomed.await {
+            Ok((welcome, control)) => Ok(Self { connection, welcome, address: address.to_owned(), _control: control }),
+            // The certificate is judged only after the handshake: the reason is that of the close.
+            Err(failure) if failure.lost => {
+                match tokio::time::timeout(CLOSE_REASON_TIMEOUT, connection.why_refused()).await {
+                    Ok(error) => Err(connect_failure(address, &error)),
+                    Err(_) => Err(failure),
+                }
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What the orchestrator said at the start.
+    pub(crate) fn welcome(&self) -> &ConsoleWelcome {
+        &self.welcome
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The path's current round trip.
+    pub(crate) fn rtt(&self) -> Span {
+        self.connection.rtt().into()
+    }
+
+    /// Says good-bye, so that the orchestrator need not wait for silence.
+    pub(crate) async fn close(self) {
+        self.connection.close_and_wait(CloseCode::Done, "").await;
+    }
+
+    /// Opens a stream with this request. Its replies come as long as the stream is kept.
+    pub(crate) async fn open(&self, request: impl Into<FromConsole>) -> Result<Replies, Failure> {
+        let (mut writer, reader) = self.connection.open_bi().await.map_err(|error| open_failure(&error))?;
+        writer.write(&request.into()).await.map_err(|error| write_failure(&error))?;
+        Ok(Replies { writer, reader })
+    }
+
+    /// One request, one answer.
+    async fn ask<T>(
+        &self,
+        request: impl Into<FromConsole>,
+        pick: impl FnOnce(ToConsole) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let answer = async {
+            let mut replies = self.open(request).await?;
+            replies.writer.finish().await.map_err(|error| write_failure(&error))?;
+            let reply = replies.next().await?;
+            pick(reply)
+        };
+        tokio::time::timeout(REPLY_TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err(Failure::lost(format!("{} does not answer", self.address))))
+    }
+}
+
+macro_rules! requests {
+    ($($(#[$doc:meta])* $method:ident($request:ty) -> $reply:ty: $variant:ident;)+) => {
+        impl Client {
+            $($(#[$doc])*
+            pub(crate) async fn $method(&self, request: $request) -> Result<$reply, Failure> {
+                self.ask(request, |reply| match reply {
+                    ToConsole::$variant(body) => Ok(body),
+                    other => Err(unexpected(Some(&other))),
+                })
+                .await
+            })+
+        }
+    };
+}
+
+requests! {
+    /// Submits a job.
+    submit(Submit) -> Submitted: Submitted;
+    /// Asks what a job would cost.
+    quote(QuoteRequest) -> QuoteView: Quote;
+    /// Cancels a job; the answer is the job as it is once the wish is durable.
+    cancel(Cancel) -> JobView: Job;
+    /// Asks for a page of jobs.
+    jobs(JobsQuery) -> JobsPage: Jobs;
+    /// Asks for one job.
+    job(JobQuery) -> JobView: Job;
+    /// Asks why a job is where it is.
+    explain(ExplainQuery) -> ExplanationView: Explanation;
+    /// Asks for a page of nodes.
+    nodes(NodesQuery) -> NodesPage: Nodes;
+    /// Asks for an account.
+    account(AccountQuery) -> AccountView: Account;
+    /// Asks for a page of a statement.
+    ledger(LedgerQuery) -> LedgerPage: Ledger;
+    /// Asks how things are.
+    status(StatusQuery) -> StatusView: Status;
+    /// Gives test credits.
+    credit(Credit) -> AccountView: Account;
+}
+
+impl Client {
+    /// Puts a blob into the account's store; one that is there already is not sent.
+    pub(crate) async fn put_blob(&self, bytes: &Bytes) -> Result<BlobStored, Failure> {
+        let request = BlobPut { digest: Digest::of(bytes), bytes: bytes.len() as u64 };
+        let Replies { mut writer, mut reader } = self.open(request).await?;
+        let slow = || Failure::lost(format!("{} does not take the module", self.address));
+        let send = async {
+            for start in (0..bytes.len()).step_by(CHUNK_BYTES_MAX) {
+                let piece = bytes.slice(start..bytes.len().min(start + CHUNK_BYTES_MAX));
+                let data = Data::new(piece).expect("a piece is no longer than a chunk");
+                let piece = FromConsole::from(BlobPiece { data });
+                tokio::time::timeout(BLOB_TIMEOUT, writer.write(&piece))
+                    .await
+                    .map_err(|_| slow())?
+                    .map_err(|error| write_failure(&error))?;
+            }
+            writer.finish().await.map_err(|error| write_failure(&error))
+        };
+        // The answer may come before the last piece: when the blob is there already, or is refused.
+        let answer = async {
+            match next(&mut reader).await? {
+                Some(ToConsole::BlobStored(stored)) => Ok(stored),
+                Some(ToConsole::Refusal(refusal)) => Err(refusal.into()),
+                other => Err(unexpected(other.as_ref())),
+            }
+        };
+        tokio::pin!(answer);
+        tokio::select! {
+            biased;
+            stored = &mut answer => return stored,
+            sent = send => match sent {
+                Ok(()) => {}
+                // The other side stopped reading: its answer says why, if there is one.
+                Err(failure) => return tokio::time::timeout(CLOSE_REASON_TIMEOUT, answer).await.unwrap_or(Err(failure)),
+            },
+        }
+        tokio::time::timeout(BLOB_TIMEOUT, answer).await.unwrap_or_else(|_| Err(slow()))
+    }
+}
+
+/// A stream of replies to one request.
+pub(crate) struct Replies {
+    writer: FrameWriter<FromConsole>,
+    reader: FrameReader<ToConsole>,
+}
+
+impl Replies {
+    /// The next reply; an end before the last one is a lost connection. Waits for ever. May be dropped and asked again.
+    pub(crate) async fn next(&mut self) -> Result<ToConsole, Failure> {
+        match next(&mut self.reader).await? {
+            Some(ToConsole::Refusal(refusal)) => Err(refusal.into()),
+            Some(ToConsole::GoingAway(_)) => Err(Failure::lost("the orchestrator is shutting down")),
+            Some(reply) => Ok(reply),
+            None => Err(Failure::lost("the orchestrator ended the stream")),
+        }
+    }
+
+    /// Both halves, for requests that go on in both directions.
+    pub(crate) fn split(&mut self) -> (&mut FrameWriter<FromConsole>, &mut FrameReader<ToConsole>) {
+        (&mut self.writer, &mut self.reader)
+    }
+}
+
+/// The next message as it is, refusals included; `None` at the end of the stream.
+pub(crate) async fn next(reader: &mut FrameReader<ToConsole>) -> Result<Option<ToConsole>, Failure> {
+    reader.read().await.map_err(|error| read_failure(&error))
+}
+
+/// A message that does not belong there.
+pub(crate) fn unexpected(message: Option<&ToConsole>) -> Failure {
+    match message {
+        Some(ToConsole::Refusal(refusal)) => refusal.clone().into(),
+        Some(ToConsole::GoingAway(_)) => Failure::lost("the orchestrator is shutting down"),
+        Some(message) => {
+            Failure::failed(format!("the orchestrator answered with a message of type {:#04x}", message.kind()))
+                .hint("modchain version --server")
+        }
+        None => Failure::lost("the orchestrator ended the stream"),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+fn cannot_reach(address: &str, why: &str) -> Failure {
+    Failure::unreachable(format!("cannot reach {address}: {why}"))
+        .hint("modchain context list shows where each context points; `modchain up` starts a local stack")
+}
+
+fn connect_failure(address: &str, error: &ConnectError) -> Failure {
+    let why = crate::text::one_line(&chain(error));
+    let failure = match error {
+        ConnectError::Resolve { .. }
+        | ConnectError::Socket(_)
+        | ConnectError::Refused { .. }
+        | ConnectError::Silent { .. }
+        | ConnectError::TooManyConnections
+        | ConnectError::Busy { .. }
+        | ConnectError::Closed { .. } => cannot_reach(address, &why),
+        ConnectError::NotTrusted { .. } => Failure::untrusted(format!("cannot reach {address}: {why}"))
+            .hint("look at the context's address and identity: modchain context show"),
+        ConnectError::Version { .. } => Failure::untrusted(format!("cannot reach {address}: {why}")),
+        ConnectError::Credentials(_) | ConnectError::CertificateRefused { .. } | ConnectError::WrongRole => {
+            Failure::not_logged_in(why).hint("look at the context's identity: modchain context show")
+        }
+    };
+    Failure { lost: error.retryable(), ..failure }
+}
+
+fn open_failure(error: &OpenError) -> Failure {
+    Failure::lost(chain(error))
+}
+
+fn read_failure(error: &ReadError) -> Failure {
+    match error {
+        ReadError::Frame(_) => Failure::failed(format!("the orchestrator's answer cannot be read: {}", chain(error))),
+        ReadError::Truncated | ReadError::Stalled | ReadError::Reset(_) | ReadError::Closed(_) => {
+            Failure::lost(chain(error))
+        }
+    }
+}
+
+fn write_failure(error: &WriteError) -> Failure {
+    match error {
+        WriteError::Message(_) => Failure::usage(format!("the request is too large: {}", chain(error))),
+        WriteError::Stopped(_) | WriteError::Ended | WriteError::Closed(_) => Failure::lost(chain(error)),
+    }
+}

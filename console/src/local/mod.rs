@@ -1,0 +1,140 @@
+//! `up`: the local stack of the real programs, for trying things and for running one command against it.
+
+mod child;
+mod siblings;
+mod stack;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use self::stack::Stack;
+use crate::args::{Cli, Command, Format, Global, UpArgs};
+use crate::cli::dispatch;
+use crate::cli::docs::UpDoc;
+use crate::client::config::Contexts;
+use crate::exit::{self, Failure, Outcome};
+use crate::shell::{OnInterrupt, Shell};
+use crate::signal::Signals;
+
+/// `modchain up`.
+pub(crate) async fn up(shell: &Shell, args: UpArgs, signals: &mut Signals) -> Outcome {
+    // What cannot be run is refused before anything is started.
+    let inner = if args.command.is_empty() { None } else { Some(parse(&args.command, shell.global())?) };
+    let data = args.data.clone().unwrap_or_else(|| shell.paths.state.join("up"));
+    let loud = !shell.quiet() && !shell.format().is_json() && !args.headless;
+    let tell = move |line: String| {
+        if loud {
+            // Nobody may read standard error, and that changes nothing.
+            let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(&line));
+        }
+    };
+    let stack = tokio::select! {
+        stack = Stack::start(&data, args.agents, tell) => stack?,
+        // The children are killed with the futures that hold them.
+        wish = signals.next() => return Ok(wish.exit()),
+    };
+    let outcome = run(shell, &args, inner, &stack, signals).await;
+    stack.stop().await;
+    outcome
+}
+
+async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, signals: &mut Signals) -> Outcome {
+    let saved = save_contexts(shell, stack);
+    if let Some(inner) = inner {
+        // The command has contexts of its own, so it does not need the file.
+        let global =
+            Global { context: inner.global.context.clone().filter(|name| is_ours(stack, name)), ..inner.global };
+        let global = Global { orchestrator: None, ..global };
+        let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::Cancel)?;
+        return dispatch(&inside, inner.command, signals).await;
+    }
+    saved?;
+    announce(shell, args, stack)?;
+    let wish = signals.next().await;
+    if !args.headless {
+        shell.say("stopping");
+    }
+    // Ctrl-C is how one leaves: nothing went wrong.
+    Ok(match wish {
+        crate::signal::Wish::Interrupt => exit::OK,
+        crate::signal::Wish::Terminate | crate::signal::Wish::HangUp => exit::OK,
+    })
+}
+
+fn is_ours(stack: &Stack, name: &str) -> bool {
+    stack.contexts().iter().any(|(ours, _)| ours == name)
+}
+
+/// The command's own line, with the flags before `up` where it has none of its own.
+fn parse(command: &[OsString], outer: &Global) -> Result<Cli, Failure> {
+    let line = std::iter::once(OsString::from("modchain")).chain(command.iter().cloned());
+    let mut cli = match Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            let text = error.to_string();
+            return Err(Failure::usage(text.trim_end().trim_start_matches("error: ").to_owned()));
+        }
+        // Help and version: said, and nothing to start for it.
+        Err(error) => error.exit(),
+    };
+    if matches!(cli.command, Command::Up(_)) {
+        return Err(Failure::usage("`up` cannot run inside `up`"));
+    }
+    let inner = &mut cli.global;
+    inner.output = inner.output.or(outer.output);
+    inner.color = inner.color.or(outer.color);
+    inner.config = inner.config.take().or_else(|| outer.config.clone());
+    inner.connect_timeout = inner.connect_timeout.or(outer.connect_timeout);
+    inner.quiet |= outer.quiet;
+    inner.no_input |= outer.no_input;
+    inner.yes |= outer.yes;
+    inner.utc |= outer.utc;
+    Ok(cli)
+}
+
+/// Saves the contexts where every terminal finds them. `local` becomes the current one if there is none.
+fn save_contexts(shell: &Shell, stack: &Stack) -> Result<PathBuf, Failure> {
+    let path = shell.paths.contexts.clone();
+    Contexts::update(&path, |contexts| {
+        for (name, context) in stack.contexts() {
+            let max_cost = contexts.contexts.get(&name).and_then(|old| old.max_cost.clone());
+            let context = crate::client::config::Context { max_cost, ..context };
+            contexts.current.get_or_insert_with(|| name.clone());
+            contexts.contexts.insert(name, context);
+        }
+        Ok(())
+    })?;
+    Ok(path)
+}
+
+/// Where things are, and how to use them from another terminal.
+fn announce(shell: &Shell, args: &UpArgs, stack: &Stack) -> Result<(), Failure> {
+    if shell.format().is_json() {
+        return shell.print_document(&UpDoc {
+            schema: "modchain.up/v1",
+            orchestrator: stack.address.clone(),
+            data: stack.data.display().to_string(),
+            contexts: stack.contexts().into_iter().map(|(name, _)| name).collect(),
+            nodes: stack.nodes(),
+            pid: std::process::id(),
+        });
+    }
+    if args.headless || shell.format() == Format::Name {
+        return shell.print(&format!("{}\n", stack.address));
+    }
+    let current = shell.contexts()?.current;
+    let flag = if current.as_deref() == Some("local") { "" } else { "-c local " };
+    shell.say(&format!("ready: orchestrator {}, nodes {}", stack.address, stack.nodes().join(" ")));
+    shell.say(&format!("data and logs in {}", stack.data.display()));
+    shell.say("");
+    shell.say("from another terminal:");
+    shell.say(&format!("  modchain {flag}run --wasm examples/primes.wat --max-cost 0.10"));
+    shell.say(&format!("  modchain {flag}status"));
+    shell.say("contexts: local and local-second (clients), local-owner (earns), local-operator");
+    shell.say("");
+    shell.say("Ctrl-C stops it.");
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! What every command needs to know about the call it belongs to: settings by their precedence (flag, environment, context,
+//! configuration, default), which of the standard streams are terminals, and how to print.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use modchain_types::{JobId, Micro};
+use serde::Serialize;
+
+use crate::args::{ColorWhen, Format, Global, parse_span};
+use crate::client::Client;
+use crate::client::config::{Config, Contexts, Paths, configured_amount};
+use crate::client::state::Submits;
+use crate::exit::Failure;
+
+/// How long to wait for a connection where nothing else is said.
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// What the first Ctrl-C means to a followed job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnInterrupt {
+    /// Leave; the job runs on.
+    Detach,
+    /// Cancel the job and wait for its end; the second one leaves.
+    Cancel,
+}
+
+/// One call of the program.
+pub(crate) struct Shell {
+    global: Global,
+    pub(crate) paths: Paths,
+    config: Config,
+    /// `up` gives its own, which need no file.
+    private: Option<Contexts>,
+    pub(crate) on_interrupt: OnInterrupt,
+    stdin_tty: bool,
+    stdout_tty: bool,
+    stderr_tty: bool,
+}
+
+/// Where to connect, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The context's name.
+    pub(crate) context: String,
+    /// `HOST:PORT`.
+    pub(crate) orchestrator: String,
+    /// Folder of the identity.
+    pub(crate) identity: PathBuf,
+    /// What a job of this context may cost that does not say.
+    pub(crate) max_cost: Option<Micro>,
+}
+
+impl Shell {
+    /// From the global flags, the environment and the files.
+    pub(crate) fn new(global: Global) -> Result<Self, Failure> {
+        let paths = Paths::find(global.config.as_deref())?;
+        let config = Config::load(&paths.config)?;
+        Ok(Self {
+            global,
+            paths,
+            config,
+            private: None,
+            on_interrupt: OnInterrupt::Detach,
+            stdin_tty: std::io::stdin().is_terminal(),
+            stdout_tty: std::io::stdout().is_terminal(),
+            stderr_tty: std::io::stderr().is_terminal(),
+        })
+    }
+
+    /// The same call with other global flags and contexts of its own: a command under `up`.
+    pub(crate) fn inside(
+        &self,
+        global: Global,
+        contexts: Contexts,
+        on_interrupt: OnInterrupt,
+    ) -> Result<Self, Failure> {
+        Ok(Self { private: Some(contexts), on_interrupt, ..Self::new(global)? })
+    }
+
+    /// The global flags.
+    pub(crate) fn global(&self) -> &Global {
+        &self.global
+    }
+
+    /// How results are printed.
+    pub(crate) fn format(&self) -> Format {
+        self.global.output.or(self.config.output).unwrap_or(Format::Table)
+    }
+
+    /// Whether only results are printed.
+    pub(crate) fn quiet(&self) -> bool {
+        self.global.quiet
+    }
+
+    /// Whether times are shown in UTC.
+    pub(crate) fn utc(&self) -> bool {
+        self.global.utc || self.config.utc
+    }
+
+    /// Whether standard output is a terminal.
+    pub(crate) fn stdout_tty(&self) -> bool {
+        self.stdout_tty
+    }
+
+    /// Whether standard error is a terminal.
+    pub(crate) fn stderr_tty(&self) -> bool {
+        self.stderr_tty
+    }
+
+    /// Whether a line that redraws itself may be shown on standard error.
+    pub(crate) fn progress(&self) -> bool {
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        self.stderr_tty && !self.quiet() && !dumb && !self.format().is_json()
+    }
+
+    /// Whether colour may be used on standard error.
+    pub(crate) fn color(&self) -> bool {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self.global.color.or(self.config.color).unwrap_or(ColorWhen::Auto) {
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto if set("NO_COLOR") => false,
+            ColorWhen::Auto => set("CLICOLOR_FORCE") || self.progress(),
+        }
+    }
+
+    /// Longest time to wait for a connection.
+    pub(crate) fn connect_timeout(&self) -> Result<Duration, Failure> {
+        if let Some(span) = self.global.connect_timeout {
+            return Ok(span.into());
+        }
+        match &self.config.connect_timeout {
+            Some(text) => {
+                let span = parse_span(text).map_err(|why| {
+                    Failure::usage(format!("{}: connect-timeout: {why}", self.paths.config.display()))
+                })?;
+                Ok(span.into())
+            }
+            None => Ok(CONNECT_TIMEOUT_DEFAULT),
+        }
+    }
+
+    /// Every context that this call knows.
+    pub(crate) fn contexts(&self) -> Result<Contexts, Failure> {
+        match &self.private {
+            Some(contexts) => Ok(contexts.clone()),
+            None => Contexts::load(&self.paths.contexts),
+        }
+    }
+
+    /// Where to connect, and as whom.
+    pub(crate) fn target(&self) -> Result<Target, Failure> {
+        let contexts = self.contexts()?;
+        let name = self.global.context.as_ref().or(contexts.current.as_ref()).or(self.config.context.as_ref());
+        let Some(name) = name else {
+            return Err(Failure::not_logged_in("no context is chosen").hint(if contexts.contexts.is_empty() {
+                "modchain context add NAME --orchestrator HOST:PORT --identity DIR, or `modchain up` for a local stack"
+            } else {
+                "modchain context use NAME; modchain context list shows them"
+            }));
+        };
+        let context = contexts.get(name)?;
+        let max_cost = match (&context.max_cost, &self.config.max_cost) {
+            (Some(text), _) => Some(configured_amount(text, &format!("the context `{name}`"))?),
+            (None, Some(text)) => Some(configured_amount(text, &self.paths.config.display().to_string())?),
+            (None, None) => None,
+        };
+        Ok(Target {
+            context: name.clone(),
+            orchestrator: self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone()),
+            identity: context.identity.clone(),
+            max_cost,
+        })
+    }
+
+    /// Connects to the target.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let target = self.target()?;
+        Client::connect(&target.orchestrator, &target.identity, self.connect_timeout()?).await
+    }
+
+    /// The list of submits.
+    pub(crate) fn submits(&self) -> Submits {
+        Submits::new(&self.paths.state)
+    }
+
+    /// A job as the orchestrator is asked for it: `@last` becomes an id here.
+    pub(crate) fn job_ref(&self, word: &str) -> Result<modchain_wire::console::JobRef, Failure> {
+        let word = if word == "@last" { self.submits().last(&self.target()?.context)? } else { word.to_owned() };
+        if word.is_empty() {
+            return Err(Failure::usage("the job's name is empty")
+                .hint("write an id, a prefix of at least 3 characters, a name or @last"));
+        }
+        modchain_wire::console::JobRef::new(word)
+            .map_err(|error| Failure::usage(format!("the job's name is too long: {error}")))
+    }
+
+    /// An id in a result: short on a terminal.
+    pub(crate) fn id(&self, id: &JobId) -> String {
+        crate::text::job_id(id, self.stdout_tty)
+    }
+
+    /// An id in a remark: short on a terminal.
+    pub(crate) fn id_said(&self, id: &JobId) -> String {
+        crate::text::job_id(id, self.stderr_tty)
+    }
+
+    /// Prints a result.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = std::io::stdout().lock();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
+    }
+
+    /// Prints a document, indented where a person may read it.
+    pub(crate) fn print_document(&self, document: &impl Serialize) -> Result<(), Failure> {
+        let text = if self.format() == Format::Json && self.stdout_tty {
+            serde_json::to_string_pretty(document)
+        } else {
+            serde_json::to_string(document)
+        };
+        let mut text = text.map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
+        text.push('\n');
+        self.print(&text)
+    }
+
+    /// Says something on standard error, unless only results are wanted or a program reads them.
+    pub(crate) fn say(&self, line: &str) {
+        if !self.quiet() && !self.format().is_json() {
+            // Nobody may read standard error, and that changes nothing.
+            let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(line));
+        }
+    }
+
+    /// Asks a person. Without one, the answer must have been given before.
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        if self.global.yes {
+            return Ok(true);
+        }
+        if self.global.no_input || !self.stdin_tty || !self.stderr_tty {
+            return Err(Failure { code: "confirmation_needed", ..Failure::usage(format!("needs a yes: {question}")) }
+                .hint("add -y to say yes"));
+        }
+        let mut stderr = std::io::stderr().lock();
+        let mut answer = String::new();
+        write!(stderr, "{} [y/N] ", crate::text::one_line(question))
+            .and_then(|()| stderr.flush())
+            .and_then(|()| std::io::stdin().read_line(&mut answer))
+            .map_err(|error| Failure::failed(format!("cannot ask: {error}")))?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+}

@@ -1,0 +1,176 @@
+//! A local stack of the real programs in a folder of its own, and commands against it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything in these tests: machines that build at the same time are slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The program under test.
+pub(crate) fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_modchain"))
+}
+
+/// A folder that stands for a user's home, so that tests touch nobody's files.
+pub(crate) struct Home {
+    folder: tempfile::TempDir,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command in this home, with nothing of the surroundings in it.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(args).current_dir(examples()).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MODCHAIN_") || name.to_string_lossy().starts_with("XDG_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("HOME", self.path()).env("XDG_RUNTIME_DIR", self.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        Done::of(self.command(args).output().expect("starts"), args)
+    }
+
+    /// Runs a command with this on its standard input.
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Done {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        // A program that ends early closes the pipe, and that is for the assertions to judge.
+        let _ = child.stdin.take().expect("is piped").write_all(input);
+        Done::of(child.wait_with_output().expect("ends"), args)
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) line: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    fn of(output: Output, args: &[&str]) -> Self {
+        Self {
+            line: args.join(" "),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The same, if it ended with this code.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Its standard output as a document.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// Where the example programs lie.
+pub(crate) fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+/// The two other programs must lie beside this one.
+pub(crate) fn require_siblings() {
+    for name in ["modchain-orchestrator", "modchain-agent"] {
+        let path = program().with_file_name(name);
+        assert!(path.is_file(), "{} is missing: run cargo test --workspace", path.display());
+    }
+}
+
+/// A running `up --headless`.
+pub(crate) struct Stack {
+    pub(crate) home: Home,
+    pub(crate) up: Child,
+}
+
+impl Stack {
+    pub(crate) fn start() -> Self {
+        require_siblings();
+        let home = Home::new();
+        let mut up = home
+            .command(&["up", "--headless", "-o", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        BufReader::new(up.stdout.take().expect("is piped")).read_line(&mut line).expect("reads");
+        if line.is_empty() {
+            let mut said = String::new();
+            std::io::Read::read_to_string(&mut up.stderr.take().expect("is piped"), &mut said).expect("reads");
+            panic!("up is not ready: {said}");
+        }
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("one document");
+        assert_eq!(ready["schema"], "modchain.up/v1");
+        Self { home, up }
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        self.home.run(args)
+    }
+
+    /// Available balance in micro-units.
+    pub(crate) fn available(&self, context: &str) -> u64 {
+        let account = self.run(&["-c", context, "account", "-o", "json"]).expect(0).json();
+        account["available"]["micro"].as_u64().expect("a number")
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        signal(&self.up, "TERM");
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(self.up.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.up.kill();
+    }
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    assert!(sent.is_ok(), "kill is there");
+}
+
+/// Asks again and again until it is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}

@@ -1,0 +1,204 @@
+//! Jobs on the real programs: what a newcomer does, and what it costs.
+#![allow(missing_docs, reason = "a test is documented by its name")]
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use common::{Home, Stack, eventually, require_siblings, signal};
+
+#[test]
+fn one_command_starts_a_stack_runs_a_job_and_takes_everything_down() {
+    require_siblings();
+    let home = Home::new();
+    let done = home.run(&["up", "--", "run", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0);
+    assert_eq!(done.stdout, "hello\n");
+    for word in ["submitted, 0.10 TEST held", "on local-1", "cost 0.00", "fee", "came back"] {
+        assert!(done.stderr.contains(word), "{word}: {done:#?}");
+    }
+    let code = home.run(&["up", "--", "run", "--wasm", "exit3.wat", "--max-cost", "0.10"]).expect(3);
+    assert!(code.stderr.contains("three things are wrong"), "{code:#?}");
+    // Nothing of it is left: another one may start, and nobody listens any more.
+    home.run(&["-c", "local", "status"]).expect(5);
+}
+
+#[test]
+fn jobs_end_with_their_own_codes_and_reasons_and_money_adds_up() {
+    let stack = Stack::start();
+    let before = stack.available("local");
+    let run = |args: &[&str]| {
+        let line: Vec<&str> = ["run", "--max-cost", "0.10", "-o", "json"].iter().chain(args).copied().collect();
+        stack.run(&line)
+    };
+    let mut spent = 0;
+    for (args, code, state, reason, from) in [
+        (&["--wasm", "hello.wat"][..], 0, "completed", "exit", "job"),
+        (&["--wasm", "exit3.wat"], 3, "failed", "exit", "job"),
+        (&["--wasm", "trap.wat"], 134, "failed", "trap", "job"),
+        (&["--wasm", "hog.wat", "--memory", "16MiB"], 137, "failed", "memory", "limit"),
+        (&["--wasm", "forever.wat", "--time-limit", "1s"], 124, "timed_out", "time_limit", "limit"),
+    ] {
+        let job = run(args).expect(code).json();
+        assert_eq!((job["state"].as_str(), job["reason"].as_str()), (Some(state), Some(reason)), "{job:#}");
+        assert_eq!((job["exit"]["code"].as_i64(), job["exit"]["from"].as_str()), (Some(code.into()), Some(from)));
+        let micro = |field: &str| job[field]["micro"].as_u64().expect("a number");
+        assert_eq!(micro("cost") + micro("refund"), micro("hold"), "{job:#}");
+        assert!(micro("cost") >= 1_000, "the minimum is paid by every job that ran: {job:#}");
+        spent += micro("cost");
+    }
+    assert_eq!(before - stack.available("local"), spent);
+    let listed = stack.run(&["jobs", "--all", "-o", "json"]).expect(0).json();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(5));
+    let ledger = stack.run(&["ledger", "-o", "jsonl"]).expect(0);
+    assert!(ledger.stdout.lines().count() >= 6, "{ledger:#?}");
+}
+
+#[test]
+fn standard_input_comes_back_from_echo_and_output_can_be_read_again() {
+    let stack = Stack::start();
+    let input = "hi\n".repeat(100_000);
+    let line = ["run", "--stdin", "--wasm", "echo.wat", "--max-cost", "0.10"];
+    let done = stack.home.run_with_input(&line, input.as_bytes()).expect(0);
+    assert!(done.stdout == input, "{} bytes came back", done.stdout.len());
+    assert!(stack.run(&["logs", "@last"]).expect(0).stdout == input);
+    assert_eq!(stack.run(&["logs", "@last", "--tail", "2"]).expect(0).stdout, "hi\nhi\n");
+    let documents = stack.run(&["logs", "@last", "--tail", "1", "-o", "jsonl"]).expect(0);
+    let last: Vec<serde_json::Value> =
+        documents.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&last[0]["schema"], &last[0]["text"]), (&"modchain.log/v1".into(), &"hi\n".into()));
+    assert_eq!(last[0]["offset"], input.len() as u64 - 3);
+    assert_eq!(last[1]["schema"], "modchain.log_end/v1");
+}
+
+#[test]
+fn output_arrives_while_the_job_runs_and_ctrl_c_leaves_it_running() {
+    let stack = Stack::start();
+    let mut run = stack
+        .home
+        .command(&["run", "--wasm", "slow.wat", "--max-cost", "0.10", "--name", "slow"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdout = BufReader::new(run.stdout.take().expect("is piped"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("reads");
+    assert_eq!(line, "line 0\n");
+    let job = stack.run(&["job", "slow", "-o", "json"]).expect(0).json();
+    assert_eq!(job["state"], "running", "a line came before the end: {job:#}");
+    signal(&run, "INT");
+    let done = run.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(130), "{said}");
+    assert!(said.contains("Detached.") && said.contains("modchain cancel"), "{said}");
+    // It runs on and can be cancelled; what was not used comes back.
+    stack.run(&["cancel", "slow"]).expect(2);
+    stack.run(&["cancel", "slow", "-y", "--wait"]).expect(0);
+    let job = stack.run(&["job", "slow", "-o", "json"]).expect(0).json();
+    assert_eq!((job["state"].as_str(), job["exit"]["code"].as_i64()), (Some("cancelled"), Some(143)));
+    stack.run(&["cancel", "slow", "-y"]).expect(7);
+    stack.run(&["cancel", "slow", "-y", "--if-running"]).expect(0);
+    stack.run(&["wait", "slow"]).expect(143);
+}
+
+#[test]
+fn the_same_key_is_the_same_job_and_another_specification_is_refused() {
+    let stack = Stack::start();
+    let submit =
+        |cost: &str| stack.run(&["run", "-d", "-q", "--id", "once", "--wasm", "hello.wat", "--max-cost", cost]);
+    let first = submit("0.10").expect(0).stdout;
+    assert_eq!(submit("0.10").expect(0).stdout, first);
+    assert!(submit("0.20").expect(6).stdout.is_empty());
+    stack.run(&["wait", first.trim(), "--timeout", "60s"]).expect(0);
+    let holds = stack.run(&["ledger", "--type", "hold", "-o", "jsonl"]).expect(0);
+    assert_eq!(holds.stdout.lines().count(), 1, "{holds:#?}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_costs_nothing() {
+    let stack = Stack::start();
+    let before = stack.available("local");
+    let run = |args: &[&str]| {
+        let line: Vec<&str> = ["run", "--wasm", "hello.wat", "-o", "json"].iter().chain(args).copied().collect();
+        stack.run(&line)
+    };
+    let code = |done: &common::Done| -> String {
+        let error: serde_json::Value = serde_json::from_str(done.stderr.trim()).expect("one document");
+        error["code"].as_str().expect("a code").to_owned()
+    };
+    assert_eq!(code(&run(&["--max-cost", "5000"]).expect(126)), "insufficient_funds");
+    assert_eq!(code(&run(&["--max-cost", "5000", "-d"]).expect(6)), "insufficient_funds");
+    assert_eq!(code(&run(&["--max-cost", "0.10", "--cpus", "4096", "--no-queue"]).expect(126)), "no_fit");
+    assert_eq!(code(&run(&["--max-cost", "0.10", "--env", "API_KEY=x"]).expect(2)), "usage");
+    run(&[]).expect(2);
+    stack.run(&["job", "j-000"]).expect(3);
+    stack.run(&["credit", "local", "1"]).expect(4);
+    stack.run(&["-c", "local-operator", "credit", "local", "1", "--id", "k"]).expect(0);
+    stack.run(&["-c", "local-operator", "credit", "local", "1", "--id", "k"]).expect(0);
+    assert_eq!(stack.available("local") - before, 1_000_000, "nothing was charged, and the credit was given once");
+}
+
+#[test]
+fn another_clients_job_is_as_if_it_did_not_exist() {
+    let stack = Stack::start();
+    let id = stack.run(&["run", "-d", "-q", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0).stdout;
+    let id = id.trim();
+    stack.run(&["wait", id]).expect(0);
+    for command in [&["job", id][..], &["logs", id], &["cancel", "-y", id], &["job", "explain", id]] {
+        let line: Vec<&str> = ["-c", "local-second"].iter().chain(command).copied().collect();
+        let theirs = stack.run(&line).expect(3).stderr;
+        let none = "j-00000000000000000000000000";
+        let line: Vec<&str> = line.iter().map(|word| if *word == id { none } else { word }).collect();
+        assert_eq!(theirs.replace(id, none), stack.run(&line).expect(3).stderr);
+    }
+}
+
+#[test]
+fn a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on() {
+    let stack = Stack::start();
+    let second = stack.run(&["up", "--headless"]).expect(7);
+    assert!(second.stderr.contains("is running in"), "{second:#?}");
+    let status = stack.run(&["status", "-o", "json"]).expect(0).json();
+    assert_eq!(status["nodes"]["ready"], 1);
+    let who = stack.run(&["whoami", "-o", "json"]).expect(0).json();
+    assert_eq!((&who["name"], &who["role"]), (&"local".into(), &"client".into()));
+    stack.run(&["-c", "local-operator", "whoami"]).expect(0);
+    stack.run(&["version", "--server"]).expect(0);
+    stack.run(&["nodes"]).expect(0);
+    stack.run(&["events", "-o", "jsonl"]).expect(0);
+    stack.run(&["quote", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0);
+    stack.run(&["run", "--dry-run", "-f", "primes.toml"]).expect(0);
+}
+
+#[test]
+fn an_orchestrator_that_is_killed_is_back_and_the_follower_misses_nothing() {
+    let stack = Stack::start();
+    let mut run = stack
+        .home
+        .command(&["run", "--wasm", "slow.wat", "--max-cost", "0.10"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdout = BufReader::new(run.stdout.take().expect("is piped"));
+    let mut output = String::new();
+    stdout.read_line(&mut output).expect("reads");
+    // The orchestrator is the child of `up` that serves.
+    let pids =
+        std::process::Command::new("ps").args(["-o", "pid=,args=", "--ppid", &stack.up.id().to_string()]).output();
+    let pids = String::from_utf8(pids.expect("ps is there").stdout).expect("text");
+    let orchestrator = pids.lines().find(|line| line.contains("modchain-orchestrator")).expect("it runs");
+    let pid = orchestrator.split_whitespace().next().expect("a number");
+    assert!(std::process::Command::new("kill").args(["-KILL", pid]).status().expect("kill is there").success());
+    std::io::Read::read_to_string(&mut stdout, &mut output).expect("reads");
+    let done = run.wait_with_output().expect("ends");
+    let expected: String = (0..10).map(|number| format!("line {number}\n")).collect();
+    assert_eq!(output, expected, "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(done.status.code(), Some(0));
+    eventually("the node is ready again", || {
+        stack.run(&["status", "-o", "json"]).code == Some(0)
+            && stack.run(&["status", "-o", "json"]).json()["nodes"]["ready"] == 1
+    });
+}
