@@ -51,7 +51,7 @@ pub fn jitter(limit: Span) -> Span {
     let mut bytes = [0; 8];
     match random(&mut bytes) {
         Ok(()) => {
-            let share = u128::from(u64::from_le_bytes(bytes)) * u128::from(limit.0) >> 64;
+            let share = (u128::from(u64::from_le_bytes(bytes)) * u128::from(limit.0)) >> 64;
             Span(u64::try_from(share).unwrap_or(limit.0))
         }
         Err(_) => limit,

@@ -199,7 +199,7 @@ fn offer_text(config: &Config, offer: &Offer) -> String {
     let (capabilities, tariff) = (&offer.capabilities, &offer.tariff);
     let adapters: Vec<&str> = capabilities.adapters.iter().map(|adapter| adapter.word()).collect();
     let labels: Vec<String> = capabilities.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let gib = |bytes: u64| format!("{}.{} GiB", bytes >> 30, (bytes % (1 << 30)) * 10 >> 30);
+    let gib = |bytes: u64| format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30);
     let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let rows = [
         ("version", offer.agent_version.to_string()),

@@ -20,6 +20,9 @@ const READ_BYTES: usize = 256 * 1024;
 /// Longest wait for the orchestrator to say where its disk ends.
 const RESUME_MAX: Duration = Duration::from_secs(30);
 
+/// Longest wait for the orchestrator to end the stream after the end of the output.
+const CLOSING_MAX: Duration = Duration::from_secs(30);
+
 /// One attempt over one connection.
 pub(super) struct AttemptStream {
     pub(super) connection: Connection,
@@ -105,27 +108,25 @@ impl AttemptStream {
             Some(other) => return Err(unexpected(other)),
             None => return Err(End::Again("the stream ended".into())),
         };
-        let (acked_in, mut acked) = watch::channel(OutputLengths { stdout, stderr, dropped: 0 });
+        let (acked_in, acked) = watch::channel(OutputLengths { stdout, stderr, dropped: 0 });
         let sending = send_output(spool.clone(), spool.reader(stdout, stderr), up);
         let receiving = receive(down, stdin.clone(), acked_in);
         tokio::pin!(sending, receiving);
-        let mut sent: Option<OutputLengths> = None;
-        loop {
-            if let Some(sent) = &sent
-                && acked.borrow_and_update().covers(sent)
-            {
-                return Ok(End::Done);
+        let sent = tokio::select! {
+            sent = &mut sending => sent?,
+            ended = &mut receiving => {
+                ended?;
+                return Err(End::Again("the stream ended early".into()));
             }
-            tokio::select! {
-                total = &mut sending, if sent.is_none() => sent = Some(total?),
-                ended = &mut receiving => {
-                    ended?;
-                    let all = sent.is_some_and(|sent| acked.borrow().covers(&sent));
-                    return Ok(if all { End::Done } else { End::Again("the stream ended early".into()) });
-                }
-                // When the sender of acknowledgements is gone, `receiving` has ended and says so.
-                Ok(()) = acked.changed() => {}
-            }
+        };
+        // The orchestrator ends the stream when it has dealt with the end of the output. Letting go of it sooner could cost
+        // just that message, because a stream is reset in both directions.
+        tokio::time::timeout(CLOSING_MAX, &mut receiving)
+            .await
+            .map_err(|_| End::Again("the orchestrator did not end the stream".into()))??;
+        match acked.borrow().covers(&sent) {
+            true => Ok(End::Done),
+            false => Err(End::Again("the stream ended before everything was acknowledged".into())),
         }
     }
 }

@@ -362,17 +362,17 @@ fn on_frame(frame: ToAgent, reconciled: &mut bool, probe: &mut Option<u64>) -> R
     match frame {
         ToAgent::Probe(asked) => {
             *probe = Some(asked.number);
-            return Ok(Next::Nothing);
+            Ok(Next::Nothing)
         }
         ToAgent::GoAway(away) => {
             tracing::info!(why = %away.why, after = %away.after, "the orchestrator says to come back later");
-            return Err(End::Away(away_wait(away.after)));
+            Err(End::Away(away_wait(away.after)))
         }
         ToAgent::Reconcile(verdicts) if !*reconciled => {
             *reconciled = true;
-            return Ok(Next::Tell(EngineInput::Reconcile(verdicts.verdicts.into_vec())));
+            Ok(Next::Tell(EngineInput::Reconcile(verdicts.verdicts.into_vec())))
         }
-        _ if !*reconciled => return Err(End::Lost("the orchestrator gave orders before its verdicts".into())),
+        _ if !*reconciled => Err(End::Lost("the orchestrator gave orders before its verdicts".into())),
         ToAgent::Assign(assignment) => Ok(Next::Tell(EngineInput::Assign(Box::new(assignment)))),
         ToAgent::Stop(stop) => Ok(Next::Tell(EngineInput::Stop {
             attempt: stop.attempt,

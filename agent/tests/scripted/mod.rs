@@ -311,6 +311,7 @@ impl AttemptStream {
         loop {
             if let Some(end) = self.take(got).await {
                 self.say(OutputAck { stdout: got.stdout.len() as u64, stderr: got.stderr.len() as u64 }).await;
+                soon("the end of the stream", self.up.finish()).await.expect("finishes");
                 return end;
             }
         }
