@@ -324,3 +324,25 @@ async fn a_link_on_which_heartbeats_are_not_answered_is_dead_and_attempts_live_o
     let inventory: Vec<_> = peer_again.hello.inventory.iter().map(|item| (item.attempt, item.state)).collect();
     assert_eq!(inventory, [(assignment.attempt, ItemState::Running)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_of_one_module_share_its_download() {
+    let mut world = World::new();
+    let assignments: Vec<_> = (1..=4).map(|number| world.assignment(number, HELLO, Input::None)).collect();
+    let _agent = world.start_agent();
+    let mut peer = world.welcome(Verdict::Forget).await;
+    for assignment in assignments.iter().take(2).cloned() {
+        peer.say(assignment).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(peer.ending().await.1, Ending::Exited { code: 0 });
+    }
+    // And what is there already is not asked for at all.
+    for assignment in assignments.iter().skip(2).cloned() {
+        peer.say(assignment).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(peer.ending().await.1, Ending::Exited { code: 0 });
+    }
+    assert_eq!(world.blobs_asked.load(Ordering::Relaxed), 1);
+}

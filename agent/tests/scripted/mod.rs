@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use modchain_certs::{Authority, Subject};
@@ -41,6 +41,8 @@ pub(crate) struct World {
     blobs: HashMap<Digest, Vec<u8>>,
     /// Whether heartbeats are answered.
     pub(crate) answers: Arc<AtomicBool>,
+    /// How many blobs were asked for.
+    pub(crate) blobs_asked: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -56,7 +58,13 @@ impl World {
         let orchestrator = authority.issue(Subject::ORCHESTRATOR, hour, now).expect("issues");
         let keys = EndpointKeys::load_or_create(&dir.path().join("quic")).expect("keys");
         let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &orchestrator, &keys, None).expect("listens");
-        Self { dir, endpoint, blobs: HashMap::new(), answers: Arc::new(AtomicBool::new(true)) }
+        Self {
+            dir,
+            endpoint,
+            blobs: HashMap::new(),
+            answers: Arc::new(AtomicBool::new(true)),
+            blobs_asked: Arc::default(),
+        }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -133,8 +141,13 @@ impl World {
             other => panic!("no hello: {other:?}"),
         };
         let (attempts_in, attempts) = mpsc::channel(16);
-        let streams =
-            tokio::spawn(take_streams(connection.clone(), self.blobs.clone(), self.answers.clone(), attempts_in));
+        let streams = tokio::spawn(take_streams(
+            connection.clone(),
+            self.blobs.clone(),
+            self.answers.clone(),
+            self.blobs_asked.clone(),
+            attempts_in,
+        ));
         Peer { connection, up, down, hello, attempts, streams }
     }
 
@@ -322,12 +335,14 @@ async fn take_streams(
     connection: Connection,
     blobs: HashMap<Digest, Vec<u8>>,
     answers: Arc<AtomicBool>,
+    blobs_asked: Arc<AtomicUsize>,
     attempts: mpsc::Sender<AttemptStream>,
 ) {
     let blobs = Arc::new(blobs);
     let mut tasks = tokio::task::JoinSet::new();
     while let Ok((mut up, mut down)) = connection.accept_bi::<ToAgent, FromAgent>().await {
         let (blobs, answers, attempts) = (blobs.clone(), answers.clone(), attempts.clone());
+        let blobs_asked = blobs_asked.clone();
         tasks.spawn(async move {
             match down.read().await {
                 Ok(Some(FromAgent::Heartbeat(first))) => {
@@ -347,6 +362,7 @@ async fn take_streams(
                     let _ = attempts.send(AttemptStream { open, up, down }).await;
                 }
                 Ok(Some(FromAgent::BlobGet(get))) => {
+                    blobs_asked.fetch_add(1, Ordering::Relaxed);
                     let Some(blob) = blobs.get(&get.digest) else {
                         let why = Sentence::cut("there is no such blob");
                         let _ = up.write(&StreamRefused { why, retryable: false }.into()).await;
