@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::jobs_blobs::{named_by, task_of};
-use super::{Context, FIRST_FRAME_TIMEOUT, log_panic, version, wall_now};
+use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, log_panic, version, wall_now};
 use crate::dispatch::MAILBOX_MESSAGES;
 use crate::relay;
 use crate::store::blobs::BlobError;
@@ -143,6 +143,7 @@ impl AgentSession {
                 };
                 // One that does not listen learns it from the close.
                 let _ = tokio::time::timeout(GOODBYE_TIMEOUT, said).await;
+                let _ = tokio::time::timeout(LINGER, connection.closed()).await;
                 connection.close(CloseCode::GoingAway, "the orchestrator is stopping");
             }
         }

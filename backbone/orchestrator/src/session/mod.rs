@@ -39,6 +39,9 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for peers to hear of the close of the endpoint.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a peer that was told to come back later may take to read that, before its connection is closed under it.
+pub(crate) const LINGER: Duration = Duration::from_millis(200);
+
 /// What every session works with.
 pub(crate) struct Context {
     pub(crate) services: Services,

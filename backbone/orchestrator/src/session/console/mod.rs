@@ -21,7 +21,7 @@ use modchain_wire::console::{ConsoleWelcome, GoingAway, JobRef, Refusal, Refusal
 use modchain_wire::{FromConsole, Message, ToConsole};
 use tokio::task::JoinSet;
 
-use super::{Context, FIRST_FRAME_TIMEOUT, log_panic, version, wall_now};
+use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, log_panic, version, wall_now};
 use crate::engine::EngineGone;
 use crate::feed::{FeedGone, Unresolved};
 
@@ -112,6 +112,7 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
         while let Some(ended) = requests.join_next().await {
             log_panic(ended, "a console's request");
         }
+        let _ = tokio::time::timeout(LINGER, connection.closed()).await;
         connection.close(CloseCode::GoingAway, "the orchestrator is stopping");
     }
     requests.shutdown().await;

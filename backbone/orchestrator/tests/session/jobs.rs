@@ -1,0 +1,166 @@
+//! From submit to settlement.
+
+use modchain_types::{Exit, Input, JobState, Micro, Reason};
+use modchain_wire::agent::BlobGet;
+use modchain_wire::console::{Cancel, InputDone, InputOpen, InputPiece, LedgerQuery, RefusalCode, Submit};
+use modchain_wire::view::LedgerKind;
+use modchain_wire::{Data, ToAgent, ToConsole};
+
+use super::world::{CREDIT, HOLD, MINIMUM, MODULE, World, read_output, soon, spec, text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_runs_streams_and_settles_with_the_right_money() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    let submitted = alice.submit("one").await;
+    let id = submitted.job.to_string();
+    assert_eq!((submitted.held, submitted.existing), (HOLD, false));
+    assert_eq!(alice.account().await.held, HOLD);
+
+    let (_open, mut follower) = alice.logs(&id, true).await;
+    let assignment = agent.run().await;
+    let running = alice.job_until(&id, |job| job.state == JobState::Running).await;
+    assert_eq!((running.node.map(|node| node.to_string()), running.cost), (Some("rig-1".into()), MINIMUM));
+
+    // The module comes from the orchestrator, for this attempt alone.
+    let (mut out, mut blob) = agent.connection.open_bi().await.expect("a stream");
+    let digest = modchain_types::Digest::of(MODULE);
+    let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
+    out.write(&modchain_wire::FromAgent::from(BlobGet { attempt, fence, digest })).await.expect("it is taken");
+    assert!(matches!(soon("head", blob.read()).await, Ok(Some(ToAgent::BlobHead(head))) if head.bytes == 8));
+    assert!(matches!(soon("piece", blob.read()).await, Ok(Some(ToAgent::BlobChunk(chunk))) if *chunk.data == *MODULE));
+    assert!(matches!(soon("end", blob.read()).await, Ok(None)));
+
+    agent.finish(&assignment, b"hello\n", 3).await;
+    assert_eq!(read_output(&mut follower, 6).await, b"hello\n");
+    match soon("the end", follower.read()).await {
+        Ok(Some(ToConsole::LogEnd(end))) => assert_eq!(end.job.exit, Some(Exit::job(3))),
+        other => panic!("{other:?}"),
+    }
+    let job = alice.job_until(&id, |job| job.state.is_ended()).await;
+    assert_eq!((job.state, job.reason), (JobState::Failed, Some(Reason::Exit)));
+    assert_eq!((job.cost, job.fee, job.refund), (MINIMUM, Micro(50), Micro(HOLD.0 - MINIMUM.0)));
+    let account = alice.account().await;
+    assert_eq!((account.available, account.held), (Micro(CREDIT.0 - MINIMUM.0), Micro(0)));
+    assert_eq!(world.console("owner").await.account().await.earned, Micro(950));
+    assert_eq!(world.console("boss").await.account().await.earned, Micro(50));
+    let query = LedgerQuery { account: None, since: None, kind: None, job: Some(text(&*id)), limit: 10, before: None };
+    let ToConsole::Ledger(page) = alice.ask(query).await else { panic!("no ledger") };
+    let kinds: Vec<_> = page.items.iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [LedgerKind::Release, LedgerKind::Settle, LedgerKind::Hold]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_submits_of_one_job_at_once_make_one_job_and_one_hold() {
+    let world = World::start().await;
+    let alice = std::sync::Arc::new(world.console("alice").await);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut submits = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let alice = alice.clone();
+        submits.spawn(async move {
+            // The orchestrator allows fewer streams than this at once; the others wait their turn.
+            alice.submit_spec("same", spec("same")).await.expect("it is accepted")
+        });
+    }
+    let answers = soon("all submits", submits.join_all()).await;
+    assert_eq!(answers.iter().filter(|answer| !answer.existing).count(), 1);
+    assert!(answers.iter().all(|answer| answer.job == answers[0].job));
+    let account = alice.account().await;
+    assert_eq!((account.held, account.open_jobs), (HOLD, 1));
+
+    let mut other = spec("same");
+    other.max_cost = Micro(HOLD.0 * 2);
+    let refusal = alice.submit_spec("same", other).await.expect_err("another specification");
+    assert_eq!(refusal.code, RefusalCode::IdempotencyConflict);
+    assert_eq!(alice.account().await.held, HOLD);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_task_leaves_the_journal_and_reaches_its_node_whole() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut large = spec("large");
+    let modchain_types::TaskBody::Inline(modchain_types::Task::Wasm(task)) = &mut large.body else { panic!("wasm") };
+    task.args = modchain_types::List::new((0..4).map(|_| text("x".repeat(4_000))).collect()).expect("it fits");
+    alice.submit_spec("large", large.clone()).await.expect("it is accepted");
+    assert_eq!(agent.assignment().await.spec.body, large.body);
+    assert!(alice.submit_spec("large", large).await.expect("the same again").existing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queued_job_is_explained_and_cancelled_without_cost() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    let id = alice.submit("one").await.job.to_string();
+    let explain = modchain_wire::console::ExplainQuery { job: text(&*id) };
+    match alice.ask(explain).await {
+        ToConsole::Explanation(view) => {
+            assert_eq!((view.ahead, view.nodes.len()), (Some(0), 1));
+            assert!(!view.nodes[0].fits && view.summary.contains("none of 1 nodes fits"), "{:?}", view.summary);
+        }
+        other => panic!("{other:?}"),
+    }
+    let cancel = || Cancel { job: text(&*id), grace: modchain_types::Span::from_secs(1), why: text("") };
+    assert!(matches!(alice.ask(cancel()).await, ToConsole::Job(job) if job.state == JobState::Cancelled));
+    assert!(matches!(alice.ask(cancel()).await, ToConsole::Refusal(no) if no.code == RefusalCode::Conflict));
+    assert_eq!(alice.account().await.available, CREDIT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_paid_or_was_not_uploaded_is_refused_and_changes_nothing() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    let missing = alice.submit_spec("one", spec("one")).await.expect_err("no module");
+    assert_eq!(missing.code, RefusalCode::MissingBlob);
+    let wrong = alice.put(b"other", modchain_types::Digest::of(MODULE)).await.expect_err("other bytes");
+    assert_eq!(wrong.code, RefusalCode::Invalid);
+    assert_eq!(alice.submit_spec("one", spec("one")).await.expect_err("still none").code, RefusalCode::MissingBlob);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut dear = spec("one");
+    dear.max_cost = Micro(CREDIT.0 + 1);
+    let refusal = alice.submit_spec("one", dear).await.expect_err("too dear");
+    assert_eq!(refusal.code, RefusalCode::InsufficientFunds);
+    assert!(refusal.message.contains("10.00"), "{}", refusal.message.as_str());
+    let no_queue = Submit { key: "two".parse().expect("a key"), spec: spec("two"), no_queue: true };
+    assert!(matches!(alice.ask(no_queue).await, ToConsole::Refusal(no) if no.code == RefusalCode::NoFit));
+    assert_eq!(alice.account().await.available, CREDIT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_is_spooled_resumed_and_read_again_from_the_start() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut reads = spec("reads");
+    reads.input = Input::Stream;
+    let id = alice.submit_spec("reads", reads).await.expect("it is accepted").job.to_string();
+    let piece = |offset, bytes: &[u8]| InputPiece { offset, data: Data::new(bytes.to_vec()).expect("it fits") };
+
+    let (mut out, mut answers) = alice.open(InputOpen { job: text(&*id) }).await;
+    assert!(matches!(soon("ready", answers.read()).await, Ok(Some(ToConsole::InputReady(ready))) if ready.offset == 0));
+    out.write(&piece(0, b"hel").into()).await.expect("it is taken");
+    assert!(matches!(soon("stored", answers.read()).await, Ok(Some(ToConsole::InputStored(to))) if to.offset == 3));
+    drop((out, answers));
+
+    let (mut out, mut answers) = alice.open(InputOpen { job: text(&*id) }).await;
+    assert!(matches!(soon("ready", answers.read()).await, Ok(Some(ToConsole::InputReady(ready))) if ready.offset == 3));
+    let assignment = agent.run().await;
+    for _attempt_stream in 0..2 {
+        let (_up, mut down, _) = agent.attempt(&assignment, Some(0)).await;
+        let chunk = soon("input", down.read()).await.expect("it can be read");
+        assert!(matches!(chunk, Some(ToAgent::InputChunk(chunk)) if chunk.offset == 0 && *chunk.data == *b"hel"));
+    }
+    let (_up, mut down, _) = agent.attempt(&assignment, Some(3)).await;
+    out.write(&piece(3, b"lo").into()).await.expect("it is taken");
+    let chunk = soon("more input", down.read()).await.expect("it can be read");
+    assert!(matches!(chunk, Some(ToAgent::InputChunk(chunk)) if chunk.offset == 3 && *chunk.data == *b"lo"));
+    out.write(&InputDone { offset: 5 }.into()).await.expect("it is taken");
+    let end = soon("the end of input", down.read()).await.expect("it can be read");
+    assert!(matches!(end, Some(ToAgent::InputEnd(end)) if end.offset == 5));
+
+    let dumb = alice.submit("dumb").await.job.to_string();
+    let refused = alice.ask(InputOpen { job: text(dumb) }).await;
+    assert!(matches!(refused, ToConsole::Refusal(no) if no.code == RefusalCode::Conflict));
+}

@@ -1,0 +1,195 @@
+//! Who may not.
+
+use modchain_link::{CloseCode, CloseReason, Protocol, StreamCode, connect};
+use modchain_types::{Digest, Fence, InstanceId, Micro, Span};
+use modchain_wire::agent::{AttemptOpen, BlobGet};
+use modchain_wire::console::{
+    Cancel, ConsoleHello, ExplainQuery, InputOpen, JobQuery, LedgerQuery, LogsOpen, Refusal, RefusalCode, StateOpen,
+    Submit,
+};
+use modchain_wire::{FromAgent, FromConsole, Message, ToAgent, ToConsole};
+
+use super::world::{HOLD, MODULE, World, soon, spec, text};
+
+/// Every question about one job.
+fn questions(job: &str) -> Vec<FromConsole> {
+    vec![
+        JobQuery { job: text(job) }.into(),
+        ExplainQuery { job: text(job) }.into(),
+        Cancel { job: text(job), grace: Span::from_secs(1), why: text("") }.into(),
+        LogsOpen { job: text(job), follow: true, from: None, since: None }.into(),
+        InputOpen { job: text(job) }.into(),
+        StateOpen { job: Some(text(job)), resume: None }.into(),
+        LedgerQuery { account: None, since: None, kind: None, job: Some(text(job)), limit: 1, before: None }.into(),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_job_is_answered_just_as_one_that_does_not_exist() {
+    let world = World::start().await;
+    let (alice, bob) = (world.console("alice").await, world.console("bob").await);
+    let theirs = alice.submit("one").await.job.to_string();
+    let absent = modchain_types::JobId([0x5a; 16]).to_string();
+    for (foreign, absent_one) in questions(&theirs).into_iter().zip(questions(&absent)) {
+        let what = format!("{foreign:?}");
+        let answers = [(foreign, &theirs), (absent_one, &absent)];
+        let mut refusals = Vec::new();
+        for (question, id) in answers {
+            let ToConsole::Refusal(Refusal { code, message, hint }) = bob.ask(question).await else {
+                panic!("{what} was answered");
+            };
+            refusals.push((code, message.replace(id.as_str(), "ID"), hint));
+        }
+        assert_eq!(refusals[0], refusals[1], "{what}");
+        assert_eq!(refusals[0].0, RefusalCode::NotFound, "{what}");
+    }
+    assert_eq!(alice.account().await.held, HOLD, "nobody cancelled it");
+    assert!(matches!(bob.account_named("alice").await, ToConsole::Refusal(no) if no.code == RefusalCode::NotAllowed));
+    assert!(matches!(bob.account_named("nobody").await, ToConsole::Refusal(no) if no.code == RefusalCode::NotAllowed));
+    // The operator sees it.
+    world.console("boss").await.job(&theirs).await.expect("operators see all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_digest_alone_opens_nothing() {
+    let world = World::start().await;
+    let (alice, bob) = (world.console("alice").await, world.console("bob").await);
+    alice.put(MODULE, Digest::of(MODULE)).await.expect("it is stored");
+    let refusal = bob.submit_spec("one", spec("one")).await.expect_err("it is alice's blob");
+    assert_eq!(refusal.code, RefusalCode::MissingBlob);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_do_what_the_table_grants_and_nothing_else() {
+    let world = World::start().await;
+    let (alice, boss) = (world.console("alice").await, world.console("boss").await);
+    let no = alice.credit("alice", Micro(1), "k").await.expect_err("a client gives no credit");
+    assert_eq!(no.code, RefusalCode::NotAllowed);
+    let submit = Submit { key: "k".parse().expect("a key"), spec: spec("k"), no_queue: false };
+    assert!(matches!(boss.ask(submit).await, ToConsole::Refusal(no) if no.code == RefusalCode::NotAllowed));
+    let no = boss.credit("nobody", Micro(1), "k").await.expect_err("no such account");
+    assert_eq!(no.code, RefusalCode::NotFound);
+    for (name, protocol) in [("rig-1", Protocol::Console), ("alice", Protocol::Agent), ("boss", Protocol::Agent)] {
+        let connection = connect(&world.credentials(name), &world.address, protocol).await.expect("a handshake");
+        let reason = soon("a close", connection.closed()).await;
+        assert!(format!("{reason:?}").contains("WrongRole"), "{name}: {reason:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_gets_streams_and_blobs_only_for_what_runs_on_it_under_its_fence() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    alice.submit("one").await;
+    let assignment = agent.run().await;
+    let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
+    let (stale, other) = (Fence(fence.0 - 1), Digest::of(b"other"));
+    let digest = Digest::of(MODULE);
+    let asks: [FromAgent; 3] = [
+        AttemptOpen { attempt, fence: stale, input_from: None }.into(),
+        BlobGet { attempt, fence: stale, digest }.into(),
+        BlobGet { attempt, fence, digest: other }.into(),
+    ];
+    for ask in asks {
+        let (mut out, mut input) = agent.connection.open_bi::<FromAgent, ToAgent>().await.expect("a stream");
+        out.write(&ask).await.expect("it is taken");
+        let answer = soon("an answer", input.read()).await;
+        assert!(matches!(&answer, Ok(Some(ToAgent::Refused(no))) if !no.retryable), "{ask:?}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_agent_is_not_replaced_by_another_with_its_certificate() {
+    let world = World::start().await;
+    let mut first = world.agent().await;
+    let answering = tokio::spawn(async move {
+        while let Ok(Some(message)) = first.control.read().await {
+            if let ToAgent::Probe(probe) = message {
+                let answer = modchain_wire::agent::ProbeAnswer { number: probe.number };
+                first.out.write(&answer.into()).await.expect("it is taken");
+            }
+        }
+    });
+    let codes = soon("a verdict", async {
+        loop {
+            let connection =
+                connect(&world.credentials("rig-1"), &world.address, Protocol::Agent).await.expect("a handshake");
+            let (mut out, _input) = connection.open_bi::<FromAgent, ToAgent>().await.expect("a stream");
+            let hello = modchain_wire::agent::AgentHello {
+                types: ToAgent::known_types(),
+                instance: InstanceId([2; 16]),
+                boot: modchain_types::BootId([2; 16]),
+                highest_fence: None,
+                journal: None,
+                inventory: modchain_types::List::default(),
+                offer: super::world::offer(),
+                wall: modchain_types::WallTime(0),
+            };
+            out.write(&hello.into()).await.expect("it is taken");
+            let reason = format!("{:?}", connection.closed().await);
+            if !reason.contains("TooManyConnections") {
+                return reason;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(codes.contains("DuplicateInstance"), "{codes}");
+    answering.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_frame_ends_its_stream_and_a_second_one_the_connection() {
+    let world = World::start().await;
+    let (alice, bob) = (world.console("alice").await, world.console("bob").await);
+    let bad = || async {
+        // An agent's message on a console's stream is of an unknown type; one of a known type with a broken body is worse.
+        let (mut out, mut input) = bob.connection.open_bi::<Broken, ToConsole>().await.expect("a stream");
+        out.write(&Broken).await.expect("it is taken");
+        soon("a reset", input.read()).await
+    };
+    let first = bad().await;
+    assert!(
+        matches!(&first, Err(modchain_link::ReadError::Reset(Some(StreamCode::BadFrame)))),
+        "one bad frame costs its stream: {first:?}"
+    );
+    assert!(bob.connection.close_reason().is_none());
+    let _ = bad().await;
+    let reason: CloseReason = soon("a close", bob.connection.closed()).await;
+    assert!(format!("{reason:?}").contains("BadFrame"), "{reason:?}");
+    alice.account().await;
+}
+
+/// A frame of a type that consoles send, with a body that does not decode.
+struct Broken;
+
+impl Message for Broken {
+    const TYPES: &'static [(u8, &'static str, usize)] = &[(0x58, "Broken", 1024)];
+
+    fn kind(&self) -> u8 {
+        0x58
+    }
+
+    fn encode_body(&self, out: &mut Vec<u8>) -> Result<(), modchain_wire::WireError> {
+        out.extend_from_slice(&[0xff; 40]);
+        Ok(())
+    }
+
+    fn decode_body(kind: u8, _: &[u8]) -> Result<Self, modchain_wire::WireError> {
+        Err(modchain_wire::WireError::Unsupported { kind })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_begins_with_something_else_than_a_request_is_refused() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    let hello = ConsoleHello { types: ToConsole::known_types(), version: text("0"), wall: modchain_types::WallTime(0) };
+    assert!(matches!(alice.ask(hello).await, ToConsole::Refusal(no) if no.code == RefusalCode::Invalid));
+    // And a connection that does not begin with a hello is closed.
+    let connection = connect(&world.credentials("bob"), &world.address, Protocol::Console).await.expect("a handshake");
+    let (mut out, _input) = connection.open_bi::<FromConsole, ToConsole>().await.expect("a stream");
+    out.write(&JobQuery { job: text("x") }.into()).await.expect("it is taken");
+    let reason = soon("a close", connection.closed()).await;
+    assert!(format!("{reason:?}").contains(&format!("{:?}", CloseCode::HelloExpected)), "{reason:?}");
+}
