@@ -93,9 +93,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Thousandths of a core from `0.5` or `2`.
 pub(crate) fn parse_cpus(text: &str) -> Result<u32, String> {
-    let bad = || format!("`{text}` is not a number of cores: write 0.001 to 4096 with at most three decimals");
+    let bad = || format!("`{text}` is not a number of cores: write 0.001 to 1024 with at most three decimals");
     let milli = decimal(text.trim(), 1_000, 3).ok_or_else(bad)?;
-    u32::try_from(milli).ok().filter(|milli| (1..=4_096_000).contains(milli)).ok_or_else(bad)
+    u32::try_from(milli).ok().filter(|milli| (1..=1_024_000).contains(milli)).ok_or_else(bad)
 }
 
 /// `text` × `scale` for a decimal number with at most `places` decimals; floored. `None` for anything else.

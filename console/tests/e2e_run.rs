@@ -130,7 +130,7 @@ fn what_cannot_be_is_refused_and_costs_nothing() {
     };
     assert_eq!(code(&run(&["--max-cost", "5000"]).expect(126)), "insufficient_funds");
     assert_eq!(code(&run(&["--max-cost", "5000", "-d"]).expect(6)), "insufficient_funds");
-    assert_eq!(code(&run(&["--max-cost", "0.10", "--cpus", "4096", "--no-queue"]).expect(126)), "no_fit");
+    assert_eq!(code(&run(&["--max-cost", "0.10", "--cpus", "1024", "--no-queue"]).expect(126)), "no_fit");
     assert_eq!(code(&run(&["--max-cost", "0.10", "--env", "API_KEY=x"]).expect(2)), "usage");
     run(&[]).expect(2);
     stack.run(&["job", "j-000"]).expect(3);
@@ -170,6 +170,39 @@ fn a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on() {
     stack.run(&["events", "-o", "jsonl"]).expect(0);
     stack.run(&["quote", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0);
     stack.run(&["run", "--dry-run", "-f", "primes.toml"]).expect(0);
+}
+
+#[test]
+fn the_first_ctrl_c_under_up_cancels_the_job_and_everything_goes_down() {
+    require_siblings();
+    let home = Home::new();
+    let mut up = home
+        .command(&["up", "--", "run", "--wasm", "slow.wat", "--max-cost", "0.10"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut line = String::new();
+    BufReader::new(up.stdout.take().expect("is piped")).read_line(&mut line).expect("reads");
+    assert_eq!(line, "line 0\n");
+    signal(&up, "INT");
+    let done = up.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(143), "{said}");
+    assert!(said.contains("cancelled") && said.contains("came back"), "{said}");
+}
+
+#[test]
+fn when_up_is_killed_its_children_end_and_the_next_one_takes_over() {
+    let mut stack = Stack::start();
+    stack.run(&["run", "-q", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0);
+    let before = stack.available("local");
+    stack.up.kill().expect("is killed");
+    stack.up.wait().expect("is gone");
+    eventually("nobody listens any more", || stack.run(&["status"]).code == Some(5));
+    // The same folder, the same balance: the credit of the start is given once.
+    let account = stack.run(&["up", "--", "account", "-o", "json"]).expect(0).json();
+    assert_eq!(account["available"]["micro"], before);
 }
 
 #[test]

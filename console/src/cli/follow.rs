@@ -298,6 +298,11 @@ pub(crate) fn exit_of(job: &JobView) -> u8 {
 
 /// How a job ended, in a line: `completed, exit 0`, `failed (trap), exit 134: unreachable executed`.
 pub(crate) fn ending(job: &JobView) -> String {
+    with_message(job, outcome(job))
+}
+
+/// As [`ending`], without the message.
+pub(crate) fn outcome(job: &JobView) -> String {
     let mut line = job.state.word().to_owned();
     if let Some(reason) = job.reason
         && reason != Reason::Exit
@@ -308,10 +313,12 @@ pub(crate) fn ending(job: &JobView) -> String {
     if let Some(exit) = job.exit {
         line.push_str(&format!(", exit {}", exit.code));
     }
-    if !job.message.is_empty() {
-        line.push_str(&format!(": {}", job.message));
-    }
     line
+}
+
+/// The line with what more there is to say about the job.
+pub(crate) fn with_message(job: &JobView, line: String) -> String {
+    if job.message.is_empty() { line } else { format!("{line}: {}", job.message) }
 }
 
 /// The two lines at the end of an attached run.
@@ -321,7 +328,7 @@ pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> [String; 2] {
         (Some(_) | None, _) => String::new(),
     };
     [
-        format!("{id}  {}{place}", ending(job)),
+        with_message(job, format!("{id}  {}{place}", outcome(job))),
         format!(
             "{id}  cost {} (fee {}), {} came back",
             text::money(job.cost, asset),

@@ -202,7 +202,9 @@ fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
         (Some(node), None) => format!(" on {node}"),
         (None, _) => String::new(),
     };
-    let title = text::one_line(&format!("{}  {}  {}{place}", shell.id(&job.id), job.name, follow::ending(job)));
+    let name = if job.name.is_empty() { String::new() } else { format!("{}  ", job.name) };
+    let state = follow::with_message(job, format!("{}{place}", follow::outcome(job)));
+    let title = text::one_line(&format!("{}  {name}{state}", shell.id(&job.id)));
     let mut lines = vec![("what", format!("{} {}", job.adapter, job.what))];
     lines.push(("cost", format!("{} of {}", job.cost, text::money(job.hold, asset))));
     if job.state.is_ended() {

@@ -194,15 +194,31 @@ async fn show_quote(shell: &Shell, client: &Client, spec: JobSpec, show: Spec) -
     Ok(if possible || show == Spec::Show { exit::OK } else { exit::REFUSED })
 }
 
+/// Every field of the specification, one a line, by its name in the JSON document.
 fn spec_table(spec: &JobSpec, asset: Asset) -> String {
     let document = serde_json::to_value(docs::spec(spec, asset)).unwrap_or_default();
     let mut lines = Vec::new();
-    if let Some(fields) = document.as_object() {
-        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-            lines.push((name.as_str(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
-        }
-    }
+    flatten("", &document, &mut lines);
+    let lines: Vec<(&str, String)> = lines.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     format!("{}\n", pairs(&lines))
+}
+
+fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<(String, String)>) {
+    use serde_json::Value;
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => match (fields.get("micro").and_then(Value::as_u64), fields.get("currency")) {
+            (Some(micro), Some(Value::String(currency))) => {
+                lines.push((name.to_owned(), format!("{} {currency}", modchain_types::Micro(micro))));
+            }
+            _ => fields.iter().for_each(|(field, value)| {
+                let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
+                flatten(&name, value, lines);
+            }),
+        },
+        Value::String(text) => lines.push((name.to_owned(), text.clone())),
+        Value::Array(_) | Value::Bool(_) | Value::Number(_) => lines.push((name.to_owned(), value.to_string())),
+    }
 }
 
 fn quote_table(view: &QuoteView, asset: Asset) -> String {

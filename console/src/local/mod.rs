@@ -53,15 +53,12 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
     }
     saved?;
     announce(shell, args, stack)?;
-    let wish = signals.next().await;
+    // Whatever signal it is: that is how one leaves, and nothing went wrong.
+    signals.next().await;
     if !args.headless {
         shell.say("stopping");
     }
-    // Ctrl-C is how one leaves: nothing went wrong.
-    Ok(match wish {
-        crate::signal::Wish::Interrupt => exit::OK,
-        crate::signal::Wish::Terminate | crate::signal::Wish::HangUp => exit::OK,
-    })
+    Ok(exit::OK)
 }
 
 fn is_ours(stack: &Stack, name: &str) -> bool {
