@@ -59,7 +59,9 @@ fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
             let outcome = runtime.block_on(async {
                 let mut signals = Signals::install()
                     .map_err(|error| Failure::failed(format!("cannot take over signals: {error}")))?;
-                cli::dispatch(&shell, cli.command, &mut signals).await
+                let outcome = cli::dispatch(&shell, cli.command, &mut signals).await;
+                client::link::let_goodbyes_out().await;
+                outcome
             });
             // A thread may be blocked in reading standard input for ever.
             runtime.shutdown_background();

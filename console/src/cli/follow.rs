@@ -96,10 +96,7 @@ impl Follow<'_> {
                         backoff.reset();
                     }
                     match round {
-                        Ok(end) => {
-                            connected.close().await;
-                            break Ok(end);
-                        }
+                        Ok(end) => break Ok(end),
                         Err(failure) => failure,
                     }
                 }

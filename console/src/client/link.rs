@@ -2,6 +2,7 @@
 //! out as a [`Failure`] that says whether trying again may help ([`Failure::lost`]).
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -95,11 +96,6 @@ impl Client {
         self.connection.rtt().into()
     }
 
-    /// Says good-bye, so that the orchestrator need not wait for silence.
-    pub(crate) async fn close(self) {
-        self.connection.close_and_wait(CloseCode::Done, "").await;
-    }
-
     /// Opens a stream with this request. Its replies come as long as the stream is kept.
     pub(crate) async fn open(&self, request: impl Into<FromConsole>) -> Result<Replies, Failure> {
         let (mut writer, reader) = self.connection.open_bi().await.map_err(|error| open_failure(&error))?;
@@ -122,6 +118,29 @@ impl Client {
         tokio::time::timeout(REPLY_TIMEOUT, answer)
             .await
             .unwrap_or_else(|_| Err(Failure::lost(format!("{} does not answer", self.address))))
+    }
+}
+
+/// Whoever lets go of a connection says good-bye: the orchestrator counts connections, and would count this one until its
+/// silence is noticed.
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connection.close(CloseCode::Done, "");
+        GOODBYE_SAID.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a good-bye may still be on its way out.
+static GOODBYE_SAID: AtomicBool = AtomicBool::new(false);
+
+/// Time for the link's own thread to hand the good-bye to the system. Waiting for the answer would cost every command a
+/// tenth of a second; if the word is lost, silence says the same later.
+const GOODBYE_TIME: Duration = Duration::from_millis(5);
+
+/// To be called before the process ends.
+pub(crate) async fn let_goodbyes_out() {
+    if GOODBYE_SAID.load(Ordering::Relaxed) {
+        tokio::time::sleep(GOODBYE_TIME).await;
     }
 }
 

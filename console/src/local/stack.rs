@@ -116,7 +116,6 @@ impl Stack {
         let operator = self.connect(OPERATOR).await?;
         self.give_credit(&operator).await?;
         self.wait_for_nodes(&operator).await?;
-        operator.close().await;
         Ok(())
     }
 
