@@ -102,13 +102,6 @@ impl Orchestrator {
             reference_blobs(&engine, &blobs, job).await?;
         }
         let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, None)?;
-        if !endpoint.buffers().ample() {
-            tracing::warn!(
-                receive = endpoint.buffers().receive_bytes,
-                send = endpoint.buffers().send_bytes,
-                "the socket's buffers are small: raise net.core.rmem_max and net.core.wmem_max if many agents connect"
-            );
-        }
         let sweeper = tokio::spawn(sweep(blobs.clone()));
         let services = Services { engine: engine.clone(), output, input, blobs, journal, journal_id, asset, fence_key };
         let server = Server::start(endpoint, services, feed, dispatch);

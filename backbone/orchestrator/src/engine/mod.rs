@@ -64,9 +64,12 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
+/// Something to be asked of the state; it sends its answer itself.
+type Question = Box<dyn FnOnce(&Control, Timestamp) + Send>;
+
 enum Message {
     Command { command: Command, reply: Option<oneshot::Sender<(Reply, u64)>> },
-    Query(Box<dyn FnOnce(&Control, Timestamp) + Send>),
+    Query(Question),
     Stop,
 }
 

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use modchain_core::{Command, Control, Effect, Event, Refused, Reply};
-use modchain_types::{Span, Timestamp};
+use modchain_types::Span;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet};
+use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question};
 use crate::clock::Clock;
 use crate::store::journal::Journal;
 
@@ -49,7 +49,7 @@ struct Batch {
     events: Vec<Event>,
     effects: Vec<Effect>,
     replies: Vec<(oneshot::Sender<(Reply, u64)>, Reply)>,
-    queries: Vec<Box<dyn FnOnce(&Control, Timestamp) + Send>>,
+    queries: Vec<Question>,
     stop: bool,
 }
 

@@ -165,7 +165,7 @@ impl BlobStore {
         let room = Room { store: self.clone(), account: account.clone(), bytes };
         let path = self.path(&key);
         let (temporary, file) = blocking(move || open_temporary(&path).map_err(disk)).await?;
-        Ok(Put::Write(BlobWriter { key, room, temporary, file: Some(file), hasher: blake3::Hasher::new(), written: 0 }))
+        Ok(Put::Write(BlobWriter { key, room, temporary, file: Some(file), hasher: Box::default(), written: 0 }))
     }
 
     /// Puts bytes that are in memory; tells their digest.
@@ -318,7 +318,8 @@ pub struct BlobWriter {
     room: Room,
     temporary: Temporary,
     file: Option<File>,
-    hasher: blake3::Hasher,
+    /// Two kilobytes: boxed, because writers are moved about.
+    hasher: Box<blake3::Hasher>,
     written: u64,
 }
 

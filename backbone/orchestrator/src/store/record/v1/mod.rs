@@ -1,9 +1,7 @@
 //! Version 1 of the disk types. The order of fields and variants is the format: append variants, never reorder; anything
 //! else is version 2.
 //!
-//! * [`event`](self): the events, here
-//! * [`job`]: specifications
-//! * [`node`]: offers, tariffs, reservations
+//! The events are here, specifications in `job`, what nodes offer in `node`.
 
 mod job;
 mod node;

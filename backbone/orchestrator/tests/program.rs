@@ -1,0 +1,181 @@
+//! The program from the outside: `init`, `serve`, `ledger verify`, `version`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_modchain-orchestrator");
+
+fn run(args: &[&str]) -> Output {
+    Command::new(PROGRAM).args(args).output().expect("runs")
+}
+
+fn ok(args: &[&str]) -> serde_json::Value {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("json")
+}
+
+fn fails(code: i32, args: &[&str]) -> String {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Server {
+    fn start(data: &Path) -> (Self, serde_json::Value) {
+        let mut child = Command::new(PROGRAM)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        let server = Self(child);
+        BufReader::new(stdout).read_line(&mut line).expect("reads");
+        (server, serde_json::from_str(&line).expect("the ready line"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).expect("signals");
+    }
+
+    fn ended(&mut self, limit: Duration) -> std::process::ExitStatus {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("waits") {
+                return status;
+            }
+            assert!(Instant::now() < until, "it did not end in time");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn data(dir: &tempfile::TempDir) -> (std::path::PathBuf, String) {
+    let data = dir.path().join("data");
+    let text = data.to_str().expect("utf-8").to_owned();
+    (data, text)
+}
+
+#[test]
+fn init_is_additive_and_keeps_identities() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, data) = data(&dir);
+    let first = ok(&["init", "--data", &data, "--client", "alice", "--node", "rig=alice", "-o", "json"]);
+    assert_eq!(first["schema"], "modchain.init/v1");
+    assert_eq!((&first["asset"], &first["created"]), (&"TEST".into(), &true.into()));
+    let key = fs::read(path.join("fence.key")).expect("reads");
+    let second =
+        ok(&["init", "--data", &data, "--client", "alice", "--operator", "root", "--node", "solo", "-o", "json"]);
+    assert_eq!((&second["journal"], &second["created"]), (&first["journal"], &false.into()));
+    assert_eq!(second["identities"][0]["id"], first["identities"][0]["id"], "the same identity, a new certificate");
+    let made: Vec<_> = second["identities"].as_array().expect("a list").iter().map(|one| &one["created"]).collect();
+    assert_eq!(made, [false, true, true]);
+    assert_eq!(second["identities"][2]["account"], "solo");
+    assert_eq!(fs::read(path.join("fence.key")).expect("reads"), key);
+    for file in ["fence.key", "identities.jsonl", "identities/alice/key.pem", "tls/key.pem"] {
+        let mode = fs::metadata(path.join(file)).expect(file).permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{file}");
+    }
+    assert_eq!(fs::metadata(&path).expect("data").permissions().mode() & 0o777, 0o700);
+
+    assert!(fails(1, &["init", "--data", &data, "--node", "alice"]).contains("is a client already"));
+    assert!(fails(1, &["init", "--data", &data, "--node", "rig=solo"]).contains("earns for the account `alice`"));
+    assert!(fails(1, &["init", "--data", &data, "--node", "new=nobody"]).contains("there is no account `nobody`"));
+    assert!(fails(1, &["init", "--data", &data, "--asset", "usdc"]).contains("of TEST, and that is fixed"));
+    assert!(fails(2, &["init", "--data", &data, "--client", "Not A Name"]).contains("is not a name"));
+}
+
+#[test]
+fn serve_says_when_it_is_ready_keeps_others_out_verifies_meanwhile_and_stops_when_told() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (_, data) = data(&dir);
+    ok(&["init", "--data", &data, "--client", "alice", "-o", "json"]);
+    let (mut server, ready) = Server::start(Path::new(&data));
+    assert_eq!(ready["schema"], "modchain.serving/v1");
+    assert_eq!(ready["pid"], server.0.id());
+    assert!(ready["listen"].as_str().expect("an address").starts_with("127.0.0.1:"));
+    assert!(fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]).contains("another process is serving"));
+    let verified = ok(&["ledger", "verify", "--data", &data, "-o", "json"]);
+    assert_eq!((&verified["ok"], &verified["events"]), (&true.into(), &2.into()));
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
+}
+
+#[test]
+fn a_killed_server_comes_back_and_takes_in_what_init_added_meanwhile() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (_, data) = data(&dir);
+    ok(&["init", "--data", &data, "--client", "alice", "-o", "json"]);
+    for name in ["bob", "carol", "dave"] {
+        let (mut server, _) = Server::start(Path::new(&data));
+        ok(&["init", "--data", &data, "--client", name, "-o", "json"]);
+        server.signal(rustix::process::Signal::KILL);
+        server.ended(Duration::from_secs(15));
+    }
+    let (mut server, _) = Server::start(Path::new(&data));
+    server.signal(rustix::process::Signal::INT);
+    assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
+    let verified = ok(&["ledger", "verify", "--data", &data, "-o", "json"]);
+    assert_eq!(verified["events"], 4 + 4, "four starts, four identities");
+}
+
+#[test]
+fn a_changed_byte_is_named_and_a_damaged_journal_is_not_served() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, data) = data(&dir);
+    ok(&["init", "--data", &data, "--client", "alice", "-o", "json"]);
+    for _ in 0..2 {
+        let (mut server, _) = Server::start(&path);
+        server.signal(rustix::process::Signal::TERM);
+        server.ended(Duration::from_secs(15));
+    }
+    let segment = path.join("journal/00000000000000000001.seg");
+    let mut bytes = fs::read(&segment).expect("reads");
+    bytes[76 + 30] ^= 1; // in the first of two batches
+    fs::write(&segment, bytes).expect("writes");
+    let said = fails(1, &["ledger", "verify", "--data", &data]);
+    assert!(said.contains("event 1, segment 00000000000000000001.seg, offset 76"), "{said}");
+    let said = fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]);
+    assert!(said.contains("the journal is damaged") && said.contains("offset 76"), "{said}");
+}
+
+#[test]
+fn mistakes_are_answered_with_what_to_do() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (_, data) = data(&dir);
+    assert!(fails(1, &["ledger", "verify", "--data", &data]).contains("modchain-orchestrator init --data"));
+    assert!(fails(1, &["serve", "--data", &data]).contains("init"));
+    fails(2, &["serve", "--nonsense"]);
+    fails(2, &["serve", "--listen", "nowhere"]);
+    let config = dir.path().join("o.toml");
+    fs::write(&config, "lisen = '127.0.0.1:0'\n").expect("writes");
+    let said = fails(1, &["serve", "--data", &data, "--config", config.to_str().expect("utf-8")]);
+    assert!(said.contains("line 1") && said.contains("lisen"), "{said}");
+    assert_eq!(
+        ok(&["version", "-o", "json"]),
+        serde_json::json!({
+            "schema": "modchain.version/v1",
+            "program": "modchain-orchestrator",
+            "version": env!("CARGO_PKG_VERSION"),
+            "wire": 1,
+        })
+    );
+}
