@@ -367,7 +367,8 @@ fn a_reader_that_fell_far_behind_starts_over_and_misses_nothing() {
         }
     }
     let mut expected = jobs;
-    (seen.sort_unstable(), expected.sort_unstable());
+    seen.sort_unstable();
+    expected.sort_unstable();
     assert_eq!((seen, lasts), (expected, 1));
 }
 

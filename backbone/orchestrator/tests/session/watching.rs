@@ -110,12 +110,13 @@ async fn a_stop_says_goodbye_and_a_restart_remembers_everything() {
     alice.job_until(&running, |job| job.state == JobState::Running).await;
     let before = alice.account().await;
     let (_open, mut state) = alice.open(StateOpen { job: None, resume: None }).await;
+    assert!(matches!(soon("a snapshot", state.read()).await, Ok(Some(ToConsole::StateSnapshot(_)))));
     let goodbye = tokio::spawn(async move {
         loop {
             match state.read().await {
                 Ok(Some(ToConsole::GoingAway(_))) => return true,
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return false,
+                other => panic!("{other:?}"),
             }
         }
     });

@@ -78,6 +78,7 @@ impl ConsoleSession {
         let services = &self.context.services;
         let mut view = self.context.feed.status(&self.actor).await?;
         let mut problems = services.engine.query(|control, _| control.problems()).await?;
+        problems.extend(services.engine.frozen().map(|why| format!("money is frozen: {why}")));
         if services.engine.storage_low() {
             problems.push("the orchestrator's disk is nearly full: new jobs are refused".into());
         }
