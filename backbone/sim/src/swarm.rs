@@ -1,0 +1,162 @@
+//! Which faults a world has. Each seed draws its own set, so that rare faults also meet worlds in which nothing else happens
+//! and are not always drowned by the common ones.
+
+use modchain_types::Span;
+
+use crate::random::Random;
+
+/// Chances are in 100,000.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    /// Machines.
+    pub nodes: u64,
+    /// Client accounts.
+    pub clients: u64,
+    /// Steps of the workload.
+    pub steps: u64,
+    /// Longest time between two steps.
+    pub pace: Span,
+    /// Longest time that a message is on its way.
+    pub delay_max: Span,
+    /// That a connection is cut just when a message would arrive.
+    pub cut_at_message: u32,
+    /// Longest time until a side notices that its connection is dead.
+    pub notice_max: Span,
+    /// Longest time that a cut link stays cut.
+    pub partition_max: Span,
+    /// Longest time between two troubles.
+    pub trouble_every: Span,
+    /// What may befall the world, repeated by weight; empty for none.
+    pub troubles: Vec<Trouble>,
+    /// That an agent dies between two actions.
+    pub crash_at_action: u32,
+    /// That the orchestrator dies before its events are synced.
+    pub crash_before_sync: u32,
+    /// That the orchestrator dies after its events are synced and before anything is let out.
+    pub crash_after_sync: u32,
+    /// That the answer to a client is lost.
+    pub answer_lost: u32,
+    /// That an attempt's output never arrives.
+    pub output_lost: u32,
+    /// Largest drift of an agent's clock, in millionths.
+    pub drift_ppm: u64,
+    /// What executors do.
+    pub executor: ExecutorOdds,
+}
+
+/// What executors do, with chances in 100,000.
+#[derive(Debug, Clone, Copy)]
+pub struct ExecutorOdds {
+    /// The attempt cannot be started.
+    pub cannot_start: u32,
+    /// The engine dies under a running attempt.
+    pub node_fault: u32,
+    /// The program does not exit with 0.
+    pub own_failure: u32,
+    /// The program never ends by itself.
+    pub endless: u32,
+    /// Preparing takes up to some minutes.
+    pub slow_prepare: u32,
+    /// Preparing never ends.
+    pub stuck_prepare: u32,
+    /// A stop takes as long as it may.
+    pub late_stop: u32,
+    /// The program starts although it was told to stop while it was prepared.
+    pub start_after_stop: u32,
+}
+
+/// Something that befalls the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A link is cut and stays so for a while.
+    Partition,
+    /// An agent dies; its disk survives.
+    AgentCrash,
+    /// An agent is told to stop, and comes back later.
+    AgentShutDown,
+    /// An owner changes the offer.
+    OfferChange,
+    /// The orchestrator dies; its journal survives.
+    OrchestratorCrash,
+    /// A job's body cannot be read.
+    BodyUnreadable,
+    /// A job's input cannot be completed.
+    InputFailed,
+}
+
+impl Swarm {
+    /// Draws the faults of a world.
+    pub fn draw(random: &mut Random) -> Self {
+        let mut sometimes = |chances: &[u32]| if random.chance(50_000) { random.pick(chances) } else { 0 };
+        let cut_at_message = sometimes(&[20, 200, 2_000]);
+        let crash_at_action = sometimes(&[50, 500]);
+        let crash_before_sync = sometimes(&[20, 200]);
+        let crash_after_sync = sometimes(&[20, 200]);
+        let answer_lost = sometimes(&[1_000, 20_000, 50_000]);
+        let output_lost = sometimes(&[500, 10_000]);
+        let executor = ExecutorOdds {
+            cannot_start: sometimes(&[1_000, 20_000]),
+            node_fault: sometimes(&[1_000, 20_000]),
+            own_failure: sometimes(&[10_000, 50_000]),
+            endless: sometimes(&[2_000, 30_000]),
+            slow_prepare: sometimes(&[1_000, 20_000]),
+            stuck_prepare: sometimes(&[200, 2_000]),
+            late_stop: sometimes(&[10_000, 90_000]),
+            start_after_stop: sometimes(&[50_000]),
+        };
+        let mut troubles = Vec::new();
+        for (trouble, weight) in [
+            (Trouble::Partition, 6),
+            (Trouble::AgentCrash, 4),
+            (Trouble::AgentShutDown, 2),
+            (Trouble::OfferChange, 2),
+            (Trouble::OrchestratorCrash, 2),
+            (Trouble::BodyUnreadable, 1),
+            (Trouble::InputFailed, 1),
+        ] {
+            if random.chance(50_000) {
+                troubles.extend([trouble].repeat(weight));
+            }
+        }
+        Self {
+            nodes: random.between(1, 8),
+            clients: random.between(1, 5),
+            steps: random.between(400, 500),
+            pace: Span::from_millis(random.pick(&[300, 2_000, 8_000])),
+            delay_max: Span::from_millis(random.pick(&[1, 50, 500, 5_000])),
+            cut_at_message,
+            notice_max: Span::from_millis(random.pick(&[10, 2_000, 15_000])),
+            partition_max: Span::from_secs(random.pick(&[5, 60, 400])),
+            trouble_every: Span::from_secs(random.pick(&[4, 20, 100])),
+            troubles,
+            crash_at_action,
+            crash_before_sync,
+            crash_after_sync,
+            answer_lost,
+            output_lost,
+            drift_ppm: random.pick(&[0, 100, 10_000]),
+            executor,
+        }
+    }
+
+    /// The same world with nothing going wrong any more.
+    pub fn heal(&mut self) {
+        self.cut_at_message = 0;
+        self.troubles.clear();
+        self.crash_at_action = 0;
+        self.crash_before_sync = 0;
+        self.crash_after_sync = 0;
+        self.answer_lost = 0;
+        self.output_lost = 0;
+        self.executor = ExecutorOdds {
+            cannot_start: 0,
+            node_fault: 0,
+            own_failure: 0,
+            endless: 0,
+            slow_prepare: 0,
+            stuck_prepare: 0,
+            late_stop: 0,
+            start_after_stop: 0,
+        };
+    }
+}

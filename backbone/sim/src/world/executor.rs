@@ -1,0 +1,146 @@
+//! What jobs do: start late, never or not at all, end well, badly or only when they are stopped.
+
+use modchain_core::SupervisorInput;
+use modchain_types::{
+    Assignment, AttemptId, Ending, Fault, InstanceId, NodeId, OnDisconnect, OutputLengths, Span, Text, Timestamp, Usage,
+};
+
+use super::{Happening, World};
+use crate::auditor::Breach;
+
+/// How much longer than its grace a stop may take: less than the margin that the orchestrator adds to a lease.
+const KILL_WITHIN: Span = Span::from_secs(3);
+
+#[derive(Debug)]
+pub(super) struct Executor {
+    on_disconnect: OnDisconnect,
+    stage: Stage,
+    /// What comes next by itself, if anything does.
+    next: Option<(Timestamp, Next)>,
+    /// When it is gone because it was told to stop.
+    killed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Preparing,
+    Running { since: Timestamp },
+}
+
+#[derive(Debug, Clone)]
+enum Next {
+    Start,
+    End(Ending),
+}
+
+impl World {
+    pub(super) fn executor_begins(&mut self, node: NodeId, assignment: &Assignment) -> Result<(), Breach> {
+        self.witness.begins(assignment.attempt)?;
+        let odds = self.swarm.executor;
+        let prepare = if self.random.chance(odds.slow_prepare) { Span::from_secs(180) } else { Span::from_secs(2) };
+        let at = self.soon(prepare);
+        let next = if self.random.chance(odds.stuck_prepare) {
+            None
+        } else if self.random.chance(odds.cannot_start) {
+            let fault = self.random.pick(&[Fault::Job, Fault::NotFound, Fault::Node, Fault::Node]);
+            Some((at, Next::End(Ending::CannotStart { fault, message: Text::cut("cannot start") })))
+        } else {
+            Some((at, Next::Start))
+        };
+        let on_disconnect = assignment.spec.limits.on_disconnect;
+        let executor = Executor { on_disconnect, stage: Stage::Preparing, next, killed_at: None };
+        let process = self.agent(node).process.as_mut().expect("only a process begins attempts");
+        process.executors.insert(assignment.attempt, executor);
+        self.plan_executor(node, assignment.attempt);
+        Ok(())
+    }
+
+    pub(super) fn executor_stops(&mut self, node: NodeId, attempt: AttemptId, grace: Span) {
+        let latest =
+            if self.random.chance(self.swarm.executor.late_stop) { KILL_WITHIN } else { Span::from_millis(200) };
+        let at = self.soon(grace.saturating_add(latest));
+        let starts_anyway = self.random.chance(self.swarm.executor.start_after_stop);
+        let Some(executor) = self.executor(node, attempt) else { return };
+        executor.killed_at = Some(executor.killed_at.map_or(at, |before| before.min(at)));
+        if matches!(executor.stage, Stage::Preparing) && !starts_anyway {
+            executor.next = None;
+        }
+        self.plan_executor(node, attempt);
+    }
+
+    pub(super) fn executor_due(
+        &mut self,
+        node: NodeId,
+        instance: InstanceId,
+        attempt: AttemptId,
+    ) -> Result<(), Breach> {
+        let now = self.now;
+        let Some(process) = self.process(node, instance) else { return Ok(()) };
+        let Some(executor) = process.executors.get_mut(&attempt) else { return Ok(()) };
+        let due = executor.next.as_ref().is_some_and(|(at, _)| *at <= now);
+        let killed = executor.killed_at.is_some_and(|at| at <= now);
+        match executor.next.take_if(|_| due) {
+            Some((_, Next::Start)) => self.executor_starts(node, attempt),
+            Some((_, Next::End(ending))) => self.executor_ends(node, attempt, ending),
+            None if killed => self.executor_ends(node, attempt, Ending::Stopped),
+            None => Ok(()), // planned for something that has changed since
+        }
+    }
+
+    fn executor_starts(&mut self, node: NodeId, attempt: AttemptId) -> Result<(), Breach> {
+        let now = self.now;
+        let odds = self.swarm.executor;
+        let runs = self.random.pick(&[Span::from_millis(20), Span::from_secs(5), Span::from_secs(60)]);
+        let at = self.soon(runs);
+        let ending = if self.random.chance(odds.endless) {
+            None
+        } else if self.random.chance(odds.node_fault) {
+            Some(Ending::NodeFault { message: Text::cut("the engine died") })
+        } else if self.random.chance(odds.own_failure) {
+            Some(match self.random.below(4) {
+                0 => Ending::Signalled { signal: 11 },
+                1 => Ending::Trapped { message: Text::cut("unreachable") },
+                2 => Ending::MemoryLimit,
+                _ => Ending::Exited { code: self.random.between(1, 255) as u8 },
+            })
+        } else {
+            Some(Ending::Exited { code: 0 })
+        };
+        let executor = self.executor(node, attempt).expect("only a prepared executor starts");
+        executor.stage = Stage::Running { since: now };
+        executor.next = ending.map(|ending| (at, Next::End(ending)));
+        let on_disconnect = executor.on_disconnect;
+        self.witness.starts(now, attempt, on_disconnect)?;
+        self.plan_executor(node, attempt);
+        self.supervise(node, SupervisorInput::Started { attempt })
+    }
+
+    fn executor_ends(&mut self, node: NodeId, attempt: AttemptId, ending: Ending) -> Result<(), Breach> {
+        let now = self.now;
+        let agent = self.agent(node);
+        let process = agent.process.as_mut().expect("executors die with their process");
+        let executor = process.executors.remove(&attempt).expect("only an executor ends");
+        let (ran, stdout) = match executor.stage {
+            Stage::Preparing => (Span::ZERO, 0),
+            Stage::Running { since } => (agent.measures(since, now), self.random.pick(&[0, 0, 1, 5_000])),
+        };
+        self.witness.ends(now, attempt, ending.clone());
+        let usage = Usage { ran, ..Usage::default() };
+        let output = OutputLengths { stdout, ..OutputLengths::default() };
+        self.supervise(node, SupervisorInput::Ended { attempt, ending, usage, output })
+    }
+
+    fn executor(&mut self, node: NodeId, attempt: AttemptId) -> Option<&mut Executor> {
+        self.agent(node).process.as_mut()?.executors.get_mut(&attempt)
+    }
+
+    fn plan_executor(&mut self, node: NodeId, attempt: AttemptId) {
+        let Some(process) = &self.agent(node).process else { return };
+        let instance = process.instance;
+        let executor = &process.executors[&attempt];
+        let due = [executor.next.as_ref().map(|(at, _)| *at), executor.killed_at];
+        for at in due.into_iter().flatten() {
+            self.at(at, Happening::Executor(node, instance, attempt));
+        }
+    }
+}

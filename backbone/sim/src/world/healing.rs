@@ -1,0 +1,93 @@
+//! The end: nothing goes wrong any more, and everything must come to rest.
+
+use modchain_types::{AttemptId, NodeId, Span};
+
+use super::World;
+use crate::auditor::{Breach, Rule, rule};
+
+/// Longer than any silence, restart, cool-down and wait for output that the storm may have left behind.
+const QUIET: Span = Span::from_secs(15 * 60);
+/// Longer than any grace time with its margin, twice.
+const LAST_ORDERS: Span = Span::from_secs(10 * 60);
+
+impl World {
+    pub(super) fn healing(&mut self) -> Result<(), Breach> {
+        self.note(|| "everything heals".into());
+        self.swarm.heal();
+        let now = self.now;
+        self.agents.values_mut().for_each(|agent| agent.cut_off_until = now);
+        self.live_for(QUIET)?;
+        self.nothing_waits_in_vain()?;
+        self.cancel_everything()?;
+        self.live_for(LAST_ORDERS)?;
+        self.everything_has_ended()?;
+        self.look_at_the_whole()?;
+        self.compare_with_replay()
+    }
+
+    fn live_for(&mut self, span: Span) -> Result<(), Breach> {
+        let end = self.now + span;
+        while self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            self.next()?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// What is queued fits nowhere; what is placed is on its node, and nothing else is.
+    fn nothing_waits_in_vain(&mut self) -> Result<(), Breach> {
+        let control = self.orchestrator.control.as_ref().expect("it came back");
+        for job in control.jobs() {
+            match job.placement() {
+                None => {
+                    let fits = control.fitness(self.now, &job.spec);
+                    let fit = fits.iter().find(|fit| fit.reasons.is_empty());
+                    rule(Rule::NothingWaitsInVain, fit.is_none(), || format!("{} waits, and {fit:?} fits", job.id))?;
+                }
+                Some(placement) => {
+                    let held = self.on_node(placement.node).contains(&placement.attempt);
+                    rule(Rule::NothingWaitsInVain, held, || {
+                        format!(
+                            "{} is {:?} on {}, which does not know it",
+                            placement.attempt, placement.progress, placement.node
+                        )
+                    })?;
+                }
+            }
+        }
+        for node in self.agents.keys() {
+            for attempt in self.on_node(*node) {
+                let placed = control.job(attempt.job).and_then(|job| job.placement());
+                let ours = placed.is_some_and(|placement| placement.attempt == attempt && placement.node == *node);
+                rule(Rule::EverythingEnds, ours, || format!("{attempt} is still on {node}, and not placed there"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_node(&self, node: NodeId) -> Vec<AttemptId> {
+        let process = self.agents[&node].process.as_ref();
+        process.map_or(Vec::new(), |process| process.supervisor.inventory().iter().map(|item| item.attempt).collect())
+    }
+
+    fn everything_has_ended(&mut self) -> Result<(), Breach> {
+        let ends = |holds: bool, what: &dyn Fn() -> String| rule(Rule::EverythingEnds, holds, what);
+        let control = self.orchestrator.control.as_ref().expect("nothing crashes any more");
+        let open: Vec<_> = control.jobs().map(|job| (job.id, job.state())).collect();
+        ends(open.is_empty(), &|| format!("open: {open:?}"))?;
+        let held = &self.auditor.books().held;
+        ends(held.is_empty(), &|| format!("held: {held:?}"))?;
+        for node in control.nodes() {
+            ends(node.taken == Default::default(), &|| format!("reserved on {}: {:?}", node.name, node.taken))?;
+        }
+        for (node, agent) in &self.agents {
+            let left = self.on_node(*node);
+            let running = agent.process.as_ref().map_or(0, |process| process.executors.len());
+            ends(left.is_empty() && running == 0 && agent.kept() == 0, &|| {
+                format!("{node} has {left:?}, {running} executors and {} attempts on disk", agent.kept())
+            })?;
+        }
+        let unanswered = self.unanswered();
+        ends(unanswered.is_empty(), &|| format!("never answered: {unanswered:?}"))
+    }
+}

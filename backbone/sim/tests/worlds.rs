@@ -1,0 +1,72 @@
+//! Lives through many worlds. `SEED=n` lives through that one alone, `SEEDS=n` through so many.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use modchain_sim::{Failure, Tally, check};
+
+/// Worlds of the ordinary test command: well under a minute on two cores.
+const SEEDS: u64 = 1_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+#[test]
+fn every_world_keeps_every_rule() {
+    if let Some(seed) = number("SEED") {
+        let tally = check(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("seed {seed}: {} events in {}", tally.events, tally.elapsed);
+        return;
+    }
+    let seeds = number("SEEDS").unwrap_or(SEEDS);
+    let began = Instant::now();
+    let tally = live_through(seeds).unwrap_or_else(|failure| panic!("{failure}"));
+    let secs = began.elapsed().as_secs_f64();
+    println!(
+        "{seeds} worlds, {} events, {} of virtual time in {secs:.1} s: {:.0} seeds/s",
+        tally.events,
+        tally.elapsed,
+        seeds as f64 / secs
+    );
+    for (edge, count) in &tally.edges {
+        println!("{count:>9}  {edge}");
+    }
+}
+
+/// Divides the seeds among the cores; the failure with the lowest seed wins.
+fn live_through(seeds: u64) -> Result<Tally, Box<Failure>> {
+    let next = AtomicU64::new(1);
+    let worker = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > seeds {
+                return Ok(tally);
+            }
+            match check(seed) {
+                Ok(one) => tally.absorb(one),
+                Err(failure) => {
+                    next.store(seeds + 1, Ordering::Relaxed);
+                    return Err(failure);
+                }
+            }
+        }
+    };
+    let results: Vec<Result<Tally, Box<Failure>>> = thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("a world panicked")).collect()
+    });
+    let mut whole = Tally::default();
+    let mut failures = Vec::new();
+    for result in results {
+        match result {
+            Ok(tally) => whole.absorb(tally),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    failures.into_iter().min_by_key(|failure| failure.seed).map_or(Ok(whole), Err)
+}
