@@ -2,7 +2,7 @@
 
 use modchain_types::{
     Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
-    OutputLengths, Reason, Report, ReportBody, StopCause, Text, Usage, Verdict,
+    OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Usage, Verdict,
 };
 
 use super::{Control, Draft};
@@ -199,9 +199,16 @@ impl Control {
             .get(&attempt.job)
             .filter(|job| job.placement_of(attempt, fence).is_some_and(|placement| placement.node == id));
         let Some(job) = ours.cloned() else {
-            // Settled or replaced long ago: the agent may forget it. After a roll-back nobody knows.
-            if matches!(body, ReportBody::Ended { .. }) && self.rollback.is_none() {
-                self.tell(id, NodeMessage::Ack { attempt, fence }, draft);
+            // Settled or replaced long ago: the agent is to forget it, or to end it first. After a roll-back nobody knows.
+            if self.rollback.is_none() {
+                let (grace, cause) = (Span::ZERO, StopCause::Superseded);
+                match body {
+                    ReportBody::Refused { .. } => {}
+                    ReportBody::Starting | ReportBody::Started => {
+                        self.tell(id, NodeMessage::Stop { attempt, fence, grace, cause }, draft);
+                    }
+                    ReportBody::Ended { .. } => self.tell(id, NodeMessage::Ack { attempt, fence }, draft),
+                }
             }
             return Ok(Reply::Done);
         };
@@ -296,7 +303,13 @@ impl Control {
 
     pub(super) fn body_unreadable(&self, attempt: AttemptId, fence: Fence, message: Text<512>, draft: &mut Draft) {
         let Some(job) = self.jobs.get(&attempt.job) else { return };
-        if let Some(placement) = job.placement_of(attempt, fence) {
+        let Some(placement) = job.placement_of(attempt, fence) else { return };
+        if placement.progress != Progress::Assigned {
+            return; // said of an assignment that was delivered after all
+        }
+        if job.cancel.is_some() {
+            self.finish_cancelled(job, Some(placement), draft);
+        } else {
             let state = modchain_types::JobState::Failed;
             self.finish_unpaid(job, Some(placement), state, Reason::Refused, message, draft);
         }
@@ -309,17 +322,22 @@ impl Control {
         let Some(placement) = job.placement() else {
             return self.finish_unpaid(job, None, state, Reason::Refused, message, draft);
         };
+        if job.cancel.is_some() || matches!(placement.progress, Progress::Done(_)) {
+            return; // it ends as cancelled, or it has ended without the rest of its input
+        }
         let stop = NodeMessage::Stop {
             attempt: placement.attempt,
             fence: placement.fence,
-            grace: modchain_types::Span::ZERO,
+            grace: Span::ZERO,
             cause: StopCause::Superseded,
         };
         self.tell(placement.node, stop, draft);
         let Progress::Running { started_at } = placement.progress else {
             return self.finish_unpaid(job, Some(placement), state, Reason::Refused, message, draft);
         };
-        let usage = Usage { ran: draft.now.since(started_at).min(placement.run_limit), ..Usage::default() };
+        // Not while the node was silent: what it did then nobody knows.
+        let seen = self.nodes.get(&placement.node).map_or(started_at, |node| node.presence.heard);
+        let usage = Usage { ran: seen.since(started_at).min(placement.run_limit), ..Usage::default() };
         let gross = meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold());
         let exit = modchain_types::Exit::of(Reason::Refused).expect("has a code of its own");
         let output = OutputLengths::default();
