@@ -1,7 +1,5 @@
 //! What time brings about: deadlines, and placing what waits.
 
-use std::collections::BTreeSet;
-
 use modchain_types::{
     AttemptId, Fence, JobId, JobState, NodeId, NodeState, OnDisconnect, Reason, Span, Text, Timestamp,
 };
@@ -183,29 +181,28 @@ impl Control {
         if !self.look_again || self.rollback.is_some() {
             return;
         }
-        let mut full = BTreeSet::new();
-        for _ in 0..ASSIGNMENTS_PER_PASS_MAX {
-            let Some((id, class)) = self.queue.first_outside(&full) else { break };
+        let mut heads = self.queue.heads();
+        let mut assigned = 0;
+        while assigned < ASSIGNMENTS_PER_PASS_MAX
+            && let Some((_, id)) = heads.pop_first()
+        {
             let job = &self.jobs[&id];
             let mut draft = Draft::new(self, now);
-            match scheduler::plan(self.nodes.values(), draft.now, &job.spec, &job.avoided) {
-                None => {
-                    let class = class.clone();
-                    full.insert(class);
-                }
-                Some((node, fit)) => {
-                    self.assign(job, node, fit, &mut draft);
-                    let before = whole.events.len();
-                    whole.absorb(self.take(draft.decision));
-                    if whole.events.len() == before {
-                        break; // the assignment would have broken an invariant: money is frozen now
-                    }
-                    self.announce_assignment(id, now, whole);
-                }
+            let Some((node, fit)) = scheduler::plan(self.nodes.values(), draft.now, &job.spec, &job.avoided) else {
+                continue; // nor does any other of its class fit
+            };
+            heads.extend(self.queue.next_of_class(job));
+            self.assign(job, node, fit, &mut draft);
+            let before = whole.events.len();
+            whole.absorb(self.take(draft.decision));
+            if whole.events.len() == before {
+                break; // the assignment would have broken an invariant: money is frozen now
             }
+            self.announce_assignment(id, now, whole);
+            assigned += 1;
         }
         // Everything left waits for a change, unless the pass ended at its bound.
-        self.look_again = self.queue.first_outside(&full).is_some() && self.breach.is_none();
+        self.look_again = !heads.is_empty() && self.breach.is_none();
     }
 
     fn assign(&self, job: &Job, node: NodeId, fit: Fit, draft: &mut Draft) {

@@ -3,7 +3,7 @@
 //! [`queue`] keeps the waiting jobs in classes of equal needs, so that a class which fits nowhere costs one look however many
 //! jobs are in it; [`feasible`] tells what speaks against a node; [`rank`] orders those that nothing speaks against;
 //! [`explain`] does the same for people, with every reason. Fair share between accounts and policies other than `cheapest`
-//! belong in [`queue::Queue::first_outside`] and [`rank`].
+//! belong in [`queue::Queue::heads`] and [`rank`].
 
 pub mod explain;
 pub mod feasible;

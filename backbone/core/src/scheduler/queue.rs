@@ -1,7 +1,8 @@
 //! The waiting jobs, in classes of equal needs.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use modchain_types::{JobId, Micro, Requirements, Span};
 
@@ -75,14 +76,18 @@ impl Queue {
         self.classes.values().map(|members| members.range(..place).count() as u64).sum()
     }
 
-    /// The first of all jobs outside these classes. Where the first of a class fits nowhere no other of it does, so a pass
-    /// asks again without that class.
-    pub fn first_outside(&self, classes: &BTreeSet<ClassKey>) -> Option<(JobId, &ClassKey)> {
+    /// The first of each class, in the order in which they go. Where the first of a class fits nowhere, no other of it does;
+    /// so a pass looks at these alone, and a class costs it one look however many wait in it.
+    pub fn heads(&self) -> BTreeMap<Place, JobId> {
         self.classes
-            .iter()
-            .filter(|(class, _)| !classes.contains(class))
-            .filter_map(|(class, members)| members.first_key_value().map(|(place, job)| (*place, *job, class)))
-            .min_by_key(|(place, _, _)| *place)
-            .map(|(_, job, class)| (job, class))
+            .values()
+            .filter_map(|members| members.first_key_value().map(|(place, job)| (*place, *job)))
+            .collect()
+    }
+
+    /// Who goes after this one in its class.
+    pub fn next_of_class(&self, job: &Job) -> Option<(Place, JobId)> {
+        let members = self.classes.get(&class_of(job))?;
+        members.range((Excluded(place_of(job)), Unbounded)).next().map(|(place, job)| (*place, *job))
     }
 }
