@@ -47,9 +47,9 @@ pub enum Unfit {
     /// It is elsewhere.
     Region(String),
     /// Never big enough: asked, there is.
-    TooSmall(&'static str, String, String),
+    TooSmall(&'static str, Amount, Amount),
     /// Big enough, but not free: asked, free.
-    Occupied(&'static str, String, String),
+    Occupied(&'static str, Amount, Amount),
     /// Too few matching GPUs in all: asked, there are.
     Gpus(u32, u32),
     /// It asks more per hour than the job's price cap.
@@ -58,6 +58,34 @@ pub enum Unfit {
     Minimum(Micro, Micro),
     /// The maximum cost buys next to no time.
     BuysNothing(Micro, Span),
+}
+
+/// How much of something there is. Made into words only when somebody reads it: passes over the queue look and throw away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// A number of things.
+    Count(u64),
+    /// Thousandths of a core.
+    CpuMilli(u64),
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match *self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::CpuMilli(milli) => write!(f, "{}", Decimal(milli)),
+            Self::Bytes(bytes) => match UNITS.iter().find(|(size, _)| bytes >= *size) {
+                Some((size, unit)) => {
+                    let thousandths = u128::from(bytes) * 1_000 / u128::from(*size);
+                    write!(f, "{} {unit}", Decimal(u64::try_from(thousandths).unwrap_or(u64::MAX)))
+                }
+                None => write!(f, "{bytes} B"),
+            },
+        }
+    }
 }
 
 impl Unfit {
@@ -164,18 +192,19 @@ fn wants(node: &Node, offer: &Offer, spec: &JobSpec, against: &mut dyn FnMut(Unf
 
 fn room(offer: &Offer, taken: &Taken, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) {
     let (requirements, capabilities) = (&spec.requirements, &offer.capabilities);
-    let cores = |milli: u64| format!("{}", Decimal(milli));
-    let mut check = |what, asked: u64, there: u64, taken: u64, show: &dyn Fn(u64) -> String| {
+    let mut check = |what, asked: u64, there: u64, taken: u64, amount: fn(u64) -> Amount| {
+        let free = there.saturating_sub(taken);
         if asked > there {
-            against(Unfit::TooSmall(what, show(asked), show(there)));
-        } else if asked > there.saturating_sub(taken) {
-            against(Unfit::Occupied(what, show(asked), show(there.saturating_sub(taken))));
+            against(Unfit::TooSmall(what, amount(asked), amount(there)));
+        } else if asked > free {
+            against(Unfit::Occupied(what, amount(asked), amount(free)));
         }
     };
-    check("slots", 1, u64::from(capabilities.slots), u64::from(taken.slots), &|n| n.to_string());
-    check("cpus", u64::from(requirements.cpu_milli), u64::from(capabilities.cpu_milli), taken.cpu_milli, &cores);
-    check("memory", requirements.memory_bytes, capabilities.memory_bytes, taken.memory_bytes, &show_bytes);
-    check("disk", requirements.disk_bytes, capabilities.disk_bytes, taken.disk_bytes, &show_bytes);
+    let (cpu_milli, cpu_there) = (u64::from(requirements.cpu_milli), u64::from(capabilities.cpu_milli));
+    check("slots", 1, u64::from(capabilities.slots), u64::from(taken.slots), Amount::Count);
+    check("cpus", cpu_milli, cpu_there, taken.cpu_milli, Amount::CpuMilli);
+    check("memory", requirements.memory_bytes, capabilities.memory_bytes, taken.memory_bytes, Amount::Bytes);
+    check("disk", requirements.disk_bytes, capabilities.disk_bytes, taken.disk_bytes, Amount::Bytes);
 }
 
 fn choose_gpus(
@@ -204,7 +233,7 @@ fn choose_gpus(
         .map(|gpu| (gpu.uuid.clone(), gpu.model.clone()))
         .collect();
     if (free.len() as u64) < u64::from(asked.count) {
-        against(Unfit::Occupied("GPUs", asked.count.to_string(), free.len().to_string()));
+        against(Unfit::Occupied("GPUs", Amount::Count(asked.count.into()), Amount::Count(free.len() as u64)));
         return None;
     }
     free.sort();
@@ -237,16 +266,5 @@ impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{}.{:03}", self.0 / 1_000, self.0 % 1_000);
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
-    }
-}
-
-fn show_bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(size, _)| bytes >= *size) {
-        Some((size, unit)) => {
-            let thousandths = u128::from(bytes) * 1_000 / u128::from(*size);
-            format!("{} {unit}", Decimal(u64::try_from(thousandths).unwrap_or(u64::MAX)))
-        }
-        None => format!("{bytes} B"),
     }
 }
