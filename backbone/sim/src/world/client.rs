@@ -31,6 +31,7 @@ pub(super) struct Clients {
 
 #[derive(Debug, Clone)]
 struct Submit {
+    job: JobId,
     account: AccountId,
     key: SubmitKey,
     spec: Box<JobSpec>,
@@ -167,9 +168,8 @@ impl World {
             }
         } else if let Wish::Submit(submit) = &wish {
             // It may have been remembered before the orchestrator died.
-            let job = JobId::derive(&submit.account, &submit.key);
-            if self.auditor.knows(job) {
-                self.clients.accepted.entry(job).or_insert((submit.digest, submit.spec.max_cost));
+            if self.auditor.knows(submit.job) {
+                self.clients.accepted.entry(submit.job).or_insert((submit.digest, submit.spec.max_cost));
             }
         }
         let again = self.soon(Span::from_secs(5)) + Span::from_millis(100);
@@ -180,16 +180,12 @@ impl World {
     /// What the books say before the request is decided.
     fn expectation(&self, wish: &Wish) -> Before {
         match wish {
-            Wish::Submit(submit) => {
-                let job = JobId::derive(&submit.account, &submit.key);
-                Before::Submit {
-                    known: self.clients.accepted.get(&job).copied(),
-                    free: self.auditor.books().free(&submit.account),
-                }
-            }
+            Wish::Submit(submit) => Before::Submit {
+                known: self.clients.accepted.get(&submit.job).copied(),
+                free: self.auditor.books().free(&submit.account),
+            },
             Wish::Cancel { by, job, .. } => {
-                let owner =
-                    self.clients.submits.iter().find(|submit| JobId::derive(&submit.account, &submit.key) == *job);
+                let owner = self.clients.submits.iter().find(|submit| submit.job == *job);
                 let visible = owner.is_some_and(|submit| by.may_touch(&submit.account)) && self.auditor.knows(*job);
                 Before::Cancel { visible, ended: self.auditor.ended(*job) }
             }
@@ -211,7 +207,7 @@ impl World {
                 Wish::Submit(submit)
             }
             (14..30, Some(submit)) => {
-                let job = JobId::derive(&submit.account, &submit.key);
+                let job = submit.job;
                 let by = if self.random.chance(10_000) { client(&account) } else { client(&submit.account) };
                 Wish::Cancel { by, job, grace: Span::from_secs(self.random.pick(&[0, 10, 60])) }
             }
@@ -232,9 +228,11 @@ impl World {
                         _ => spec.limits.attempts_max = 0,
                     }
                 }
+                let key = key(format!("k{number}"));
                 let submit = Submit {
+                    job: JobId::derive(&account, &key),
                     account,
-                    key: key(format!("k{number}")),
+                    key,
                     digest: Digest::of(&(number as u64).to_le_bytes()),
                     spec: Box::new(spec),
                     no_queue: self.random.chance(5_000),
@@ -292,7 +290,7 @@ fn is_expected(wish: &Wish, before: &Before, reply: &Reply) -> bool {
 
 fn command_of(wish: &Wish) -> Command {
     match wish.clone() {
-        Wish::Submit(Submit { account, key, spec, digest, no_queue, valid: _ }) => {
+        Wish::Submit(Submit { job: _, account, key, spec, digest, no_queue, valid: _ }) => {
             Command::Submit { by: client(&account), key, spec, spec_digest: digest, no_queue }
         }
         Wish::Cancel { by, job, grace } => Command::Cancel { by, job, grace, why: Text::cut("no longer needed") },

@@ -1,12 +1,14 @@
 //! The end: nothing goes wrong any more, and everything must come to rest.
 
-use modchain_types::{AttemptId, NodeId, Span};
+use modchain_types::{InventoryItem, ItemState, NodeId, Span};
 
 use super::World;
 use crate::auditor::{Breach, Rule, rule};
 
 /// Longer than any silence, restart, cool-down and wait for output that the storm may have left behind.
 const QUIET: Span = Span::from_secs(15 * 60);
+/// Longer than anything is on its way.
+const IN_FLIGHT: Span = Span::from_secs(30);
 /// Longer than any grace time with its margin, twice.
 const LAST_ORDERS: Span = Span::from_secs(10 * 60);
 
@@ -45,8 +47,9 @@ impl World {
                     rule(Rule::NothingWaitsInVain, fit.is_none(), || format!("{} waits, and {fit:?} fits", job.id))?;
                 }
                 Some(placement) => {
-                    let held = self.on_node(placement.node).contains(&placement.attempt);
-                    rule(Rule::NothingWaitsInVain, held, || {
+                    let on_its_way = self.now.since(placement.assigned_at) < IN_FLIGHT;
+                    let held = self.on_node(placement.node).iter().any(|item| item.attempt == placement.attempt);
+                    rule(Rule::NothingWaitsInVain, held || on_its_way, || {
                         format!(
                             "{} is {:?} on {}, which does not know it",
                             placement.attempt, placement.progress, placement.node
@@ -56,18 +59,18 @@ impl World {
             }
         }
         for node in self.agents.keys() {
-            for attempt in self.on_node(*node) {
-                let placed = control.job(attempt.job).and_then(|job| job.placement());
-                let ours = placed.is_some_and(|placement| placement.attempt == attempt && placement.node == *node);
-                rule(Rule::EverythingEnds, ours, || format!("{attempt} is still on {node}, and not placed there"))?;
+            // What has ended may wait for an acknowledgement that is on its way.
+            for item in self.on_node(*node).iter().filter(|item| item.state != ItemState::Ended) {
+                let placed = control.job(item.attempt.job).and_then(|job| job.placement());
+                let ours = placed.is_some_and(|placed| placed.attempt == item.attempt && placed.node == *node);
+                rule(Rule::EverythingEnds, ours, || format!("{item:?} is still on {node}, and not placed there"))?;
             }
         }
         Ok(())
     }
 
-    fn on_node(&self, node: NodeId) -> Vec<AttemptId> {
-        let process = self.agents[&node].process.as_ref();
-        process.map_or(Vec::new(), |process| process.supervisor.inventory().iter().map(|item| item.attempt).collect())
+    fn on_node(&self, node: NodeId) -> Vec<InventoryItem> {
+        self.agents[&node].process.as_ref().map_or(Vec::new(), |process| process.supervisor.inventory())
     }
 
     fn everything_has_ended(&mut self) -> Result<(), Breach> {
