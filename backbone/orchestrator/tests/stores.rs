@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use modchain_orchestrator::store::blobs::{BLOB_BYTES_MAX, BlobError, BlobStore, GRACE, Put};
 use modchain_orchestrator::store::input::{INPUT_BYTES_MAX, InputError, InputProgress, InputStore};
 use modchain_orchestrator::store::output::{OutputError, OutputRecord, OutputStore};
@@ -98,6 +99,35 @@ async fn many_small_pieces_become_few_records_and_large_ones_fit_a_frame() {
     assert_eq!(records.len() as u64, stored.records);
     assert!(records.iter().all(|record| record.data.len() <= CHUNK_BYTES_MAX));
     assert_eq!(records.iter().map(|record| record.data.len()).sum::<usize>(), 201_000);
+}
+
+#[tokio::test]
+async fn a_writer_that_goes_away_in_the_middle_of_a_sync_does_no_harm_to_the_next() {
+    let dir = tempfile::tempdir().expect("directory");
+    let log = OutputStore::at(dir.path()).expect("opens").open(ATTEMPT).await.expect("opens");
+    let mut expected = Vec::new();
+    for turn in 0..100u8 {
+        let piece = vec![turn; 1000 + usize::from(turn)];
+        log.append(Out, expected.len() as u64, at(i64::from(turn) * 1000), Bytes::from(piece.clone()), CAP)
+            .expect("appends");
+        expected.extend(piece);
+        // Begun, and given up at once: as when the agent's connection ends.
+        drop(log.sync().now_or_never());
+    }
+    assert_eq!(log.sync().await.expect("syncs").lengths.stdout, expected.len() as u64);
+    let again = OutputStore::at(dir.path()).expect("opens").open(ATTEMPT).await.expect("opens");
+    let records = again.read(0, usize::MAX).await.expect("reads");
+    assert!(records.iter().flat_map(|record| record.data.to_vec()).eq(expected));
+}
+
+#[tokio::test]
+async fn absurd_wall_times_of_a_node_are_kept_as_they_are() {
+    let dir = tempfile::tempdir().expect("directory");
+    let log = OutputStore::at(dir.path()).expect("opens").open(ATTEMPT).await.expect("opens");
+    for (offset, millis) in [(0, i64::MAX), (1, i64::MIN), (2, 1), (3, i64::MIN)] {
+        log.append(Out, offset, at(millis), bytes("x"), CAP).expect("appends");
+    }
+    assert_eq!(log.sync().await.expect("syncs").records, 4);
 }
 
 #[tokio::test]

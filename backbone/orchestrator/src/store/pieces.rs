@@ -23,7 +23,7 @@ const HEAD_BYTES: usize = 25;
 pub(super) const PIECE_BYTES_MAX: usize = modchain_wire::CHUNK_BYTES_MAX;
 /// Small pieces of one stream that arrive within this many milliseconds, before they are synced, become one record: a
 /// program that prints byte by byte must not cost 25 bytes of disk for each.
-const MERGE_MILLIS: i64 = 50;
+const MERGE_MILLIS: u64 = 50;
 /// One mark of the index every so many records.
 const MARK_RECORDS: u64 = 64;
 /// Streams of one file.
@@ -83,8 +83,9 @@ struct State {
 pub(super) struct Pieces {
     path: PathBuf,
     state: Mutex<State>,
-    /// Held by whoever syncs.
-    syncing: tokio::sync::Mutex<()>,
+    /// Held by whoever syncs, on the thread that writes: a caller that goes away meanwhile must not let the next one write
+    /// to the same place.
+    syncing: Arc<tokio::sync::Mutex<()>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -103,7 +104,7 @@ impl Pieces {
         Ok(Self {
             path: path.to_owned(),
             state: Mutex::new(state),
-            syncing: tokio::sync::Mutex::new(()),
+            syncing: Arc::default(),
             progress: watch::Sender::new(head),
         })
     }
@@ -145,13 +146,17 @@ impl Pieces {
     /// Waits until all that was appended before is on disk. On an error everything that was not synced is forgotten.
     pub(super) async fn sync(self: &Arc<Self>) -> io::Result<Progress> {
         let target = self.state().head;
-        let _turn = self.syncing.lock().await;
+        let turn = Arc::clone(&self.syncing).lock_owned().await;
         let done = *self.progress.borrow();
         if done.covers(&target) {
             return Ok(done); // somebody else's sync took ours along
         }
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || this.write_out()).await.map_err(io::Error::other)?
+        let write = move || {
+            let _turn = turn;
+            this.write_out()
+        };
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
     }
 
     /// Writes and syncs what is pending. One at a time.
@@ -293,7 +298,7 @@ impl State {
         let Some(start) = self.open_record else { return false };
         let head = &self.pending[start..start + HEAD_BYTES];
         let (length, began) = (payload_length(head), i64_at(head, 8));
-        let close = at.0.saturating_sub(began).abs() <= MERGE_MILLIS;
+        let close = at.0.abs_diff(began) <= MERGE_MILLIS;
         if head[24] != tag || !close || length + data.len() > PIECE_BYTES_MAX {
             return false;
         }
