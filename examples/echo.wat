@@ -1,5 +1,5 @@
 ;; Copies standard input to standard output until its end.
-;;   echo hi | modchain run examples/echo.wat
+;;   echo hi | modchain run --stdin --wasm examples/echo.wat --max-cost 0.10
 (module
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))

@@ -1,5 +1,5 @@
 ;; Complains on standard error and ends with code 3, which `modchain run` passes on.
-;;   modchain run examples/exit3.wat; echo $?
+;;   modchain run --wasm examples/exit3.wat --max-cost 0.10; echo $?
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))

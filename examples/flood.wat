@@ -1,5 +1,5 @@
 ;; Prints ten million numbered lines of eight bytes, 80 MB, as fast as it can: more output than is kept of one job.
-;;   modchain run examples/flood.wat
+;;   modchain run --wasm examples/flood.wat --max-cost 0.10
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))

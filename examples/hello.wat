@@ -1,5 +1,5 @@
 ;; Prints a greeting and ends with code 0.
-;;   modchain run examples/hello.wat
+;;   modchain run --wasm examples/hello.wat --max-cost 0.10
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))

@@ -1,5 +1,5 @@
 ;; Takes a MiB of memory, writes to it, says so, and goes on until it is stopped at its memory limit.
-;;   modchain run --memory 64MiB examples/hog.wat
+;;   modchain run --wasm examples/hog.wat --max-cost 0.10 --memory 64MiB
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)

@@ -1,6 +1,6 @@
 ;; Prints the first primes, one per line, each as soon as it is found: 25 of them, or as many as the argument says.
-;;   modchain run examples/primes.wat
-;;   modchain run examples/primes.wat -- 1000
+;;   modchain run --wasm examples/primes.wat --max-cost 0.10
+;;   modchain run --wasm examples/primes.wat --max-cost 0.10 -- 1000
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))

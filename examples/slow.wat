@@ -1,5 +1,5 @@
 ;; Prints ten lines, one a second, for seeing output live and for trying out cancel.
-;;   modchain run examples/slow.wat
+;;   modchain run --wasm examples/slow.wat --max-cost 0.10
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))

@@ -1,5 +1,5 @@
 ;; Reaches code that must not be reached: the job fails with a trap, not with an exit code of its own.
-;;   modchain run examples/trap.wat
+;;   modchain run --wasm examples/trap.wat --max-cost 0.10
 (module
   (memory (export "memory") 1)
   (func $broken (unreachable))

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use modchain_types::*;
 use modchain_wire::agent::HostLoad;
-use modchain_wire::view::{EventKind, LedgerKind};
+use modchain_wire::console::{ConsoleWelcome, Submitted};
+use modchain_wire::view::*;
 
 use super::*;
 

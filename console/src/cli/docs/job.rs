@@ -1,0 +1,178 @@
+//! Documents of jobs: one job, what became of a submit, what became of a cancel.
+
+use std::collections::BTreeMap;
+
+use modchain_types::{Asset, Exit, Span};
+use modchain_wire::console::Submitted;
+use modchain_wire::view::{AttemptView, JobView};
+use serde::Serialize;
+
+use super::{Money, money, some, time, words};
+
+/// The code a job ended with, and whose it is.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExitDoc {
+    code: u8,
+    from: &'static str,
+}
+
+pub(super) fn exit(exit: Exit) -> ExitDoc {
+    ExitDoc { code: exit.code, from: exit.from.word() }
+}
+
+/// `modchain.job/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobDoc {
+    schema: &'static str,
+    id: String,
+    name: Option<String>,
+    account: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    what: String,
+    state: &'static str,
+    reason: Option<&'static str>,
+    exit: Option<ExitDoc>,
+    message: Option<String>,
+    node: Option<String>,
+    attempts: Vec<AttemptDoc>,
+    attempts_max: u32,
+    hold: Money,
+    cost: Money,
+    fee: Money,
+    refund: Money,
+    price_per_hour: Option<Money>,
+    labels: BTreeMap<String, String>,
+    time_limit_ms: Option<u64>,
+    run_limit_ms: Option<u64>,
+    usage: UsageDoc,
+    output: OutputDoc,
+    created_at: String,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptDoc {
+    number: u32,
+    node: String,
+    state: &'static str,
+    reason: Option<&'static str>,
+    message: Option<String>,
+    assigned_at: String,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageDoc {
+    ran_ms: u64,
+    prompt_tokens: u64,
+    output_tokens: u64,
+    fuel: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct OutputDoc {
+    stdout_bytes: u64,
+    stderr_bytes: u64,
+    dropped_bytes: u64,
+}
+
+/// The document of one job.
+pub(crate) fn job(view: &JobView, asset: Asset) -> JobDoc {
+    JobDoc {
+        schema: "modchain.job/v1",
+        id: view.id.to_string(),
+        name: some(&view.name),
+        account: view.account.to_string(),
+        kind: view.adapter.word(),
+        what: view.what.as_str().to_owned(),
+        state: view.state.word(),
+        reason: view.reason.map(|reason| reason.word()),
+        exit: view.exit.map(exit),
+        message: some(&view.message),
+        node: view.node.as_ref().map(ToString::to_string),
+        attempts: view.attempts.iter().map(attempt).collect(),
+        attempts_max: view.attempts_max,
+        hold: money(view.hold, asset),
+        cost: money(view.cost, asset),
+        fee: money(view.fee, asset),
+        refund: money(view.refund, asset),
+        price_per_hour: view.price_per_hour.map(|price| money(price, asset)),
+        labels: words(&view.labels),
+        time_limit_ms: view.time_limit.map(Span::as_millis),
+        run_limit_ms: view.run_limit.map(Span::as_millis),
+        usage: UsageDoc {
+            ran_ms: view.usage.ran.as_millis(),
+            prompt_tokens: view.usage.prompt_tokens,
+            output_tokens: view.usage.output_tokens,
+            fuel: view.usage.fuel,
+        },
+        output: OutputDoc {
+            stdout_bytes: view.output.stdout,
+            stderr_bytes: view.output.stderr,
+            dropped_bytes: view.output.dropped,
+        },
+        created_at: time(view.created_at),
+        started_at: view.started_at.map(time),
+        ended_at: view.ended_at.map(time),
+    }
+}
+
+fn attempt(view: &AttemptView) -> AttemptDoc {
+    AttemptDoc {
+        number: view.number,
+        node: view.node.to_string(),
+        state: view.state.word(),
+        reason: view.reason.map(|reason| reason.word()),
+        message: some(&view.message),
+        assigned_at: time(view.assigned_at),
+        started_at: view.started_at.map(time),
+        ended_at: view.ended_at.map(time),
+    }
+}
+
+/// `modchain.submitted/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SubmittedDoc {
+    schema: &'static str,
+    job: String,
+    state: &'static str,
+    held: Money,
+    existing: bool,
+    request_id: String,
+}
+
+/// The document of an accepted job; `key` is what it was submitted under.
+pub(crate) fn submitted(submitted: &Submitted, key: &str, asset: Asset) -> SubmittedDoc {
+    SubmittedDoc {
+        schema: "modchain.submitted/v1",
+        job: submitted.job.to_string(),
+        state: submitted.state.word(),
+        held: money(submitted.held, asset),
+        existing: submitted.existing,
+        request_id: key.to_owned(),
+    }
+}
+
+/// `modchain.cancelled/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CancelledDoc {
+    schema: &'static str,
+    job: String,
+    state: &'static str,
+    cost: Money,
+    refund: Money,
+}
+
+/// The document of a cancelled job, as it is now.
+pub(crate) fn cancelled(view: &JobView, asset: Asset) -> CancelledDoc {
+    CancelledDoc {
+        schema: "modchain.cancelled/v1",
+        job: view.id.to_string(),
+        state: view.state.word(),
+        cost: money(view.cost, asset),
+        refund: money(view.refund, asset),
+    }
+}

@@ -1,0 +1,62 @@
+//! Documents of job output.
+
+use modchain_types::{Asset, JobId, WallTime};
+use modchain_wire::view::JobView;
+use serde::Serialize;
+
+use super::job::{ExitDoc, exit};
+use super::{Money, money, time};
+
+/// `modchain.log/v1`: the text of the stream is the `text` (or decoded `bytes`) of its documents one after the other, line
+/// ends included.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogDoc {
+    schema: &'static str,
+    job: String,
+    attempt: u32,
+    offset: u64,
+    at: String,
+    stream: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<String>,
+}
+
+/// A piece of output that begins at `offset` of its stream.
+pub(crate) fn log(job: &JobId, attempt: u32, offset: u64, at: WallTime, stream: &'static str, data: &[u8]) -> LogDoc {
+    let text = std::str::from_utf8(data).ok().map(str::to_owned);
+    LogDoc {
+        schema: "modchain.log/v1",
+        job: job.to_string(),
+        attempt,
+        offset,
+        at: time(at),
+        stream,
+        bytes: text.is_none().then(|| crate::text::base64(data)),
+        text,
+    }
+}
+
+/// `modchain.log_end/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogEndDoc {
+    schema: &'static str,
+    job: String,
+    state: &'static str,
+    reason: Option<&'static str>,
+    exit: Option<ExitDoc>,
+    cost: Money,
+}
+
+/// The last document of a log.
+pub(crate) fn log_end(view: &JobView, asset: Asset) -> LogEndDoc {
+    LogEndDoc {
+        schema: "modchain.log_end/v1",
+        job: view.id.to_string(),
+        state: view.state.word(),
+        reason: view.reason.map(|reason| reason.word()),
+        exit: view.exit.map(exit),
+        cost: money(view.cost, asset),
+    }
+}

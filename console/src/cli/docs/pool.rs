@@ -1,0 +1,189 @@
+//! Documents of the pool: nodes and how things are.
+
+use std::collections::BTreeMap;
+
+use modchain_types::{Asset, Span, Tariff};
+use modchain_wire::view::{NodeView, StatusView};
+use serde::Serialize;
+
+use super::money::{AccountDoc, account};
+use super::{Money, money, some, time, words};
+
+/// `modchain.node/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeDoc {
+    schema: &'static str,
+    id: String,
+    name: String,
+    account: String,
+    state: &'static str,
+    pool: Option<String>,
+    region: Option<String>,
+    types: Option<Vec<&'static str>>,
+    labels: Option<BTreeMap<String, String>>,
+    cpu_milli: Option<u32>,
+    cpu_milli_reserved: u32,
+    memory_bytes: Option<u64>,
+    memory_bytes_reserved: u64,
+    slots: Option<u32>,
+    jobs: u32,
+    gpus: Option<Vec<GpuDoc>>,
+    prices: Option<PricesDoc>,
+    load: Option<LoadDoc>,
+    agent_version: Option<String>,
+    rtt_ms: Option<u64>,
+    seen: Option<String>,
+    connected_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct GpuDoc {
+    i: usize,
+    uuid: String,
+    vendor: String,
+    model: String,
+    vram_total: u64,
+    reserved: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct PricesDoc {
+    core_hour: Money,
+    gib_hour: Money,
+    gpu_hour: BTreeMap<String, Money>,
+    minimum: Money,
+}
+
+#[derive(Debug, Serialize)]
+struct LoadDoc {
+    cpu_busy_permille: Option<u16>,
+    memory_used_bytes: u64,
+    memory_total_bytes: u64,
+    disk_free_bytes: u64,
+}
+
+/// The document of one node.
+pub(crate) fn node(view: &NodeView, asset: Asset) -> NodeDoc {
+    let capabilities = view.offer.as_ref().map(|offer| &offer.capabilities);
+    NodeDoc {
+        schema: "modchain.node/v1",
+        id: view.id.to_string(),
+        name: view.name.to_string(),
+        account: view.account.to_string(),
+        state: view.state.word(),
+        pool: pool(view),
+        region: capabilities.and_then(|capabilities| some(&capabilities.region)),
+        types: capabilities.map(|capabilities| capabilities.adapters.iter().map(|adapter| adapter.word()).collect()),
+        labels: capabilities.map(|capabilities| words(&capabilities.labels)),
+        cpu_milli: capabilities.map(|capabilities| capabilities.cpu_milli),
+        cpu_milli_reserved: view.reserved.cpu_milli,
+        memory_bytes: capabilities.map(|capabilities| capabilities.memory_bytes),
+        memory_bytes_reserved: view.reserved.memory_bytes,
+        slots: capabilities.map(|capabilities| capabilities.slots),
+        jobs: view.attempts,
+        gpus: capabilities.map(|capabilities| {
+            let reserved = |uuid: &str| view.reserved.gpus.iter().any(|(other, _)| other.as_str() == uuid);
+            let gpus = capabilities.gpus.iter().enumerate();
+            gpus.map(|(i, gpu)| GpuDoc {
+                i,
+                uuid: gpu.uuid.as_str().to_owned(),
+                vendor: gpu.vendor.as_str().to_owned(),
+                model: gpu.model.as_str().to_owned(),
+                vram_total: gpu.memory_bytes,
+                reserved: reserved(&gpu.uuid),
+            })
+            .collect()
+        }),
+        prices: view.offer.as_ref().map(|offer| prices(&offer.tariff, asset)),
+        load: view.load.map(|load| LoadDoc {
+            cpu_busy_permille: load.cpu_permille,
+            memory_used_bytes: load.memory_used_bytes,
+            memory_total_bytes: load.memory_total_bytes,
+            disk_free_bytes: load.disk_free_bytes,
+        }),
+        agent_version: view.offer.as_ref().and_then(|offer| some(&offer.agent_version)),
+        rtt_ms: view.rtt.map(Span::as_millis),
+        seen: view.seen_at.map(time),
+        connected_at: view.connected_at.map(time),
+    }
+}
+
+/// The label `pool` of a node.
+pub(crate) fn pool(view: &NodeView) -> Option<String> {
+    let labels = &view.offer.as_ref()?.capabilities.labels;
+    labels.iter().find(|(key, _)| key.as_str() == "pool").map(|(_, value)| value.as_str().to_owned())
+}
+
+fn prices(tariff: &Tariff, asset: Asset) -> PricesDoc {
+    PricesDoc {
+        core_hour: money(tariff.core_hour, asset),
+        gib_hour: money(tariff.gib_hour, asset),
+        gpu_hour: tariff.gpu_hour.iter().map(|(model, price)| (model.to_string(), money(*price, asset))).collect(),
+        minimum: money(tariff.minimum, asset),
+    }
+}
+
+/// `modchain.status/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusDoc {
+    schema: &'static str,
+    at: String,
+    orchestrator: OrchestratorDoc,
+    nodes: BTreeMap<&'static str, u64>,
+    gpus: GpusDoc,
+    jobs: JobCountsDoc,
+    account: Option<AccountDoc>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OrchestratorDoc {
+    addr: String,
+    rtt_ms: Option<u64>,
+    version: String,
+    uptime_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct GpusDoc {
+    total: u64,
+    reserved: u64,
+    free: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct JobCountsDoc {
+    #[serde(flatten)]
+    states: BTreeMap<&'static str, u64>,
+    oldest_queued_ms: Option<u64>,
+}
+
+/// The document of how things are, as seen at `addr`.
+pub(crate) fn status(view: &StatusView, addr: &str, rtt: Option<Span>, asset: Asset) -> StatusDoc {
+    let mut nodes: BTreeMap<_, _> = view.nodes.iter().map(|(state, count)| (state.word(), *count)).collect();
+    nodes.insert("total", nodes.values().sum());
+    nodes.entry("ready").or_insert(0);
+    let mut states: BTreeMap<_, _> = view.jobs.iter().map(|(state, count)| (state.word(), *count)).collect();
+    for word in ["running", "queued"] {
+        states.entry(word).or_insert(0);
+    }
+    StatusDoc {
+        schema: "modchain.status/v1",
+        at: time(view.at),
+        orchestrator: OrchestratorDoc {
+            addr: addr.to_owned(),
+            rtt_ms: rtt.map(Span::as_millis),
+            version: view.version.as_str().to_owned(),
+            uptime_ms: view.uptime.as_millis(),
+        },
+        nodes,
+        gpus: GpusDoc {
+            total: view.gpus,
+            reserved: view.gpus_reserved,
+            free: view.gpus.saturating_sub(view.gpus_reserved),
+        },
+        jobs: JobCountsDoc { states, oldest_queued_ms: view.oldest_queued.map(Span::as_millis) },
+        account: view.account.as_ref().map(|view| account(view, asset)),
+        problems: view.problems.iter().map(|problem| problem.as_str().to_owned()).collect(),
+    }
+}
