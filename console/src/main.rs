@@ -19,6 +19,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::args::{Cli, Format};
 use crate::exit::{Failure, Outcome};
@@ -84,19 +85,18 @@ fn report(failure: &Failure, json: bool) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// What clap has to say: help and version on standard output with 0, errors on standard error with 2.
+/// What clap has to say: help and version on standard output with 0, errors on standard error with 2. Who gives no command
+/// at all gets the help as an error.
 fn refuse(error: &clap::Error, line: &[OsString]) -> u8 {
-    if error.use_stderr() && wants_json(line) {
-        let text = error.to_string();
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let hint: Vec<&str> = lines.take_while(|line| !line.starts_with("Usage:")).collect();
-        report(&Failure::usage(message).hint(hint.join(" ")), true);
-    } else {
+    let json = wants_json(line);
+    let is_help = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if is_help && !(error.use_stderr() && json) {
         // Nobody may be there to read it.
         let _ = error.print();
+    } else {
+        report(&args::complaint(error), json);
     }
-    u8::try_from(error.exit_code()).unwrap_or(exit::USAGE)
+    if error.use_stderr() { exit::USAGE } else { exit::OK }
 }
 
 /// Whether a line that does not parse asks for JSON all the same.

@@ -22,8 +22,10 @@ const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub(crate) enum OnInterrupt {
     /// Leave; the job runs on.
     Detach,
-    /// Cancel the job and wait for its end; the second one leaves.
+    /// Cancel the job and wait for its end; the second one leaves. Other signals detach.
     Cancel,
+    /// As `Cancel`, and other signals too: the whole stack goes away with this program.
+    CancelAlways,
 }
 
 /// One call of the program.

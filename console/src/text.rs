@@ -47,10 +47,14 @@ pub(crate) fn money(amount: Micro, asset: Asset) -> String {
     format!("{amount} {asset}")
 }
 
-/// An amount that may be negative, in micro-units: `-1.37`.
+/// A change of a balance, in micro-units: `-1.37`, `+0.50`, `0.00`.
 pub(crate) fn signed(micro: i64) -> String {
     let amount = Micro(micro.unsigned_abs());
-    if micro < 0 { format!("-{amount}") } else { format!("+{amount}") }
+    match micro {
+        0 => amount.to_string(),
+        1.. => format!("+{amount}"),
+        ..0 => format!("-{amount}"),
+    }
 }
 
 /// `1.5 GiB`: binary units, at most one decimal.
@@ -121,6 +125,11 @@ pub(crate) fn job_id(id: &JobId, short: bool) -> String {
     if short { id.short() } else { id.to_string() }
 }
 
+/// Characters of an id as [`job_id`] shows it.
+pub(crate) fn job_id_width(short: bool) -> usize {
+    if short { 8 } else { 28 }
+}
+
 /// Text from a stranger on one line: control characters and the marks that turn the writing direction become `·`.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_bidi(c) { '·' } else { c }).collect()
@@ -158,6 +167,11 @@ mod tests {
         assert_eq!(rfc3339(WallTime(i64::MAX)), "1970-01-01T00:00:00.000Z");
         assert_eq!(time_of_day(WallTime(1_795_356_201_114), true), "14:03:21");
         assert_eq!(date_time(WallTime(1_795_356_201_114), true), "2026-11-22 14:03:21");
+    }
+
+    #[test]
+    fn a_change_has_a_sign_and_none_has_none() {
+        assert_eq!((signed(-1_370_000), signed(500_000), signed(0)), ("-1.37".into(), "+0.50".into(), "0.00".into()));
     }
 
     #[test]

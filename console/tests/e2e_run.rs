@@ -70,6 +70,9 @@ fn standard_input_comes_back_from_echo_and_output_can_be_read_again() {
     assert_eq!((&last[0]["schema"], &last[0]["text"]), (&"modchain.log/v1".into(), &"hi\n".into()));
     assert_eq!(last[0]["offset"], input.len() as u64 - 3);
     assert_eq!(last[1]["schema"], "modchain.log_end/v1");
+    let whole = stack.run(&["logs", "@last", "--tail", "2", "-o", "json"]).expect(0).json();
+    assert_eq!((&whole["schema"], whole["items"].as_array().map(Vec::len)), (&"modchain.logs/v1".into(), Some(2)));
+    assert_eq!((&whole["items"][1], &whole["end"]), (&last[0], &last[1]));
 }
 
 #[test]
@@ -104,12 +107,54 @@ fn output_arrives_while_the_job_runs_and_ctrl_c_leaves_it_running() {
 }
 
 #[test]
+fn a_job_that_no_node_takes_says_why_while_it_waits() {
+    let stack = Stack::start();
+    let line = ["run", "--wasm", "hello.wat", "--max-cost", "0.10", "--memory", "9999GiB", "--start-by", "4s"];
+    let done = stack.run(&line).expect(126);
+    assert!(done.stderr.contains("queued: ") && done.stderr.contains("\n  local-1  memory: "), "{done:#?}");
+    assert!(done.stdout.is_empty(), "{done:#?}");
+}
+
+#[test]
+fn only_ctrl_c_cancels_on_interrupt_and_who_detaches_gets_the_document() {
+    let stack = Stack::start();
+    let start = |more: &[&str]| {
+        let line: Vec<&str> = ["run", "--wasm", "forever.wat", "--max-cost", "0.10", "--cancel-on-interrupt"]
+            .iter()
+            .chain(more)
+            .copied()
+            .collect();
+        let run = stack.home.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        eventually("it runs", || {
+            let job = stack.run(&["job", more[1], "-o", "json"]);
+            job.code == Some(0) && job.json()["state"] == "running"
+        });
+        run
+    };
+    let run = start(&["--name", "left", "-o", "json"]);
+    signal(&run, "TERM");
+    let done = run.wait_with_output().expect("ends");
+    assert_eq!(done.status.code(), Some(143));
+    let job: serde_json::Value = serde_json::from_slice(&done.stdout).expect("one document");
+    assert_eq!((&job["schema"], &job["name"]), (&"modchain.job/v1".into(), &"left".into()));
+    let job = stack.run(&["job", "left", "-o", "json"]).expect(0).json();
+    assert_eq!(job["state"], "running", "SIGTERM detaches: {job:#}");
+    let run = start(&["--name", "stopped"]);
+    signal(&run, "INT");
+    assert_eq!(run.wait_with_output().expect("ends").status.code(), Some(143));
+    let job = stack.run(&["job", "stopped", "-o", "json"]).expect(0).json();
+    assert_eq!(job["state"], "cancelled", "{job:#}");
+}
+
+#[test]
 fn the_same_key_is_the_same_job_and_another_specification_is_refused() {
     let stack = Stack::start();
     let submit =
         |cost: &str| stack.run(&["run", "-d", "-q", "--id", "once", "--wasm", "hello.wat", "--max-cost", cost]);
     let first = submit("0.10").expect(0).stdout;
     assert_eq!(submit("0.10").expect(0).stdout, first);
+    let again = stack.run(&["run", "-d", "--id", "once", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0);
+    assert!(again.stderr.contains("submitted before with this key"), "{again:#?}");
     assert!(submit("0.20").expect(6).stdout.is_empty());
     stack.run(&["wait", first.trim(), "--timeout", "60s"]).expect(0);
     let holds = stack.run(&["ledger", "--type", "hold", "-o", "jsonl"]).expect(0);

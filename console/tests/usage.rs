@@ -17,6 +17,7 @@ fn bad_lines_end_with_2_and_say_what_was_probably_meant() {
     let home = Home::new();
     let typo = home.run(&["run", "--max-csot", "1"]).expect(2);
     assert!(typo.stderr.contains("--max-cost") && typo.stdout.is_empty(), "{typo:#?}");
+    assert!(typo.stderr.starts_with("error: unexpected argument '--max-csot' found\n  hint: "), "{typo:#?}");
     let json = home.run(&["stauts", "-o", "json"]).expect(2);
     let error: serde_json::Value = serde_json::from_str(&json.stderr).expect("one document");
     assert_eq!((&error["schema"], &error["exit"]), (&"modchain.error/v1".into(), &2.into()));
@@ -42,8 +43,13 @@ fn help_version_and_completions_need_nobody() {
     let home = Home::new();
     let codes = home.run(&["help", "exit-codes"]).expect(0).stdout;
     assert!(codes.contains("134    a WebAssembly trap"), "{codes}");
-    for topic in ["output", "environment", "run"] {
+    for topic in ["output", "environment", "filters", "run"] {
         assert!(!home.run(&["help", topic]).expect(0).stdout.is_empty());
+    }
+    for command in ["up", "run", "quote", "logs", "jobs", "job", "cancel", "wait"] {
+        let help = home.run(&[command, "--help"]).expect(0).stdout;
+        let (examples, usage) = (help.find("Examples:\n  modchain "), help.find("Usage: modchain "));
+        assert!(examples.is_some() && examples < usage, "{command}: help begins with examples: {help}");
     }
     let version = home.run(&["version", "-o", "json"]).expect(0).json();
     assert_eq!((&version["schema"], &version["program"]), (&"modchain.version/v1".into(), &"modchain".into()));

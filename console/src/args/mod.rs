@@ -1,7 +1,9 @@
 //! The command line as clap reads it: global flags and one struct per command. Nothing here does anything.
 
+mod complaint;
 mod run;
 
+pub(crate) use complaint::complaint;
 pub(crate) use run::{JobFlags, JobType, OnDisconnectFlag, QuoteArgs, RunArgs, parse_memory, parse_positive_micro};
 
 use std::ffi::OsString;
@@ -11,6 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use modchain_types::id::BadId;
 use modchain_types::{AccountId, Micro, Name, Span, SubmitKey};
 
+/// Help begins with what the command does and how it is used, before what it takes.
+const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
 /// Rent machines, run jobs, pay for what was used.
 #[derive(Debug, Parser)]
 #[command(
@@ -19,8 +24,10 @@ use modchain_types::{AccountId, Micro, Name, Span, SubmitKey};
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
-                  modchain logs -f @last\n\nMore: modchain help exit-codes|output|environment"
+    help_template = EXAMPLES_FIRST,
+    before_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
+                   modchain logs -f @last",
+    after_help = "More: modchain help exit-codes|output|filters|environment"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -144,7 +151,7 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Explain a command or a topic: exit-codes, output, environment
+    /// Explain a command or a topic: exit-codes, output, filters, environment
     Help {
         /// Command or topic
         #[arg(value_name = "COMMAND|TOPIC")]
@@ -154,14 +161,14 @@ pub(crate) enum Command {
 
 /// `modchain up`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  modchain up\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  \
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain up\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  \
                         modchain up --data /tmp/pool --agents 3 --headless")]
 pub(crate) struct UpArgs {
     /// Where to keep everything, instead of the state directory
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// How many agents to start
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) agents: u16,
     /// Print one line when ready and then nothing; end on SIGTERM
     #[arg(long, conflicts_with = "command")]
@@ -173,6 +180,8 @@ pub(crate) struct UpArgs {
 
 /// `modchain logs`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain logs -f @last\n  \
+                        modchain logs j-7f3a --tail 20 --timestamps --prefix\n  modchain logs -f j-7f3a --exit-code -o jsonl")]
 pub(crate) struct LogsArgs {
     /// The job: id, unique prefix, name, or @last
     #[arg(value_name = "JOB")]
@@ -181,8 +190,8 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only the last N lines
-    #[arg(long, value_name = "N")]
-    pub(crate) tail: Option<usize>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..))]
+    pub(crate) tail: Option<u32>,
     /// Only from this time on: a duration ago, or a time
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
@@ -209,8 +218,10 @@ pub(crate) struct LogsArgs {
 /// `modchain jobs`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Filter words (all must fit): state:running[,queued]  label:KEY=VALUE  name:PREFIX  account:NAME  \
-                        PREFIX\n\nExamples:\n  modchain jobs state:running\n  modchain jobs --all --since 1h -o jsonl"
+    help_template = EXAMPLES_FIRST,
+    before_help = "Examples:\n  modchain jobs state:running\n  modchain jobs --all --since 1h -o jsonl\n  \
+                   modchain jobs label:sweep=a -o name | modchain cancel -y -",
+    after_help = "Filter words: modchain help filters"
 )]
 pub(crate) struct JobsArgs {
     /// Words that must all fit
@@ -226,13 +237,18 @@ pub(crate) struct JobsArgs {
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
     /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
 }
 
 /// `modchain job`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    help_template = EXAMPLES_FIRST,
+    before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a"
+)]
 pub(crate) struct JobArgs {
     #[command(subcommand)]
     pub(crate) command: Option<JobCommand>,
@@ -259,12 +275,14 @@ pub(crate) enum JobCommand {
 
 /// `modchain cancel`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain cancel @last\n  modchain cancel -y --wait j-7f3a\n  \
+                        modchain jobs state:queued -o name | modchain cancel -y -")]
 pub(crate) struct CancelArgs {
     /// Jobs; `-` reads ids from standard input
     #[arg(value_name = "JOB", required_unless_present = "all")]
     pub(crate) jobs: Vec<String>,
     /// Time between asking and killing
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_span)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", allow_hyphen_values = true, value_parser = parse_span)]
     pub(crate) grace: Span,
     /// Wait until they have ended
     #[arg(long)]
@@ -285,6 +303,8 @@ pub(crate) struct CancelArgs {
 
 /// `modchain wait`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain wait @last --timeout 2h\n  \
+                        modchain wait j-7f3a j-70c4 --for any")]
 pub(crate) struct WaitArgs {
     /// Jobs; `-` reads ids from standard input
     #[arg(value_name = "JOB", required = true)]
@@ -293,7 +313,7 @@ pub(crate) struct WaitArgs {
     #[arg(long = "for", value_name = "WHAT", default_value = "ended")]
     pub(crate) what: WaitFor,
     /// Longest wait; then the exit code is 124 and the jobs go on
-    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse_span)]
     pub(crate) timeout: Option<Span>,
 }
 
@@ -318,7 +338,11 @@ pub(crate) struct StatusArgs {
 
 /// `modchain nodes`.
 #[derive(Debug, Args)]
-#[command(after_help = "Filter words (all must fit): state:ready[,lost]  pool:NAME  name:PREFIX  PREFIX")]
+#[command(
+    help_template = EXAMPLES_FIRST,
+    before_help = "Examples:\n  modchain nodes\n  modchain nodes state:ready pool:cpu -o json",
+    after_help = "Filter words: modchain help filters"
+)]
 pub(crate) struct NodesArgs {
     /// Words that must all fit
     #[arg(value_name = "FILTER")]
@@ -330,7 +354,7 @@ pub(crate) struct NodesArgs {
     #[arg(long, value_name = "STATE")]
     pub(crate) state: Option<String>,
     /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
 }
 
@@ -344,6 +368,7 @@ pub(crate) struct AccountArgs {
 
 /// `modchain ledger`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain ledger --since 1d\n  modchain ledger --job @last")]
 pub(crate) struct LedgerArgs {
     /// Whose, instead of one's own (operators)
     #[arg(long, value_name = "NAME", value_parser = parse_account)]
@@ -358,12 +383,14 @@ pub(crate) struct LedgerArgs {
     #[arg(long, value_name = "JOB")]
     pub(crate) job: Option<String>,
     /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
 }
 
 /// `modchain events`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain events --since 10m\n  \
+                        modchain events -f --kind job -o jsonl")]
 pub(crate) struct EventsArgs {
     /// Go on with new ones as they come
     #[arg(short, long)]
@@ -384,12 +411,13 @@ pub(crate) struct EventsArgs {
 
 /// `modchain credit`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain credit alice 50.00 --reason welcome")]
 pub(crate) struct CreditArgs {
     /// To whom
     #[arg(value_parser = parse_account)]
     pub(crate) account: AccountId,
     /// How much
-    #[arg(value_parser = parse_positive_micro)]
+    #[arg(allow_negative_numbers = true, value_parser = parse_positive_micro)]
     pub(crate) amount: Micro,
     /// For the record
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -410,7 +438,11 @@ pub(crate) struct VersionArgs {
 /// `modchain context ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
-    /// Add a context, or change it: context add NAME --orchestrator HOST:PORT --identity DIR
+    /// Add a context, or change it
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain context add lab --orchestrator orch.example.org:7443 --identity ./alice"
+    )]
     Add {
         /// What to call it
         #[arg(value_parser = parse_name)]

@@ -6,14 +6,14 @@ use clap::{Args, ValueEnum};
 use modchain_types::money::BadAmount;
 use modchain_types::{Micro, Name, Span, SubmitKey};
 
-use super::{parse_key, parse_name, parse_span};
+use super::{EXAMPLES_FIRST, parse_key, parse_name, parse_span};
 use crate::text;
 
 /// `modchain run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  modchain run --wasm primes.wat --max-cost 0.10 -- 1000\n  \
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain run --wasm primes.wat --max-cost 0.10 -- 1000\n  \
                         echo hi | modchain run --stdin --wasm echo.wat --max-cost 0.05\n  \
-                        id=$(modchain run -d -q -f job.toml)\n\nA node's owner can read everything that a job is given: do not \
+                        id=$(modchain run -d -q -f job.toml)", after_help = "A node's owner can read everything that a job is given: do not \
                         send secrets to machines that you do not trust.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -34,6 +34,8 @@ pub(crate) struct RunArgs {
 
 /// `modchain quote`.
 #[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain quote --wasm primes.wat --max-cost 0.10\n  \
+                        modchain quote -f job.toml -o json")]
 pub(crate) struct QuoteArgs {
     #[command(flatten)]
     pub(crate) job: JobFlags,
@@ -113,7 +115,7 @@ pub(crate) struct JobFlags {
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) label: Vec<(String, String)>,
     /// Attempts beyond the first, 0 to 19; 2 by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=19))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=19))]
     pub(crate) retries: Option<u32>,
     /// Send standard input to the job
     #[arg(long)]

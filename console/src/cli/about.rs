@@ -203,5 +203,6 @@ pub(crate) fn completions(shell: &Shell, of: clap_complete::Shell) -> Outcome {
 const TOPICS: &[(&str, &str)] = &[
     ("exit-codes", include_str!("help/exit-codes.txt")),
     ("output", include_str!("help/output.txt")),
+    ("filters", include_str!("help/filters.txt")),
     ("environment", include_str!("help/environment.txt")),
 ];

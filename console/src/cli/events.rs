@@ -92,7 +92,9 @@ fn print(shell: &Shell, event: &EventView) -> Result<(), Failure> {
                 (None, None, None) => String::new(),
             };
             let at = text::date_time(event.at, shell.utc());
-            let line = format!("{at}  {:<7}  {about}  {}", event.kind.word(), event.text);
+            // Lines come one by one, so the column is as wide as what it mostly holds.
+            let width = text::job_id_width(shell.stdout_tty());
+            let line = format!("{at}  {:<7}  {about:<width$}  {}", event.kind.word(), event.text);
             shell.print(&(text::one_line(line.trim_end()) + "\n"))
         }
     }

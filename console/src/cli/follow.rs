@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use modchain_link::Backoff;
-use modchain_types::{Asset, JobId, JobState, Reason, Text, WallTime};
+use modchain_types::{Asset, JobId, JobState, Reason, Span, Text, WallTime};
 use modchain_wire::ToConsole;
-use modchain_wire::console::{Cancel, JobRef, LogChunk, LogCursor, LogsOpen, RefusalCode, StateOpen};
+use modchain_wire::console::{Cancel, ExplainQuery, JobRef, LogChunk, LogCursor, LogsOpen, RefusalCode, StateOpen};
 use modchain_wire::view::JobView;
 use tokio::time::Instant;
 
@@ -22,8 +22,12 @@ use crate::text;
 /// How long to try for a new connection before giving up on it. The job runs on; an orchestrator is back in seconds, a
 /// machine in minutes.
 const RECONNECT_MAX: Duration = Duration::from_secs(10 * 60);
+/// A job that waits longer than this is worth an explanation: most start within a heartbeat of the engine.
+const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
+/// Nodes whose reasons an explanation shows at most; `job explain` shows all.
+const EXPLAINED_NODES_MAX: usize = 8;
 /// Time between asking and killing when Ctrl-C cancels.
-pub(crate) const CANCEL_GRACE: modchain_types::Span = modchain_types::Span::from_secs(10);
+pub(crate) const CANCEL_GRACE: Span = Span::from_secs(10);
 
 /// What to follow, and how to show it.
 pub(crate) struct Follow<'a> {
@@ -56,6 +60,8 @@ pub(crate) enum End {
 struct Progressing {
     cursor: Option<LogCursor>,
     told: Told,
+    /// When to tell why the job still waits.
+    explain_at: Option<Instant>,
     seen: Option<Box<JobView>>,
     cancelling: bool,
     /// The wish to cancel has reached the orchestrator.
@@ -77,6 +83,7 @@ impl Follow<'_> {
         let mut going = Progressing {
             cursor: None,
             told: Told::default(),
+            explain_at: None,
             seen: None,
             cancelling: false,
             cancel_sent: false,
@@ -161,6 +168,7 @@ impl Follow<'_> {
                     wish = signals.next() => if let Some(wish) = self.wish(wish, going) {
                         return Ok(End::Detached(wish, going.seen.take()));
                     },
+                    () = at(going.explain_at) => self.explain(client, going).await?,
                     reply = states.next(), if states_open => match reply {
                         Ok(ToConsole::StateSnapshot(snapshot)) => self.tell(&snapshot.jobs, going),
                         Ok(ToConsole::StateDelta(delta)) => self.tell(&delta.jobs, going),
@@ -195,7 +203,8 @@ impl Follow<'_> {
     /// What a wish means; gives it back when it is to leave.
     fn wish(&self, wish: Wish, going: &mut Progressing) -> Option<Wish> {
         let cancels = match self.on_interrupt {
-            OnInterrupt::Cancel => true,
+            OnInterrupt::CancelAlways => true,
+            OnInterrupt::Cancel => wish == Wish::Interrupt,
             OnInterrupt::Detach => false,
         };
         if !cancels || going.cancelling {
@@ -230,6 +239,14 @@ impl Follow<'_> {
             message: job.message.as_str().to_owned(),
         };
         if self.narrate && told != going.told {
+            if going.told.attempt > 0 && told.attempt > going.told.attempt && going.told.state != Some(JobState::Queued)
+            {
+                // The job was in the queue for too short a time to be seen there.
+                going.progress.stop();
+                self.shell.say(&format!("{}  {}", self.shell.id_said(&self.job), lost(job, going.told.attempt)));
+            }
+            let waits = job.state == JobState::Queued;
+            going.explain_at = waits.then(|| going.explain_at.unwrap_or(Instant::now() + EXPLAIN_AFTER));
             if let Some(line) = self.line(job, &told, &going.told) {
                 going.progress.stop();
                 self.shell.say(&format!("{}  {line}", self.shell.id_said(&self.job)));
@@ -238,6 +255,25 @@ impl Follow<'_> {
         }
         going.told = told;
         going.seen = Some(Box::new(job.clone()));
+    }
+
+    /// Why the job waits, node by node: a job that no node will ever take must not wait in silence.
+    async fn explain(&self, client: &Client, going: &mut Progressing) -> Result<(), Failure> {
+        going.explain_at = None;
+        let why = client.explain(ExplainQuery { job: Text::cut(self.job.to_string()) }).await?;
+        if why.job.state != JobState::Queued {
+            return Ok(());
+        }
+        going.progress.stop();
+        let id = self.shell.id_said(&self.job);
+        self.shell.say(&format!("{id}  queued: {}", why.summary));
+        let refusals: Vec<_> = why.nodes.iter().filter(|node| !node.fits).cloned().collect();
+        let shown = &refusals[..refusals.len().min(EXPLAINED_NODES_MAX)];
+        super::jobs::verdicts(shown).lines().for_each(|line| self.shell.say(line));
+        if refusals.len() > shown.len() {
+            self.shell.say(&format!("  and {} more nodes: modchain job explain {id}", refusals.len() - shown.len()));
+        }
+        Ok(())
     }
 
     fn line(&self, job: &JobView, now: &Told, before: &Told) -> Option<String> {
@@ -249,8 +285,7 @@ impl Follow<'_> {
                 Some(format!("running on {node}{}{again}", price.unwrap_or_default()))
             }
             JobState::Queued if before.attempt > 0 && before.state != now.state => {
-                let why = job.attempts.last().and_then(|attempt| attempt.reason).map_or("", Reason::word);
-                Some(format!("attempt {} ended ({why}), queued again", before.attempt))
+                Some(lost(job, before.attempt))
             }
             JobState::Queued if !now.message.is_empty() && before.message != now.message => {
                 Some(format!("queued: {}", now.message))
@@ -275,12 +310,27 @@ impl Follow<'_> {
     }
 }
 
+/// The moment, if there is one to wait for.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How an attempt ended that is not the last one: nobody pays for it.
+fn lost(job: &JobView, number: u32) -> String {
+    let attempt = job.attempts.iter().find(|attempt| attempt.number == number);
+    let node = attempt.map(|attempt| format!(" on {}", attempt.node)).unwrap_or_default();
+    let why = attempt.and_then(|attempt| attempt.reason).map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("attempt {number}{node} ended{why} and is not paid; the job is queued again")
+}
+
 /// What the moving line says while there is no output yet.
 fn waiting_for(job: &JobView) -> String {
     match (&job.node, job.state) {
-        (Some(node), JobState::Assigned | JobState::Starting | JobState::Running) => {
-            format!("{} on {node}", job.state.word())
-        }
+        (Some(node), JobState::Assigned) => format!("assigned to {node}"),
+        (Some(node), JobState::Starting | JobState::Running) => format!("{} on {node}", job.state.word()),
         _ => job.state.word().to_owned(),
     }
 }
@@ -320,12 +370,8 @@ pub(crate) fn with_message(job: &JobView, line: String) -> String {
 
 /// The two lines at the end of an attached run.
 pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> [String; 2] {
-    let place = match (&job.node, job.started_at) {
-        (Some(node), Some(_)) => format!(" on {node}, ran {}", ran(job)),
-        (Some(_) | None, _) => String::new(),
-    };
     [
-        with_message(job, format!("{id}  {}{place}", outcome(job))),
+        with_message(job, format!("{id}  {}{}", outcome(job), place(job))),
         format!(
             "{id}  cost {} (fee {}), {} came back",
             text::money(job.cost, asset),
@@ -335,10 +381,18 @@ pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> [String; 2] {
     ]
 }
 
-fn ran(job: &JobView) -> modchain_types::Span {
-    match (job.started_at, job.ended_at) {
-        _ if job.usage.ran > modchain_types::Span::ZERO => job.usage.ran,
-        (Some(started), Some(ended)) => ended.since(started),
-        _ => modchain_types::Span::ZERO,
+/// Where an ended job ran, and how long: ` on local-1, ran 3.2s`. Empty if it never ran.
+pub(crate) fn place(job: &JobView) -> String {
+    match (&job.node, job.started_at) {
+        (Some(node), Some(started)) => {
+            let ran = ran(job, started, job.ended_at.unwrap_or(started));
+            format!(" on {node}, ran {ran}")
+        }
+        (Some(_) | None, _) => String::new(),
     }
+}
+
+/// How long a job ran, of which `until` is the last moment that counts: what its node measured, where that is known.
+pub(crate) fn ran(job: &JobView, started: WallTime, until: WallTime) -> Span {
+    if job.state.is_ended() && job.usage.ran > Span::ZERO { job.usage.ran } else { until.since(started) }
 }

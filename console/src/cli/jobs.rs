@@ -162,7 +162,7 @@ fn table(shell: &Shell, jobs: &[JobView]) -> String {
 }
 
 fn ran(job: &JobView, now: WallTime) -> Option<modchain_types::Span> {
-    job.started_at.map(|started| job.ended_at.unwrap_or(now).since(started))
+    job.started_at.map(|started| follow::ran(job, started, job.ended_at.unwrap_or(now)))
 }
 
 /// `modchain job`.
@@ -198,6 +198,7 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
 fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
     let now = text::wall_now();
     let place = match (&job.node, ran(job, now)) {
+        _ if job.state.is_ended() => follow::place(job),
         (Some(node), Some(span)) => format!(" {span} on {node}"),
         (Some(node), None) => format!(" on {node}"),
         (None, _) => String::new(),
@@ -258,9 +259,6 @@ async fn explain(shell: &Shell, job: &str) -> Outcome {
 fn explanation(view: &ExplanationView, id: &str) -> String {
     let mut text = text::one_line(&format!("{id}  {}: {}", view.job.state, view.summary));
     text.push('\n');
-    if let Some(ahead) = view.ahead {
-        text.push_str(&format!("{ahead} jobs go before it\n"));
-    }
     text.push_str(&verdicts(&view.nodes));
     text
 }

@@ -40,6 +40,8 @@ pub(crate) enum Style {
     },
     /// One `modchain.log/v1` a line.
     Documents,
+    /// The same as the items of one document: commas between them.
+    Items,
     /// Not at all.
     Nothing,
 }
@@ -50,6 +52,8 @@ pub(crate) struct LogPrinter {
     output: Option<Output>,
     streams: Streams,
     style: Style,
+    /// Documents shown so far.
+    documents: u64,
     /// Only this many lines at first, until [`LogPrinter::release`]; the newest are kept.
     tail: Option<(usize, VecDeque<Line>)>,
     /// Lines that have begun, per attempt and stream.
@@ -78,10 +82,18 @@ impl LogPrinter {
     ) -> Self {
         let output = match style {
             Style::Nothing => None,
-            Style::Documents => Some(Output::start(shell, true)),
+            Style::Documents | Style::Items => Some(Output::start(shell, true)),
             Style::Bytes | Style::Lines { .. } => Some(Output::start(shell, raw)),
         };
-        Self { job, output, streams, style, tail: tail.map(|lines| (lines, VecDeque::new())), begun: BTreeMap::new() }
+        Self {
+            job,
+            output,
+            streams,
+            style,
+            documents: 0,
+            tail: tail.map(|lines| (lines, VecDeque::new())),
+            begun: BTreeMap::new(),
+        }
     }
 
     /// Shows a piece, or keeps it until its line is whole.
@@ -147,7 +159,7 @@ impl LogPrinter {
         match self.style {
             Style::Bytes => self.bytes(line.stream, line.data.freeze()).await,
             Style::Nothing => Ok(()),
-            Style::Documents => {
+            Style::Documents | Style::Items => {
                 let Line { attempt, stream, offset, at, data } = line;
                 let document = docs::log(&self.job, attempt, offset, at, stream.word(), &data);
                 self.document(&document).await
@@ -189,7 +201,12 @@ impl LogPrinter {
     async fn document(&mut self, document: &impl serde::Serialize) -> Result<(), Failure> {
         let mut text =
             serde_json::to_vec(document).map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
-        text.push(b'\n');
+        if self.style == Style::Documents {
+            text.push(b'\n');
+        } else if self.documents > 0 {
+            text.insert(0, b',');
+        }
+        self.documents += 1;
         self.write(To::Stdout, text.into()).await
     }
 

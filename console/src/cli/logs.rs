@@ -28,13 +28,17 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
         (false, false) => Streams::All,
     };
     let style = match shell.format() {
-        Format::Json | Format::Jsonl => Style::Documents,
+        Format::Json => Style::Items,
+        Format::Jsonl => Style::Documents,
         Format::Table | Format::Name if args.timestamps || args.prefix => {
             Style::Lines { timestamps: args.timestamps, prefix: args.prefix }
         }
         Format::Table | Format::Name => Style::Bytes,
     };
-    let mut printer = LogPrinter::start(shell, job, streams, style, args.raw, args.tail);
+    let mut printer = LogPrinter::start(shell, job, streams, style, args.raw, args.tail.map(|lines| lines as usize));
+    if style == Style::Items {
+        shell.print(&docs::logs_begin(&job))?;
+    }
     let request = LogsOpen { job: JobRef::cut(job.to_string()), follow: false, from: None, since };
 
     let end = if args.follow {
@@ -54,8 +58,13 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
             wish = signals.next() => return Ok(wish.exit()),
         }
     };
-    if style == Style::Documents {
-        shell.print_document(&docs::log_end(&end, asset))?;
+    match style {
+        Style::Documents => shell.print_document(&docs::log_end(&end, asset))?,
+        Style::Items => {
+            let rest = docs::logs_end(&docs::log_end(&end, asset));
+            shell.print(&rest.map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?)?;
+        }
+        Style::Bytes | Style::Lines { .. } | Style::Nothing => {}
     }
     if !args.exit_code {
         return Ok(exit::OK);

@@ -154,10 +154,8 @@ impl Filter {
 }
 
 fn node_state(word: &str) -> Result<NodeState, Failure> {
-    use NodeState::{Cordoned, Draining, Lost, Paused, Ready, Suspect};
-    let states = [Ready, Suspect, Lost, Cordoned, Draining, Paused];
-    states.into_iter().find(|state| state.word() == word).ok_or_else(|| {
-        let words = states.map(NodeState::word);
+    docs::NODE_STATES.into_iter().find(|state| state.word() == word).ok_or_else(|| {
+        let words = docs::NODE_STATES.map(NodeState::word);
         let failure = Failure::usage(format!("`{word}` is not a state of nodes"));
         match nearest(word, words.into_iter()) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),

@@ -1,6 +1,6 @@
 //! `run` and `quote`: send a job, follow it, end with its exit code.
 
-use modchain_types::{Asset, Input, JobSpec, SubmitKey};
+use modchain_types::{Asset, Input, JobSpec, JobState, SubmitKey};
 use modchain_wire::console::{QuoteRequest, Submit, Submitted};
 use modchain_wire::view::{JobView, QuoteView};
 
@@ -52,21 +52,19 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
     }
     let asset = client.welcome().asset;
     let id = shell.id_said(&submitted.job);
-    let held = text::money(submitted.held, asset);
     if args.detach {
         return detached(shell, &submitted, &key, asset, &id);
     }
-    shell.say(&if submitted.existing {
-        format!("{id}  submitted before with this key, {}", submitted.state.word())
-    } else {
-        format!("{id}  submitted, {held} held")
-    });
+    shell.say(&accepted(&submitted, &id, asset));
     let style = match shell.format() {
         Format::Table => Style::Bytes,
         Format::Jsonl => Style::Documents,
         Format::Json | Format::Name => Style::Nothing,
     };
-    let on_interrupt = if args.cancel_on_interrupt { OnInterrupt::Cancel } else { shell.on_interrupt };
+    let on_interrupt = match shell.on_interrupt {
+        OnInterrupt::Detach if args.cancel_on_interrupt => OnInterrupt::Cancel,
+        other => other,
+    };
     let follow = Follow {
         shell,
         job: submitted.job,
@@ -79,13 +77,26 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
     };
     match follow.run(client, signals).await.map_err(Failure::attached)? {
         End::Detached(wish, view) => {
-            say_detached(shell, &id, view.as_deref(), submitted.held, asset);
+            match view {
+                // One document at the end, and this is the end.
+                Some(job) if shell.format().is_json() => shell.print_document(&docs::job(&job, asset))?,
+                view => say_detached(shell, &id, view.as_deref(), submitted.held, asset),
+            }
             Ok(wish.exit())
         }
         End::Ended(job) => {
             finished(shell, &job, &id, asset)?;
             Ok(follow::exit_of(&job))
         }
+    }
+}
+
+/// What became of a submit.
+fn accepted(submitted: &Submitted, id: &str, asset: Asset) -> String {
+    if submitted.existing {
+        format!("{id}  submitted before with this key, {}", submitted.state.word())
+    } else {
+        format!("{id}  submitted, {} held", text::money(submitted.held, asset))
     }
 }
 
@@ -96,7 +107,7 @@ fn detached(shell: &Shell, submitted: &Submitted, key: &SubmitKey, asset: Asset,
         Format::Name | Format::Table => {
             // The id is for scripts: always whole.
             shell.print(&format!("{}\n", submitted.job))?;
-            shell.say(&format!("{id}  submitted, {} held", text::money(submitted.held, asset)));
+            shell.say(&accepted(submitted, id, asset));
             shell.say(&format!("  follow it   modchain logs -f {id}"));
         }
     }
@@ -117,6 +128,9 @@ fn finished(shell: &Shell, job: &JobView, id: &str, asset: Asset) -> Result<(), 
 
 /// What somebody who leaves should know.
 pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held: modchain_types::Micro, asset: Asset) {
+    if view.is_some_and(|job| job.state == JobState::Cancelling) {
+        return shell.say(&format!("Left. {id} is being cancelled."));
+    }
     let spent = view.map_or(modchain_types::Micro::ZERO, |job| job.cost);
     let more = held.checked_sub(spent).unwrap_or(modchain_types::Micro::ZERO);
     shell.say(&format!("Detached. {id} runs on, up to {} more.", text::money(more, asset)));

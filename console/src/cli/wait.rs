@@ -193,7 +193,8 @@ fn question(shell: &Shell, live: &[JobView], asset: Asset) -> String {
     match live {
         [view] => {
             let id = shell.id_said(&view.id);
-            format!("Cancel {id} {}? {}, {} so far.", view.name, view.state, text::money(view.cost, asset))
+            let name = if view.name.is_empty() { String::new() } else { format!(" {}", view.name) };
+            format!("Cancel {id}{name}? {}, {} so far.", view.state, text::money(view.cost, asset))
         }
         views => format!("Cancel {} jobs?", views.len()),
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use self::stack::Stack;
-use crate::args::{Cli, Command, Format, Global, UpArgs};
+use crate::args::{Cli, Command, Format, Global, UpArgs, complaint};
 use crate::cli::dispatch;
 use crate::cli::docs::UpDoc;
 use crate::client::config::Contexts;
@@ -48,7 +48,7 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
         let global =
             Global { context: inner.global.context.clone().filter(|name| is_ours(stack, name)), ..inner.global };
         let global = Global { orchestrator: None, ..global };
-        let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::Cancel)?;
+        let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::CancelAlways)?;
         return dispatch(&inside, inner.command, signals).await;
     }
     saved?;
@@ -70,10 +70,7 @@ fn parse(command: &[OsString], outer: &Global) -> Result<Cli, Failure> {
     let line = std::iter::once(OsString::from("modchain")).chain(command.iter().cloned());
     let mut cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => {
-            let text = error.to_string();
-            return Err(Failure::usage(text.trim_end().trim_start_matches("error: ").to_owned()));
-        }
+        Err(error) if error.use_stderr() => return Err(complaint(&error)),
         // Help and version: said, and nothing to start for it.
         Err(error) => error.exit(),
     };
@@ -107,6 +104,11 @@ fn save_contexts(shell: &Shell, stack: &Stack) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
+/// What to type to call this program: as it was called, if by its path.
+fn called() -> String {
+    std::env::args().next().filter(|path| path.contains('/')).unwrap_or_else(|| "modchain".into())
+}
+
 /// Where things are, and how to use them from another terminal.
 fn announce(shell: &Shell, args: &UpArgs, stack: &Stack) -> Result<(), Failure> {
     if shell.format().is_json() {
@@ -128,8 +130,9 @@ fn announce(shell: &Shell, args: &UpArgs, stack: &Stack) -> Result<(), Failure> 
     shell.say(&format!("data and logs in {}", stack.data.display()));
     shell.say("");
     shell.say("from another terminal:");
-    shell.say(&format!("  modchain {flag}run --wasm examples/primes.wat --max-cost 0.10"));
-    shell.say(&format!("  modchain {flag}status"));
+    let me = called();
+    shell.say(&format!("  {me} {flag}run --wasm examples/primes.wat --max-cost 0.10"));
+    shell.say(&format!("  {me} {flag}status"));
     shell.say("contexts: local and local-second (clients), local-owner (earns), local-operator");
     shell.say("");
     shell.say("Ctrl-C stops it.");

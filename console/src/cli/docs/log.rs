@@ -49,6 +49,17 @@ pub(crate) struct LogEndDoc {
     cost: Money,
 }
 
+/// The beginning of `modchain.logs/v1`, a whole log as one document. It is written in pieces, because a log may be larger
+/// than memory should be: this, the documents of [`log`] with commas between them, [`logs_end`].
+pub(crate) fn logs_begin(job: &JobId) -> String {
+    format!(r#"{{"schema":"modchain.logs/v1","job":"{job}","items":["#)
+}
+
+/// The rest of `modchain.logs/v1` after its items.
+pub(crate) fn logs_end(end: &LogEndDoc) -> Result<String, serde_json::Error> {
+    Ok(format!("],\"end\":{}}}\n", serde_json::to_string(end)?))
+}
+
 /// The last document of a log.
 pub(crate) fn log_end(view: &JobView, asset: Asset) -> LogEndDoc {
     LogEndDoc {

@@ -13,9 +13,9 @@ mod quote;
 pub(crate) use about::{ContextDoc, ServerVersionDoc, UpDoc, version, whoami};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, submitted};
-pub(crate) use log::{log, log_end};
+pub(crate) use log::{log, log_end, logs_begin, logs_end};
 pub(crate) use money::{LedgerDoc, account, ledger_entry};
-pub(crate) use pool::{node, pool, status};
+pub(crate) use pool::{NODE_STATES, node, pool, status};
 pub(crate) use quote::{explanation, percent, quote, spec};
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{Asset, Span, Tariff};
+use modchain_types::{Asset, JobState, NodeState, Span, Tariff};
 use modchain_wire::view::{NodeView, StatusView};
 use serde::Serialize;
 
@@ -123,7 +123,17 @@ fn prices(tariff: &Tariff, asset: Asset) -> PricesDoc {
     }
 }
 
-/// `modchain.status/v1`.
+/// Every state a node can be in.
+pub(crate) const NODE_STATES: [NodeState; 6] = [
+    NodeState::Ready,
+    NodeState::Suspect,
+    NodeState::Lost,
+    NodeState::Cordoned,
+    NodeState::Draining,
+    NodeState::Paused,
+];
+
+/// `modchain.status/v1`: every state of nodes, and every state that a live job can be in, with its count.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusDoc {
     schema: &'static str,
@@ -162,10 +172,12 @@ struct JobCountsDoc {
 pub(crate) fn status(view: &StatusView, addr: &str, rtt: Option<Span>, asset: Asset) -> StatusDoc {
     let mut nodes: BTreeMap<_, _> = view.nodes.iter().map(|(state, count)| (state.word(), *count)).collect();
     nodes.insert("total", nodes.values().sum());
-    nodes.entry("ready").or_insert(0);
+    for state in NODE_STATES {
+        nodes.entry(state.word()).or_insert(0);
+    }
     let mut states: BTreeMap<_, _> = view.jobs.iter().map(|(state, count)| (state.word(), *count)).collect();
-    for word in ["running", "queued"] {
-        states.entry(word).or_insert(0);
+    for state in JobState::ALL.into_iter().filter(|state| !state.is_ended()) {
+        states.entry(state.word()).or_insert(0);
     }
     StatusDoc {
         schema: "modchain.status/v1",

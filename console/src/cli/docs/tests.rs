@@ -205,6 +205,10 @@ fn lists_and_answers_keep_their_form() {
     golden("submitted", &submitted(&made, "key-1", Asset::Test));
     golden("cancelled", &cancelled(&ended_job(), Asset::Test));
     golden("log_end", &log_end(&ended_job(), Asset::Test));
+    let item = |offset| serde_json::to_string(&log(&JOB, 1, offset, AT, "out", b"line\n")).expect("JSON");
+    let end = logs_end(&log_end(&ended_job(), Asset::Test)).expect("JSON");
+    let whole = format!("{}{},{}{end}", logs_begin(&JOB), item(0), item(5));
+    listed("modchain.logs/v1", &serde_json::from_str(&whole).expect("one document"));
     golden("log", &log(&JOB, 1, 81_284, AT, "out", b"eval 12/57\n"));
     let bytes = serde_json::to_value(log(&JOB, 1, 0, AT, "err", b"\xff")).expect("JSON");
     assert_eq!((bytes["bytes"].as_str(), bytes.get("text")), (Some("/w=="), None));
