@@ -1,10 +1,14 @@
-//! How many connections each identity has, so that one of them cannot use up the orchestrator.
+//! How many connections each identity has, so that one of them cannot use up the orchestrator, and which are kept out for a
+//! while because of what they sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use modchain_types::IdentityId;
 
+use crate::bad_frames::Offenders;
+use crate::code::CloseCode;
 use crate::connection::Inner;
 
 /// The live connections of every identity.
@@ -13,11 +17,15 @@ pub(crate) struct Admission {
     // Weak, because a connection ends when its last user lets go of it. Entries of identities without connections do not
     // stay: the last connection's `Drop` removes them.
     connections: Mutex<HashMap<IdentityId, Vec<Weak<Inner>>>>,
+    offenders: Mutex<Offenders>,
 }
 
 impl Admission {
-    /// Counts the connection if its identity has fewer than `max` live ones.
-    pub(crate) fn admit(&self, connection: &Arc<Inner>, max: usize) -> bool {
+    /// Counts the connection if its identity has fewer than `max` live ones and is not kept out.
+    pub(crate) fn admit(&self, connection: &Arc<Inner>, max: usize) -> Result<(), CloseCode> {
+        if self.offenders().cools_off(&connection.peer.id, Instant::now()) {
+            return Err(CloseCode::BadFrame);
+        }
         // Dropped after the lock: ours may be the last hold on a connection, and its `Drop` takes the lock.
         let mut held = Vec::new();
         let mut connections = self.lock();
@@ -32,10 +40,15 @@ impl Admission {
             None => false,
         });
         if own.len() >= max {
-            return false;
+            return Err(CloseCode::TooManyConnections);
         }
         own.push(Arc::downgrade(connection));
-        true
+        Ok(())
+    }
+
+    /// Notes a bad frame of this identity; tells whether it is kept out from now on.
+    pub(crate) fn offended(&self, id: IdentityId) -> bool {
+        self.offenders().record(id, Instant::now())
     }
 
     /// The live connections of this identity.
@@ -53,6 +66,11 @@ impl Admission {
                 connections.remove(id);
             }
         }
+    }
+
+    fn offenders(&self) -> std::sync::MutexGuard<'_, Offenders> {
+        // At worst a frame is not counted.
+        self.offenders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IdentityId, Vec<Weak<Inner>>>> {

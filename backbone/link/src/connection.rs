@@ -163,7 +163,14 @@ impl Connection {
 impl Inner {
     /// Counts a bad frame, and closes the connection if it is one too many.
     pub(crate) fn count_bad_frame(&self, what: &str) {
-        let penalty = self.bad_frames.lock().unwrap_or_else(PoisonError::into_inner).record(Instant::now());
+        let kept_out = match &self.origin {
+            Origin::Accepted { admission } => admission.offended(self.peer.id),
+            Origin::Dialed { .. } => false,
+        };
+        let penalty = match self.bad_frames.lock().unwrap_or_else(PoisonError::into_inner).record(Instant::now()) {
+            Penalty::Stream if kept_out => Penalty::Connection,
+            penalty => penalty,
+        };
         tracing::warn!(peer = %self.peer.id, role = %self.peer.role, ?penalty, what, "bad frame");
         match penalty {
             Penalty::Stream => {}

@@ -259,9 +259,7 @@ fn admit(quinn: &quinn::Connection, door: &Door) -> Result<Accepted, CloseCode> 
     }
     let origin = Origin::Accepted { admission: door.admission.clone() };
     let connection = Connection::new(quinn.clone(), peer, protocol, origin);
-    if !door.admission.admit(connection.inner(), protocol.connections_max()) {
-        return Err(CloseCode::TooManyConnections);
-    }
+    door.admission.admit(connection.inner(), protocol.connections_max())?;
     quinn.set_receive_window(VarInt::from_u32(protocol.window_bytes()));
     Ok(Accepted { connection, peer, protocol })
 }

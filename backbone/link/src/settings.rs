@@ -81,6 +81,14 @@ pub const FRAME_STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Two bad frames within this time close the connection; one closes its stream alone.
 pub const BAD_FRAME_WINDOW: Duration = Duration::from_secs(10);
 
+/// So many bad frames of one identity, on all its connections, within [`COOL_OFF_WINDOW`] put it on a [`COOL_OFF`]: whoever
+/// comes back at once after each close is not one that errs now and then.
+pub const COOL_OFF_FRAMES: usize = 5;
+/// See [`COOL_OFF_FRAMES`].
+pub const COOL_OFF_WINDOW: Duration = Duration::from_secs(60);
+/// How long after its last bad frame an identity that sent too many is not admitted.
+pub const COOL_OFF: Duration = Duration::from_secs(60);
+
 /// Longest wait for one address to answer.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried in turn.

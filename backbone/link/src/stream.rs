@@ -148,6 +148,10 @@ impl<M: Message> FrameReader<M> {
             if let Some(message) = self.take_frame().map_err(ReadError::Frame)? {
                 return Ok(Some(message));
             }
+            if self.header_filled > 0 {
+                // It may have begun in the packet that ended the frame before it.
+                self.stalled_at.get_or_insert_with(|| Instant::now() + FRAME_STALL_TIMEOUT);
+            }
             let chunk = self.recv.read_chunk(usize::MAX, true);
             let chunk = match self.stalled_at {
                 Some(at) => tokio::time::timeout_at(at, chunk).await.map_err(|_| ReadError::Stalled)?,

@@ -158,8 +158,9 @@ async fn a_bad_frame_ends_its_stream_alone_and_a_second_the_connection() {
         ("an unknown type", header(0, WIRE_VERSION, 0xee), StreamCode::Unsupported, false),
     ];
     let world = World::new();
-    let endpoint = world.listen();
     for (what, bytes, code, counted) in cases {
+        // Each its own: whoever sends five of them is kept out for a while.
+        let endpoint = world.listen();
         let (client, _socket, server) = raw(&world, &endpoint).await;
         let (mut good, _) = client.open_bi().await.expect("opens");
         good.write_all(&whole).await.expect("writes");
@@ -236,6 +237,21 @@ async fn a_frame_that_stops_half_way_is_given_up_and_a_silent_stream_is_not() {
     assert_eq!(soon(stalled.stopped()).await, Ok(Some(VarInt::from(StreamCode::Stalled))));
     silent.write_all(&whole).await.expect("the connection lives");
     assert_eq!(soon(silent_reader.read()).await, Ok(Some(beat(1))));
+}
+
+#[tokio::test]
+async fn a_frame_that_begins_behind_another_and_stops_is_given_up_too() {
+    let world = World::new();
+    let endpoint = world.listen();
+    let (client, _socket, server) = raw(&world, &endpoint).await;
+    let whole = beat(1).to_frame().expect("a frame");
+    let (mut stalled, _) = client.open_bi().await.expect("opens");
+    // One write, one packet: no byte comes after the whole frame was taken.
+    stalled.write_all(&[&whole[..], &whole[..3]].concat()).await.expect("writes");
+    let (_w, mut reader): There = soon(server.connection.accept_bi()).await.expect("accepts");
+    assert_eq!(soon(reader.read()).await, Ok(Some(beat(1))));
+    let result = tokio::time::timeout(2 * settings::FRAME_STALL_TIMEOUT, reader.read()).await.expect("in time");
+    assert_eq!(result, Err(ReadError::Stalled));
 }
 
 #[tokio::test]
