@@ -346,3 +346,20 @@ async fn attempts_of_one_module_share_its_download() {
     }
     assert_eq!(world.blobs_asked.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_back_within_seconds_however_often_its_connection_was_cut_just_before() {
+    let mut world = World::new();
+    let _agent = world.start_agent();
+    let mut cut = Instant::now();
+    // With a wait that doubles each time this many cuts would make it half a minute.
+    for _ in 0..12 {
+        let mut peer = world.welcome(Verdict::Keep).await;
+        assert!(cut.elapsed() < Duration::from_secs(5), "it was away for {:?}", cut.elapsed());
+        // An answer means that it has the verdicts too.
+        peer.say(Probe { number: 1 }).await;
+        peer.hear().await;
+        cut = Instant::now();
+        peer.cut();
+    }
+}

@@ -41,8 +41,13 @@ const REASON_MAX: Duration = Duration::from_secs(2);
 /// Between two tries when nothing but a person can help: a new certificate may be put in place, or a clock set right.
 const HOPELESS_RETRY: Duration = Duration::from_secs(60);
 
-/// A connection that lived as long counts as a success, and the next wait is short again.
-const SUCCESS_AFTER: Duration = Duration::from_secs(10);
+/// A connection that served for less than this is made again after up to [`SHORT_LIVED_WAIT`], lest an orchestrator that
+/// drops every connection is asked without a pause.
+const SHORT_LIVED: Duration = Duration::from_secs(10);
+
+/// Longest wait after a connection that served for a short time: an orchestrator that was restarted twice in a row must
+/// have its agents back within seconds, so this does not grow.
+const SHORT_LIVED_WAIT: Span = Span::from_secs(2);
 
 /// Longest wait that a GoAway can ask for.
 const AWAY_MAX: Duration = Duration::from_secs(300);
@@ -117,10 +122,11 @@ impl Session {
         let mut backoff = Backoff::new();
         while !self.engine.is_closed() {
             let began = clock::now();
-            let end = self.connect_and_serve().await;
-            if Duration::from(clock::now().since(began)) >= SUCCESS_AFTER {
+            let (end, served) = self.connect_and_serve().await;
+            if served {
                 backoff.reset();
             }
+            let short_lived = served && Duration::from(clock::now().since(began)) < SHORT_LIVED;
             let wait = match end {
                 End::Stopped => return,
                 End::Away(after) => {
@@ -128,7 +134,11 @@ impl Session {
                     after
                 }
                 End::Lost(why) => {
-                    let wait = backoff.next_delay();
+                    let wait = if short_lived {
+                        Duration::from(clock::jitter(SHORT_LIVED_WAIT))
+                    } else {
+                        backoff.next_delay()
+                    };
                     tracing::warn!(why, wait = %Span::from(wait), "no connection; trying again");
                     wait
                 }
@@ -148,19 +158,20 @@ impl Session {
         }
     }
 
-    async fn connect_and_serve(&self) -> End {
+    /// One connection from its beginning to its end; tells whether it got as far as the verdicts.
+    async fn connect_and_serve(&self) -> (End, bool) {
         let connected = tokio::select! {
             connected = self.connect() => connected,
-            () = self.stop.cancelled() => return End::Stopped,
+            () = self.stop.cancelled() => return (End::Stopped, false),
         };
         let (connection, control, welcome, line) = match connected {
             Ok(connected) => connected,
-            Err(end) => return end,
+            Err(end) => return (end, false),
         };
         let mut tasks = JoinSet::new();
         let end = self.serve(&connection, control, &welcome, line, &mut tasks).await;
         // The next connection takes over what these tasks use, so they must be gone before it is made.
-        self.connection.send_replace(None);
+        let served = self.connection.send_replace(None).is_some();
         tasks.shutdown().await;
         // A closed channel means that the engine is gone, and the session with it.
         let _ = self.engine.send(EngineInput::Disconnected).await;
@@ -168,7 +179,7 @@ impl Session {
             End::Stopped => connection.close_and_wait(CloseCode::GoingAway, "the agent stops").await,
             End::Away(_) | End::Lost(_) | End::Hopeless(_) => connection.close(CloseCode::Done, ""),
         }
-        end
+        (end, served)
     }
 
     async fn connect(&self) -> Result<(Connection, Control, AgentWelcome, mpsc::Receiver<ToSession>), End> {
