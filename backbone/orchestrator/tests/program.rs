@@ -153,6 +153,7 @@ fn a_changed_byte_is_named_and_a_damaged_journal_is_not_served() {
     fs::write(&segment, bytes).expect("writes");
     let said = fails(1, &["ledger", "verify", "--data", &data]);
     assert!(said.contains("event 1, segment 00000000000000000001.seg, offset 76"), "{said}");
+    assert_eq!(said.matches("offset 76").count(), 1, "said once: {said}");
     let said = fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]);
     assert!(said.contains("the journal is damaged") && said.contains("offset 76"), "{said}");
 }

@@ -332,6 +332,26 @@ async fn a_blob_is_there_for_its_account_alone_and_survives_reopening() {
 }
 
 #[tokio::test]
+async fn a_blob_whose_file_was_taken_away_is_asked_for_again_and_kept_for_the_job_that_waits() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = BlobStore::with_limits(dir.path(), 8, Duration::ZERO).expect("opens");
+    let content = bytes("(module)");
+    let digest = store.put(&alice(), content.clone()).await.expect("puts");
+    store.reference(JobId([1; 16]), &alice(), &[digest]);
+    let file = dir.path().join("alice").join(digest.to_string());
+    fs::remove_file(&file).expect("removes");
+    store.put(&alice(), content.clone()).await.expect("puts again, within the quota");
+    assert_eq!(store.get(&alice(), &digest, 100).await.expect("reads"), content);
+    fs::remove_file(&file).expect("removes");
+    assert!(matches!(store.open_blob(&alice(), &digest).await, Err(BlobError::Missing)));
+    assert_eq!(store.size(&alice(), &digest), None, "and whoever looks sees that it is gone");
+    store.put(&alice(), content).await.expect("puts again");
+    assert_eq!(store.collect().await.expect("collects"), 0, "the job still needs it");
+    store.release(JobId([1; 16]));
+    assert_eq!(store.collect().await.expect("collects"), 1);
+}
+
+#[tokio::test]
 async fn a_put_that_is_not_what_it_said_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("directory");
     let store = BlobStore::at(dir.path()).expect("opens");

@@ -143,12 +143,20 @@ impl BlobStore {
         self.dir.join(account.as_str()).join(digest.to_string())
     }
 
-    /// Begins a put, within the quota; what nobody needs any more makes room.
+    /// Begins a put, within the quota. What no job needs counts until [`BlobStore::collect`] removes it.
     pub async fn begin(&self, account: &AccountId, digest: Digest, bytes: u64) -> Result<Put, BlobError> {
         if bytes > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge { bytes, limit: BLOB_BYTES_MAX });
         }
         let key = (account.clone(), digest);
+        if self.size(account, &digest).is_some() {
+            let (store, key) = (self.clone(), key.clone());
+            blocking(move || {
+                store.forget_if_lost(&key);
+                Ok(())
+            })
+            .await?;
+        }
         {
             let index = &mut *self.index();
             if let Some(kept) = index.blobs.get_mut(&key) {
@@ -200,13 +208,29 @@ impl BlobStore {
     /// Opens a blob for reading in pieces. Whoever gets the pieces checks the digest of the whole.
     pub async fn open_blob(&self, account: &AccountId, digest: &Digest) -> Result<BlobReader, BlobError> {
         let bytes = self.size(account, digest).ok_or(BlobError::Missing)?;
-        let path = self.path(&(account.clone(), *digest));
-        let file = blocking(move || match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::Missing),
+        let key = (account.clone(), *digest);
+        let store = self.clone();
+        let file = blocking(move || match File::open(store.path(&key)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                store.forget_if_lost(&key);
+                Err(BlobError::Missing)
+            }
             file => file.map_err(disk),
         })
         .await?;
         Ok(BlobReader { file: Some(file), bytes, left: bytes })
+    }
+
+    /// If somebody took the file away: without its entry the next client that has the blob is asked for it.
+    fn forget_if_lost(&self, key: &Key) {
+        // Under the lock, so that a blob that is put at this moment is not forgotten.
+        let index = &mut *self.index();
+        if let Ok(false) = self.path(key).try_exists()
+            && let Some(kept) = index.blobs.remove(key)
+        {
+            tracing::error!(account = %key.0, digest = %key.1, "the file of a blob is gone");
+            index.give_back(&key.0, kept.bytes);
+        }
     }
 
     /// Notes that an open job needs these blobs of its account. Replaces what was noted for the job before.
@@ -358,7 +382,10 @@ impl BlobWriter {
             for dir in path.ancestors().skip(1).take(2) {
                 File::open(dir).and_then(|dir| dir.sync_all()).map_err(disk)?;
             }
-            let kept = Kept { bytes: self.written, touched: Instant::now(), references: 0 };
+            // Jobs may wait for a blob that was lost and comes back.
+            let waiting = index.jobs.values().flatten().filter(|needed| **needed == self.key).count();
+            let references = u32::try_from(waiting).unwrap_or(u32::MAX);
+            let kept = Kept { bytes: self.written, touched: Instant::now(), references };
             if let std::collections::btree_map::Entry::Vacant(entry) = index.blobs.entry(self.key.clone()) {
                 entry.insert(kept);
                 *index.used.entry(self.key.0.clone()).or_default() += self.written;

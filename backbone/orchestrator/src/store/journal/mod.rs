@@ -69,12 +69,12 @@ pub enum AppendError {
         due: u64,
     },
     /// The disk failed.
-    #[error("the journal {doing} failed: {source}")]
+    #[error("the journal {doing} failed: {cause}")]
     Disk {
         /// `write`, `sync` or `new segment`.
         doing: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It failed before.
     #[error("the journal has failed before and takes nothing more")]
@@ -88,12 +88,12 @@ pub enum OpenError {
     #[error(transparent)]
     Walk(#[from] WalkError),
     /// Its end cannot be made sure.
-    #[error("the end of the journal, {path}, cannot be repaired: {source}")]
+    #[error("the end of the journal, {path}, cannot be repaired: {cause}")]
     Repair {
         /// The segment.
         path: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -136,7 +136,7 @@ impl Journal {
     ) -> Result<Self, OpenError> {
         let walked = walk(dir, each)?;
         let tail = walked.segments.last().expect("a journal has a segment");
-        let repair = |source| OpenError::Repair { path: tail.path.display().to_string(), source };
+        let repair = |cause| OpenError::Repair { path: tail.path.display().to_string(), cause };
         if let Some(torn) = &walked.torn {
             tracing::warn!(segment = torn.segment, offset = torn.offset, "cutting off a torn write: {}", torn.what);
         }
@@ -193,7 +193,7 @@ impl Journal {
     }
 
     fn write(&mut self, first: u64, count: u32, payload: &[u8]) -> Result<(), AppendError> {
-        let failed = |doing| move |source| AppendError::Disk { doing, source };
+        let failed = |doing| move |cause| AppendError::Disk { doing, cause };
         let bytes = (RECORD_HEAD_BYTES + payload.len() + segment::RECORD_TAIL_BYTES) as u64;
         let length = self.tail_length();
         if length > HEADER_BYTES as u64 && length + bytes > self.segment_bytes_max {

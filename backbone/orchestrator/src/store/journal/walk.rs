@@ -41,15 +41,22 @@ pub enum WalkError {
     },
     /// The journal is damaged.
     #[error("the journal is damaged: {0}")]
-    Damaged(#[from] Damage),
+    Damaged(Damage),
     /// A file cannot be read.
-    #[error("{path} cannot be read: {source}")]
+    #[error("{path} cannot be read: {cause}")]
     Io {
         /// Which.
         path: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
+}
+
+// Not a `source`: the sentence has it already, and whoever prints the chain would say it twice.
+impl From<Damage> for WalkError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
 }
 
 /// A segment as the walk found it.
@@ -108,7 +115,7 @@ impl Walked {
 
 /// The segment files of a journal, in order.
 fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalkError> {
-    let io = |source| WalkError::Io { path: dir.display().to_string(), source };
+    let io = |cause| WalkError::Io { path: dir.display().to_string(), cause };
     let missing = || WalkError::Missing { dir: dir.display().to_string() };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -130,7 +137,7 @@ fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalkError> {
 /// The id and asset of the journal in `dir`, from the header of its first segment.
 pub fn identify(dir: &Path) -> Result<(JournalId, Asset), WalkError> {
     let (first, path) = segments(dir)?.swap_remove(0);
-    let io = |source| WalkError::Io { path: path.display().to_string(), source };
+    let io = |cause| WalkError::Io { path: path.display().to_string(), cause };
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     fs::File::open(&path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut bytes)).map_err(io)?;
     let segment = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -145,7 +152,7 @@ pub fn walk(dir: &Path, mut each: impl FnMut(Vec<Event>)) -> Result<Walked, Walk
     let last = files.len() - 1;
     let mut walked: Option<Walked> = None;
     for (position, (named, path)) in files.into_iter().enumerate() {
-        let bytes = fs::read(&path).map_err(|source| WalkError::Io { path: path.display().to_string(), source })?;
+        let bytes = fs::read(&path).map_err(|cause| WalkError::Io { path: path.display().to_string(), cause })?;
         let segment = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let expected = walked.as_ref().map_or(1, |walked| walked.last_number + 1);
         let damage = |offset: usize, number: u64, what: String| Damage {
