@@ -1,13 +1,14 @@
 //! `start`: puts the parts together, and takes them apart on a signal.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
+use modchain_agent::clock;
 use modchain_agent::config::Config;
 use modchain_agent::engine::{Engine, EngineInput};
 use modchain_agent::executor::Executors;
@@ -15,7 +16,7 @@ use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_agent::probe::SystemProbe;
 use modchain_agent::session::{Session, SessionConfig, load_credentials};
-use modchain_agent::{clock, files};
+use modchain_certs::files::ensure_private_dir;
 use modchain_wire::agent::HostLoad;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,9 +38,8 @@ pub(crate) fn start(config: Config) -> anyhow::Result<()> {
     let Some(identity) = config.identity.clone() else {
         bail!("no identity: say --identity DIR, or identity = \"DIR\" in the file");
     };
-    files::make_private_dir(&config.data)
-        .and_then(|()| std::fs::set_permissions(&config.data, Permissions::from_mode(0o700)))
-        .with_context(|| format!("failed to make {}", config.data.display()))?;
+    // Checked and not mended: a folder that is named by mistake, such as /tmp, must not be closed to its other users.
+    ensure_private_dir(&config.data).context("failed to use the data folder")?;
     let _lock = lock(&config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start")?;
     let result = runtime.block_on(run(&config, orchestrator, identity));

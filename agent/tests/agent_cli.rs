@@ -97,3 +97,15 @@ async fn an_identity_of_another_role_is_refused_at_once() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("is of the role client; an agent needs one of the role node"), "{said}");
 }
+
+#[test]
+fn a_folder_that_others_may_enter_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("dir");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    let data = dir.path().to_str().expect("UTF-8");
+    let output = agent(&["start", "--orchestrator", "127.0.0.1:1", "--identity", "/nowhere", "--data", data]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("chmod 0700"), "{message}");
+    assert_eq!(fs::metadata(dir.path()).expect("metadata").permissions().mode() & 0o777, 0o755);
+}

@@ -349,7 +349,7 @@ async fn attempts_of_one_module_share_its_download() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_back_within_seconds_however_often_its_connection_was_cut_just_before() {
-    let mut world = World::new();
+    let world = World::new();
     let _agent = world.start_agent();
     let mut cut = Instant::now();
     // With a wait that doubles each time this many cuts would make it half a minute.

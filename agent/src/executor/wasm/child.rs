@@ -33,8 +33,9 @@ pub const CHILD_COMMAND: &str = "wasm-child";
 /// Most processor time for compiling, in seconds. Cranelift needs some 4 s for each MiB of module; SIGXCPU ends what needs more.
 pub(super) const COMPILE_CPU_SECS_MAX: u64 = 30;
 
-/// Most address space while compiling: 4 GiB, many times what honest modules need.
-const COMPILE_ADDRESS_BYTES_MAX: u64 = 4 << 30;
+/// Most address space while compiling: 1 GiB, several times what honest modules of the largest size need. It is memory that
+/// nobody has reserved, and every attempt may take it at the same time.
+const COMPILE_ADDRESS_BYTES_MAX: u64 = 1 << 30;
 
 /// Address space beyond the guest's own memory while it runs: the 4 GiB that the engine reserves for it whatever its size, its
 /// guard pages, and room for code, stacks and tables.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Once;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::boot_micros;
 use super::child::{CHILD_COMMAND, COMPILE_CPU_SECS_MAX};
-use super::protocol::{NOTICE_BYTES_MAX, Notice, ORDERS_BYTES_MAX, Orders, Outcome, STOP, frame};
+use super::protocol::{LockdownReport, NOTICE_BYTES_MAX, Notice, ORDERS_BYTES_MAX, Orders, Outcome, STOP, frame};
 use crate::executor::{ExecutorEvent, OUTPUT_PIECE_BYTES_MAX, StdinWriter, StopAs, Wish};
 
 /// Longest wait for a child to be ready to run its guest. The child's own limit is on processor time; this one is for a
@@ -209,7 +210,7 @@ impl Life {
         let now = boot_micros();
         match notice {
             Notice::Started { at, lockdown } => {
-                tracing::debug!(landlock = lockdown.landlock, seccomp = lockdown.seccomp, "a guest starts");
+                warn_once_if_open(lockdown);
                 self.started_at.get_or_insert(at.clamp(self.spawned_at, now));
             }
             Notice::Ended { at, fuel, outcome } if self.outcome.is_none() => {
@@ -231,11 +232,16 @@ impl Life {
         let started = self.started_at.is_some();
         match self.outcome {
             Some(Outcome::Exited { code }) => Ending::Exited { code },
-            Some(Outcome::Trapped { message }) => Ending::Trapped { message },
+            Some(Outcome::Trapped { message }) => Ending::Trapped { message: printable(&message) },
             Some(Outcome::MemoryLimit) => Ending::MemoryLimit,
             Some(Outcome::Stopped) => self.stopping.unwrap_or(StopAs::Stopped).ending(),
-            Some(Outcome::CannotStart { fault, message }) => Ending::CannotStart { fault, message },
-            Some(Outcome::Broken { message }) => node_failed(started, message.into_string()),
+            Some(Outcome::CannotStart { fault, message }) => {
+                Ending::CannotStart { fault, message: printable(&message) }
+            }
+            // What the guest did broke its process, as with a crash: were it the node's fault, breaking it would be a way to
+            // compute for nothing, on one node after the other.
+            Some(Outcome::Broken { message }) if started => Ending::Trapped { message: printable(&message) },
+            Some(Outcome::Broken { message }) => node_failed(started, printable(&message).into_string()),
             None if self.overdue => node_failed(
                 started,
                 format!("the module was not ready to run within {} s on this machine", PREPARE_MAX.as_secs()),
@@ -243,6 +249,24 @@ impl Life {
             None if self.killed => self.stopping.unwrap_or(StopAs::Stopped).ending(),
             None => unexplained(started, status, last_words),
         }
+    }
+}
+
+/// A child's words for people: modules name their functions and imports, and choose names that steer terminals or hide text.
+fn printable(message: &str) -> Text<512> {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    Text::cut(message.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect::<String>())
+}
+
+/// Tells the owner, the first time, that jobs are held by the engine's sandbox alone.
+fn warn_once_if_open(lockdown: LockdownReport) {
+    static WARNED: Once = Once::new();
+    let LockdownReport { landlock, seccomp } = lockdown;
+    if !(landlock && seccomp) {
+        WARNED.call_once(|| tracing::warn!(landlock, seccomp, "this kernel lacks a lock that jobs should run behind"));
     }
 }
 
@@ -357,7 +381,7 @@ async fn last_words(stderr: ChildStderr) -> String {
     if stderr.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut bytes).await.is_err() || bytes.is_empty() {
         return String::new();
     }
-    let text = String::from_utf8_lossy(&bytes);
+    let text = printable(&String::from_utf8_lossy(&bytes));
     format!(": {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
@@ -405,5 +429,32 @@ impl Notices {
         self.buffer.advance(4);
         let body = self.buffer.split_to(length);
         serde_json::from_slice(&body).map(Some).map_err(|_| "its notice cannot be read")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(started: bool, outcome: Outcome) -> Ending {
+        let started_at = started.then_some(1);
+        let life = Life { started_at, outcome: Some(outcome), ..Life::default() };
+        life.ending(Ok(ExitStatus::default()), "")
+    }
+
+    #[test]
+    fn a_guest_that_breaks_its_process_pays_and_a_child_that_fails_before_it_does_not() {
+        let broken = || Outcome::Broken { message: Text::cut("panicked") };
+        assert_eq!(ending(true, broken()), Ending::Trapped { message: Text::cut("panicked") });
+        let node = Ending::CannotStart { fault: Fault::Node, message: Text::cut("panicked") };
+        assert_eq!(ending(false, broken()), node);
+    }
+
+    #[test]
+    fn a_childs_words_cannot_steer_a_terminal_or_outgrow_a_message() {
+        let message = Text::cut("in \u{1b}]0;evil\u{7}\u{202e}\n\u{85}ü");
+        let clean = "in \u{fffd}]0;evil\u{fffd}\u{fffd}\u{fffd}\u{fffd}ü";
+        assert_eq!(ending(true, Outcome::Trapped { message }), Ending::Trapped { message: Text::cut(clean) });
+        assert!(printable(&"\u{1}".repeat(512)).len() <= 512);
     }
 }

@@ -1,0 +1,7 @@
+//! The wasm executor with real child processes, story by story.
+
+mod confinement;
+mod endings;
+mod harness;
+mod stops;
+mod streams;
