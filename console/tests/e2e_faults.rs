@@ -208,3 +208,14 @@ fn a_node_that_was_silent_for_too_long_loses_its_job_and_its_late_result_changes
     pool.assert_completed_and_paid_once(&id, &[("failed", "node_lost"), ("completed", "exit")]);
     eventually("it is back", || pool.ready() == 2);
 }
+
+#[test]
+fn who_detaches_has_sent_the_input_first() {
+    let pool = Pool::start(1);
+    let input = "hi\n".repeat(100_000);
+    let line = ["-c", "alice", "run", "-d", "-q", "--stdin", "--wasm", "echo.wat", "--max-cost", "0.10"];
+    let id = pool.home.run_with_input(&line, input.as_bytes()).expect(0).stdout;
+    let id = id.trim();
+    pool.run(&["-c", "alice", "wait", id, "--timeout", "100s"]).expect(0);
+    assert!(pool.run(&["-c", "alice", "logs", id]).expect(0).stdout == input);
+}

@@ -1,7 +1,7 @@
 //! `run` and `quote`: send a job, follow it, end with its exit code.
 
-use modchain_types::{Asset, Input, JobSpec, JobState, SubmitKey};
-use modchain_wire::console::{QuoteRequest, Submit, Submitted};
+use modchain_types::{Asset, Input, JobId, JobSpec, JobState, SubmitKey, Text};
+use modchain_wire::console::{JobRef, QuoteRequest, Submit, Submitted};
 use modchain_wire::view::{JobView, QuoteView};
 
 use super::follow::{self, End, Follow};
@@ -53,6 +53,17 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
     let asset = client.welcome().asset;
     let id = shell.id_said(&submitted.job);
     if args.detach {
+        if reads_input {
+            tokio::select! {
+                sent = send_input(shell, &client, submitted.job) => sent.map_err(|failure| {
+                    failure.hint(format!("{id} waits for its input: the same command with --id {key} sends the rest"))
+                })?,
+                wish = signals.next() => {
+                    say_detached(shell, &id, None, submitted.held, asset);
+                    return Ok(wish.exit());
+                }
+            }
+        }
         return detached(shell, &submitted, &key, asset, &id);
     }
     shell.say(&accepted(&submitted, &id, asset));
@@ -100,6 +111,26 @@ fn accepted(submitted: &Submitted, id: &str, asset: Asset) -> String {
     }
 }
 
+/// Sends standard input to its end; again over a new connection if one breaks. Nobody else has it: who leaves before it is
+/// sent leaves the job waiting.
+async fn send_input(shell: &Shell, client: &Client, job: JobId) -> Result<(), Failure> {
+    let job: JobRef = Text::cut(job.to_string());
+    let mut feed = Feed::start();
+    let mut backoff = modchain_link::Backoff::new();
+    let mut sent = feed.pump(client, job.clone()).await;
+    for _ in 0..SUBMIT_TRIES_MAX {
+        match sent {
+            Err(failure) if failure.lost => tokio::time::sleep(backoff.next_delay()).await,
+            done => return done,
+        }
+        sent = match shell.connect().await {
+            Ok(client) => feed.pump(&client, job.clone()).await,
+            Err(failure) => Err(failure),
+        };
+    }
+    sent
+}
+
 /// What a detached run prints.
 fn detached(shell: &Shell, submitted: &Submitted, key: &SubmitKey, asset: Asset, id: &str) -> Outcome {
     match shell.format() {
@@ -133,7 +164,8 @@ pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held
     }
     let spent = view.map_or(modchain_types::Micro::ZERO, |job| job.cost);
     let more = held.checked_sub(spent).unwrap_or(modchain_types::Micro::ZERO);
-    shell.say(&format!("Detached. {id} runs on, up to {} more.", text::money(more, asset)));
+    let goes_on = if view.is_some_and(|job| job.state == JobState::Queued) { "still waits" } else { "runs on" };
+    shell.say(&format!("Detached. {id} {goes_on}, up to {} more.", text::money(more, asset)));
     shell.say(&format!("  come back   modchain logs -f {id}"));
     shell.say(&format!("  stop it     modchain cancel {id}"));
 }
