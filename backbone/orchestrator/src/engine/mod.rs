@@ -49,7 +49,7 @@ pub enum StartError {
     #[error("the journal replays to a broken state, nothing is served: {0}")]
     Audit(modchain_core::audit::Breach),
     /// The first batch cannot be written.
-    #[error("the start cannot be recorded: {0}")]
+    #[error("the start cannot be recorded")]
     Append(#[from] AppendError),
     /// An identity that `init` made cannot be recorded.
     #[error("the identity `{name}` cannot be recorded: {why}")]
