@@ -7,10 +7,10 @@
 //! A node is not believed: an attempt that is not live on this node under this fence gets no stream, offsets must continue,
 //! and the cap on output holds here too.
 //!
-//! Standard input ends with [`INPUT_SILENCE_MAX`]: when nobody has been there to send it for so long and it is not at its
-//! end, the job is told that it cannot be completed.
+//! Standard input that is not at its end, and that nobody has been there to send for [`Patience::INPUT`], is given up: the
+//! job is told that it cannot be completed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use modchain_core::{Command, Control};
@@ -21,15 +21,15 @@ use modchain_wire::agent::{
 };
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, Sentence, ToAgent};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::session::{AgentSession, Context, wall_now};
+use crate::engine::EngineGone;
+use crate::session::{AgentSession, Context, Counts, wall_now};
 use crate::store::input::{InputError, InputSpool};
 use crate::store::output::{OutputError, OutputLog};
 
-/// How long input may be without a client that sends it, before it counts as never to be completed.
-pub const INPUT_SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
-/// How often a pump that waits for input looks whether its client is still there.
-const INPUT_CHECK: Duration = Duration::from_secs(10);
+/// Longest wait for an agent to take the last word on a stream.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks taken before they are synced: 4 MiB, which bounds what an acknowledgement waits for.
 const CHUNKS_PER_SYNC: usize = 64;
 
@@ -58,29 +58,42 @@ pub(crate) async fn serve(session: &AgentSession, mut writer: Writer, mut reader
     let context = &*session.context;
     let (attempt, fence) = (open.attempt, open.fence);
     let refusal = match grant(context, session.node, attempt, fence).await {
-        Some(granted) => match begin(context, session, attempt).await {
+        Ok(Some(granted)) => match begin(context, session, attempt).await {
             Ok(log) => return relay(session, writer, reader, open, granted, log).await,
             Err(error) => refuse(error.to_string(), true),
         },
-        None => refuse("this attempt does not run here under this fence", false),
+        Ok(None) => refuse("this attempt does not run here under this fence", false),
+        Err(gone) => refuse(gone.to_string(), true),
     };
     reader.stop(StreamCode::Refused);
-    // An error means that the agent is not there to hear it.
-    let _ = writer.write(&refusal.into()).await;
-    let _ = writer.finish().await;
+    say_last(&mut writer, refusal.into()).await;
+}
+
+/// The last message of a stream. An agent that does not take it is not there to hear it.
+async fn say_last(writer: &mut Writer, message: ToAgent) {
+    let said = async {
+        writer.write(&message).await?;
+        writer.finish().await
+    };
+    let _ = timeout(LAST_WORD_TIMEOUT, said).await;
 }
 
 fn refuse(why: impl Into<String>, retryable: bool) -> StreamRefused {
     StreamRefused { why: Sentence::cut(why), retryable }
 }
 
-async fn grant(context: &Context, node: NodeId, attempt: AttemptId, fence: Fence) -> Option<Granted> {
+async fn grant(
+    context: &Context,
+    node: NodeId,
+    attempt: AttemptId,
+    fence: Fence,
+) -> Result<Option<Granted>, EngineGone> {
     let question = move |control: &Control, _| {
         let job = control.job(attempt.job)?;
         job.placement_of(attempt, fence).filter(|placement| placement.node == node)?;
         Some(Granted { input: job.spec.input, output_bytes_max: job.spec.limits.output_bytes_max })
     };
-    context.services.engine.query(question).await.ok().flatten()
+    context.services.engine.query(question).await
 }
 
 /// Opens the log. That of a second or later attempt begins with a remark, so that a reader knows why the output starts over.
@@ -115,15 +128,21 @@ async fn relay(
                 writer.reset(StreamCode::BadFrame);
                 return;
             }
-            Ok(spool) => Some((spool, from)),
-            Err(error) => return fail_input(context, open.attempt.job, &error.into()).await,
+            Ok(spool) => {
+                let writers = context.input_writers.clone();
+                Some(Pump::new(spool, writers, open.attempt.job, from, Patience::INPUT))
+            }
+            Err(error) => {
+                reader.stop(StreamCode::Refused);
+                return say_last(&mut writer, no_input(open.attempt, &error).into()).await;
+            }
         },
         (Input::Stream, None) | (Input::None, Some(_) | None) => None,
     };
     let (acked, acks) = watch::channel(stored);
     let up = Upward { context, open: &open, log: &log, cap: granted.output_bytes_max, acked };
     let ended = {
-        let down = downward(context, open.attempt.job, &mut writer, acks, input);
+        let down = downward(context, open.attempt, &mut writer, acks, input);
         let up = up.run(&mut reader);
         let gone = superseded(context, session.node, open.attempt, open.fence);
         tokio::pin!(up, down, gone);
@@ -143,13 +162,11 @@ async fn relay(
         Up::Closed => {
             // The last acknowledgement may not have gone out before its stream's other half ended.
             let stored = log.stored().lengths;
-            let _ = writer.write(&OutputAck { stdout: stored.stdout, stderr: stored.stderr }.into()).await;
-            let _ = writer.finish().await;
+            say_last(&mut writer, OutputAck { stdout: stored.stdout, stderr: stored.stderr }.into()).await;
         }
         Up::Refused(refusal) => {
             reader.stop(StreamCode::Refused);
-            let _ = writer.write(&refusal.into()).await;
-            let _ = writer.finish().await;
+            say_last(&mut writer, refusal.into()).await;
         }
         Up::Broken(Some(code)) => {
             reader.stop(code);
@@ -163,11 +180,14 @@ async fn relay(
 async fn superseded(context: &Context, node: NodeId, attempt: AttemptId, fence: Fence) {
     let mut revision = 0;
     loop {
-        let Ok(standing) = context.feed.standing_after(attempt.job, revision).await else { return };
+        let Ok(standing) = context.feed.standing_after(attempt.job, revision).await else {
+            // The program is about to end; that says nothing about the attempt.
+            return std::future::pending().await;
+        };
         revision = standing.revision;
         let current = standing.attempt == attempt.number && !standing.ended;
         // The feed may be a moment behind an assignment; the engine is not.
-        if !current && grant(context, node, attempt, fence).await.is_none() {
+        if !current && matches!(grant(context, node, attempt, fence).await, Ok(None)) {
             return;
         }
     }
@@ -305,16 +325,15 @@ impl Upward<'_> {
 /// Acknowledgements and input. `None` when there is nothing more to send; otherwise how the stream ended.
 async fn downward(
     context: &Context,
-    job: JobId,
+    attempt: AttemptId,
     writer: &mut Writer,
     mut acks: watch::Receiver<OutputLengths>,
-    input: Option<(InputSpool, u64)>,
+    mut pump: Option<Pump>,
 ) -> Option<Up> {
-    let mut pump = input.map(|(spool, from)| Pump { spool, from, alone_since: Instant::now() });
     loop {
         let next = async {
             match &mut pump {
-                Some(pump) => pump.next(context, job).await,
+                Some(pump) => pump.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -333,11 +352,12 @@ async fn downward(
                     pump = None;
                     InputEnd { offset }.into()
                 }
-                Err(error) => {
-                    fail_input(context, job, &error).await;
+                Err(PumpError::Abandoned) => {
+                    abandon_input(context, attempt.job).await;
                     pump = None;
                     continue;
                 }
+                Err(PumpError::Spool(error)) => return Some(Up::Refused(no_input(attempt, &error))),
             },
         };
         if writer.write(&message).await.is_err() {
@@ -346,58 +366,131 @@ async fn downward(
     }
 }
 
-/// Why there will be no more input.
-#[derive(Debug, thiserror::Error)]
-enum PumpError {
-    /// Nobody has been there to send it for [`INPUT_SILENCE_MAX`].
-    #[error("standard input was not ended, and its client has been away for too long")]
-    Abandoned,
-    /// The spool.
-    #[error(transparent)]
-    Spool(#[from] InputError),
+/// The spool cannot be read: our fault, so the agent is to come again and the job is none the worse.
+fn no_input(attempt: AttemptId, error: &InputError) -> StreamRefused {
+    tracing::error!(%attempt, %error, "standard input cannot be read");
+    refuse(error.to_string(), true)
 }
 
+/// The job is told that its input will never be complete.
+async fn abandon_input(context: &Context, job: JobId) {
+    const WHY: &str = "standard input was not ended, and its client has been away for too long";
+    tracing::warn!(%job, WHY);
+    let _ = context.services.engine.tell(Command::InputFailed { job, message: Text::cut(WHY) }).await;
+}
+
+/// Why there is no next piece of input.
+#[derive(Debug)]
+enum PumpError {
+    /// Nobody has been there to send it for too long.
+    Abandoned,
+    /// The spool.
+    Spool(InputError),
+}
+
+#[derive(Debug)]
 enum Piece {
     Data(u64, Data),
     End(u64),
 }
 
+/// How long a pump waits for a client that is away.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// So long input may be without a client that sends it, before it counts as never to be completed.
+    alone_max: Duration,
+    /// So often a waiting pump looks whether a client is there.
+    look_every: Duration,
+}
+
+impl Patience {
+    /// Long enough for a client's program to come back after its machine was restarted.
+    const INPUT: Self = Self { alone_max: Duration::from_secs(5 * 60), look_every: Duration::from_secs(10) };
+}
+
 /// Reads the spool and waits for more.
 struct Pump {
     spool: InputSpool,
+    writers: Counts<JobId>,
+    job: JobId,
     from: u64,
+    patience: Patience,
     /// Since when nobody is there to send more.
     alone_since: Instant,
+    /// When to look again whether somebody is. Kept here because waiting is cancelled by every acknowledgement.
+    look_at: Instant,
 }
 
 impl Pump {
+    fn new(spool: InputSpool, writers: Counts<JobId>, job: JobId, from: u64, patience: Patience) -> Self {
+        let now = Instant::now();
+        Self { spool, writers, job, from, patience, alone_since: now, look_at: now + patience.look_every }
+    }
+
     /// The next piece. Safe to cancel: the offset moves only with a piece that is handed out.
-    async fn next(&mut self, context: &Context, job: JobId) -> Result<Piece, PumpError> {
+    async fn next(&mut self) -> Result<Piece, PumpError> {
         loop {
             let progress = self.spool.stored();
             if self.from < progress.length {
-                let bytes = self.spool.read(self.from, CHUNK_BYTES_MAX).await?;
+                let bytes = self.spool.read(self.from, CHUNK_BYTES_MAX).await.map_err(PumpError::Spool)?;
                 let offset = self.from;
-                self.from += bytes.len() as u64;
-                self.alone_since = Instant::now();
-                let data = Data::new(bytes).map_err(|error| InputError::Disk(error.to_string()))?;
+                let next = offset + bytes.len() as u64;
+                let data = Data::new(bytes).map_err(|error| PumpError::Spool(InputError::Disk(error.to_string())))?;
+                (self.from, self.alone_since) = (next, Instant::now());
                 return Ok(Piece::Data(offset, data));
             }
             if progress.done {
                 return Ok(Piece::End(progress.length));
             }
-            match tokio::time::timeout(INPUT_CHECK, self.spool.wait_beyond(self.from)).await {
-                Ok(_) => self.alone_since = Instant::now(),
-                Err(_) if context.input_writers.any(job) => self.alone_since = Instant::now(),
-                Err(_) if self.alone_since.elapsed() >= INPUT_SILENCE_MAX => return Err(PumpError::Abandoned),
-                Err(_) => {}
+            if timeout_at(self.look_at, self.spool.wait_beyond(self.from)).await.is_ok() {
+                continue;
+            }
+            let now = Instant::now();
+            self.look_at = now + self.patience.look_every;
+            if self.writers.of(self.job) > 0 {
+                self.alone_since = now;
+            } else if now.duration_since(self.alone_since) >= self.patience.alone_max {
+                return Err(PumpError::Abandoned);
             }
         }
     }
 }
 
-async fn fail_input(context: &Context, job: JobId, error: &PumpError) {
-    tracing::warn!(%job, %error, "standard input cannot be completed");
-    let message = Text::cut(error.to_string());
-    let _ = context.services.engine.tell(Command::InputFailed { job, message }).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::input::InputStore;
+    use bytes::Bytes;
+
+    const JOB: JobId = JobId([3; 16]);
+
+    /// Asks for the next piece as a job does that prints all the while: each acknowledgement cancels the wait.
+    async fn next_between_acks(pump: &mut Pump, within: Duration) -> Option<Result<Piece, PumpError>> {
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            if let Ok(next) = timeout(Duration::from_millis(5), pump.next()).await {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    #[tokio::test]
+    async fn input_without_a_client_is_given_up_after_a_while_even_if_the_job_prints_all_the_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = InputStore::at(dir.path()).expect("it opens").open(JOB).await.expect("it opens");
+        let writers = Counts::default();
+        let patience = Patience { alone_max: Duration::from_millis(400), look_every: Duration::from_millis(200) };
+        let mut pump = Pump::new(spool.clone(), writers.clone(), JOB, 0, patience);
+        let client = writers.enter(JOB);
+        assert!(next_between_acks(&mut pump, 2 * patience.alone_max).await.is_none(), "a person may think");
+        spool.append(0, Bytes::from_static(b"line")).expect("it is taken");
+        spool.sync().await.expect("it is synced");
+        assert!(matches!(pump.next().await, Ok(Piece::Data(0, data)) if *data == *b"line"));
+        drop(client);
+        let left = Instant::now();
+        let last = next_between_acks(&mut pump, Duration::from_secs(10)).await;
+        assert!(matches!(last, Some(Err(PumpError::Abandoned))), "{last:?}");
+        assert!(left.elapsed() > patience.alone_max / 2, "it might have come back");
+    }
 }

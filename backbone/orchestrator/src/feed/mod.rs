@@ -174,7 +174,8 @@ impl Feed {
                         let _ = reply.send(standing);
                         None
                     }
-                    None => None,
+                    // The engine may be ahead of us.
+                    None => Some(Waiter::Standing { job, revision, reply }),
                 }
             }
             Waiter::Reached { number, reply } => {
@@ -248,10 +249,10 @@ impl FeedHandle {
         let _ = self.questions.try_send(Box::new(move |feed| feed.model.output(attempt.job, attempt.number, stored)));
     }
 
-    /// A node has no connection any more.
-    pub async fn disconnected(&self, node: NodeId) -> Result<(), FeedGone> {
+    /// A node had no connection any more after the event `upto`. Nothing changes if one was let in since.
+    pub async fn disconnected(&self, node: NodeId, upto: u64) -> Result<(), FeedGone> {
         self.tell(move |feed| {
-            feed.model.disconnected(node);
+            feed.model.disconnected(node, upto);
             feed.wake(false);
         })
         .await
@@ -284,7 +285,7 @@ impl FeedHandle {
         self.ask(move |feed| feed.standing(job)).await
     }
 
-    /// Waits until a job that exists stands otherwise than at `revision`.
+    /// Waits until a job stands otherwise than at `revision`; for ever if it never comes into being.
     pub async fn standing_after(&self, job: JobId, revision: u64) -> Result<JobStanding, FeedGone> {
         self.wait(move |reply| Waiter::Standing { job, revision, reply }).await
     }

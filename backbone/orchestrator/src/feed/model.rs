@@ -30,8 +30,6 @@ pub(super) struct Model {
     /// Jobs by the number of the event that made them.
     pub(super) by_age: BTreeMap<u64, JobId>,
     pub(super) live: BTreeSet<JobId>,
-    /// In the order of their endings.
-    pub(super) ended: Vec<JobId>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) node_names: BTreeMap<Name, NodeId>,
     pub(super) accounts: BTreeMap<AccountId, Account>,
@@ -66,6 +64,8 @@ pub(super) struct Node {
     pub(super) rtt: Option<Span>,
     pub(super) seen_at: Option<WallTime>,
     pub(super) connected_at: Option<WallTime>,
+    /// Number of the event that let the newest connection in.
+    connected_by: u64,
     pub(super) changed: u64,
     pub(super) measured: u64,
 }
@@ -92,7 +92,6 @@ impl Model {
             jobs: BTreeMap::new(),
             by_age: BTreeMap::new(),
             live: BTreeSet::new(),
-            ended: Vec::new(),
             nodes: BTreeMap::new(),
             node_names: BTreeMap::new(),
             accounts: BTreeMap::new(),
@@ -202,6 +201,7 @@ impl Model {
                         entry.offer = Some(*offer.clone());
                     }
                     entry.connected_at = Some(wall);
+                    entry.connected_by = event.number;
                     entry.seen_at = Some(wall);
                     entry.state = NodeState::Ready;
                 }
@@ -236,6 +236,7 @@ impl Model {
                     rtt: None,
                     seen_at: None,
                     connected_at: None,
+                    connected_by: 0,
                     changed: 0,
                     measured: 0,
                 },
@@ -255,7 +256,6 @@ impl Model {
         entry.live.remove(&id);
         entry.statement.closed(number, wall, id, hold, &settlement);
         self.live.remove(&id);
-        self.ended.push(id);
         self.touch_account(&account);
         if let Some(owner) = &settlement.owner {
             self.account(owner).statement.earned(number, wall, settlement.net);
@@ -304,12 +304,14 @@ impl Model {
         self.measured_nodes.insert(revision, node);
     }
 
-    /// A connection of a node is gone; its state follows by itself when it stays silent.
-    pub(super) fn disconnected(&mut self, node: NodeId) {
-        if let Some(entry) = self.nodes.get_mut(&node) {
+    /// A node had no connection after this event; its state follows by itself when it stays silent.
+    pub(super) fn disconnected(&mut self, node: NodeId, upto: u64) {
+        if let Some(entry) = self.nodes.get_mut(&node)
+            && entry.connected_by <= upto
+        {
             entry.connected_at = None;
+            self.touch_node(node);
         }
-        self.touch_node(node);
     }
 
     /// How much output of an attempt is on disk.

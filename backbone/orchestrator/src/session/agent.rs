@@ -4,7 +4,7 @@
 //! decides about the connection alone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
 use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
@@ -31,6 +31,8 @@ const LEASE: Span = Span::from_secs(30);
 const STREAMS_MARGIN: u32 = 10;
 /// Longest wait that agents are asked to make before they come back: spreads a thousand of them.
 const COME_BACK_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for an agent to take the welcome.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for an agent to take the goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest lifetime of a stream that carries one blob at a time: a slow line and 32 MiB.
@@ -60,8 +62,7 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
     if session.admit(&connection, &hello).await {
         tracing::info!(node = %session.identity.name, session = id.0, "agent connected");
         session.clone().run(&connection, writer, reader, messages, hello.offer.capabilities.slots).await;
-        let _ = session.context.services.engine.tell(Command::AgentDisconnected { node, session: id }).await;
-        let _ = session.context.feed.disconnected(node).await;
+        session.leave().await;
         tracing::info!(node = %session.identity.name, session = id.0, reason = ?connection.close_reason(), "agent gone");
     }
     session.context.dispatch.leave(id).await;
@@ -83,6 +84,11 @@ impl AgentSession {
     /// Asks the engine; closes the connection if it says no.
     async fn admit(&self, connection: &Connection, hello: &AgentHello) -> bool {
         let services = &self.context.services;
+        if self.context.offers.take(self.identity.id, Instant::now()).is_err() {
+            tracing::info!(node = %self.identity.name, "the agent comes too often");
+            connection.close(CloseCode::TooManyConnections, "");
+            return false;
+        }
         let of_this_journal = hello.journal == Some(services.journal_id);
         let claim = hello.highest_fence.filter(|_| of_this_journal);
         let arrival = AgentArrival {
@@ -106,6 +112,19 @@ impl AgentSession {
         false
     }
 
+    /// Tells engine and feed that the connection is gone, unless a newer one has taken its place.
+    async fn leave(&self) {
+        let (node, session, engine) = (self.node, self.id, &self.context.services.engine);
+        let _ = engine.tell(Command::AgentDisconnected { node, session }).await;
+        let gone = move |control: &modchain_core::Control, _| {
+            control.node(node).filter(|node| node.session().is_none()).map(|_| control.last_number())
+        };
+        // Errors mean that the program is about to end.
+        if let Ok(Some(upto)) = engine.query(gone).await {
+            let _ = self.context.feed.disconnected(node, upto).await;
+        }
+    }
+
     async fn run(
         self: Arc<Self>,
         connection: &Connection,
@@ -124,7 +143,8 @@ impl AgentSession {
             streams_max: connection.authorise(slots.saturating_add(STREAMS_MARGIN)),
             wall: wall_now(),
         };
-        if writer.write(&welcome.into()).await.is_err() {
+        if !matches!(tokio::time::timeout(WELCOME_TIMEOUT, writer.write(&welcome.into())).await, Ok(Ok(()))) {
+            connection.close(CloseCode::Internal, "the welcome was not taken in time");
             return;
         }
         let mut tasks = JoinSet::new();
@@ -210,6 +230,10 @@ impl AgentSession {
             let command = match reader.read().await {
                 Ok(Some(FromAgent::Report(report))) => Command::Report { node, session, report },
                 Ok(Some(FromAgent::OfferChanged(changed))) => {
+                    // Whoever changes it all the time waits, and with it whatever else it has to say here.
+                    while let Err(wait) = self.context.offers.take(self.identity.id, Instant::now()) {
+                        tokio::time::sleep(wait).await;
+                    }
                     Command::OfferChanged { node, session, offer: Box::new(changed.offer) }
                 }
                 Ok(Some(FromAgent::ProbeAnswer(_))) => Command::AgentHeard { node, session },
@@ -317,8 +341,7 @@ impl AgentSession {
         let node = self.node;
         let live = move |control: &modchain_core::Control, _| {
             let job = control.job(get.attempt.job)?;
-            let placement = job.placement_of(get.attempt, get.fence).filter(|placement| placement.node == node)?;
-            let _ = placement;
+            job.placement_of(get.attempt, get.fence).filter(|placement| placement.node == node)?;
             Some((job.account.clone(), job.spec.clone()))
         };
         let (account, spec) = services

@@ -10,7 +10,7 @@
 
 mod agent;
 mod console;
-mod input_writers;
+mod counts;
 mod jobs_blobs;
 mod rate;
 
@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use modchain_core::SessionId;
 use modchain_link::{Accepted, CloseCode, Endpoint, Protocol};
-use modchain_types::{Role, Text, WallTime};
+use modchain_types::{IdentityId, JobId, Role, Text, WallTime};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ use crate::feed::FeedHandle;
 use crate::serve::Services;
 
 pub(crate) use agent::AgentSession;
-pub(crate) use input_writers::InputWriters;
+pub(crate) use counts::Counts;
 pub use jobs_blobs::reference_blobs;
 
 /// Longest wait for the first frame of a connection, and of a stream.
@@ -48,8 +48,12 @@ pub(crate) struct Context {
     pub(crate) feed: FeedHandle,
     dispatch: DispatchHandle,
     sessions: AtomicU64,
-    pub(crate) input_writers: InputWriters,
+    /// Streams that send a job's standard input.
+    pub(crate) input_writers: Counts<JobId>,
+    /// Requests of an identity on all its connections.
+    requests: Counts<IdentityId>,
     submits: rate::RateLimit,
+    offers: rate::RateLimit,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -75,8 +79,10 @@ impl Server {
             feed,
             dispatch,
             sessions: AtomicU64::new(1),
-            input_writers: InputWriters::default(),
-            submits: rate::RateLimit::default(),
+            input_writers: Counts::default(),
+            requests: Counts::default(),
+            submits: rate::RateLimit::new(rate::Rate::SUBMITS),
+            offers: rate::RateLimit::new(rate::Rate::OFFERS),
             stopping: CancellationToken::new(),
         });
         let accepting = tokio::spawn(accept(endpoint.clone(), context.clone()));

@@ -1,4 +1,5 @@
-//! How often one identity may submit, so that a client in a loop cannot keep everybody else's commits waiting.
+//! How often one identity may do what ends up in the journal, so that a peer in a loop can neither keep everybody else's
+//! commits waiting nor fill the disk.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,16 +7,30 @@ use std::time::{Duration, Instant};
 
 use modchain_types::IdentityId;
 
-/// Submits that may come at once: a large sweep from one script.
-const BURST: u32 = 2_000;
-/// Submits a second in the long run: a tenth of what one disk commits.
-const PER_SECOND: u32 = 200;
 /// Identities that are remembered; a full bucket is forgotten when there are more.
 const REMEMBERED: usize = 1_024;
 
+/// How often something may be done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rate {
+    /// So many may come at once.
+    burst: u32,
+    /// So many a second in the long run.
+    per_second: u32,
+}
+
+impl Rate {
+    /// A large sweep from one script at once, then a tenth of what one disk commits.
+    pub(super) const SUBMITS: Self = Self { burst: 2_000, per_second: 200 };
+    /// Of agents that say hello or change their offer: more than an unsteady line brings about, and each may cost 64 KiB of
+    /// the journal.
+    pub(super) const OFFERS: Self = Self { burst: 60, per_second: 1 };
+}
+
 /// A token bucket for each identity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RateLimit {
+    rate: Rate,
     buckets: Mutex<HashMap<IdentityId, Bucket>>,
 }
 
@@ -26,28 +41,34 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn refill(&mut self, now: Instant) {
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(PER_SECOND);
-        self.tokens = (self.tokens + gained).min(f64::from(BURST));
+    fn refill(&mut self, rate: Rate, now: Instant) {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate.per_second);
+        self.tokens = (self.tokens + gained).min(f64::from(rate.burst));
         self.at = now;
     }
 }
 
 impl RateLimit {
+    /// Every bucket is full.
+    pub(super) fn new(rate: Rate) -> Self {
+        Self { rate, buckets: Mutex::default() }
+    }
+
     /// Takes one token, or tells how long to wait for it.
     pub(super) fn take(&self, id: IdentityId, now: Instant) -> Result<(), Duration> {
+        let (rate, full) = (self.rate, f64::from(self.rate.burst));
         // A panic between two steps leaves a bucket a little fuller, nothing worse.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= REMEMBERED {
             buckets.retain(|_, bucket| {
-                bucket.refill(now);
-                bucket.tokens < f64::from(BURST)
+                bucket.refill(rate, now);
+                bucket.tokens < full
             });
         }
-        let bucket = buckets.entry(id).or_insert(Bucket { tokens: f64::from(BURST), at: now });
-        bucket.refill(now);
+        let bucket = buckets.entry(id).or_insert(Bucket { tokens: full, at: now });
+        bucket.refill(rate, now);
         if bucket.tokens < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / f64::from(PER_SECOND)));
+            return Err(Duration::from_secs_f64((1.0 - bucket.tokens) / f64::from(rate.per_second)));
         }
         bucket.tokens -= 1.0;
         Ok(())
@@ -60,12 +81,14 @@ mod tests {
 
     #[test]
     fn a_burst_is_granted_then_the_rate_and_others_are_untouched() {
-        let (limit, now) = (RateLimit::default(), Instant::now());
+        let rate = Rate { burst: 100, per_second: 10 };
+        let (limit, now) = (RateLimit::new(rate), Instant::now());
         let (busy, other) = (IdentityId([1; 16]), IdentityId([2; 16]));
-        assert!((0..BURST).all(|_| limit.take(busy, now).is_ok()));
-        assert!(limit.take(busy, now).is_err());
+        assert!((0..rate.burst).all(|_| limit.take(busy, now).is_ok()));
+        let wait = limit.take(busy, now).expect_err("all are taken");
+        assert!(wait <= Duration::from_millis(100), "{wait:?}");
         assert!(limit.take(other, now).is_ok());
-        let later = now + Duration::from_millis(100);
-        assert_eq!((0..BURST).filter(|_| limit.take(busy, later).is_ok()).count(), 20);
+        let later = now + Duration::from_secs(2);
+        assert_eq!((0..rate.burst).filter(|_| limit.take(busy, later).is_ok()).count(), 20);
     }
 }

@@ -164,3 +164,66 @@ async fn input_is_spooled_resumed_and_read_again_from_the_start() {
     let refused = alice.ask(InputOpen { job: text(dumb) }).await;
     assert!(matches!(refused, ToConsole::Refusal(no) if no.code == RefusalCode::Conflict));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_that_his_job_is_accepted_finds_it_at_once() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    for number in 0..50 {
+        let job = alice.submit(&format!("job-{number}")).await.job.to_string();
+        alice.job(&job).await.expect("it was just accepted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_read_any_more_fails_its_job_unpaid_and_keeps_the_node() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut large = spec("large");
+    let modchain_types::TaskBody::Inline(modchain_types::Task::Wasm(task)) = &mut large.body else { panic!("wasm") };
+    task.args = modchain_types::List::new((0..4).map(|_| text("x".repeat(4_000))).collect()).expect("it fits");
+    let id = alice.submit_spec("large", large).await.expect("it is accepted").job.to_string();
+    let blobs = world.data.path().join("orchestrator/blobs/alice");
+    for blob in std::fs::read_dir(blobs).expect("its blobs") {
+        let path = blob.expect("a blob").path();
+        if path.metadata().expect("its size").len() > 4_096 {
+            std::fs::write(path, b"damaged").expect("it is written");
+        }
+    }
+    let mut agent = world.agent().await;
+    let job = alice.job_until(&id, |job| job.state.is_ended()).await;
+    assert_eq!((job.state, job.reason, job.cost), (JobState::Failed, Some(Reason::Refused), Micro(0)));
+    assert!(job.message.contains("damaged"), "{:?}", job.message);
+    assert_eq!(alice.account().await.available, CREDIT);
+    alice.submit("next").await;
+    agent.run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_that_comes_while_its_job_is_cancelled_leaves_no_file() {
+    let world = World::start().await;
+    let alice = std::sync::Arc::new(world.console("alice").await);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    for number in 0..60 {
+        let mut reads = spec("reads");
+        reads.input = Input::Stream;
+        let id = alice.submit_spec(&format!("r{number}"), reads).await.expect("it is accepted").job.to_string();
+        let (mut out, mut answers) = alice.open(InputOpen { job: text(&*id) }).await;
+        assert!(matches!(soon("ready", answers.read()).await, Ok(Some(ToConsole::InputReady(_)))));
+        let piece = InputPiece { offset: 0, data: Data::new(b"x".to_vec()).expect("it fits") }.into();
+        let cancel = Cancel { job: text(&*id), grace: modchain_types::Span::from_secs(1), why: text("") };
+        // The piece may come before, in the middle of, or after the end of its job.
+        let (_, cancelled) = tokio::join!(out.write(&piece), alice.ask(cancel));
+        assert!(matches!(cancelled, ToConsole::Job(job) if job.state == JobState::Cancelled));
+        soon("the end of the input", async { while let Ok(Some(ToConsole::InputStored(_))) = answers.read().await {} })
+            .await;
+    }
+    let input = world.data.path().join("orchestrator/input");
+    soon("the inputs' removal", async {
+        while std::fs::read_dir(&input).expect("the inputs").next().is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}

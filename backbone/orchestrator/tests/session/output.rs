@@ -1,10 +1,122 @@
 //! Output: never lost, never repeated, and nobody waits for a slow reader.
 
-use modchain_types::{InstanceId, InventoryItem, ItemState, JobState};
-use modchain_wire::ToConsole;
-use modchain_wire::agent::OutputEnd;
+use modchain_types::{
+    Ending, Fault, InstanceId, InventoryItem, ItemState, JobState, OutputLengths, ReportBody, Usage, WallTime,
+};
+use modchain_wire::agent::{OutputChunk, OutputEnd, OutputStream};
+use modchain_wire::{Data, ToAgent, ToConsole};
 
-use super::world::{World, acked, read_output, send, soon};
+use super::world::{In, MODULE, World, acked, read_output, send, soon, spec, text};
+
+/// All chunks of a job's output: which attempt, which stream, the text.
+async fn read_chunks(input: &mut In) -> Vec<(u32, OutputStream, String)> {
+    let mut chunks = Vec::new();
+    soon("the end of the output", async {
+        loop {
+            match input.read().await.expect("it can be read") {
+                Some(ToConsole::LogChunk(chunk)) => {
+                    let text = String::from_utf8(chunk.data.to_vec()).expect("it is text");
+                    chunks.push((chunk.cursor.attempt, chunk.stream, text));
+                }
+                Some(ToConsole::CaughtUp(_)) => {}
+                Some(ToConsole::LogEnd(_)) | None => return,
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+    chunks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_over_the_cap_is_cut_with_a_remark_and_the_job_goes_on() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut chatty = spec("chatty");
+    chatty.limits.output_bytes_max = 10;
+    let id = alice.submit_spec("chatty", chatty).await.expect("it is accepted").job.to_string();
+    let assignment = agent.run().await;
+    // A node that does not keep to the limit is not believed.
+    let (mut up, mut down, _) = agent.attempt(&assignment, None).await;
+    send(&mut up, 0, b"0123456789abc").await;
+    let refused = soon("a refusal", down.read()).await;
+    assert!(matches!(&refused, Ok(Some(ToAgent::Refused(no))) if !no.retryable), "{refused:?}");
+    // One that does says how much it dropped; it may say so twice.
+    for _repetition in 0..2 {
+        let (mut up, mut down, have) = agent.attempt(&assignment, None).await;
+        send(&mut up, have, &b"0123456789"[have as usize..]).await;
+        up.write(&OutputEnd { stdout: 10, stderr: 0, dropped: 3 }.into()).await.expect("it is taken");
+        up.finish().await.expect("it ends");
+        acked(&mut down, 10).await;
+        soon("the stream's end", async { while let Ok(Some(_)) = down.read().await {} }).await;
+    }
+    let output = OutputLengths { stdout: 10, stderr: 0, dropped: 3 };
+    let body = ReportBody::Ended { ending: Ending::Exited { code: 0 }, usage: Usage::default(), output };
+    agent.report(assignment.attempt, assignment.claim.fence, body).await;
+    let job = alice.job_until(&id, |job| job.state.is_ended()).await;
+    assert_eq!((job.state, job.output.stdout, job.output.dropped), (JobState::Completed, 10, 3));
+    let (_open, mut reader) = alice.logs(&id, false).await;
+    let chunks = read_chunks(&mut reader).await;
+    let remark = "3 bytes of output over the limit were dropped\n".to_owned();
+    assert_eq!(chunks, [(1, OutputStream::Out, "0123456789".to_owned()), (1, OutputStream::Note, remark)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_attempt_begins_with_a_remark_and_readers_go_on_to_it() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    let id = alice.submit("one").await.job.to_string();
+    let (_open, mut follower) = alice.logs(&id, true).await;
+    let first = agent.run().await;
+    let (mut up, mut down, _) = agent.attempt(&first, None).await;
+    send(&mut up, 0, b"half\n").await;
+    up.write(&OutputEnd { stdout: 5, stderr: 0, dropped: 0 }.into()).await.expect("it is taken");
+    acked(&mut down, 5).await;
+    let ending = Ending::CannotStart { fault: Fault::Node, message: text("no disk") };
+    let output = OutputLengths { stdout: 5, stderr: 0, dropped: 0 };
+    let body = ReportBody::Ended { ending, usage: Usage::default(), output };
+    agent.report(first.attempt, first.claim.fence, body).await;
+    alice.job_until(&id, |job| job.state == JobState::Queued).await;
+    // A node at fault cools down; coming back anew ends that.
+    agent.connection.close(modchain_link::CloseCode::Done, "");
+    let mut agent = world.agent_with(InstanceId([1; 16]), Vec::new(), None).await;
+    let second = agent.run().await;
+    assert_eq!((second.attempt.job, second.attempt.number), (first.attempt.job, 2));
+    agent.finish(&second, b"whole\n", 0).await;
+    let expected = [
+        (1, OutputStream::Out, "half\n".to_owned()),
+        (2, OutputStream::Note, "attempt 2 on rig-1\n".to_owned()),
+        (2, OutputStream::Out, "whole\n".to_owned()),
+    ];
+    assert_eq!(read_chunks(&mut follower).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absurd_times_and_remarks_of_a_node_harm_nobody() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    let id = alice.submit("one").await.job.to_string();
+    let assignment = agent.run().await;
+    let chunk = |stream, offset, at| OutputChunk {
+        stream,
+        offset,
+        at: WallTime(at),
+        data: Data::new(b"x".to_vec()).expect("it fits"),
+    };
+    let (mut up, mut down, _) = agent.attempt(&assignment, None).await;
+    up.write(&chunk(OutputStream::Note, 0, 0).into()).await.expect("it is taken");
+    soon("a reset", async { while let Ok(Some(_)) = down.read().await {} }).await;
+    let (mut up, mut down, have) = agent.attempt(&assignment, None).await;
+    assert_eq!(have, 0, "remarks are not for nodes to make");
+    for (offset, at) in [(0, i64::MAX), (1, i64::MIN), (2, 1), (3, i64::MIN)] {
+        up.write(&chunk(OutputStream::Out, offset, at).into()).await.expect("it is taken");
+    }
+    acked(&mut down, 4).await;
+    agent.finish(&assignment, b"xxxx", 0).await;
+    let (_open, mut reader) = alice.logs(&id, true).await;
+    assert_eq!(read_output(&mut reader, 4).await, b"xxxx");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_goes_on_after_a_reconnection_without_gap_or_repeat() {

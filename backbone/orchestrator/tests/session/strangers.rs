@@ -1,11 +1,11 @@
 //! Who may not.
 
 use modchain_link::{CloseCode, CloseReason, Protocol, StreamCode, connect};
-use modchain_types::{Digest, Fence, InstanceId, Micro, Span};
+use modchain_types::{Digest, Fence, InstanceId, List, Micro, Span};
 use modchain_wire::agent::{AttemptOpen, BlobGet};
 use modchain_wire::console::{
-    Cancel, ConsoleHello, ExplainQuery, InputOpen, JobQuery, LedgerQuery, LogsOpen, Refusal, RefusalCode, StateOpen,
-    Submit,
+    AccountQuery, BlobPut, Cancel, ConsoleHello, Credit, EventsOpen, ExplainQuery, InputOpen, JobQuery, JobsQuery,
+    LedgerQuery, LogsOpen, NodesQuery, QuoteRequest, Refusal, RefusalCode, StateOpen, StatusQuery, Submit,
 };
 use modchain_wire::{FromAgent, FromConsole, Message, ToAgent, ToConsole};
 
@@ -74,6 +74,94 @@ async fn roles_do_what_the_table_grants_and_nothing_else() {
         let reason = soon("a close", connection.closed()).await;
         assert!(format!("{reason:?}").contains("WrongRole"), "{name}: {reason:?}");
     }
+}
+
+/// Every request there is, and who may ask it at all. What is not listed here is no request.
+fn role_table() -> Vec<(FromConsole, bool, bool)> {
+    let job = || text("j-nothing");
+    let submit = Submit { key: "k".parse().expect("a key"), spec: spec("k"), no_queue: false };
+    let credit = Credit {
+        account: "alice".parse().expect("an account"),
+        amount: Micro(1),
+        key: submit.key.clone(),
+        why: text(""),
+    };
+    let jobs = JobsQuery {
+        states: List::default(),
+        ended: true,
+        account: None,
+        labels: List::default(),
+        prefix: text(""),
+        since: None,
+        limit: 1,
+        after: None,
+    };
+    let events = EventsOpen { after: None, since: None, kind: None, job: None, node: None, follow: false };
+    let ledger = LedgerQuery { account: None, since: None, kind: None, job: None, limit: 1, before: None };
+    // The request; whether clients may; whether operators may.
+    vec![
+        (submit.into(), true, false),
+        (QuoteRequest { spec: spec("k") }.into(), true, true),
+        (Cancel { job: job(), grace: Span::from_secs(1), why: text("") }.into(), true, true),
+        (jobs.into(), true, true),
+        (JobQuery { job: job() }.into(), true, true),
+        (ExplainQuery { job: job() }.into(), true, true),
+        (NodesQuery { limit: 1, after: None }.into(), true, true),
+        (AccountQuery { account: None }.into(), true, true),
+        (ledger.into(), true, true),
+        (events.into(), true, true),
+        (StatusQuery { detail: false }.into(), true, true),
+        (credit.into(), false, true),
+        (LogsOpen { job: job(), follow: false, from: None, since: None }.into(), true, true),
+        (StateOpen { job: Some(job()), resume: None }.into(), true, true),
+        (BlobPut { digest: Digest::of(b""), bytes: 1 << 40 }.into(), true, false),
+        (InputOpen { job: job() }.into(), true, false),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_is_answered_for_the_roles_that_may_and_for_no_other() {
+    let world = World::start().await;
+    let (alice, boss) = (world.console("alice").await, world.console("boss").await);
+    let table = role_table();
+    let mut kinds: Vec<u8> = table.iter().map(|(request, ..)| request.kind()).collect();
+    kinds.extend([0x41, 0x71, 0x75, 0x76]); // hello, and what belongs into the middle of a request
+    kinds.sort_unstable();
+    let all: Vec<u8> = FromConsole::TYPES.iter().map(|(kind, _, _)| *kind).collect();
+    assert_eq!(kinds, all, "every message is in the table");
+    for (request, client, operator) in table {
+        for (who, console, may) in [("a client", &alice, client), ("an operator", &boss, operator)] {
+            let answer = console.ask(request.clone()).await;
+            let denied = matches!(&answer, ToConsole::Refusal(no) if no.code == RefusalCode::NotAllowed);
+            assert_eq!(denied, !may, "{who}, {request:?}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_has_a_bounded_number_of_requests_and_others_go_on() {
+    let world = World::start().await;
+    let (alice, bob) = (world.console("alice").await, world.console("bob").await);
+    let watch = || StateOpen { job: None, resume: None };
+    let mut held = Vec::new();
+    let refusal = 'full: loop {
+        let console = world.console("bob").await;
+        for _stream in 0..30 {
+            let (out, mut input) = console.open(watch()).await;
+            match soon("an answer", input.read()).await {
+                Ok(Some(ToConsole::StateSnapshot(_))) => held.push((out, input)),
+                Ok(Some(ToConsole::Refusal(refusal))) => break 'full refusal,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!((refusal.code, held.len()), (RefusalCode::Busy, 512));
+    alice.account().await;
+    drop(held);
+    soon("room again", async {
+        while matches!(bob.ask(StatusQuery { detail: false }).await, ToConsole::Refusal(_)) {}
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,6 +246,23 @@ async fn a_bad_frame_ends_its_stream_and_a_second_one_the_connection() {
     let reason: CloseReason = soon("a close", bob.connection.closed()).await;
     assert!(format!("{reason:?}").contains("BadFrame"), "{reason:?}");
     alice.account().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_on_sending_bad_frames_is_kept_out_for_a_while_and_others_are_not() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    for _frame in 0..5 {
+        let bob = world.console("bob").await;
+        let (mut out, mut input) = bob.connection.open_bi::<Broken, ToConsole>().await.expect("a stream");
+        out.write(&Broken).await.expect("it is taken");
+        let _ = soon("a reset", input.read()).await;
+    }
+    let again = connect(&world.credentials("bob"), &world.address, Protocol::Console).await.expect("a handshake");
+    let reason = soon("a close", again.closed()).await;
+    assert!(format!("{reason:?}").contains("BadFrame"), "{reason:?}");
+    alice.account().await;
+    world.console("alice").await.account().await;
 }
 
 /// A frame of a type that consoles send, with a body that does not decode.

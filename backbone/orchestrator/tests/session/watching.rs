@@ -137,3 +137,25 @@ async fn a_stop_says_goodbye_and_a_restart_remembers_everything() {
     assert_eq!(alice.job(&running).await.expect("it is known").attempts[0].fence, assignment.claim.fence);
     assert!(!alice.job(&queued).await.expect("it is known").state.is_ended());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_came_back_before_its_old_connection_ended_is_shown_as_connected() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    let connected = || async {
+        match alice.ask(NodesQuery { limit: 10, after: None }).await {
+            ToConsole::Nodes(page) => page.items[0].connected_at.is_some(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let old = world.agent().await;
+    let new = world.agent().await;
+    soon("the old connection's end", old.connection.closed()).await;
+    // The end of the old session reaches the read model a little later, so look for a while.
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(500);
+    while std::time::Instant::now() < until {
+        assert!(connected().await);
+    }
+    new.connection.close(modchain_link::CloseCode::Done, "");
+    soon("the node's leaving", async { while connected().await {} }).await;
+}

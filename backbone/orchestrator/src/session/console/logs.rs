@@ -8,7 +8,7 @@ use modchain_types::{AttemptId, JobId};
 use modchain_wire::Data;
 use modchain_wire::console::{CaughtUp, LogChunk, LogCursor, LogEnd, LogsOpen};
 
-use super::{ConsoleSession, Failure, Reader, Writer, hung_up, refuse};
+use super::{ConsoleSession, Failure, Reader, Writer, refuse};
 use crate::store::output::{OutputLog, OutputRecord};
 
 /// Bytes read from disk at once: what one reader holds in memory.
@@ -20,7 +20,7 @@ impl ConsoleSession {
         writer.set_priority(Priority::JobOutput);
         tokio::select! {
             sent = self.send_logs(writer, job, &open) => sent?,
-            failure = hung_up(reader) => return Err(failure),
+            failure = self.hung_up(reader) => return Err(failure),
         }
         let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&open.job))?;
         Ok(writer.write(&LogEnd { job: view }.into()).await?)

@@ -29,6 +29,8 @@ use verbs::Verb;
 
 /// Longest wait for a console to take the goodbye on a stream that is being followed.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Requests of one identity that may be under way at once: four for each connection it may have. Each may hold a file open.
+const REQUESTS_MAX: usize = 512;
 /// When consoles are asked to come back: a restart takes about as long.
 const COME_BACK_AFTER: Span = Span::from_secs(1);
 
@@ -83,6 +85,7 @@ impl From<FeedGone> for Failure {
 /// One console that was let in.
 pub(super) struct ConsoleSession {
     context: Arc<Context>,
+    connection: Connection,
     identity: Identity,
     actor: Actor,
 }
@@ -90,8 +93,8 @@ pub(super) struct ConsoleSession {
 /// Serves a connection until it ends.
 pub(super) async fn serve(connection: Connection, identity: Identity, context: Arc<Context>) {
     let actor = Actor { role: identity.role, account: identity.account.clone() };
-    let session = Arc::new(ConsoleSession { context, identity, actor });
-    if !session.welcome(&connection).await {
+    let session = Arc::new(ConsoleSession { context, connection: connection.clone(), identity, actor });
+    if !session.welcome().await {
         connection.close(CloseCode::HelloExpected, "");
         return;
     }
@@ -107,20 +110,21 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
             Some(ended) = requests.join_next() => log_panic(ended, "a console's request"),
         }
     }
+    // None is cut off in the middle of what it does: with the connection gone each ends by itself, and at a stop each says
+    // goodbye on its own stream.
+    while let Some(ended) = requests.join_next().await {
+        log_panic(ended, "a console's request");
+    }
     if connection.close_reason().is_none() {
-        // Each request says goodbye on its own stream; the endpoint closes what is left.
-        while let Some(ended) = requests.join_next().await {
-            log_panic(ended, "a console's request");
-        }
         let _ = tokio::time::timeout(LINGER, connection.closed()).await;
         connection.close(CloseCode::GoingAway, "the orchestrator is stopping");
     }
-    requests.shutdown().await;
 }
 
 impl ConsoleSession {
     /// Waits for the hello, in time, and answers it.
-    async fn welcome(&self, connection: &Connection) -> bool {
+    async fn welcome(&self) -> bool {
+        let connection = &self.connection;
         let hello = async {
             let (mut writer, mut reader) = connection.accept_bi::<ToConsole, FromConsole>().await.ok()?;
             let Ok(Some(FromConsole::Hello(_))) = reader.read().await else { return None };
@@ -142,6 +146,7 @@ impl ConsoleSession {
     /// One request from its first frame to the end of its stream.
     async fn request(self: Arc<Self>, mut writer: Writer, mut reader: Reader) {
         writer.set_priority(Priority::Commands);
+        let _counted = self.context.requests.enter(self.identity.id);
         let stopping = self.context.stopping.clone();
         let outcome = tokio::select! {
             outcome = self.answer(&mut writer, &mut reader) => outcome,
@@ -182,6 +187,9 @@ impl ConsoleSession {
     }
 
     async fn answer(&self, writer: &mut Writer, reader: &mut Reader) -> Result<(), Failure> {
+        if self.context.requests.of(self.identity.id) > REQUESTS_MAX {
+            return Err(refuse::too_many_requests(REQUESTS_MAX).into());
+        }
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, reader.read()).await.map_err(|_| ReadError::Stalled)?;
         let Some(request) = first? else { return Ok(()) };
         match Verb::of(&request) {
@@ -223,15 +231,15 @@ impl ConsoleSession {
             Err(Unresolved::Ambiguous(some, total)) => Err(refuse::ambiguous(name, &some, total).into()),
         }
     }
-}
 
-/// Ends when the asker gives its stream up or says something more: whoever follows has nothing more to say.
-///
-/// A stream that the asker has merely finished goes on: that is how commands ask.
-pub(super) async fn hung_up(reader: &mut Reader) -> Failure {
-    match reader.read().await {
-        Ok(None) => std::future::pending().await,
-        Ok(Some(_)) => refuse::invalid("nothing more can be said on this stream", "").into(),
-        Err(error) => error.into(),
+    /// Ends when the asker is gone, gives its stream up, or says something more: whoever follows has nothing more to say.
+    ///
+    /// A stream that the asker has merely finished goes on: that is how commands ask.
+    async fn hung_up(&self, reader: &mut Reader) -> Failure {
+        match reader.read().await {
+            Ok(None) => ReadError::Closed(self.connection.closed().await).into(),
+            Ok(Some(_)) => refuse::invalid("nothing more can be said on this stream", "").into(),
+            Err(error) => error.into(),
+        }
     }
 }

@@ -32,6 +32,11 @@ pub(super) fn stopping() -> Refusal {
     refusal(RefusalCode::Busy, "the orchestrator is stopping", "try again in a moment")
 }
 
+/// The asker's other requests have to end first.
+pub(super) fn too_many_requests(max: usize) -> Refusal {
+    refusal(RefusalCode::Busy, format!("more than {max} requests at once"), "wait until some of them have ended")
+}
+
 /// The disk is nearly full.
 pub(super) fn storage_full() -> Refusal {
     let message = "the orchestrator's disk is nearly full and takes nothing new";

@@ -8,8 +8,8 @@ use modchain_wire::console::{AccountQuery, Cancel, Credit, JobQuery, JobsQuery, 
 use super::{ConsoleSession, Failure, Writer, refuse};
 use crate::feed::LedgerFilter;
 
-/// Longest time between asking a job to end and killing it: longer would be a way of not stopping.
-const GRACE_MAX: Span = Span::from_secs(3_600);
+/// Longest time between asking a job to end and killing it, as the engine has it: longer would be a way of not stopping.
+const GRACE_MAX: Span = Span::from_secs(600);
 
 impl ConsoleSession {
     pub(super) async fn cancel(&self, writer: &mut Writer, cancel: Cancel) -> Result<(), Failure> {

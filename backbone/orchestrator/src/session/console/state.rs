@@ -4,7 +4,7 @@ use modchain_link::Priority;
 use modchain_types::List;
 use modchain_wire::console::{CaughtUp, EventsOpen, EventsPage, RefusalCode, StateOpen};
 
-use super::{ConsoleSession, Failure, Reader, Writer, hung_up, refuse};
+use super::{ConsoleSession, Failure, Reader, Writer, refuse};
 use crate::feed::{Change, Cursor, EventFilter};
 
 impl ConsoleSession {
@@ -36,7 +36,7 @@ impl ConsoleSession {
         };
         tokio::select! {
             ended = watch => ended,
-            failure = hung_up(reader) => Err(failure),
+            failure = self.hung_up(reader) => Err(failure),
         }
     }
 
@@ -94,7 +94,7 @@ impl ConsoleSession {
         };
         tokio::select! {
             ended = send => ended,
-            failure = hung_up(reader) => Err(failure),
+            failure = self.hung_up(reader) => Err(failure),
         }
     }
 }

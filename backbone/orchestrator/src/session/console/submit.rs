@@ -132,12 +132,13 @@ impl ConsoleSession {
     pub(super) async fn explain(&self, writer: &mut Writer, query: ExplainQuery) -> Result<(), Failure> {
         let id = self.resolve(&query.job).await?;
         let judged = move |control: &Control, now| {
-            let job = control.job(id)?;
-            let queued = job.placement().is_none();
-            let fits = if queued { control.fitness(now, &job.spec) } else { Vec::new() };
-            Some((fits, control.jobs_ahead(id)))
+            let queued = control.job(id).filter(|job| job.placement().is_none());
+            let fits = queued.map(|job| control.fitness(now, &job.spec)).unwrap_or_default();
+            (fits, control.jobs_ahead(id), control.last_number())
         };
-        let (fits, ahead) = self.context.services.engine.query(judged).await?.unwrap_or_default();
+        let (fits, ahead, number) = self.context.services.engine.query(judged).await?;
+        // The job as the engine judged it, or as it was later: one that is queued no more must not be shown as waiting.
+        self.context.feed.reached(number).await?;
         let job = self.context.feed.job(&self.actor, id).await?.ok_or_else(|| refuse::no_job(&query.job))?;
         let summary = match job.state {
             JobState::Queued => waits_for(&fits, ahead),

@@ -76,10 +76,16 @@ impl ConsoleSession {
                 revision = standing.revision;
             }
         };
-        tokio::select! {
+        let taken = tokio::select! {
             taken = self.take_input(writer, reader, job, &spool) => taken,
             failed = over => failed,
+        };
+        if services.engine.query(move |control: &Control, _| control.job(job).is_none()).await? {
+            // What came while the job ended may have made its file anew; nobody else removes it.
+            let _ = spool.sync().await;
+            services.input.remove(job).await.map_err(refuse::by_input)?;
         }
+        taken
     }
 
     async fn take_input(
