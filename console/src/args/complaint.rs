@@ -24,7 +24,11 @@ pub(crate) fn complaint(error: &clap::Error) -> Failure {
             usage = Some(format!("usage: {line}"));
         }
     }
-    let hint = if tips.is_empty() { usage } else { Some(tips.join("; ")) };
+    let hint = match (tips.as_slice(), error.kind()) {
+        ([], ErrorKind::InvalidSubcommand) => Some("modchain help lists the commands".to_owned()),
+        ([], _) => usage,
+        (tips, _) => Some(tips.join("; ")),
+    };
     Failure::usage(message).hint(hint.unwrap_or_else(|| "--help after the command says what it takes".into()))
 }
 
@@ -38,6 +42,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_one_line_and_the_hint_says_what_was_probably_meant() {
         for (line, message, hint) in [
+            (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'", "modchain help lists the commands"),
             (&["run", "--wsam", "x"][..], "unexpected argument '--wsam' found", "a similar argument exists: '--wasm'"),
             (&["stauts"], "unrecognized subcommand 'stauts'", "a similar subcommand exists: 'status'"),
             (&["logs"], "the following required arguments were not provided: <JOB>", "usage: modchain logs <JOB>"),
@@ -48,6 +53,11 @@ mod tests {
             ),
             (&["credit", "a", "-5"], "invalid value '-5' for '<AMOUNT>': `-5` is negative", "--help"),
             (&["run", "--retries", "-1"], "invalid value '-1' for '--retries <N>': -1 is not in 0..=19", "--help"),
+            (
+                &["job", "-o", "json"],
+                "the following required arguments were not provided: <JOB>",
+                "usage: modchain job",
+            ),
             (&["job"], "a command or an argument is missing", "modchain help"),
         ] {
             let error = Cli::try_parse_from(std::iter::once(&"modchain").chain(line)).expect_err("nonsense");

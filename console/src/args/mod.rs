@@ -245,6 +245,7 @@ pub(crate) struct JobsArgs {
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     arg_required_else_help = true,
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a"
@@ -253,7 +254,7 @@ pub(crate) struct JobArgs {
     #[command(subcommand)]
     pub(crate) command: Option<JobCommand>,
     /// Jobs: ids, unique prefixes, names, or @last
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", required = true)]
     pub(crate) jobs: Vec<String>,
 }
 

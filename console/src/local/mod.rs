@@ -45,8 +45,9 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
     let saved = save_contexts(shell, stack);
     if let Some(inner) = inner {
         // The command has contexts of its own, so it does not need the file.
-        let global =
-            Global { context: inner.global.context.clone().filter(|name| is_ours(stack, name)), ..inner.global };
+        // The surroundings may name a context of elsewhere, which is not meant; one that stands on the line is.
+        let meant = |name: &String| is_ours(stack, name) || std::env::var("MODCHAIN_CONTEXT").as_ref() != Ok(name);
+        let global = Global { context: inner.global.context.clone().filter(meant), ..inner.global };
         let global = Global { orchestrator: None, ..global };
         let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::CancelAlways)?;
         return dispatch(&inside, inner.command, signals).await;
