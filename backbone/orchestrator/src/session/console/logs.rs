@@ -31,11 +31,12 @@ impl ConsoleSession {
         let (feed, output) = (&self.context.feed, &self.context.services.output);
         let mut cursor = open.from.unwrap_or(LogCursor { attempt: 1, records: 0 });
         let mut caught_up = false;
+        // Kept over the turns: a log that nobody has open is read from its start when it is opened.
+        let mut newest = None;
         loop {
             // Asked before reading: what is stored when a job has ended, or has moved on, is all there will be.
             let standing = feed.standing(job).await?.ok_or_else(|| refuse::internal("the job is gone"))?;
             let upto = feed.upto().await?;
-            let mut newest = None;
             while cursor.attempt <= standing.attempt {
                 let attempt = AttemptId { job, number: cursor.attempt };
                 let log = output.open(attempt).await.map_err(refuse::by_output)?;
