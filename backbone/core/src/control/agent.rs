@@ -23,7 +23,7 @@ impl Control {
     ) -> Result<Reply, Refused> {
         self.make_room(id, &arrival, draft)?;
         if let Some(fence) = arrival.highest_fence
-            && fence.0 > self.number
+            && fence > self.last_fence
         {
             self.rollback = Some(self.rollback.map_or(fence, |known| known.max(fence)));
         }

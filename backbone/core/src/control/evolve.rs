@@ -40,6 +40,7 @@ impl Control {
                 self.job_queued(job);
             }
             EventBody::AttemptAssigned { attempt, node, tariff, reservation, run_limit, run_limit_reason } => {
+                self.last_fence = Fence(event.number);
                 self.assigned(Placement {
                     attempt: *attempt,
                     fence: Fence(event.number),

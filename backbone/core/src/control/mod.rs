@@ -109,7 +109,10 @@ pub struct Control {
     stored: BTreeMap<AttemptId, OutputLengths>,
     /// Whether something changed that could let a queued job be placed.
     look_again: bool,
-    /// A node's authentic fence above our own number: we were rolled back.
+    /// The last fence that was handed out.
+    last_fence: Fence,
+    /// A node's authentic fence above our last one: we were rolled back. Not compared with our number, which every start
+    /// and every connection raises: an old copy that is restarted a few times would forget what it lacks.
     rollback: Option<Fence>,
     breach: Option<Breach>,
 }
@@ -134,6 +137,7 @@ impl Control {
             deadlines: Deadlines::default(),
             stored: BTreeMap::new(),
             look_again: false,
+            last_fence: Fence(0),
             rollback: None,
             breach: None,
         }
@@ -284,11 +288,8 @@ impl Control {
     pub fn problems(&self) -> Vec<String> {
         let rollback = self.rollback.map(|fence| {
             format!(
-                "a node has seen fence {} but this journal ends at {}: it was rolled back and {} events are missing; \
-                 nothing is scheduled",
-                fence.0,
-                self.number,
-                fence.0 - self.number.min(fence.0)
+                "a node has seen fence {}, and the last one in this journal is {}: it was rolled back; nothing is scheduled",
+                fence.0, self.last_fence.0,
             )
         });
         rollback.into_iter().chain(self.breach.as_ref().map(ToString::to_string)).collect()

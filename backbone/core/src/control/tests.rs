@@ -692,6 +692,18 @@ fn a_fence_from_the_future_means_a_roll_back_and_stops_scheduling_and_money() {
 }
 
 #[test]
+fn an_old_copy_stays_found_out_however_often_it_is_started_again() {
+    let mut world = World::new();
+    let mut arrival = World::arrival(1, 36_000);
+    // Starts and connections have raised the number past the fence; no job was ever assigned under it.
+    let seen = Fence(world.control.last_number());
+    assert!(seen > Fence(0));
+    arrival.highest_fence = Some(seen);
+    world.control.apply(world.now, Command::AgentConnected { node: node(1), session: SessionId(1), arrival });
+    assert!(world.control.problems()[0].contains("rolled back"), "{:?}", world.control.problems());
+}
+
+#[test]
 fn a_stop_job_is_not_placed_again_before_its_lease_is_surely_over() {
     let mut world = World::new();
     world.wait(crate::deadline::RECOVERY_WINDOW);
