@@ -63,7 +63,7 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::AttemptAssigned { attempt, node, .. } => {
             let job = open(control, attempt.job)?;
             ensure(job.phase == Phase::Queued, || format!("{} is placed already", job.id))?;
-            ensure(job.cancel.is_none(), || format!("{} is being cancelled", job.id))?;
+            ensure(job.stop.is_none(), || format!("{} is being stopped", job.id))?;
             ensure(attempt.number == job.attempts_made + 1, || format!("{attempt} skips a number"))?;
             ensure(control.node(*node).is_some(), || format!("{node} is not known"))
         }
@@ -76,9 +76,9 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
             Progress::Assigned | Progress::Starting => Ok(()),
             Progress::Running { .. } | Progress::Done(_) => ensure(false, || format!("{attempt} would start twice")),
         },
-        EventBody::CancelRequested { job, .. } => {
+        EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
             let job = open(control, *job)?;
-            ensure(job.cancel.is_none(), || format!("{} is being cancelled already", job.id))
+            ensure(job.stop.is_none(), || format!("{} is being stopped already", job.id))
         }
         EventBody::ResultRecorded { attempt, .. } => {
             let done = matches!(placed(control, *attempt)?.progress, Progress::Done(_));
@@ -87,7 +87,7 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::AttemptEnded { attempt, .. } => {
             placed(control, *attempt)?;
             let job = open(control, attempt.job)?;
-            ensure(job.cancel.is_none(), || format!("{} is being cancelled and would be queued again", job.id))
+            ensure(job.stop.is_none(), || format!("{} is being stopped and would be queued again", job.id))
         }
         EventBody::JobFinished { job, attempt, outcome, settlement } => {
             finished(control, open(control, *job)?, *attempt, outcome, settlement)

@@ -140,6 +140,13 @@ pub enum EventBody {
         /// Which.
         node: NodeId,
     },
+    /// The job's standard input can never be completed: its attempt is stopped, and it fails by its own fault.
+    InputFailed {
+        /// Which job.
+        job: JobId,
+        /// Why.
+        message: Text<512>,
+    },
 }
 
 /// What became of a job.

@@ -12,13 +12,13 @@
 //! ```
 //!
 //! Progress of one attempt only moves right; a retry is a new attempt with a new number and a higher fence. `unreachable` and
-//! `cancelling` are not states here: the first follows from the node's silence, the second from the client's wish.
+//! `cancelling` are not states here: the first follows from the node's silence, the second from a wish to stop.
 
 use std::collections::BTreeSet;
 
 use modchain_types::{
     AccountId, AttemptId, Digest, Ending, Fence, JobId, JobSpec, JobState, Limits, Micro, NodeId, OutputLengths,
-    Reason, Reservation, Span, SubmitKey, Tariff, TaskBody, Timestamp, Usage,
+    Reason, Reservation, Span, SubmitKey, Tariff, TaskBody, Text, Timestamp, Usage,
 };
 
 /// A job that has not ended.
@@ -46,17 +46,28 @@ pub struct Job {
     pub attempts_counted: u32,
     /// Nodes that refused or failed it: others are tried first.
     pub avoided: BTreeSet<NodeId>,
-    /// The client's wish to end it.
-    pub cancel: Option<CancelWish>,
+    /// Why its attempt is to be stopped, if it is. The first reason stands.
+    pub stop: Option<StopWish>,
     /// Where it is.
     pub phase: Phase,
 }
 
-/// The client wants the job to end.
+/// The job is to end before its own end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CancelWish {
+pub struct StopWish {
     /// Time between asking and killing.
     pub grace: Span,
+    /// Why, and so how it ends.
+    pub cause: WishCause,
+}
+
+/// Why a job is to end before its own end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WishCause {
+    /// The client wants it: it ends as cancelled.
+    Client,
+    /// Its input can never be completed: it ends as failed.
+    InputFailed(Text<512>),
 }
 
 /// Where a job is.
@@ -141,7 +152,7 @@ impl Job {
 
     /// Its state, without looking at the node's silence.
     pub fn state(&self) -> JobState {
-        if self.cancel.is_some() {
+        if self.stop.is_some() {
             return JobState::Cancelling;
         }
         match &self.phase {

@@ -8,6 +8,8 @@
 //! | stopped as told | (node's fault) retry | cancelled, metered if it had started |
 //! | cannot start: job's fault | failed, released | cancelled, released |
 //! | cannot start: node's fault; node's fault; lease ended | retry, unpaid | cancelled, released |
+//!
+//! A job whose input failed is stopped and paid like a cancelled one, and ends as failed.
 
 use modchain_types::{Ending, Exit, Fault, JobState, Micro, Reason};
 
@@ -44,13 +46,15 @@ pub enum Pays {
     Nobody,
 }
 
-/// Whether the client has asked for the end.
+/// Whether the job was to end before its own end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     /// No.
     GoOn,
-    /// Yes.
+    /// Its client wanted that.
     Cancel,
+    /// It could never have been completed: its input failed.
+    GiveUp,
 }
 
 /// Whether this ending means that the job's own code had run.
@@ -89,16 +93,15 @@ pub fn fate(ending: &Ending, wish: Wish, limit_reason: Reason, started: bool) ->
         }
         Ending::LeaseEnded => Fate::Retry { reason: Reason::NodeLost },
     };
+    let pays = match fate {
+        Fate::Finish { pays, .. } => pays,
+        Fate::Retry { .. } if *ending == Ending::Stopped && started => Pays::Metered,
+        Fate::Retry { .. } => Pays::Nobody,
+    };
     match wish {
         Wish::GoOn => fate,
-        Wish::Cancel => {
-            let pays = match fate {
-                Fate::Finish { pays, .. } => pays,
-                Fate::Retry { .. } if *ending == Ending::Stopped && started => Pays::Metered,
-                Fate::Retry { .. } => Pays::Nobody,
-            };
-            finish(JobState::Cancelled, Reason::Cancelled, of(Reason::Cancelled), pays)
-        }
+        Wish::Cancel => finish(JobState::Cancelled, Reason::Cancelled, of(Reason::Cancelled), pays),
+        Wish::GiveUp => finish(JobState::Failed, Reason::Refused, of(Reason::Refused), pays),
     }
 }
 
@@ -180,6 +183,20 @@ mod tests {
                     },
                     "{ending:?} {state:?} {started}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_whose_input_failed_pays_like_a_cancelled_one_and_fails() {
+        for (ending, ..) in table() {
+            for started in [false, true] {
+                let pays = |wish| match fate(&ending, wish, Reason::Budget, started) {
+                    Fate::Finish { state, reason, pays, .. } => (state, reason, pays),
+                    Fate::Retry { .. } => panic!("{ending:?} is tried again"),
+                };
+                let (_, _, cancelled) = pays(Wish::Cancel);
+                assert_eq!(pays(Wish::GiveUp), (JobState::Failed, Reason::Refused, cancelled), "{ending:?}");
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Pins the bytes of every message. A change here breaks every program already out there: it needs a new frame type.
-//! After adding a message write its file with `UPDATE_GOLDEN=1 cargo test -p modchain-wire --test golden`.
+//! After adding a message write its file with `MODCHAIN_GOLDEN=write cargo test -p modchain-wire --test golden`.
 
 mod samples;
 
@@ -26,7 +26,7 @@ fn check<M: Message + PartialEq + Debug>(direction: &str, samples: Vec<M>) {
         let frame = sample.to_frame().expect("samples are within their caps");
         assert!(frame.len() - FRAME_HEADER_BYTES <= *cap);
         let file = folder.join(format!("{kind:02x}-{name}.hex"));
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        if std::env::var("MODCHAIN_GOLDEN").is_ok_and(|value| value == "write") {
             std::fs::create_dir_all(&folder).expect("the golden folder");
             std::fs::write(&file, hex(&frame)).expect("a golden file");
         }

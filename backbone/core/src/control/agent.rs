@@ -2,16 +2,16 @@
 
 use modchain_types::{
     Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
-    OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Usage, Verdict,
+    OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Verdict,
 };
 
 use super::{Control, Draft};
 use crate::command::{AgentArrival, Refused, Reply, SessionId};
 use crate::deadline::{self, Deadline};
 use crate::effect::{Effect, NodeMessage, SessionEnd};
-use crate::event::{EventBody, Outcome};
+use crate::event::EventBody;
 use crate::job::{Done, Job, Placement, Progress};
-use crate::{meter, node, settle};
+use crate::{node, settle};
 
 impl Control {
     pub(super) fn agent_connected(
@@ -120,7 +120,7 @@ impl Control {
             | (Progress::Running { .. }, Some(_))
             | (Progress::Done(_), _) => {}
         }
-        if let Some(wish) = &job.cancel {
+        if let Some(wish) = &job.stop {
             let (fence, grace) = (placement.fence, wish.grace);
             let stop = NodeMessage::Stop { attempt, fence, grace, cause: StopCause::Cancelled };
             self.tell(placement.node, stop, draft);
@@ -230,8 +230,8 @@ impl Control {
             Progress::Assigned | Progress::Starting => {}
             Progress::Running { .. } | Progress::Done(_) => return,
         }
-        if job.cancel.is_some() {
-            self.finish_cancelled(job, Some(placement), draft);
+        if let Some(stop) = &job.stop {
+            self.finish_stopped(job, &stop.cause, placement, draft);
         } else {
             draft.emit(EventBody::AttemptEnded { attempt: placement.attempt, reason: Reason::Refused, message });
         }
@@ -307,42 +307,28 @@ impl Control {
         if placement.progress != Progress::Assigned {
             return; // said of an assignment that was delivered after all
         }
-        if job.cancel.is_some() {
-            self.finish_cancelled(job, Some(placement), draft);
+        if let Some(stop) = &job.stop {
+            self.finish_stopped(job, &stop.cause, placement, draft);
         } else {
             let state = modchain_types::JobState::Failed;
             self.finish_unpaid(job, Some(placement), state, Reason::Refused, message, draft);
         }
     }
 
-    /// The job can never be completed: it fails by its own fault, and what ran is paid by our own clock.
+    /// The job can never be completed: its attempt is stopped and paid like a cancelled one, and it fails.
     pub(super) fn input_failed(&self, id: JobId, message: Text<512>, draft: &mut Draft) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let state = modchain_types::JobState::Failed;
         let Some(placement) = job.placement() else {
+            let state = modchain_types::JobState::Failed;
             return self.finish_unpaid(job, None, state, Reason::Refused, message, draft);
         };
-        if job.cancel.is_some() || matches!(placement.progress, Progress::Done(_)) {
-            return; // it ends as cancelled, or it has ended without the rest of its input
+        if job.stop.is_some() || matches!(placement.progress, Progress::Done(_)) {
+            return; // it is being stopped already, or it has ended without the rest of its input
         }
-        let stop = NodeMessage::Stop {
-            attempt: placement.attempt,
-            fence: placement.fence,
-            grace: Span::ZERO,
-            cause: StopCause::Superseded,
-        };
+        draft.emit(EventBody::InputFailed { job: id, message });
+        let (attempt, fence) = (placement.attempt, placement.fence);
+        let stop = NodeMessage::Stop { attempt, fence, grace: Span::ZERO, cause: StopCause::Cancelled };
         self.tell(placement.node, stop, draft);
-        let Progress::Running { started_at } = placement.progress else {
-            return self.finish_unpaid(job, Some(placement), state, Reason::Refused, message, draft);
-        };
-        // Not while the node was silent: what it did then nobody knows.
-        let seen = self.nodes.get(&placement.node).map_or(started_at, |node| node.presence.heard);
-        let usage = Usage { ran: seen.since(started_at).min(placement.run_limit), ..Usage::default() };
-        let gross = meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold());
-        let exit = modchain_types::Exit::of(Reason::Refused).expect("has a code of its own");
-        let output = OutputLengths::default();
-        let outcome = Outcome { state, reason: Reason::Refused, exit, message, usage, output };
-        self.finish(job, Some(placement), outcome, gross, draft);
     }
 
     /// Tells the read model if the node's state is not the one told last.

@@ -156,7 +156,7 @@ impl Control {
                 Ok(Reply::Cancelling { job: id, state: modchain_types::JobState::Cancelled })
             }
             Phase::Placed(placement) => {
-                if job.cancel.is_none() {
+                if job.stop.is_none() {
                     draft.emit(EventBody::CancelRequested { job: id, grace, why });
                 }
                 // Again for a repeated wish: a shorter grace may be meant.

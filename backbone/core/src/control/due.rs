@@ -87,7 +87,7 @@ impl Control {
 
     fn stop_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
-        let Some(wish) = &job.cancel else { return };
+        let Some(wish) = &job.stop else { return };
         if matches!(placement.progress, Progress::Done(_)) {
             return; // its own deadline ends the wait for output
         }

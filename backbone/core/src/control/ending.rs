@@ -5,7 +5,7 @@ use modchain_types::{Ending, Exit, JobState, Micro, OutputLengths, Reason, StopC
 use super::{Control, Draft};
 use crate::effect::{Effect, NodeMessage};
 use crate::event::{EventBody, Outcome};
-use crate::job::{Done, Job, Placement, Progress};
+use crate::job::{Done, Job, Placement, Progress, WishCause};
 use crate::settle::{self, Fate, Pays, Wish};
 use crate::{meter, node};
 
@@ -15,8 +15,11 @@ impl Control {
         let started = matches!(placement.progress, Progress::Running { .. })
             || settle::implies_started(&done.ending)
             || done.usage.ran.0 > 0;
-        let wish = if job.cancel.is_some() { Wish::Cancel } else { Wish::GoOn };
-        let message = message_of(&done.ending);
+        let (wish, message) = match job.stop.as_ref().map(|stop| &stop.cause) {
+            None => (Wish::GoOn, message_of(&done.ending)),
+            Some(WishCause::Client) => (Wish::Cancel, message_of(&done.ending)),
+            Some(WishCause::InputFailed(message)) => (Wish::GiveUp, message.clone()),
+        };
         match settle::fate(&done.ending, wish, placement.run_limit_reason, started) {
             Fate::Retry { reason } => self.retry_or_fail(job, placement, reason, message, done.output, draft),
             Fate::Finish { state, reason, exit, pays } => {
@@ -45,8 +48,8 @@ impl Control {
         output: OutputLengths,
         draft: &mut Draft,
     ) {
-        if job.cancel.is_some() {
-            return self.finish_cancelled(job, Some(placement), draft);
+        if let Some(stop) = &job.stop {
+            return self.finish_stopped(job, &stop.cause, placement, draft);
         }
         let allowed = job.spec.limits.attempts_max;
         if job.attempts_counted < allowed {
@@ -67,6 +70,17 @@ impl Control {
     /// The client's wish is fulfilled and nothing is paid.
     pub(super) fn finish_cancelled(&self, job: &Job, placement: Option<&Placement>, draft: &mut Draft) {
         self.finish_unpaid(job, placement, JobState::Cancelled, Reason::Cancelled, Text::default(), draft);
+    }
+
+    /// The job was to end, and nothing of it is paid.
+    pub(super) fn finish_stopped(&self, job: &Job, cause: &WishCause, placement: &Placement, draft: &mut Draft) {
+        match cause {
+            WishCause::Client => self.finish_cancelled(job, Some(placement), draft),
+            WishCause::InputFailed(message) => {
+                let message = message.clone();
+                self.finish_unpaid(job, Some(placement), JobState::Failed, Reason::Refused, message, draft);
+            }
+        }
     }
 
     /// The job is over and everything that was held goes back.

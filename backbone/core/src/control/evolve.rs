@@ -1,11 +1,11 @@
 //! Events into state. May not refuse: what could be refused was refused before the event was written.
 
-use modchain_types::{AttemptId, Fence, IdentityId, NodeId, NodeState, Role, Timestamp};
+use modchain_types::{AttemptId, Fence, IdentityId, JobId, NodeId, NodeState, Role, Span, Timestamp};
 
 use super::{Control, EndedJob};
 use crate::deadline::{self, Deadline};
 use crate::event::{Event, EventBody};
-use crate::job::{CancelWish, Done, Job, Phase, Placement, Progress};
+use crate::job::{Done, Job, Phase, Placement, Progress, StopWish, WishCause};
 use crate::ledger;
 use crate::node::Node;
 
@@ -34,7 +34,7 @@ impl Control {
                     attempts_made: 0,
                     attempts_counted: 0,
                     avoided: Default::default(),
-                    cancel: None,
+                    stop: None,
                     phase: Phase::Queued,
                 };
                 self.job_queued(job);
@@ -67,13 +67,7 @@ impl Control {
                 self.deadlines.arm(due, Deadline::Overdue(*attempt, fence));
             }
             EventBody::CancelRequested { job: id, grace, why: _ } => {
-                let job = self.jobs.get_mut(id).expect("checked: the job is open");
-                job.cancel = Some(CancelWish { grace: *grace });
-                if let Some(placement) = job.placement() {
-                    let (attempt, fence) = (placement.attempt, placement.fence);
-                    let due = event.at + *grace + deadline::STOP_MARGIN;
-                    self.deadlines.arm(due, Deadline::StopConfirm(attempt, fence));
-                }
+                self.stop_wished(*id, StopWish { grace: *grace, cause: WishCause::Client }, event.at);
             }
             EventBody::ResultRecorded { attempt, ending, usage, output } => {
                 let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
@@ -97,6 +91,10 @@ impl Control {
                 self.look_again = true;
             }
             EventBody::NodeConnected { node, offer } => self.node_connected(*node, offer.clone()),
+            EventBody::InputFailed { job: id, message } => {
+                let cause = WishCause::InputFailed(message.clone());
+                self.stop_wished(*id, StopWish { grace: Span::ZERO, cause }, event.at);
+            }
             EventBody::NodeLost { node } => {
                 self.nodes.get_mut(node).expect("checked: the node is known").lost = true;
             }
@@ -171,6 +169,16 @@ impl Control {
         let job = &self.jobs[&attempt.job];
         self.queue.insert(job);
         self.look_again = true;
+    }
+
+    /// The attempt is told to stop, and has its time to confirm that.
+    fn stop_wished(&mut self, id: JobId, wish: StopWish, at: Timestamp) {
+        let job = self.jobs.get_mut(&id).expect("checked: the job is open");
+        if let Some(placement) = job.placement() {
+            let due = at + wish.grace + deadline::STOP_MARGIN;
+            self.deadlines.arm(due, Deadline::StopConfirm(placement.attempt, placement.fence));
+        }
+        job.stop = Some(wish);
     }
 
     /// Gives back what the job holds on its node.

@@ -399,6 +399,27 @@ fn a_cancel_before_the_start_gives_everything_back() {
 }
 
 #[test]
+fn a_job_whose_input_failed_is_stopped_paid_for_what_ran_and_fails() {
+    let mut world = World::new();
+    let message = || Text::cut("input over its cap");
+    let queued = world.submit("queued", |_| {});
+    world.done(Command::InputFailed { job: queued, message: message() });
+    assert_eq!(world.fate(queued), (JobState::Failed, Reason::Refused, 0));
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, session);
+    world.wait_heard(Span::from_secs(300), node(1), session);
+    world.sent();
+    world.done(Command::InputFailed { job, message: message() });
+    assert!(matches!(world.sent()[..], [(_, NodeMessage::Stop { cause: StopCause::Cancelled, .. })]));
+    let cancel = Command::Cancel { by: client("alice"), job, grace: Span::ZERO, why: Text::default() };
+    assert_eq!(world.tell(cancel), Reply::Cancelling { job, state: JobState::Cancelling }, "the first reason stands");
+    world.report(job, session, World::ended(Ending::Stopped, Span::from_secs(300)));
+    assert_eq!(world.fate(job), (JobState::Failed, Reason::Refused, 3_000));
+    assert_eq!(world.finished(job).0.message, message());
+}
+
+#[test]
 fn the_bill_is_never_above_what_was_seen_from_here_nor_above_the_hold() {
     let mut world = World::new();
     let session = world.connect(1, 3_600_000);

@@ -12,6 +12,7 @@ pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
     match body {
         EventBody::JobQueued { job, .. }
         | EventBody::CancelRequested { job, .. }
+        | EventBody::InputFailed { job, .. }
         | EventBody::JobFinished { job, .. } => Some(*job),
         EventBody::AttemptAssigned { attempt, .. }
         | EventBody::AttemptStarting { attempt }
@@ -37,6 +38,7 @@ pub(super) fn owner(model: &Model, body: &EventBody, job: Option<&Job>) -> Optio
         }
         EventBody::JobQueued { .. }
         | EventBody::CancelRequested { .. }
+        | EventBody::InputFailed { .. }
         | EventBody::JobFinished { .. }
         | EventBody::AttemptAssigned { .. }
         | EventBody::AttemptStarting { .. }
@@ -114,6 +116,7 @@ pub(super) fn event(
                 format!("told to stop: {}", why.as_str())
             }
         }
+        EventBody::InputFailed { message, .. } => format!("told to stop: {}", message.as_str()),
         EventBody::ResultRecorded { attempt, .. } => {
             about_attempt(&mut view, *attempt);
             "ended on its node; waiting for the last of its output".to_owned()

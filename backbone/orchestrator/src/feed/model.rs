@@ -181,7 +181,9 @@ impl Model {
             EventBody::AttemptStarted { attempt } => {
                 self.with_job(attempt.job, |job| job.started(attempt.number, at));
             }
-            EventBody::CancelRequested { job, .. } => self.with_job(*job, |job| job.cancelling = true),
+            EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
+                self.with_job(*job, |job| job.cancelling = true)
+            }
             EventBody::ResultRecorded { attempt, usage, output, .. } => {
                 self.with_job(attempt.job, |job| job.result(attempt.number, *usage, *output, at));
             }

@@ -145,6 +145,7 @@ pub fn kind(body: &EventBody) -> &'static str {
         EventBody::JobFinished { .. } => "job_finished",
         EventBody::NodeConnected { .. } => "node_connected",
         EventBody::NodeLost { .. } => "node_lost",
+        EventBody::InputFailed { .. } => "input_failed",
     }
 }
 
@@ -189,6 +190,7 @@ pub fn bodies() -> Vec<EventBody> {
         EventBody::NodeConnected { node, offer: None },
         EventBody::NodeConnected { node, offer: Some(Box::new(offer())) },
         EventBody::NodeLost { node },
+        EventBody::InputFailed { job, message: text("over its cap") },
     ];
     for role in [Role::Operator, Role::Client, Role::Node, Role::Orchestrator] {
         let identity =

@@ -18,7 +18,8 @@ pub(super) struct JobRecord {
     attempts_made: u32,
     /// Attempts that reached `starting`.
     attempts_counted: u32,
-    cancelling: bool,
+    /// How the job has to end, once it was told to stop.
+    stopping: Option<JobState>,
     pub(super) unreachable: bool,
     stage: Stage,
 }
@@ -56,7 +57,7 @@ impl JobRecord {
         match &self.stage {
             Stage::Ended(state) => *state,
             Stage::Queued => JobState::Queued,
-            Stage::Placed(_) if self.cancelling => JobState::Cancelling,
+            Stage::Placed(_) if self.stopping.is_some() => JobState::Cancelling,
             Stage::Placed(_) if self.unreachable => JobState::Unreachable,
             Stage::Placed(placed) => placed.progress,
         }
@@ -77,7 +78,7 @@ impl Auditor {
                     attempts_max: spec.limits.attempts_max,
                     attempts_made: 0,
                     attempts_counted: 0,
-                    cancelling: false,
+                    stopping: None,
                     unreachable: false,
                     stage: Stage::Queued,
                 };
@@ -99,15 +100,8 @@ impl Auditor {
             EventBody::AttemptStarted { attempt } => {
                 self.progress(*attempt, JobState::Starting, JobState::Running)?;
             }
-            EventBody::CancelRequested { job, .. } => {
-                let record = self.open(*job)?;
-                let from = record.state();
-                let placed = matches!(record.stage, Stage::Placed(_));
-                rule(Rule::StateTable, placed, || format!("{job} is queued and asked to cancel instead of cancelled"))?;
-                rule(Rule::Once, !record.cancelling, || format!("{job} cancelled again"))?;
-                record.cancelling = true;
-                self.count(Some(from), JobState::Cancelling, None);
-            }
+            EventBody::CancelRequested { job, .. } => self.stop_wished(*job, JobState::Cancelled)?,
+            EventBody::InputFailed { job, .. } => self.stop_wished(*job, JobState::Failed)?,
             EventBody::ResultRecorded { attempt, .. } => {
                 let placed = self.placed(*attempt)?;
                 rule(Rule::Once, placed.result_at.is_none(), || format!("{attempt} has a second result"))?;
@@ -117,7 +111,10 @@ impl Auditor {
                 let node = self.placed(*attempt)?.node;
                 let record = self.open(attempt.job)?;
                 let from = record.state();
-                rule(Rule::CancelIsFinal, !record.cancelling, || format!("{attempt} is tried again after a cancel"))?;
+                let stopping = record.stopping;
+                rule(Rule::CancelIsFinal, stopping.is_none(), || {
+                    format!("{attempt} is tried again after a wish to stop")
+                })?;
                 record.stage = Stage::Queued;
                 record.unreachable = false;
                 self.node(node)?.placed.remove(&attempt.job);
@@ -132,6 +129,17 @@ impl Auditor {
             | EventBody::NodeConnected { .. }
             | EventBody::NodeLost { .. } => {}
         }
+        Ok(())
+    }
+
+    fn stop_wished(&mut self, job: JobId, end: JobState) -> Result<(), Breach> {
+        let record = self.open(job)?;
+        let from = record.state();
+        let placed = matches!(record.stage, Stage::Placed(_));
+        rule(Rule::StateTable, placed, || format!("{job} is queued and told to stop instead of ended"))?;
+        rule(Rule::Once, record.stopping.is_none(), || format!("{job} told to stop again"))?;
+        record.stopping = Some(end);
+        self.count(Some(from), JobState::Cancelling, None);
         Ok(())
     }
 
@@ -198,7 +206,7 @@ impl Auditor {
         let record = self.open(job)?;
         let from = record.state();
         let to = outcome.state;
-        let (account, hold, cancelling) = (record.account.clone(), record.hold, record.cancelling);
+        let (account, hold, stopping) = (record.account.clone(), record.hold, record.stopping);
         let fee_basis_points = record.fee_basis_points;
         let placed = match &record.stage {
             Stage::Placed(placed) => Some(placed.clone()),
@@ -208,13 +216,13 @@ impl Auditor {
         rule(Rule::NewestAttemptOnly, attempt == placed.as_ref().map(|placed| placed.number), || {
             format!("{job} ends with attempt {attempt:?}, it is on {:?}", placed.as_ref().map(|placed| placed.number))
         })?;
-        rule(Rule::CancelIsFinal, !cancelling || to == JobState::Cancelled, || {
-            format!("{job} ends as {to} after a cancel")
+        rule(Rule::CancelIsFinal, stopping.is_none_or(|wished| to == wished), || {
+            format!("{job} ends as {to} after a wish for {stopping:?}")
         })?;
         let in_table = match to {
             JobState::Completed | JobState::TimedOut => placed.is_some(),
             JobState::Failed => true,
-            JobState::Cancelled => cancelling || placed.is_none(),
+            JobState::Cancelled => stopping == Some(JobState::Cancelled) || placed.is_none(),
             JobState::Expired => placed.is_none(),
             JobState::Queued
             | JobState::Assigned
@@ -267,7 +275,7 @@ impl Auditor {
         outcome: &Outcome,
         paid: &Settlement,
     ) -> Result<(), Breach> {
-        let gross = paid.gross;
+        let (gross, stopping) = (paid.gross, self.open(job)?.stopping);
         if gross == Micro::ZERO {
             return rule(Rule::OwnerIsPaid, paid.owner.is_none(), || format!("{job}: an owner is paid nothing"));
         }
@@ -284,7 +292,7 @@ impl Auditor {
             | Reason::Budget
             | Reason::Cancelled => true,
             // The job's input could never be completed: it ran for that.
-            Reason::Refused => placed.progress == JobState::Running && placed.result_at.is_none(),
+            Reason::Refused => stopping == Some(JobState::Failed),
             Reason::Expired
             | Reason::NotFound
             | Reason::NodeLost

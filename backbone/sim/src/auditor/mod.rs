@@ -223,6 +223,7 @@ impl Auditor {
             | EventBody::AttemptStarting { .. }
             | EventBody::AttemptStarted { .. }
             | EventBody::CancelRequested { .. }
+            | EventBody::InputFailed { .. }
             | EventBody::ResultRecorded { .. }
             | EventBody::AttemptEnded { .. }
             | EventBody::JobFinished { .. } => self.job_event(event),

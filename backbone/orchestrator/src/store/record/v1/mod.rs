@@ -152,6 +152,10 @@ enum Body {
     NodeLost {
         node: [u8; 16],
     },
+    InputFailed {
+        job: [u8; 16],
+        message: String,
+    },
 }
 
 impl From<&core::Event> for Event {
@@ -225,6 +229,7 @@ impl From<&EventBody> for Body {
                 Self::NodeConnected { node: node.0, offer: offer.as_deref().map(|offer| Box::new(offer.into())) }
             }
             EventBody::NodeLost { node } => Self::NodeLost { node: node.0 },
+            EventBody::InputFailed { job, message } => Self::InputFailed { job: job.0, message: message.to_string() },
         }
     }
 }
@@ -291,6 +296,9 @@ impl Body {
                 offer: offer.map(|offer| offer.into_core().map(Box::new)).transpose()?,
             },
             Self::NodeLost { node } => EventBody::NodeLost { node: t::NodeId(node) },
+            Self::InputFailed { job, message } => {
+                EventBody::InputFailed { job: t::JobId(job), message: t::Text::new(message)? }
+            }
         })
     }
 }
