@@ -72,14 +72,4 @@ impl Deadlines {
         }
         self.0.pop_first().map(|(_, deadline)| deadline)
     }
-
-    /// How many are armed.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether none is armed.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }

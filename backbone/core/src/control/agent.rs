@@ -34,7 +34,6 @@ impl Control {
         entry.presence.heard = draft.now;
         entry.presence.connected_at = draft.now;
         entry.presence.probed = None;
-        entry.presence.cool_until = draft.now;
         let offer = (entry.offer.as_deref() != Some(&arrival.offer)).then(|| Box::new(arrival.offer));
         draft.emit(EventBody::NodeConnected { node: id, offer });
         self.watch(id);

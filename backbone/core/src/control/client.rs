@@ -156,13 +156,15 @@ impl Control {
                 Ok(Reply::Cancelling { job: id, state: modchain_types::JobState::Cancelled })
             }
             Phase::Placed(placement) => {
+                // A repeated wish says something new only if it is more urgent.
+                if job.stop.as_ref().is_none_or(|wish| grace < wish.grace) {
+                    let (attempt, fence) = (placement.attempt, placement.fence);
+                    let stop = NodeMessage::Stop { attempt, fence, grace, cause: StopCause::Cancelled };
+                    self.tell(placement.node, stop, draft);
+                }
                 if job.stop.is_none() {
                     draft.emit(EventBody::CancelRequested { job: id, grace, why });
                 }
-                // Again for a repeated wish: a shorter grace may be meant.
-                let (attempt, fence) = (placement.attempt, placement.fence);
-                let stop = NodeMessage::Stop { attempt, fence, grace, cause: StopCause::Cancelled };
-                self.tell(placement.node, stop, draft);
                 Ok(Reply::Cancelling { job: id, state: modchain_types::JobState::Cancelling })
             }
         }

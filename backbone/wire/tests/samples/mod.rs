@@ -79,7 +79,7 @@ fn reservation() -> Reservation {
 }
 
 /// A whole specification.
-pub fn spec() -> JobSpec {
+pub(crate) fn spec() -> JobSpec {
     JobSpec {
         name: text("primes"),
         body: TaskBody::Inline(Task::Wasm(WasmTask {
@@ -215,7 +215,7 @@ fn known() -> KnownTypes {
     list(vec![1, 2, 255])
 }
 
-pub fn from_agent() -> Vec<FromAgent> {
+pub(crate) fn from_agent() -> Vec<FromAgent> {
     let hello = AgentHello {
         types: known(),
         instance: InstanceId([0x66; 16]),
@@ -241,7 +241,7 @@ pub fn from_agent() -> Vec<FromAgent> {
     ]
 }
 
-pub fn to_agent() -> Vec<ToAgent> {
+pub(crate) fn to_agent() -> Vec<ToAgent> {
     let welcome = AgentWelcome {
         types: known(),
         version: text("0.1.0"),
@@ -280,7 +280,7 @@ pub fn to_agent() -> Vec<ToAgent> {
     ]
 }
 
-pub fn from_console() -> Vec<FromConsole> {
+pub(crate) fn from_console() -> Vec<FromConsole> {
     let jobs = JobsQuery {
         states: list(vec![JobState::Running, JobState::TimedOut]),
         ended: true,
@@ -339,7 +339,7 @@ pub fn from_console() -> Vec<FromConsole> {
     ]
 }
 
-pub fn to_console() -> Vec<ToConsole> {
+pub(crate) fn to_console() -> Vec<ToConsole> {
     let identity =
         Identity { id: IdentityId([0x88; 16]), role: Role::Client, name: name("alice"), account: account("alice") };
     let welcome = ConsoleWelcome {
