@@ -21,6 +21,7 @@ pub(crate) struct Program {
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) memory_bytes: u64,
+    pub(crate) cpu_milli: u32,
     pub(crate) input: Input,
 }
 
@@ -39,7 +40,8 @@ impl Program {
 
     pub(crate) fn file(module: PathBuf) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, module, args: Vec::new(), env: Vec::new(), memory_bytes: 64 * MIB, input: Input::None }
+        let (args, env, memory_bytes, cpu_milli) = (Vec::new(), Vec::new(), 64 * MIB, 1_000);
+        Self { dir, module, args, env, memory_bytes, cpu_milli, input: Input::None }
     }
 
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
@@ -76,7 +78,7 @@ impl Program {
             attempt: AttemptId { job: JobId([7; 16]), number: 1 },
             task: Task::Wasm(task),
             memory_bytes: self.memory_bytes,
-            cpu_milli: 1000,
+            cpu_milli: self.cpu_milli,
             run_dir: self.dir.path().to_owned(),
             module: self.module.clone(),
             input: self.input,

@@ -58,6 +58,21 @@ async fn a_child_that_does_not_listen_is_killed_after_the_grace() {
 }
 
 #[tokio::test]
+async fn a_tenth_of_a_core_is_a_tenth_of_a_core() {
+    let mut program = Program::example("forever.wat");
+    program.cpu_milli = 100;
+    let dir = program.dir.path().to_owned();
+    let mut attempt = program.start();
+    attempt.started().await;
+    burn_a_little(child_in(&dir)).await;
+    attempt.control.stop(StopAs::Stopped, Span::from_secs(60));
+    let story = attempt.story().await;
+    assert_eq!(story.ending(), &Ending::Stopped);
+    // It burnt 50 ms, which take half a second at this share; a busy machine only makes it longer.
+    assert!(story.ran() >= Span::from_millis(200), "{story:?}");
+}
+
+#[tokio::test]
 async fn a_stop_before_the_start_ends_it_without_a_start() {
     let attempt = Program::example("forever.wat").start();
     attempt.control.stop(StopAs::Stopped, Span::from_secs(60));
@@ -123,7 +138,8 @@ fn the_child_ends_when_its_agent_dies() {
     let mut child = command.spawn().unwrap();
     drop(theirs);
     let orders = serde_json::json!({
-        "module": program.module, "args": ["forever"], "env": {}, "memory_bytes": 1 << 20, "input": "None",
+        "module": program.module, "args": ["forever"], "env": {}, "memory_bytes": 1 << 20,
+        "cpu_milli": 1_000, "input": "None",
     });
     let orders = serde_json::to_vec(&orders).unwrap();
     use std::io::{Read, Write};

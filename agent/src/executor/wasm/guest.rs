@@ -8,13 +8,15 @@ use modchain_types::Text;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 use wasmtime::{
-    Config, Engine, ExternType, InstancePre, Linker, Module, ResourceLimiter, Store, Strategy, Trap, WasmBacktrace,
+    Config, Engine, ExternType, InstancePre, Linker, Module, ResourceLimiter, Store, Strategy, Trap, UpdateDeadline,
+    WasmBacktrace,
 };
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use super::protocol::{Orders, Outcome};
+use super::throttle::Throttle;
 
 /// The one module of imports that exists.
 const WASI_MODULE: &str = "wasi_snapshot_preview1";
@@ -69,6 +71,7 @@ pub(super) fn engine() -> wasmtime::Result<Engine> {
 pub(super) struct Guest {
     store: Store<State>,
     instance: InstancePre<State>,
+    cpu_milli: u32,
 }
 
 /// Compiles and links. The error is one line for the job's author.
@@ -95,7 +98,7 @@ pub(super) fn prepare(engine: &Engine, module: &[u8], orders: &Orders, stdio: St
     check_imports(&module, &linker, &mut store)?;
     let instance =
         linker.instantiate_pre(&module).map_err(|error| format!("the module does not fit its imports: {error:#}"))?;
-    Ok(Guest { store, instance })
+    Ok(Guest { store, instance, cpu_milli: orders.cpu_milli })
 }
 
 impl Guest {
@@ -114,11 +117,18 @@ impl Guest {
         (fuel, outcome)
     }
 
-    /// Sets the meters: fuel is counted and never runs out, the epoch makes the guest yield.
+    /// Sets the meters: fuel is counted and never runs out, the epoch makes the guest yield, and rest if its share is less
+    /// than a core.
     fn burn(&mut self) -> wasmtime::Result<()> {
         self.store.set_fuel(u64::MAX)?;
         self.store.fuel_async_yield_interval(Some(FUEL_INTERVAL))?;
-        self.store.epoch_deadline_async_yield_and_update(1);
+        match Throttle::new(self.cpu_milli) {
+            None => self.store.epoch_deadline_async_yield_and_update(1),
+            Some(mut throttle) => self.store.epoch_deadline_callback(move |_| {
+                let rest = tokio::time::sleep(throttle.rest());
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(rest)))
+            }),
+        }
         self.store.set_epoch_deadline(1);
         Ok(())
     }

@@ -30,6 +30,7 @@ mod guest;
 mod lockdown;
 mod protocol;
 mod supervise;
+mod throttle;
 
 pub use child::{CHILD_COMMAND, child_main};
 

@@ -33,6 +33,8 @@ pub(super) struct Orders {
     pub env: BTreeMap<String, String>,
     /// Most linear memory, in bytes.
     pub memory_bytes: u64,
+    /// Thousandths of a core that the guest may burn.
+    pub cpu_milli: u32,
     /// Whether there is a pipe on standard input.
     pub input: Input,
 }

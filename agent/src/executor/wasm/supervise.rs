@@ -55,6 +55,7 @@ pub(super) fn spawn(
             .collect(),
         env: task.env.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_str().to_owned())).collect(),
         memory_bytes: request.memory_bytes,
+        cpu_milli: request.cpu_milli,
         input: request.input,
     });
     if orders.len() > ORDERS_BYTES_MAX {
