@@ -126,7 +126,9 @@ async fn without_input_a_program_reads_the_end_at_once() {
 
 #[tokio::test]
 async fn input_that_nobody_reads_waits_and_is_refused_when_the_program_is_gone() {
-    let mut attempt = Program::example("forever.wat").input().start();
+    let program = Program::example("forever.wat").input();
+    let dir = program.dir.path().to_owned();
+    let mut attempt = program.start();
     let mut stdin = attempt.stdin.take().unwrap();
     attempt.started().await;
     let writing = tokio::spawn(async move {
@@ -137,10 +139,13 @@ async fn input_that_nobody_reads_waits_and_is_refused_when_the_program_is_gone()
         }
         pieces
     });
+    // Time enough for hundreds of pieces, if somebody took them.
+    burn_a_little(child_in(&dir)).await;
     attempt.control.stop(StopAs::Stopped, Span::from_secs(60));
     assert_eq!(attempt.story().await.ending(), &Ending::Stopped);
     let pieces = tokio::time::timeout(PATIENCE, writing).await.unwrap().unwrap();
-    assert!(pieces <= 2, "{pieces} pieces went into a pipe that nobody reads");
+    // The pipe's own 64 KiB, and what the engine reads ahead for the guest.
+    assert!(pieces <= 8, "{pieces} pieces went into a pipe that nobody reads");
 }
 
 #[tokio::test]
