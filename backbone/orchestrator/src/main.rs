@@ -156,7 +156,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             runtime.shutdown_background();
             match ended? {
                 Ended::Asked => Ok(ExitCode::SUCCESS),
-                Ended::EngineDied => anyhow::bail!("the engine died; see the log, then start again"),
+                Ended::Died(part) => anyhow::bail!("{part} died; see the log, then start again"),
             }
         }
         Verb::Ledger(Ledger::Verify { data, output }) => match verify(&data) {

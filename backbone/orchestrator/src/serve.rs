@@ -11,6 +11,7 @@ use anyhow::Context;
 use modchain_certs::Authority;
 use modchain_link::{Endpoint, EndpointKeys};
 use modchain_types::{Asset, JobId, JournalId, Text};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -59,6 +60,8 @@ pub struct Orchestrator {
     engine: EngineHandle,
     thread: EngineThread,
     sweeper: JoinHandle<()>,
+    /// Ends, with its name, when a part ends that the others cannot do without.
+    watch: JoinHandle<&'static str>,
     /// Let go of last.
     _lock: DataLock,
 }
@@ -68,8 +71,8 @@ pub struct Orchestrator {
 pub enum Ended {
     /// As it was told to.
     Asked,
-    /// The engine's thread died.
-    EngineDied,
+    /// This part of it died.
+    Died(&'static str),
 }
 
 impl Orchestrator {
@@ -95,8 +98,17 @@ impl Orchestrator {
         let fence_key = FenceKey::load(&data, journal_id)?;
 
         let (engine, Outlets { effects, events }, thread) = engine.spawn()?;
-        let (feed, _feed_task) = feed.start(events); // ends with the engine
-        let (dispatch, _dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone()); // likewise
+        let (feed, feed_task) = feed.start(events); // ends with the engine
+        let (dispatch, dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone()); // likewise
+        let watched = engine.clone();
+        let watch = tokio::spawn(async move {
+            tokio::select! {
+                biased; // the others end after the engine
+                () = watched.ended() => "the engine",
+                _ = feed_task => "the read model",
+                _ = dispatch_task => "the dispatch of instructions",
+            }
+        });
         input.keep_only(&open).await.context("inputs of ended jobs cannot be removed")?;
         for job in open {
             reference_blobs(&engine, &blobs, job).await?;
@@ -105,7 +117,7 @@ impl Orchestrator {
         let sweeper = tokio::spawn(sweep(blobs.clone()));
         let services = Services { engine: engine.clone(), output, input, blobs, journal, journal_id, asset, fence_key };
         let server = Server::start(endpoint, services, feed, dispatch);
-        Ok(Self { server, engine, thread, sweeper, _lock: lock })
+        Ok(Self { server, engine, thread, sweeper, watch, _lock: lock })
     }
 
     /// Where it listens.
@@ -120,8 +132,9 @@ impl Orchestrator {
 
     /// Says goodbye to everybody, commits what was accepted, ends the engine. Takes some seconds at most.
     pub async fn shutdown(self) -> anyhow::Result<()> {
-        let Self { server, engine, thread, sweeper, _lock } = self;
+        let Self { server, engine, thread, sweeper, watch, _lock } = self;
         sweeper.abort();
+        watch.abort();
         server.shutdown().await;
         let _ = engine.stop().await; // an engine that is gone already has stopped
         let joined = tokio::task::spawn_blocking(move || thread.join());
@@ -147,6 +160,15 @@ fn open_stores(data: &Path) -> anyhow::Result<(Engine, Feed, OutputStore, InputS
     Ok((engine, feed, output, input, blobs))
 }
 
+/// Every follower of output and every upload holds a file: asks for as many as the system allows.
+fn allow_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
 async fn sweep(blobs: BlobStore) {
     loop {
         tokio::time::sleep(COLLECT_EVERY).await;
@@ -164,7 +186,8 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
     // Before anything else: a signal that comes while the journal replays must not be lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let orchestrator = tokio::select! {
+    allow_many_files();
+    let mut orchestrator = tokio::select! {
         started = Orchestrator::start(settings) => started?,
         _ = interrupt.recv() => return Ok(Ended::Asked),
         _ = terminate.recv() => return Ok(Ended::Asked),
@@ -175,11 +198,10 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
     let _ = writeln!(std::io::stdout(), "{ready}");
     tracing::info!(%listen, data = %settings.data.display(), "serving");
 
-    let engine = orchestrator.engine().clone();
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
-        () = engine.ended() => return Ok(Ended::EngineDied),
+        died = &mut orchestrator.watch => return Ok(Ended::Died(died?)),
     }
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {

@@ -63,6 +63,27 @@ async fn output_over_the_cap_is_cut_with_a_remark_and_the_job_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_that_is_gone_is_told_and_not_passed_over() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    let id = alice.submit("one").await.job.to_string();
+    let assignment = agent.run().await;
+    let (mut up, mut down, _) = agent.attempt(&assignment, None).await;
+    send(&mut up, 0, b"0123456789").await;
+    up.write(&OutputEnd { stdout: 10, stderr: 0, dropped: 0 }.into()).await.expect("it is taken");
+    up.finish().await.expect("it ends");
+    soon("the stream's end", async { while let Ok(Some(_)) = down.read().await {} }).await;
+    let output = OutputLengths { stdout: 10, stderr: 0, dropped: 0 };
+    let body = ReportBody::Ended { ending: Ending::Exited { code: 0 }, usage: Usage::default(), output };
+    agent.report(assignment.attempt, assignment.claim.fence, body).await;
+    alice.job_until(&id, |job| job.state.is_ended()).await;
+    std::fs::remove_dir_all(world.data.path().join("orchestrator/output").join(&id)).expect("it was stored");
+    let (_open, mut reader) = alice.logs(&id, false).await;
+    let remark = "10 bytes of output are missing here: they were never stored, or were removed\n".to_owned();
+    assert_eq!(read_chunks(&mut reader).await, [(1, OutputStream::Note, remark)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_attempt_begins_with_a_remark_and_readers_go_on_to_it() {
     let world = World::start().await;
     let (mut agent, alice) = (world.agent().await, world.console("alice").await);

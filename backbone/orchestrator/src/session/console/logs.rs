@@ -6,10 +6,12 @@
 use modchain_link::Priority;
 use modchain_types::{AttemptId, JobId};
 use modchain_wire::Data;
+use modchain_wire::agent::OutputStream;
 use modchain_wire::console::{CaughtUp, LogChunk, LogCursor, LogEnd, LogsOpen};
+use modchain_wire::view::JobView;
 
 use super::{ConsoleSession, Failure, Reader, Writer, refuse};
-use crate::store::output::{OutputLog, OutputRecord};
+use crate::store::output::{OutputLog, OutputProgress, OutputRecord};
 
 /// Bytes read from disk at once: what one reader holds in memory.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -23,7 +25,25 @@ impl ConsoleSession {
             failure = self.hung_up(reader) => return Err(failure),
         }
         let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&open.job))?;
+        self.tell_what_is_missing(writer, &view).await?;
         Ok(writer.write(&LogEnd { job: view }.into()).await?)
+    }
+
+    /// Output that its node reported and that never came here, or is here no more, is not passed over in silence.
+    async fn tell_what_is_missing(&self, writer: &mut Writer, view: &JobView) -> Result<(), Failure> {
+        let Some(last) = view.attempts.last().filter(|_| view.state.is_ended()) else { return Ok(()) };
+        let attempt = AttemptId { job: view.id, number: last.number };
+        let log = self.context.services.output.open(attempt).await.map_err(refuse::by_output)?;
+        let OutputProgress { records, lengths: stored } = log.stored();
+        let missing =
+            view.output.stdout.saturating_sub(stored.stdout) + view.output.stderr.saturating_sub(stored.stderr);
+        if missing == 0 {
+            return Ok(());
+        }
+        let note = format!("{missing} bytes of output are missing here: they were never stored, or were removed\n");
+        let cursor = LogCursor { attempt: last.number, records };
+        let (at, data) = (view.ended_at.unwrap_or(view.created_at), Data::new(note).map_err(refuse::internal)?);
+        Ok(writer.write(&LogChunk { cursor, stream: OutputStream::Note, offset: 0, at, data }.into()).await?)
     }
 
     /// All attempts in order, and with `follow` on until the job has ended.
