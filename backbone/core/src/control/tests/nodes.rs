@@ -1,0 +1,253 @@
+//! What becomes of attempts when agents are silent, come back, lie or hang.
+
+use super::*;
+
+#[test]
+fn a_silent_node_is_suspect_then_lost_and_its_job_runs_elsewhere_unpaid_for_the_first_try() {
+    let mut world = World::new();
+    let first = world.connect(1, 36_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, first);
+    let second = world.connect(2, 72_000);
+    world.changes.clear();
+    world.wait_heard(Span::from_secs(59), node(2), second);
+    assert_eq!(world.changes, [(node(1), NodeState::Suspect)]);
+    assert_eq!(world.control.job(job).and_then(Job::placement).map(|p| p.node), Some(node(1)));
+    world.sent();
+    world.wait_heard(Span::from_secs(2), node(2), second);
+    assert_eq!(assignments(&world.sent()), [(node(2), AttemptId { job, number: 2 })]);
+    world.run(job, second);
+    world.wait_heard(Span::from_secs(100), node(2), second);
+    world.report(job, second, World::ended(Ending::Exited { code: 0 }, Span::from_secs(100)));
+    assert_eq!(world.fate(job), (JobState::Completed, Reason::Exit, 2_000), "only the second attempt is paid");
+}
+
+#[test]
+fn a_node_that_is_heard_again_in_time_goes_on_as_if_nothing_had_happened() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, session);
+    world.wait(Span::from_secs(50));
+    let item = world.item(job, ItemState::Running);
+    world.sent();
+    let session = world.connect_holding(1, vec![item]);
+    assert_eq!(world.sent(), [(node(1), NodeMessage::Reconcile(vec![(item.attempt, item.fence, Verdict::Keep)]))]);
+    world.wait_heard(Span::from_secs(100), node(1), session);
+    world.report(job, session, World::ended(Ending::Exited { code: 0 }, Span::from_secs(150)));
+    assert_eq!(world.fate(job), (JobState::Completed, Reason::Exit, 1_500));
+}
+
+#[test]
+fn reconciling_sends_again_what_never_arrived_and_retries_what_is_gone() {
+    let mut world = World::new();
+    world.connect(1, 36_000);
+    let (assigned, running) = (world.submit("a", |_| {}), world.submit("b", |_| {}));
+    let session = world.connect_holding(1, vec![]);
+    world.run(running, session);
+    let before = world.item(running, ItemState::Running);
+    world.sent();
+    world.connect_holding(1, vec![]);
+    let sent = assignments(&world.sent());
+    assert!(sent.contains(&(node(1), AttemptId { job: assigned, number: 1 })), "the same attempt again: {sent:?}");
+    assert!(sent.contains(&(node(1), AttemptId { job: running, number: 2 })), "a new one: {sent:?}");
+    // The old attempt turns up after all: it is void.
+    let items = vec![before, InventoryItem { state: ItemState::Ended, ..before }];
+    world.connect_holding(1, items);
+    let verdicts = world.sent().into_iter().find_map(|(_, message)| match message {
+        NodeMessage::Reconcile(verdicts) => Some(verdicts.into_iter().map(|(_, _, v)| v).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(verdicts, Some(vec![Verdict::Kill, Verdict::Forget]));
+}
+
+#[test]
+fn a_late_result_of_a_replaced_attempt_is_acknowledged_and_changes_nothing() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, session);
+    let old = world.item(job, ItemState::Running);
+    let session = world.connect_holding(1, vec![]);
+    let body = World::ended(Ending::Exited { code: 0 }, Span::from_secs(1));
+    let (attempt, fence) = (old.attempt, old.fence);
+    world.sent();
+    let before = world.journal.len();
+    world.done(Command::Report { node: node(1), session, report: Report { attempt, fence, body } });
+    assert_eq!(world.sent(), [(node(1), NodeMessage::Ack { attempt, fence })]);
+    assert_eq!(world.journal.len(), before);
+    assert_eq!(world.control.job(job).map(|job| job.attempts_made), Some(2));
+}
+
+#[test]
+fn attempts_are_bounded_and_only_those_that_were_starting_count() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| spec.limits.attempts_max = 2);
+    for _ in 0..5 {
+        world.report(job, session, ReportBody::Refused { message: Text::cut("busy") });
+        assert_eq!(world.state(job), JobState::Queued);
+        world.wait(crate::node::COOL_DOWN);
+        assert_eq!(world.state(job), JobState::Assigned);
+        world.done(Command::AgentHeard { node: node(1), session });
+    }
+    for _ in 0..2 {
+        world.run(job, session);
+        let fault = Ending::NodeFault { message: Text::cut("engine died") };
+        world.report(job, session, World::ended(fault, Span::from_secs(1)));
+        world.wait(crate::node::COOL_DOWN);
+    }
+    assert_eq!(world.fate(job), (JobState::Failed, Reason::Attempts, 0));
+    assert_eq!(world.finished(job).0.message.as_str(), "2 of 2 attempts failed; the last: engine died");
+}
+
+#[test]
+fn a_result_waits_for_its_output_but_not_for_ever() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let output = OutputLengths { stdout: 10, stderr: 5, dropped: 0 };
+    let body = |ran| ReportBody::Ended {
+        ending: Ending::Exited { code: 0 },
+        usage: Usage { ran, ..Usage::default() },
+        output,
+    };
+    let [early, late, never] = ["a", "b", "c"].map(|key| world.submit(key, |_| {}));
+    for job in [early, late, never] {
+        world.run(job, session);
+    }
+    let stored = |world: &mut World, job, stored| {
+        let item = world.item(job, ItemState::Ended);
+        world.done(Command::OutputStored { attempt: item.attempt, fence: item.fence, stored });
+    };
+    stored(&mut world, early, output);
+    for job in [early, late, never] {
+        world.report(job, session, body(Span::from_secs(1)));
+    }
+    assert_eq!(world.state(early), JobState::Completed);
+    assert_eq!(world.state(late), JobState::Running);
+    stored(&mut world, late, OutputLengths { stdout: 9, ..output });
+    assert_eq!(world.state(late), JobState::Running, "one byte is missing");
+    stored(&mut world, late, output);
+    assert_eq!(world.state(late), JobState::Completed);
+    world.wait_heard(Span::from_secs(60), node(1), session);
+    assert_eq!(world.fate(never), (JobState::Completed, Reason::Exit, 1_000));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_stop_or_end_does_not_keep_the_money() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let silent = world.submit("silent", |spec| spec.limits.attempts_max = 1);
+    world.wait_heard(Span::from_secs(40), node(1), session);
+    assert_eq!(world.control.job(silent).map(|job| job.attempts_made >= 2), Some(true), "not accepted in 30 s");
+    world.tell(Command::Cancel { by: client("alice"), job: silent, grace: Span::ZERO, why: Text::default() });
+    let hostage = world.submit("hostage", |spec| {
+        spec.limits.attempts_max = 1;
+        spec.limits.time_limit = Some(Span::from_secs(20));
+    });
+    world.wait_heard(Span::from_secs(10), node(1), session);
+    world.run(hostage, session);
+    let deaf = world.submit("deaf", |_| {});
+    world.run(deaf, session);
+    let grace = Span::from_secs(10);
+    world.tell(Command::Cancel { by: client("alice"), job: deaf, grace, why: Text::default() });
+    world.wait_heard(Span::from_secs(90), node(1), session);
+    assert_eq!(world.fate(hostage), (JobState::Failed, Reason::NodeFault, 0));
+    assert_eq!(world.fate(deaf), (JobState::Cancelled, Reason::Cancelled, 0));
+    assert_eq!(world.fate(silent), (JobState::Cancelled, Reason::Cancelled, 0));
+}
+
+#[test]
+fn a_restart_forgets_nothing_and_declares_nobody_lost_for_a_minute() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let running = world.submit("a", |spec| spec.limits.lost_after = Span::from_secs(15));
+    world.run(running, session);
+    let queued = world.submit("b", |spec| spec.requirements.cpu_milli = 4_000);
+    let item = world.item(running, ItemState::Running);
+    let (before, balances) = (world.control.clone(), world.available("alice"));
+    world.control = world.replayed();
+    assert_eq!(world.control.jobs, before.jobs);
+    assert_eq!((&world.control.ledger, &world.control.queue), (&before.ledger, &before.queue));
+    assert_eq!(world.available("alice"), balances);
+    world.start();
+    world.changes.clear();
+    world.wait(Span::from_secs(59));
+    assert_eq!(world.changes, [(node(1), NodeState::Suspect)], "silent, but not lost");
+    assert_eq!(world.control.job(running).map(|job| job.attempts_made), Some(1));
+    let session = world.connect_holding(1, vec![item]);
+    world.report(running, session, World::ended(Ending::Exited { code: 0 }, Span::from_secs(60)));
+    assert_eq!(world.fate(running).0, JobState::Completed);
+    assert_eq!(world.state(queued), JobState::Assigned);
+}
+
+#[test]
+fn a_second_live_agent_with_one_certificate_is_refused_and_a_dead_one_replaced() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let clone = || World::arrival(77, 36_000);
+    assert_eq!(world.connect_with(node(1), clone()).1, Reply::Refused(Refused::Probing));
+    assert!(matches!(world.sent()[..], [.., (_, NodeMessage::Probe)]));
+    world.wait(Span::from_millis(100));
+    world.done(Command::AgentHeard { node: node(1), session });
+    world.wait(Span::from_secs(2));
+    assert_eq!(world.connect_with(node(1), clone()).1, Reply::Refused(Refused::DuplicateInstance));
+    assert_eq!(world.connect_with(node(1), clone()).1, Reply::Refused(Refused::Probing));
+    world.wait(Span::from_secs(2));
+    let (new, reply) = world.connect_with(node(1), clone());
+    assert_eq!(reply, Reply::Welcome, "the first one did not answer the probe");
+    assert_eq!(world.tell(Command::AgentHeard { node: node(1), session }), Reply::Refused(Refused::StaleSession));
+    world.done(Command::AgentHeard { node: node(1), session: new });
+}
+
+#[test]
+fn a_fence_from_the_future_means_a_roll_back_and_stops_scheduling_and_money() {
+    let mut world = World::new();
+    let mut arrival = World::arrival(1, 36_000);
+    arrival.highest_fence = Some(Fence(10_000));
+    let foreign = AttemptId { job: JobId([5; 16]), number: 1 };
+    arrival.inventory = vec![InventoryItem { attempt: foreign, fence: Fence(10_000), state: ItemState::Running }];
+    let session = SessionId(1);
+    let connected = Command::AgentConnected { node: node(1), session, arrival };
+    let decision = world.control.apply(world.now, connected);
+    let kept = |effect: &Effect| {
+        matches!(effect, Effect::ToNode { message: NodeMessage::Reconcile(verdicts), .. }
+            if verdicts.iter().all(|(_, _, verdict)| *verdict == Verdict::Keep))
+    };
+    assert!(decision.effects.iter().any(kept), "nothing is killed: {:?}", decision.effects);
+    assert!(world.control.problems()[0].contains("fence 10000"), "{:?}", world.control.problems());
+    let by = client("alice");
+    let key = "k".parse().expect("a key");
+    let submit = Command::Submit { by, key, spec: Box::new(spec()), spec_digest: Digest([0; 32]), no_queue: false };
+    let reply = world.control.apply(world.now, submit).reply;
+    assert!(matches!(reply, Some(Reply::Refused(Refused::Frozen { .. }))), "{reply:?}");
+}
+
+#[test]
+fn a_stop_job_is_not_placed_again_before_its_lease_is_surely_over() {
+    let mut world = World::new();
+    world.wait(crate::deadline::RECOVERY_WINDOW);
+    let first = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| {
+        spec.limits.lost_after = Span::from_secs(15);
+        spec.limits.on_disconnect = OnDisconnect::Stop;
+    });
+    world.run(job, first);
+    let second = world.connect(2, 72_000);
+    world.wait_heard(Span::from_secs(34), node(2), second);
+    assert_eq!(world.control.job(job).map(|job| job.attempts_made), Some(1));
+    world.wait_heard(Span::from_secs(5), node(2), second);
+    assert_eq!(world.control.job(job).map(|job| job.attempts_made), Some(2), "30 s of lease and 5 s of margin");
+}
+
+#[test]
+fn an_old_copy_stays_found_out_however_often_it_is_started_again() {
+    let mut world = World::new();
+    let mut arrival = World::arrival(1, 36_000);
+    // Starts and connections have raised the number past the fence; no job was ever assigned under it.
+    let seen = Fence(world.control.last_number());
+    assert!(seen > Fence(0));
+    arrival.highest_fence = Some(seen);
+    world.control.apply(world.now, Command::AgentConnected { node: node(1), session: SessionId(1), arrival });
+    assert!(world.control.problems()[0].contains("rolled back"), "{:?}", world.control.problems());
+}
