@@ -3,7 +3,7 @@
 //!
 //! | first frame | stream | then up | then down |
 //! |---|---|---|---|
-//! | [`AgentHello`] | control, exactly one | [`Report`](modchain_types::Report), [`OfferChanged`], [`ProbeAnswer`] | [`AgentWelcome`], [`Reconcile`], then instructions |
+//! | [`AgentHello`] | control, exactly one | [`Report`], [`OfferChanged`], [`ProbeAnswer`] | [`AgentWelcome`], [`Reconcile`], then instructions |
 //! | [`Heartbeat`] | heartbeats, exactly one | more of them | [`HeartbeatEcho`] each |
 //! | [`AttemptOpen`] | one per live attempt | [`OutputChunk`]s, [`OutputEnd`] | [`AttemptResume`], [`OutputAck`]s, [`InputChunk`]s, [`InputEnd`] |
 //! | [`BlobGet`] | one per blob | | [`BlobHead`], [`BlobChunk`]s; ends with the stream |

@@ -1,7 +1,7 @@
 //! The child: this same program, started again to run one guest and nothing else.
 //!
 //! In order: take limits, read orders and module, take hold of the guest's pipes, lock the process in
-//! ([`lockdown`](super::lockdown)), compile, link, say `Started`, run, say `Ended`, exit. What happens after the lock has no
+//! ([`super::lockdown`]), compile, link, say `Started`, run, say `Ended`, exit. What happens after the lock has no
 //! files, no network and no other process to reach, and the compiler is after the lock on purpose: it reads a stranger's bytes.
 //!
 //! Two threads: this one runs the guest; the other one listens to the agent and ticks the epoch, so that a guest that never

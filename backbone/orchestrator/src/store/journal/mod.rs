@@ -1,6 +1,6 @@
 //! The journal: every event, in batches, hash-chained, append-only. The truth of everything.
 //!
-//! [`Journal`] is the one writer; [`JournalReader`] reads beside it what is committed; [`walk`] checks a whole journal.
+//! [`Journal`] is the one writer; [`JournalReader`] reads beside it what is committed; [`walk()`] checks a whole journal.
 //! [`segment`] has the bytes.
 //!
 //! What must never happen here: telling that a batch is committed before it is synced, going on after a failed write or
