@@ -48,8 +48,8 @@ const MEMORY_RESERVE_BYTES: u64 = GIB / 2;
 /// What flags, environment variables and the file may say about the offer, and where the agent finds things.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Settings {
-    /// Where to keep attempts, results and modules [default: /var/lib/modchain/agent for root, else
-    /// $XDG_STATE_HOME/modchain/agent]
+    /// Where to keep attempts, results and modules [default: a folder for each node below /var/lib/modchain/agent for
+    /// root, else below $XDG_STATE_HOME/modchain/agent]
     #[arg(long, env = "MODCHAIN_AGENT_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Where this node is, in your own words
@@ -88,8 +88,10 @@ pub struct Config {
     pub orchestrator: Option<String>,
     /// The folder of the node's key and certificates.
     pub identity: Option<PathBuf>,
-    /// Where everything is kept.
+    /// Where everything is kept; if nobody said where, below which each node has a folder of its own.
     pub data: PathBuf,
+    /// Whether somebody said where.
+    pub data_given: bool,
     region: Text<64>,
     slots: Option<u32>,
     cpu_milli: Option<u32>,
@@ -155,6 +157,7 @@ impl Config {
         Ok(Self {
             orchestrator: orchestrator.or(file.orchestrator),
             identity: identity.or(file.identity),
+            data_given: settings.data.is_some() || file.data.is_some(),
             data: settings.data.clone().or(file.data).map_or_else(default_data, Ok)?,
             region: region.or(file.region).unwrap_or_default(),
             slots: slots.or(file.limits.slots.map(|slots| slots.0)),

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,6 +17,7 @@ use modchain_agent::outbox::Outbox;
 use modchain_agent::probe::SystemProbe;
 use modchain_agent::session::{Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
+use modchain_types::NodeId;
 use modchain_wire::agent::HostLoad;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,7 +32,7 @@ const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 const EXIT_IMPATIENT: i32 = 130;
 
 /// Runs the agent until it is told to stop.
-pub(crate) fn start(config: Config) -> anyhow::Result<()> {
+pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
     let Some(orchestrator) = config.orchestrator.clone() else {
         bail!("no orchestrator: say --orchestrator HOST:PORT, or orchestrator = \"HOST:PORT\" in the file");
     };
@@ -40,19 +41,21 @@ pub(crate) fn start(config: Config) -> anyhow::Result<()> {
     };
     // Checked and not mended: a folder that is named by mistake, such as /tmp, must not be closed to its other users.
     ensure_private_dir(&config.data).context("failed to use the data folder")?;
-    let _lock = lock(&config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start")?;
-    let result = runtime.block_on(run(&config, orchestrator, identity));
+    let node = NodeId::from(runtime.block_on(load_credentials(identity.clone()))?.identity().id);
+    if !config.data_given {
+        config.data.push(node.to_string());
+        ensure_private_dir(&config.data).context("failed to use the data folder")?;
+    }
+    let _lock = lock(&config.data)?;
+    let result = runtime.block_on(run(&config, orchestrator, identity, node));
     // A task that waits for a slow disk must not hold the end up.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn run(config: &Config, orchestrator: String, identity: std::path::PathBuf) -> anyhow::Result<()> {
+async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: NodeId) -> anyhow::Result<()> {
     let signals = Signals::new()?;
-    let credentials = load_credentials(identity.clone()).await?;
-    let node = credentials.identity().id;
-    drop(credentials);
     let mut probe = SystemProbe::new(&config.data);
     let offer = config.offer(&probe.machine())?;
     let open = || format!("failed to open {}", config.data.display());
@@ -63,7 +66,7 @@ async fn run(config: &Config, orchestrator: String, identity: std::path::PathBuf
     let (blobs, _downloads) = BlobFetcher::start(cache, live_connection);
     let capabilities = &offer.capabilities;
     tracing::info!(
-        node = %modchain_types::NodeId::from(node),
+        %node,
         version = env!("CARGO_PKG_VERSION"),
         data = %config.data.display(),
         slots = capabilities.slots,

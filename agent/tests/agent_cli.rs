@@ -102,6 +102,7 @@ async fn an_identity_of_another_role_is_refused_at_once() {
 fn a_folder_that_others_may_enter_is_refused_and_left_as_it_is() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("dir");
+    fs::write(dir.path().join("somebody's"), "file").expect("a folder in use");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("mode");
     let data = dir.path().to_str().expect("UTF-8");
     let output = agent(&["start", "--orchestrator", "127.0.0.1:1", "--identity", "/nowhere", "--data", data]);

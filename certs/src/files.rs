@@ -90,14 +90,25 @@ fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
     }
 }
 
-/// Makes the directory with mode 0700, with its parents, or checks that the one that is there is this user's alone.
+/// Makes the directory with mode 0700, with its parents, or checks that the one that is there is this user's alone. One that is
+/// empty and this user's is closed first.
 pub fn ensure_private_dir(dir: &Path) -> Result<(), FileError> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(io_error("create", dir))?;
     let metadata = fs::metadata(dir).map_err(io_error("look at", dir))?;
     if !metadata.is_dir() {
         return Err(FileError::WrongKind { path: dir.into(), wanted: "a directory" });
     }
-    check_owner_and_mode(dir, &metadata, DIR_MODE)
+    match check_owner_and_mode(dir, &metadata, DIR_MODE) {
+        // Made beforehand for this, with the usual mode: nothing in it can have been seen, and nobody else uses it.
+        Err(FileError::LooseMode { .. }) if is_empty(dir)? => {
+            fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE)).map_err(io_error("close", dir))
+        }
+        checked => checked,
+    }
+}
+
+fn is_empty(dir: &Path) -> Result<bool, FileError> {
+    Ok(fs::read_dir(dir).map_err(io_error("list", dir))?.next().is_none())
 }
 
 /// Reads a file that only this user may read. `allowed` are the mode bits that it may have, such as [`KEY_MODE`]; a link is
@@ -244,6 +255,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let inner = dir.path().join("a/b");
         ensure_private_dir(&inner).expect("makes");
+        let made_before = dir.path().join("made-before");
+        fs::create_dir(&made_before).expect("makes");
+        fs::set_permissions(&made_before, fs::Permissions::from_mode(0o755)).expect("opens");
+        ensure_private_dir(&made_before).expect("an empty one is closed and used");
+        assert_eq!(fs::metadata(&made_before).expect("metadata").mode() & 0o7777, DIR_MODE);
+        fs::write(made_before.join("file"), "x").expect("writes");
+        fs::set_permissions(&made_before, fs::Permissions::from_mode(0o755)).expect("opens");
+        assert!(matches!(ensure_private_dir(&made_before), Err(FileError::LooseMode { .. })), "one in use is not");
         ensure_private_dir(&inner).expect("is there");
         for made in [&inner, &dir.path().join("a")] {
             assert_eq!(fs::metadata(made).expect("metadata").mode() & 0o7777, DIR_MODE);
