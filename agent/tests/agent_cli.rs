@@ -99,6 +99,17 @@ async fn an_identity_of_another_role_is_refused_at_once() {
 }
 
 #[test]
+fn a_missing_identity_is_told_and_not_made() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (identity, data) = (path("identity"), path("data"));
+    let output = agent(&["start", "--orchestrator", "127.0.0.1:1", "--identity", &identity, "--data", &data]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("identity does not exist"), "{message}");
+    assert!(!std::path::Path::new(&identity).exists());
+}
+
+#[test]
 fn a_folder_that_others_may_enter_is_refused_and_left_as_it_is() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("dir");

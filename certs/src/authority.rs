@@ -101,7 +101,7 @@ impl Authority {
     /// Loads the authority. Makes a new issuing authority where there is none (a crash in [`Authority::create`]) or where
     /// it is past half its life.
     pub fn load(dir: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
-        files::ensure_private_dir(dir)?;
+        files::check_private_dir(dir)?;
         let root = Signer::load(dir, ROOT_FILE)?;
         let (_, root_end) = root.validity(ROOT_FILE)?;
         if root_end <= now {

@@ -107,7 +107,7 @@ impl Credentials {
     /// Loads the credentials that [`Credentials::save`] left. Refuses a key that others may read, and a key that does not
     /// fit its certificate. Says nothing about the certificate's dates: see [`PeerIdentity::not_after`].
     pub fn load(dir: &Path) -> Result<Self, CredentialsError> {
-        files::ensure_private_dir(dir)?;
+        files::check_private_dir(dir)?;
         let chain = read_certificates(dir, CERT_FILE)?;
         let leaf = chain.first().ok_or(CredentialsError::Certificates { file: CERT_FILE })?;
         if let Ok(new) = read_key(dir, KEY_FILE_NEW)

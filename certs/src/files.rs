@@ -94,17 +94,25 @@ fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
 /// empty and this user's is closed first.
 pub fn ensure_private_dir(dir: &Path) -> Result<(), FileError> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(io_error("create", dir))?;
-    let metadata = fs::metadata(dir).map_err(io_error("look at", dir))?;
-    if !metadata.is_dir() {
-        return Err(FileError::WrongKind { path: dir.into(), wanted: "a directory" });
-    }
-    match check_owner_and_mode(dir, &metadata, DIR_MODE) {
+    match check_private_dir(dir) {
         // Made beforehand for this, with the usual mode: nothing in it can have been seen, and nobody else uses it.
         Err(FileError::LooseMode { .. }) if is_empty(dir)? => {
             fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE)).map_err(io_error("close", dir))
         }
         checked => checked,
     }
+}
+
+/// Checks that the directory is there and this user's alone.
+pub fn check_private_dir(dir: &Path) -> Result<(), FileError> {
+    let metadata = match fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing { path: dir.into() }),
+        metadata => metadata.map_err(io_error("look at", dir))?,
+    };
+    if !metadata.is_dir() {
+        return Err(FileError::WrongKind { path: dir.into(), wanted: "a directory" });
+    }
+    check_owner_and_mode(dir, &metadata, DIR_MODE)
 }
 
 fn is_empty(dir: &Path) -> Result<bool, FileError> {
