@@ -36,6 +36,24 @@ pub(crate) struct Client {
     _control: (FrameWriter<FromConsole>, FrameReader<ToConsole>),
 }
 
+/// How long a port on which nothing listens is tried again: an orchestrator that died is back within that.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two such tries.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connects; an orchestrator that is just being restarted is waited for.
+async fn dial(credentials: &Credentials, address: &str) -> Result<Connection, ConnectError> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match modchain_link::connect(credentials, address, Protocol::Console).await {
+            Err(ConnectError::Refused { .. }) if begun.elapsed() < RESTART_PATIENCE => {
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 impl Client {
     /// Connects as the identity in this folder. `patience` bounds the whole of it.
     pub(crate) async fn connect(address: &str, identity: &Path, patience: Duration) -> Result<Self, Failure> {
@@ -52,9 +70,7 @@ impl Client {
     }
 
     async fn connect_with(credentials: &Credentials, address: &str) -> Result<Self, Failure> {
-        let connection = modchain_link::connect(credentials, address, Protocol::Console)
-            .await
-            .map_err(|error| connect_failure(address, &error))?;
+        let connection = dial(credentials, address).await.map_err(|error| connect_failure(address, &error))?;
         let hello = ConsoleHello {
             types: ToConsole::known_types(),
             version: Text::cut(env!("CARGO_PKG_VERSION")),
