@@ -4,12 +4,10 @@
 
 use std::fmt;
 
-use modchain_types::{IdentityId, Role, WallTime};
+use modchain_types::{IdentityId, Role, WallTime, base32};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-
-use crate::encoding;
 
 /// The name that the orchestrator's certificate carries besides its URI; every client dials by it, never by an address.
 pub const ORCHESTRATOR_NAME: &str = "orchestrator.modchain";
@@ -31,7 +29,7 @@ impl TrustDomain {
     /// The domain of the root with this DER `SubjectPublicKeyInfo`.
     pub fn of_public_key(public_key_der: &[u8]) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, public_key_der);
-        Self(format!("{}.modchain", &encoding::base32(digest.as_ref())[..DOMAIN_CHARS]))
+        Self(format!("{}.modchain", &base32::encode(digest.as_ref())[..DOMAIN_CHARS]))
     }
 
     /// The domain of this root certificate.

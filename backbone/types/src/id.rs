@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::base32;
+
 /// Crockford's base 32 alphabet in lower case: no `i`, `l`, `o`, `u`.
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Characters needed for 128 bits.
@@ -156,9 +158,53 @@ impl fmt::Display for AttemptId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Fence(pub u64);
 
-/// A BLAKE3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $kind:literal, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $bytes]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let bad = || BadId { text: text.chars().take(80).collect(), kind: $kind, rule: $rule };
+                if text.len() != 2 * $bytes || !text.is_ascii() {
+                    return Err(bad());
+                }
+                let mut bytes = [0; $bytes];
+                for (index, byte) in bytes.iter_mut().enumerate() {
+                    *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| bad())?;
+                }
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// A BLAKE3 digest: 64 lower-case hexadecimal characters.
+    Digest, 32, "digest", "write 64 hexadecimal characters"
+);
+hex_id!(
+    /// A certificate's serial number, padded on the left with zeros: 32 lower-case hexadecimal characters.
+    CertificateSerial, 16, "serial number", "write 32 hexadecimal characters"
+);
+hex_id!(
+    /// The SHA-256 of a public key (DER `SubjectPublicKeyInfo`): 64 lower-case hexadecimal characters.
+    KeyDigest, 32, "key digest", "write 64 hexadecimal characters"
+);
 
 impl Digest {
     /// The digest of these bytes.
@@ -167,31 +213,30 @@ impl Digest {
     }
 }
 
-/// 64 lower-case hexadecimal characters.
-impl fmt::Display for Digest {
+/// The public part of a join token: 40 bits, written as 8 characters of RFC 4648 base 32. Stands in lists and logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TokenId(pub [u8; 5]);
+
+impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.pad(&base32::encode(&self.0))
     }
 }
 
-impl fmt::Debug for Digest {
+impl fmt::Debug for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl FromStr for Digest {
+impl FromStr for TokenId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = || BadId { text: text.into(), kind: "digest", rule: "write 64 hexadecimal characters" };
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(bad());
-        }
-        let mut digest = [0; 32];
-        for (index, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| bad())?;
-        }
-        Ok(Self(digest))
+        base32::decode(text).map(Self).ok_or_else(|| BadId {
+            text: text.chars().take(80).collect(),
+            kind: "token id",
+            rule: "write 8 characters of a-z and 2-7",
+        })
     }
 }
 
@@ -291,6 +336,13 @@ mod tests {
         }
         let digest = Digest::of(b"x");
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        let serial = CertificateSerial([0x0f; 16]);
+        assert_eq!(serial.to_string(), "0f".repeat(16));
+        assert_eq!(serial.to_string().parse::<CertificateSerial>(), Ok(serial));
+        assert!("0f".parse::<CertificateSerial>().is_err() && "zz".repeat(16).parse::<CertificateSerial>().is_err());
+        let token = TokenId(*b"fooba");
+        assert_eq!((token.to_string(), "MZXW6YTB".parse()), ("mzxw6ytb".into(), Ok(token)));
+        assert!("mzxw6yt".parse::<TokenId>().is_err() && "mzxw6yt1".parse::<TokenId>().is_err());
     }
 
     #[test]
