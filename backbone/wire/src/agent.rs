@@ -7,6 +7,7 @@
 //! | [`Heartbeat`] | heartbeats, exactly one | more of them | [`HeartbeatEcho`] each |
 //! | [`AttemptOpen`] | one per live attempt | [`OutputChunk`]s, [`OutputEnd`] | [`AttemptResume`], [`OutputAck`]s, [`InputChunk`]s, [`InputEnd`] |
 //! | [`BlobGet`] | one per blob | | [`BlobHead`], [`BlobChunk`]s; ends with the stream |
+//! | [`RenewRequest`] | one per renewal | | [`Renewed`]; ends with the stream |
 
 use modchain_types::{
     Assignment, AttemptId, BootId, Digest, Fence, FenceClaim, InstanceId, InventoryItem, JournalId, List, Offer,
@@ -14,6 +15,7 @@ use modchain_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::join::{RenewRequest, Renewed};
 use crate::protocol::protocol;
 use crate::{Data, KnownTypes, Sentence};
 
@@ -29,6 +31,7 @@ protocol! {
         0x22 OutputChunk(OutputChunk) DATA_BYTES_MAX,
         0x24 OutputEnd(OutputEnd) CONTROL_BYTES_MAX,
         0x30 BlobGet(BlobGet) CONTROL_BYTES_MAX,
+        0x38 Renew(RenewRequest) HEARTBEAT_BYTES_MAX,
     }
 }
 
@@ -49,6 +52,7 @@ protocol! {
         0x26 InputEnd(InputEnd) CONTROL_BYTES_MAX,
         0x31 BlobHead(BlobHead) CONTROL_BYTES_MAX,
         0x32 BlobChunk(BlobChunk) DATA_BYTES_MAX,
+        0x39 Renewed(Renewed) CONTROL_BYTES_MAX,
         0x3f Refused(StreamRefused) CONTROL_BYTES_MAX,
     }
 }

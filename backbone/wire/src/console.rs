@@ -15,6 +15,14 @@
 //! | [`LedgerQuery`] | [`LedgerPage`] |
 //! | [`StatusQuery`] | [`StatusView`] |
 //! | [`Credit`] | [`AccountView`] |
+//! | [`WhoamiQuery`] | [`IdentityView`]: one's own |
+//! | [`IdentitiesQuery`] | [`IdentitiesPage`] |
+//! | [`Revoke`] | [`RevokedView`]: once every connection is cut |
+//! | [`TokenCreate`] | [`TokenView`] |
+//! | [`TokensQuery`] | [`TokensPage`] |
+//! | [`TokenRevoke`] | [`TokenView`] |
+//! | [`RenewRequest`] | [`Renewed`] |
+//! | [`LinkQuery`] | [`LinkView`] |
 //! | [`EventsOpen`] | [`EventsPage`]s, [`CaughtUp`] once, then with `follow` more pages until the stream is closed |
 //! | [`LogsOpen`] | [`LogChunk`]s, [`CaughtUp`] once, with `follow` more chunks, then [`LogEnd`] |
 //! | [`StateOpen`] | [`StateSnapshot`]s (the last has `last`), then [`StateDelta`]s |
@@ -22,16 +30,17 @@
 //! | [`InputOpen`], after [`InputReady`] then [`InputPiece`]s and [`InputDone`] | [`InputReady`], [`InputStored`]s |
 
 use modchain_types::{
-    AccountId, Asset, Digest, Identity, JobId, JobSpec, JobState, JournalId, List, Micro, Span, SubmitKey, Text,
-    WallTime,
+    AccountId, Asset, Digest, Identity, JobId, JobSpec, JobState, JournalId, List, Micro, Name, Role, Span, SubmitKey,
+    Text, TokenId, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::agent::OutputStream;
+use crate::join::{RenewRequest, Renewed};
 use crate::protocol::protocol;
 use crate::view::{
-    AccountView, EventKind, EventView, ExplanationView, JobView, LedgerEntryView, LedgerKind, NodeView, QuoteView,
-    StatusView,
+    AccountView, EventKind, EventView, ExplanationView, IdentityView, JobView, LedgerEntryView, LedgerKind, LinkView,
+    NodeView, QuoteView, RevokedView, StatusView, TokenView,
 };
 use crate::{Data, KnownTypes, Sentence};
 
@@ -39,6 +48,13 @@ protocol! {
     /// From a console to the orchestrator.
     FromConsole {
         0x41 Hello(ConsoleHello) CONTROL_BYTES_MAX,
+        0x43 Renew(RenewRequest) HEARTBEAT_BYTES_MAX,
+        0x45 Whoami(WhoamiQuery) HEARTBEAT_BYTES_MAX,
+        0x47 Identities(IdentitiesQuery) CONTROL_BYTES_MAX,
+        0x49 Revoke(Revoke) CONTROL_BYTES_MAX,
+        0x4b TokenCreate(TokenCreate) CONTROL_BYTES_MAX,
+        0x4d Tokens(TokensQuery) CONTROL_BYTES_MAX,
+        0x4f TokenRevoke(TokenRevoke) CONTROL_BYTES_MAX,
         0x50 Submit(Submit) SPEC_BYTES_MAX,
         0x52 Quote(QuoteRequest) SPEC_BYTES_MAX,
         0x54 Cancel(Cancel) CONTROL_BYTES_MAX,
@@ -58,6 +74,7 @@ protocol! {
         0x73 InputOpen(InputOpen) CONTROL_BYTES_MAX,
         0x75 InputPiece(InputPiece) DATA_BYTES_MAX,
         0x76 InputDone(InputDone) CONTROL_BYTES_MAX,
+        0x78 Link(LinkQuery) HEARTBEAT_BYTES_MAX,
     }
 }
 
@@ -65,6 +82,12 @@ protocol! {
     /// From the orchestrator to a console.
     ToConsole {
         0x42 Welcome(ConsoleWelcome) CONTROL_BYTES_MAX,
+        0x44 Renewed(Renewed) CONTROL_BYTES_MAX,
+        0x46 Identity(IdentityView) CONTROL_BYTES_MAX,
+        0x48 Identities(IdentitiesPage) PAGE_BYTES_MAX,
+        0x4a Revoked(RevokedView) CONTROL_BYTES_MAX,
+        0x4c Token(TokenView) CONTROL_BYTES_MAX,
+        0x4e Tokens(TokensPage) PAGE_BYTES_MAX,
         0x51 Submitted(Submitted) CONTROL_BYTES_MAX,
         0x53 Quote(QuoteView) PAGE_BYTES_MAX,
         0x57 Jobs(JobsPage) PAGE_BYTES_MAX,
@@ -83,6 +106,7 @@ protocol! {
         0x72 BlobStored(BlobStored) CONTROL_BYTES_MAX,
         0x74 InputReady(InputReady) CONTROL_BYTES_MAX,
         0x77 InputStored(InputStored) CONTROL_BYTES_MAX,
+        0x79 Link(LinkView) CONTROL_BYTES_MAX,
         0x7e GoingAway(GoingAway) CONTROL_BYTES_MAX,
         0x7f Refusal(Refusal) CONTROL_BYTES_MAX,
     }
@@ -314,6 +338,99 @@ pub struct Credit {
     pub key: SubmitKey,
     /// For the record.
     pub why: Text<256>,
+}
+
+/// How a person names an identity: `ROLE/NAME`, its name, or its id.
+pub type IdentityRef = Text<64>;
+
+/// Ask about oneself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoamiQuery {
+    /// Reserved; `false`.
+    pub detail: bool,
+}
+
+/// Ask for identities and their certificates, by name. Clients see those of their own account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentitiesQuery {
+    /// Only of this role.
+    pub role: Option<Role>,
+    /// Revoked ones too.
+    pub revoked: bool,
+    /// At most this many, 1 to 500.
+    pub limit: u32,
+    /// Continue after this name of the last page.
+    pub after: Option<Name>,
+}
+
+/// A page of identities, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentitiesPage {
+    /// The identities.
+    pub items: List<IdentityView, 500>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// End an identity for good: its connections are cut, its certificates are worth nothing, its jobs move or are cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    /// Which.
+    pub identity: IdentityRef,
+    /// For the record.
+    pub why: Text<256>,
+}
+
+/// Let somebody join, once. Repeating it with the same token is harmless.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreate {
+    /// The token's public part, drawn by the asker.
+    pub token: TokenId,
+    /// What proofs of its secret part are checked with; the secret itself stays with the asker.
+    pub verifier: [u8; 32],
+    /// What the joiner becomes. Clients may let nodes join, nobody else.
+    pub role: Role,
+    /// The joiner's name; its own wish, or one that is made up, if `None`.
+    pub name: Option<Name>,
+    /// The account that a node earns for, or that a client pays from: the asker's own for a node if `None`, one of the
+    /// joiner's own name for a client. Only operators may name another.
+    pub account: Option<AccountId>,
+    /// Whether the joiner is to become an identity that exists: a machine whose certificate ended.
+    pub rejoin: bool,
+    /// How long it may be used, by the orchestrator's clock.
+    pub ttl: Span,
+}
+
+/// Ask for tokens, newest first. Clients see those that they made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensQuery {
+    /// Those that can no longer be used, too.
+    pub ended: bool,
+}
+
+/// Tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensPage {
+    /// The newest first.
+    pub items: List<TokenView, 500>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+/// Let nobody join with this token any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRevoke {
+    /// Which.
+    pub token: TokenId,
+}
+
+/// Ask how the orchestrator's sockets are; for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkQuery {
+    /// Reserved; `false`.
+    pub detail: bool,
 }
 
 /// Read a job's output.

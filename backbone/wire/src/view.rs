@@ -2,8 +2,8 @@
 //! micro-units of the journal's asset.
 
 use modchain_types::{
-    AccountId, Adapter, AttemptId, Exit, Fence, JobId, JobState, List, Map, Micro, Name, NodeId, NodeState, Offer,
-    OutputLengths, Reason, Reservation, Span, Text, Usage, WallTime,
+    AccountId, Adapter, AttemptId, CertificateSerial, Exit, Fence, Identity, JobId, JobState, List, Map, Micro, Name,
+    NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId, Usage, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -321,4 +321,155 @@ pub struct StatusView {
     pub account: Option<AccountView>,
     /// What is wrong, worst first; empty when all is well.
     pub problems: List<Sentence, 32>,
+}
+
+/// One certificate of an identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateView {
+    /// Its number.
+    pub serial: CertificateSerial,
+    /// When it was issued; it is dated ten minutes earlier, because clocks differ.
+    pub issued_at: WallTime,
+    /// Its end.
+    pub expires_at: WallTime,
+    /// When its holder renews it.
+    pub renews_at: WallTime,
+    /// Whether its holder has used it.
+    pub used: bool,
+}
+
+/// How an identity stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum IdentityState {
+    /// Its certificate is good.
+    Active,
+    /// Its last certificate has ended: it has to join again.
+    Expired,
+    /// Ended for good.
+    Revoked,
+}
+
+impl IdentityState {
+    /// The word used in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// One identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityView {
+    /// Who.
+    pub identity: Identity,
+    /// How it stands.
+    pub state: IdentityState,
+    /// When it became a member.
+    pub joined_at: WallTime,
+    /// Its certificates that are accepted, the newest first; at most two.
+    pub certificates: List<CertificateView, 2>,
+    /// How often its certificate was renewed.
+    pub renewals: u64,
+    /// Its connections now.
+    pub connections: u32,
+    /// When it was revoked.
+    pub revoked_at: Option<WallTime>,
+    /// Why it was revoked.
+    pub why: Text<256>,
+}
+
+/// What a revocation did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedView {
+    /// The identity as it is now.
+    pub identity: IdentityView,
+    /// Connections that were cut.
+    pub connections_closed: u32,
+    /// Jobs that move to other nodes or are cancelled.
+    pub jobs: u64,
+    /// Tokens of its making that are revoked with it.
+    pub tokens: u32,
+    /// From the request to the last connection's cut, the sync of the journal included.
+    pub took: Span,
+}
+
+/// How a join token stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TokenState {
+    /// It waits to be used.
+    Issued,
+    /// A key has got a certificate for it and has not shown it yet.
+    Bound,
+    /// It was used.
+    Spent,
+    /// It was revoked.
+    Revoked,
+    /// Its time was over before anybody used it.
+    Expired,
+}
+
+impl TokenState {
+    /// The word used in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Bound => "bound",
+            Self::Spent => "spent",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// One join token, without its secret, which the orchestrator never had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Its public part.
+    pub id: TokenId,
+    /// What its user becomes.
+    pub role: Role,
+    /// The name that it gives.
+    pub name: Option<Name>,
+    /// The account that it joins, if it says one.
+    pub account: Option<AccountId>,
+    /// Who made it; `None` for the first one, which `init` made.
+    pub issued_by: Option<Name>,
+    /// When it was made.
+    pub issued_at: WallTime,
+    /// When it ends, or was to end.
+    pub expires_at: WallTime,
+    /// How it stands.
+    pub state: TokenState,
+    /// Who joined with it.
+    pub identity: Option<Name>,
+    /// From where, in the joiner's own words and with its address.
+    pub from: Option<Text<192>>,
+    /// What is suspicious about it: uses with another key or a wrong secret.
+    pub alarms: List<Sentence, 4>,
+}
+
+/// How the orchestrator's sockets are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Where the main endpoint listens.
+    pub main: Text<64>,
+    /// Where the join endpoint listens.
+    pub join: Text<64>,
+    /// Bytes of the main socket's buffer for packets that come, as the system counts them.
+    pub receive_buffer_bytes: u64,
+    /// Bytes of its buffer for packets that go.
+    pub send_buffer_bytes: u64,
+    /// What was asked for, for each.
+    pub asked_buffer_bytes: u64,
+    /// Packets that this machine has dropped since its boot because a UDP buffer was full; `None` where it does not tell.
+    pub receive_buffer_errors: Option<u64>,
+    /// Connections now.
+    pub connections: u64,
+    /// Handshakes now.
+    pub handshakes: u64,
+    /// End of the orchestrator's own certificate.
+    pub expires_at: WallTime,
 }

@@ -59,6 +59,16 @@ fn messages_to_consoles_keep_their_bytes() {
 }
 
 #[test]
+fn messages_from_joiners_keep_their_bytes() {
+    check("from_joiner", samples::from_joiner());
+}
+
+#[test]
+fn messages_to_joiners_keep_their_bytes() {
+    check("to_joiner", samples::to_joiner());
+}
+
+#[test]
 fn the_digest_of_a_specification_is_pinned_and_depends_on_every_part() {
     let spec = samples::spec();
     assert_eq!(
@@ -123,6 +133,7 @@ proptest! {
         mutated(&samples::from_agent(), pick, &cuts, length);
         mutated(&samples::to_agent(), pick, &cuts, length);
         mutated(&samples::from_console(), pick, &cuts, length);
+        mutated(&samples::from_joiner(), pick, &cuts, length);
         mutated(&samples::to_console(), pick, &cuts, length);
     }
 
@@ -131,6 +142,7 @@ proptest! {
         survives::<modchain_wire::FromAgent>(kind, &body);
         survives::<modchain_wire::ToAgent>(kind, &body);
         survives::<modchain_wire::FromConsole>(kind, &body);
+        survives::<modchain_wire::FromJoiner>(kind, &body);
         survives::<modchain_wire::ToConsole>(kind, &body);
     }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use modchain_types::*;
 use modchain_wire::agent::*;
 use modchain_wire::console::*;
+use modchain_wire::join::*;
 use modchain_wire::view::*;
-use modchain_wire::{Data, FromAgent, FromConsole, KnownTypes, ToAgent, ToConsole};
+use modchain_wire::{Data, FromAgent, FromConsole, FromJoiner, KnownTypes, ToAgent, ToConsole, ToJoiner};
 
 fn text<const MAX: usize>(text: &str) -> Text<MAX> {
     Text::new(text).expect("samples are short")
@@ -39,6 +40,8 @@ const JOURNAL: JournalId = JournalId([0x22; 16]);
 const WALL: WallTime = WallTime(1_790_000_000_000);
 const LENGTHS: OutputLengths = OutputLengths { stdout: 1, stderr: 300, dropped: 70_000 };
 const USAGE: Usage = Usage { ran: Span(1_500_000), prompt_tokens: 5, output_tokens: 6, fuel: 7_000_000_000 };
+
+const TOKEN: TokenId = TokenId(*b"fooba");
 
 fn claim() -> FenceClaim {
     FenceClaim { fence: FENCE, mac: [0x33; 16] }
@@ -215,6 +218,85 @@ fn known() -> KnownTypes {
     list(vec![1, 2, 255])
 }
 
+fn bytes<const MAX: usize>(bytes: &'static [u8]) -> Chunk<MAX> {
+    Chunk::new(bytes).expect("fits")
+}
+
+fn identity() -> Identity {
+    Identity { id: IdentityId([0x88; 16]), role: Role::Client, name: name("alice"), account: account("alice") }
+}
+
+fn renew() -> RenewRequest {
+    RenewRequest { request: bytes(b"request"), proof: bytes(b"proof") }
+}
+
+fn renewed() -> Renewed {
+    Renewed { chain: list(vec![bytes(b"leaf"), bytes(b"issuer")]) }
+}
+
+fn identity_view() -> IdentityView {
+    let certificate = CertificateView {
+        serial: CertificateSerial([0x99; 16]),
+        issued_at: WALL,
+        expires_at: WallTime(WALL.0 + 86_400_000),
+        renews_at: WallTime(WALL.0 + 57_000_000),
+        used: true,
+    };
+    IdentityView {
+        identity: identity(),
+        state: IdentityState::Active,
+        joined_at: WALL,
+        certificates: list(vec![certificate]),
+        renewals: 300,
+        connections: 2,
+        revoked_at: Some(WALL),
+        why: text("sold"),
+    }
+}
+
+fn token_view() -> TokenView {
+    TokenView {
+        id: TOKEN,
+        role: Role::Node,
+        name: Some(name("rig-1")),
+        account: Some(account("alice")),
+        issued_by: Some(name("alice")),
+        issued_at: WALL,
+        expires_at: WallTime(WALL.0 + 900_000),
+        state: TokenState::Bound,
+        identity: Some(name("rig-1")),
+        from: Some(text("rig (linux) at 192.0.2.1")),
+        alarms: list(vec![text("tried with another key from 192.0.2.2")]),
+    }
+}
+
+pub(crate) fn from_joiner() -> Vec<FromJoiner> {
+    let request = JoinRequest {
+        role: Role::Node,
+        request: bytes(b"request"),
+        proof: bytes(b"proof"),
+        name: Some(name("rig-1")),
+        host: text("rig"),
+        system: text("linux x86_64"),
+    };
+    vec![JoinHello { types: known(), version: text("0.1.0"), token: TOKEN, wall: WALL }.into(), request.into()]
+}
+
+pub(crate) fn to_joiner() -> Vec<ToJoiner> {
+    let accept = JoinAccept {
+        identity: identity(),
+        chain: renewed().chain,
+        pool: name("lab"),
+        journal: JOURNAL,
+        main_port: 7443,
+        main_host: Some(text("pool.example")),
+        existing: true,
+    };
+    let refused =
+        JoinRefused { code: JoinRefusal::TokenUsed, message: text("it was used"), hint: text("ask for another") };
+    vec![JoinChallenge { nonce: [0xaa; 32], wall: WALL }.into(), accept.into(), refused.into()]
+}
+
 pub(crate) fn from_agent() -> Vec<FromAgent> {
     let hello = AgentHello {
         types: known(),
@@ -238,6 +320,7 @@ pub(crate) fn from_agent() -> Vec<FromAgent> {
         OutputChunk { stream: OutputStream::Err, offset: 300, at: WALL, data: data(b"warning\n") }.into(),
         OutputEnd { stdout: 1, stderr: 300, dropped: 70_000 }.into(),
         BlobGet { attempt: ATTEMPT, fence: FENCE, digest: Digest([0x44; 32]) }.into(),
+        renew().into(),
     ]
 }
 
@@ -276,6 +359,7 @@ pub(crate) fn to_agent() -> Vec<ToAgent> {
         InputEnd { offset: 303 }.into(),
         BlobHead { bytes: 512 }.into(),
         BlobChunk { data: data(b"(module)") }.into(),
+        renewed().into(),
         StreamRefused { why: text("not your attempt"), retryable: true }.into(),
     ]
 }
@@ -313,6 +397,15 @@ pub(crate) fn from_console() -> Vec<FromConsole> {
         from: Some(LogCursor { attempt: 2, records: 300 }),
         since: Some(WALL),
     };
+    let token = TokenCreate {
+        token: TOKEN,
+        verifier: [0xbb; 32],
+        role: Role::Node,
+        name: Some(name("rig-1")),
+        account: Some(account("alice")),
+        rejoin: true,
+        ttl: Span::from_secs(900),
+    };
     let key: SubmitKey = "key-1".parse().expect("a key");
     let credit = Credit { account: account("alice"), amount: Micro(1_000_000), key: key.clone(), why: text("gift") };
     vec![
@@ -336,16 +429,22 @@ pub(crate) fn from_console() -> Vec<FromConsole> {
         InputOpen { job: text("j-111") }.into(),
         InputPiece { offset: 300, data: data(b"hi\n") }.into(),
         InputDone { offset: 303 }.into(),
+        renew().into(),
+        WhoamiQuery { detail: false }.into(),
+        IdentitiesQuery { role: Some(Role::Node), revoked: true, limit: 100, after: Some(name("rig-1")) }.into(),
+        Revoke { identity: text("node/rig-1"), why: text("sold") }.into(),
+        token.into(),
+        TokensQuery { ended: true }.into(),
+        TokenRevoke { token: TOKEN }.into(),
+        LinkQuery { detail: false }.into(),
     ]
 }
 
 pub(crate) fn to_console() -> Vec<ToConsole> {
-    let identity =
-        Identity { id: IdentityId([0x88; 16]), role: Role::Client, name: name("alice"), account: account("alice") };
     let welcome = ConsoleWelcome {
         types: known(),
         version: text("0.1.0"),
-        identity,
+        identity: identity(),
         journal: JOURNAL,
         asset: Asset::Usdc,
         streams_max: 32,
@@ -415,6 +514,24 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
         at: WALL,
         data: data(b"attempt 2\n"),
     };
+    let revoked = RevokedView {
+        identity: identity_view(),
+        connections_closed: 2,
+        jobs: 300,
+        tokens: 1,
+        took: Span::from_millis(4),
+    };
+    let link = LinkView {
+        main: text("0.0.0.0:7443"),
+        join: text("0.0.0.0:7444"),
+        receive_buffer_bytes: 425_984,
+        send_buffer_bytes: 425_984,
+        asked_buffer_bytes: 8_388_608,
+        receive_buffer_errors: Some(300),
+        connections: 44,
+        handshakes: 1,
+        expires_at: WALL,
+    };
     vec![
         welcome.into(),
         Submitted { job: JOB, state: JobState::Queued, held: Micro(100_000), existing: true }.into(),
@@ -436,6 +553,13 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
         InputReady { offset: 300, done: true }.into(),
         InputStored { offset: 303, done: true }.into(),
         GoingAway { after: Span::from_secs(2) }.into(),
+        renewed().into(),
+        identity_view().into(),
+        IdentitiesPage { items: list(vec![identity_view()]), total: 300, more: true }.into(),
+        revoked.into(),
+        token_view().into(),
+        TokensPage { items: list(vec![token_view()]), total: 300 }.into(),
+        link.into(),
         Refusal { code: RefusalCode::NoFit, message: text("no node fits"), hint: text("ask for less") }.into(),
     ]
 }
