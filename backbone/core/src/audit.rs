@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{AttemptId, JobId, Micro, Role};
+use modchain_types::{AttemptId, Identity, JobId, Micro, Role, TokenId};
 
 use crate::control::Control;
 use crate::event::{Event, EventBody, Outcome, Settlement};
 use crate::job::{Job, Phase, Placement, Progress};
 use crate::ledger::{self, Account};
+use crate::membership::{Certificate, TokenState};
 use crate::meter;
 use crate::node::Taken;
 
@@ -95,7 +96,59 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => {
             ensure(control.node(*node).is_some(), || format!("{node} is not known"))
         }
+        EventBody::TokenCreated { token, .. } => {
+            ensure(control.tokens().get(*token).is_none(), || format!("token {token} exists already"))
+        }
+        EventBody::MemberJoined { token, identity, certificate, .. } => {
+            joined(control, *token, identity)?;
+            new_certificate(control, certificate)
+        }
+        EventBody::TokenEnded { token, .. } => {
+            let live = control.tokens().get(*token).is_some_and(|token| !matches!(token.state, TokenState::Ended(_)));
+            ensure(live, || format!("token {token} would end twice"))
+        }
+        EventBody::TokenAlarm { token, .. } => {
+            let bound = control.tokens().get(*token).is_some_and(|token| token.binding.is_some());
+            ensure(bound, || format!("token {token} was not used"))
+        }
+        // Its identity may be new in the same decision.
+        EventBody::CertificateIssued { identity, certificate, .. } => {
+            let revoked = control.member(*identity).is_some_and(|member| member.revoked.is_some());
+            ensure(!revoked, || format!("identity {identity} is revoked"))?;
+            new_certificate(control, certificate)
+        }
+        EventBody::CertificateUsed { identity, serial } | EventBody::CertificateRetired { identity, serial } => {
+            let accepted = control.member(*identity).is_some_and(|member| member.accepts(serial));
+            ensure(accepted, || format!("certificate {serial} of {identity} is not accepted"))
+        }
+        EventBody::IdentityRevoked { identity, .. } => {
+            let live = control.member(*identity).is_some_and(|member| member.revoked.is_none());
+            ensure(live, || format!("identity {identity} is not known, or revoked already"))
+        }
     }
+}
+
+/// A token is used once, and never to become somebody else's or a revoked identity.
+fn joined(control: &Control, token: TokenId, identity: &Identity) -> Result<(), Breach> {
+    let token = control.tokens().get(token).ok_or_else(|| Breach { what: format!("token {token} is not known") })?;
+    ensure(token.state == TokenState::Issued, || format!("token {} would be used twice", token.id))?;
+    ensure(token.grant.role == identity.role, || format!("token {} is for a {}", token.id, token.grant.role))?;
+    let name = &identity.name;
+    match token.grant.rejoins {
+        Some(id) => {
+            let member = control.member(id).filter(|member| member.revoked.is_none());
+            ensure(member.is_some_and(|member| member.identity == *identity), || format!("{name} cannot rejoin"))
+        }
+        None => {
+            let fresh = control.identity(identity.id).is_none() && control.identity_named(name).is_none();
+            ensure(fresh && identity.role != Role::Orchestrator, || format!("identity {name} is not new"))
+        }
+    }
+}
+
+fn new_certificate(control: &Control, certificate: &Certificate) -> Result<(), Breach> {
+    let known = control.members().any(|member| member.accepts(&certificate.serial));
+    ensure(!known, || format!("certificate {} exists already", certificate.serial))
 }
 
 fn finished(
@@ -145,6 +198,12 @@ pub fn whole(control: &Control) -> Result<(), Breach> {
         ensure(node.taken == expected, || {
             format!("{} counts {:?} taken instead of {expected:?}", node.name, node.taken)
         })?;
+    }
+    for member in control.members() {
+        let (name, certificates) = (&member.identity.name, member.certificates.len());
+        ensure(certificates <= 2, || format!("{certificates} certificates of {name} are accepted"))?;
+        let out = member.revoked.is_none() || certificates == 0;
+        ensure(out, || format!("{name} is revoked and a certificate of it is accepted"))?;
     }
     control.queue_agrees()
 }

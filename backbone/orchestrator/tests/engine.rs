@@ -44,7 +44,7 @@ fn options(data: &Path, disk: impl Disk + 'static) -> EngineOptions {
 
 fn credit(key: &str, amount: u64) -> Command {
     Command::Credit {
-        by: Actor { role: Role::Operator, account: "root".parse().expect("account") },
+        by: Actor { id: IdentityId([0; 16]), role: Role::Operator, account: "root".parse().expect("account") },
         account: "alice".parse().expect("account"),
         amount: Micro(amount),
         key: key.parse().expect("key"),
@@ -56,7 +56,7 @@ fn submit(key: &str) -> Command {
     let mut spec = support::bare_spec();
     spec.max_cost = Micro(1_000);
     Command::Submit {
-        by: Actor { role: Role::Client, account: "alice".parse().expect("account") },
+        by: Actor { id: IdentityId([0; 16]), role: Role::Client, account: "alice".parse().expect("account") },
         key: key.parse().expect("key"),
         spec: Box::new(spec),
         spec_digest: Digest([1; 32]),

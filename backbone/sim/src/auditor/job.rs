@@ -127,7 +127,15 @@ impl Auditor {
             | EventBody::IdentityAdded { .. }
             | EventBody::Deposited { .. }
             | EventBody::NodeConnected { .. }
-            | EventBody::NodeLost { .. } => {}
+            | EventBody::NodeLost { .. }
+            | EventBody::TokenCreated { .. }
+            | EventBody::MemberJoined { .. }
+            | EventBody::TokenEnded { .. }
+            | EventBody::TokenAlarm { .. }
+            | EventBody::CertificateIssued { .. }
+            | EventBody::CertificateUsed { .. }
+            | EventBody::CertificateRetired { .. }
+            | EventBody::IdentityRevoked { .. } => {}
         }
         Ok(())
     }
@@ -169,6 +177,8 @@ impl Auditor {
             result_at: None,
         });
         self.count(Some(JobState::Queued), JobState::Assigned, None);
+        let revoked = self.membership.is_revoked(node.into());
+        rule(Rule::RevokedStaysOut, !revoked, || format!("{attempt} is assigned to {node}, which was revoked"))?;
         let on_node = self.node(node)?;
         on_node.placed.insert(attempt.job, reservation.clone());
         let Some(capabilities) = &on_node.capabilities else {

@@ -6,6 +6,7 @@
 
 mod books;
 mod job;
+mod member;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +19,7 @@ use modchain_types::{
 
 pub use books::Books;
 use job::JobRecord;
+use member::Membership;
 
 /// What must always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +66,8 @@ pub enum Rule {
     NodeNotOverbooked,
     /// No GPU is reserved twice.
     GpuOnce,
+    /// Nobody who was revoked gets a certificate or work.
+    RevokedStaysOut,
 
     /// The bill is for something that really ran, and the outcome is what really happened.
     TrueOutcome,
@@ -145,6 +149,7 @@ pub struct Auditor {
     at: Timestamp,
     last_fence: u64,
     identities: BTreeMap<IdentityId, Identity>,
+    membership: Membership,
     deposits: BTreeSet<SubmitKey>,
     books: Books,
     jobs: BTreeMap<JobId, JobRecord>,
@@ -235,6 +240,14 @@ impl Auditor {
                 Ok(())
             }
             EventBody::NodeLost { node } => self.node(*node).map(|_| ()),
+            EventBody::TokenCreated { .. }
+            | EventBody::MemberJoined { .. }
+            | EventBody::TokenEnded { .. }
+            | EventBody::TokenAlarm { .. }
+            | EventBody::CertificateIssued { .. }
+            | EventBody::CertificateUsed { .. }
+            | EventBody::CertificateRetired { .. }
+            | EventBody::IdentityRevoked { .. } => self.member_event(&event.body),
         }
     }
 

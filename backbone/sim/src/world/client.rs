@@ -49,11 +49,11 @@ enum Wish {
 }
 
 fn operator() -> Actor {
-    Actor { role: Role::Operator, account: account("operator") }
+    Actor { id: IdentityId([0; 16]), role: Role::Operator, account: account("operator") }
 }
 
 fn client(account: &AccountId) -> Actor {
-    Actor { role: Role::Client, account: account.clone() }
+    Actor { id: IdentityId([0; 16]), role: Role::Client, account: account.clone() }
 }
 
 fn account(name: &str) -> AccountId {
@@ -85,12 +85,12 @@ impl World {
         let mut commands: Vec<Command> = Vec::new();
         for (number, account) in clients.iter().enumerate() {
             let identity = identity([100 + number as u8; 16], Role::Client, account.to_string(), account.clone());
-            commands.push(Command::AddIdentity { identity });
+            commands.push(Command::AddIdentity { identity, certificate: None });
         }
         for (number, node) in self.agents.keys().enumerate() {
             let owner = account(&format!("owner-{}", number % 3));
             let identity = identity(node.0, Role::Node, format!("node-{number}"), owner);
-            commands.push(Command::AddIdentity { identity });
+            commands.push(Command::AddIdentity { identity, certificate: None });
         }
         for account in &clients {
             commands.push(Command::Credit {

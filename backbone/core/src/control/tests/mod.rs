@@ -29,11 +29,11 @@ fn account(name: &str) -> AccountId {
 }
 
 fn client(name: &str) -> Actor {
-    Actor { role: Role::Client, account: account(name) }
+    Actor { id: IdentityId([0; 16]), role: Role::Client, account: account(name) }
 }
 
 fn operator() -> Actor {
-    Actor { role: Role::Operator, account: account("root") }
+    Actor { id: IdentityId([0; 16]), role: Role::Operator, account: account("root") }
 }
 
 fn node(number: u8) -> NodeId {
@@ -122,7 +122,7 @@ impl World {
     fn identity(&mut self, id: u8, role: Role, name: &str, account_name: &str) {
         let name = name.parse().expect("a name");
         let identity = Identity { id: IdentityId([id; 16]), role, name, account: account(account_name) };
-        self.done(Command::AddIdentity { identity });
+        self.done(Command::AddIdentity { identity, certificate: None });
     }
 
     fn absorb(&mut self, decision: Decision) -> Option<Reply> {

@@ -1,0 +1,423 @@
+//! Who belongs: identities, join tokens, certificates, revocation.
+
+use modchain_types::{
+    AccountId, CertificateSerial, Identity, IdentityId, JobId, Name, OutputLengths, Reason, Role, Span, StopCause,
+    Text, TokenId,
+};
+
+use super::{Control, Draft};
+use crate::command::{Actor, Redemption, Refused, Reply};
+use crate::deadline::Deadline;
+use crate::effect::NodeMessage;
+use crate::event::EventBody;
+use crate::job::Phase;
+use crate::membership::{
+    ALARMS_MAX, BOUND_FOR, Certificate, LIVE_TOKENS_MAX, Member, TOKEN_TTL_MAX, TOKEN_TTL_MIN, Token, TokenEnd,
+    TokenGrant, TokenState, WRONG_PROOFS_MAX,
+};
+
+/// Jobs of a revoked identity that are moved or cancelled in one go. Bounds what one deadline adds to a journal record.
+const REVOKED_JOBS_PER_GO_MAX: usize = 512;
+/// Time until the next go.
+const NEXT_GO: Span = Span::from_millis(1);
+/// What jobs of a revoked client get between asking and killing.
+const REVOKED_GRACE: Span = Span::from_secs(10);
+
+/// What is asked of a new token.
+pub(super) struct TokenWish {
+    pub(super) role: Role,
+    pub(super) name: Option<Name>,
+    pub(super) account: Option<AccountId>,
+    pub(super) rejoin: bool,
+}
+
+impl Control {
+    pub(super) fn add_identity(
+        &self,
+        identity: Identity,
+        certificate: Option<Certificate>,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        let id = identity.id;
+        let known = match self.members.get(&id) {
+            Some(member) if member.identity == identity => Some(member),
+            Some(_) => return Err(Refused::NameTaken { name: identity.name }),
+            None if self.identity_named(&identity.name).is_some() => {
+                return Err(Refused::NameTaken { name: identity.name });
+            }
+            None => None,
+        };
+        if known.is_none() {
+            draft.emit(EventBody::IdentityAdded { identity });
+        }
+        let newest = known.and_then(|member| member.certificates.last()).map(|newest| newest.certificate);
+        let revoked = known.is_some_and(|member| member.revoked.is_some());
+        // The file that this comes from is read at every start, and the certificate may have been renewed since.
+        if let Some(certificate) = certificate
+            && !revoked
+            && newest.is_none_or(|newest| certificate.not_before > newest.not_before)
+        {
+            let beside = newest.map(|newest| newest.serial);
+            draft.emit(EventBody::CertificateIssued { identity: id, certificate, beside });
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn create_token(
+        &self,
+        by: &Actor,
+        id: TokenId,
+        verifier: [u8; 32],
+        wish: TokenWish,
+        ttl: Span,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        if let Some(why) = self.rolled_back() {
+            return Err(Refused::Frozen { why });
+        }
+        if !(TOKEN_TTL_MIN..=TOKEN_TTL_MAX).contains(&ttl) {
+            let what = format!("a token may live from {TOKEN_TTL_MIN} to {TOKEN_TTL_MAX}");
+            return Err(Refused::Invalid { what });
+        }
+        let grant = self.granted(by, wish)?;
+        if let Some(known) = self.tokens.get(id) {
+            let same = known.verifier == verifier && known.by == Some(by.id) && known.grant == grant;
+            return if same { Ok(Reply::Token { grant }) } else { Err(Refused::TokenTaken) };
+        }
+        let live = || self.tokens.iter().filter(|token| token.is_live(draft.now));
+        if live().filter(|token| token.by == Some(by.id)).count() >= LIVE_TOKENS_MAX {
+            let what = format!("{LIVE_TOKENS_MAX} tokens wait to be used, which is the most allowed at once");
+            return Err(Refused::Limit { what });
+        }
+        if let Some(name) = &grant.name
+            && live().any(|token| token.grant.name.as_ref() == Some(name))
+        {
+            return Err(Refused::NameTaken { name: name.clone() });
+        }
+        draft.emit(EventBody::TokenCreated { token: id, verifier, grant: grant.clone(), by: Some(by.id), ttl });
+        Ok(Reply::Token { grant })
+    }
+
+    /// What the asker may grant of what it wishes.
+    fn granted(&self, by: &Actor, wish: TokenWish) -> Result<TokenGrant, Refused> {
+        let TokenWish { role, name, account, rejoin } = wish;
+        match (by.role, role) {
+            (Role::Operator, Role::Operator | Role::Client | Role::Node) | (Role::Client, Role::Node) => {}
+            (_, Role::Orchestrator) => {
+                return Err(Refused::Invalid { what: "nobody joins as an orchestrator".into() });
+            }
+            (Role::Client | Role::Node | Role::Orchestrator, _) => {
+                return Err(Refused::NotAllowed { what: "letting others than nodes of one's own join" });
+            }
+        }
+        if let Some(account) = &account
+            && !by.may_touch(account)
+        {
+            return Err(Refused::NotAllowed { what: "naming another account" });
+        }
+        let taken = name.as_ref().and_then(|name| self.member_named(name));
+        if rejoin {
+            let Some(name) = name else {
+                return Err(Refused::Invalid { what: "who rejoins must be named".into() });
+            };
+            // What the asker may not see is answered as what does not exist.
+            let member = taken
+                .filter(|member| by.role == Role::Operator || member.identity.account == by.account)
+                .ok_or(Refused::UnknownIdentity)?;
+            if member.revoked.is_some() {
+                return Err(Refused::AlreadyRevoked { name });
+            }
+            if member.identity.role != role {
+                return Err(Refused::Invalid { what: format!("`{name}` is a {}", member.identity.role) });
+            }
+            if account.is_some_and(|account| account != member.identity.account) {
+                let what = format!("`{name}` belongs to the account `{}`, and that is fixed", member.identity.account);
+                return Err(Refused::Invalid { what });
+            }
+            let (account, rejoins) = (Some(member.identity.account.clone()), Some(member.identity.id));
+            return Ok(TokenGrant { role, name: Some(name), account, rejoins });
+        }
+        if let Some(name) = name.as_ref().filter(|_| taken.is_some()) {
+            return Err(Refused::NameTaken { name: name.clone() });
+        }
+        if let Some(account) = account.as_ref().filter(|account| !self.accounts.contains(*account)) {
+            return Err(Refused::UnknownAccount { account: account.clone() });
+        }
+        // A node earns for the one whose token it joined with.
+        let account = account.or_else(|| (role == Role::Node).then(|| by.account.clone()));
+        Ok(TokenGrant { role, name, account, rejoins: None })
+    }
+
+    pub(super) fn add_first_token(&self, id: TokenId, verifier: [u8; 32], ttl: Span, draft: &mut Draft) -> Reply {
+        if self.tokens.get(id).is_none() {
+            let grant = TokenGrant { role: Role::Operator, name: None, account: None, rejoins: None };
+            draft.emit(EventBody::TokenCreated { token: id, verifier, grant, by: None, ttl });
+        }
+        Reply::Done
+    }
+
+    pub(super) fn revoke_token(&self, by: &Actor, id: TokenId, draft: &mut Draft) -> Result<Reply, Refused> {
+        let token = self
+            .tokens
+            .get(id)
+            .filter(|token| by.role == Role::Operator || token.by == Some(by.id))
+            .ok_or(Refused::UnknownToken)?;
+        match token.state {
+            TokenState::Issued if token.is_live(draft.now) => {
+                draft.emit(EventBody::TokenEnded { token: id, end: TokenEnd::Revoked });
+                Ok(Reply::Done)
+            }
+            TokenState::Issued | TokenState::Ended(TokenEnd::Expired) => Err(Refused::TokenExpired),
+            TokenState::Bound | TokenState::Ended(TokenEnd::Spent) => Err(Refused::TokenUsed),
+            // It is as the asker wants it.
+            TokenState::Ended(TokenEnd::Revoked | TokenEnd::Misused) => Ok(Reply::Done),
+        }
+    }
+
+    pub(super) fn redeem(&self, redemption: Redemption, draft: &mut Draft) -> Result<Reply, Refused> {
+        if let Some(why) = self.rolled_back() {
+            return Err(Refused::Frozen { why });
+        }
+        let Redemption { token: id, role, name, fresh, certificate, from } = redemption;
+        let token = self.tokens.get(id).ok_or(Refused::UnknownToken)?;
+        match token.state {
+            TokenState::Issued if token.is_live(draft.now) => {}
+            TokenState::Issued | TokenState::Ended(TokenEnd::Expired) => return Err(Refused::TokenExpired),
+            TokenState::Ended(TokenEnd::Revoked | TokenEnd::Misused) => return Err(Refused::TokenRevoked),
+            TokenState::Bound | TokenState::Ended(TokenEnd::Spent) => {
+                return self.redeemed_before(token, certificate, from, draft);
+            }
+        }
+        if role != token.grant.role {
+            return Err(Refused::WrongRole { role: token.grant.role });
+        }
+        let identity = match token.grant.rejoins {
+            Some(id) => {
+                let member = self.members.get(&id).ok_or(Refused::UnknownIdentity)?;
+                if member.revoked.is_some() {
+                    return Err(Refused::AlreadyRevoked { name: member.identity.name.clone() });
+                }
+                if name.is_some_and(|wish| wish != member.identity.name) {
+                    return Err(Refused::WrongName { name: member.identity.name.clone() });
+                }
+                member.identity.clone()
+            }
+            None => self.new_identity(&token.grant, name, fresh)?,
+        };
+        draft.emit(EventBody::MemberJoined { token: id, identity: identity.clone(), certificate, from });
+        Ok(Reply::Joined { identity, certificate, existing: false })
+    }
+
+    /// The same key may ask again for a while, because its answer may have been lost; another key is a thief's, or the
+    /// owner's whose token was stolen.
+    fn redeemed_before(
+        &self,
+        token: &Token,
+        certificate: Certificate,
+        from: Text<192>,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        let binding = token.binding.as_ref().ok_or(Refused::TokenUsed)?;
+        if binding.certificate.key == certificate.key {
+            let member = self.members.get(&binding.identity).ok_or(Refused::TokenUsed)?;
+            let fresh = token.state == TokenState::Bound && draft.now < binding.at + BOUND_FOR;
+            if !fresh || !member.accepts(&binding.certificate.serial) {
+                return Err(Refused::TokenUsed);
+            }
+            let identity = member.identity.clone();
+            return Ok(Reply::Joined { identity, certificate: binding.certificate, existing: true });
+        }
+        if token.alarms.len() < ALARMS_MAX {
+            draft.emit(EventBody::TokenAlarm { token: token.id, from });
+        }
+        Err(Refused::TokenUsed)
+    }
+
+    fn new_identity(&self, grant: &TokenGrant, wish: Option<Name>, id: IdentityId) -> Result<Identity, Refused> {
+        let name = match (&grant.name, wish) {
+            (Some(given), Some(wish)) if *given != wish => return Err(Refused::WrongName { name: given.clone() }),
+            (Some(given), _) => given.clone(),
+            (None, Some(wish)) => wish,
+            (None, None) => self.made_up_name(grant.role, id),
+        };
+        let own = AccountId::from(name.clone());
+        let account = grant.account.clone().unwrap_or_else(|| own.clone());
+        // A new name must not lead into an account that is somebody's already.
+        let foreign = grant.account.is_none() && self.accounts.contains(&own);
+        if self.identity_named(&name).is_some() || foreign || self.members.contains_key(&id) {
+            return Err(Refused::NameTaken { name });
+        }
+        Ok(Identity { id, role: grant.role, name, account })
+    }
+
+    /// The role's word, or with some of the id where that is taken.
+    fn made_up_name(&self, role: Role, id: IdentityId) -> Name {
+        let is_name = "a role's word, also with characters of an id, is a name";
+        let short: Name = role.word().parse().expect(is_name);
+        if self.identity_named(&short).is_none() && !self.accounts.contains(&AccountId::from(short.clone())) {
+            return short;
+        }
+        // The end of an id: its beginning has three bits less.
+        let text = id.to_string();
+        format!("{}-{}", role.word(), &text[text.len() - 8..]).parse().expect(is_name)
+    }
+
+    pub(super) fn wrong_proof(&mut self, id: TokenId, draft: &mut Draft) -> Result<Reply, Refused> {
+        let token = self.tokens.get_mut(id).ok_or(Refused::UnknownToken)?;
+        if token.is_live(draft.now) {
+            token.wrong_proofs = token.wrong_proofs.saturating_add(1);
+            if token.wrong_proofs >= WRONG_PROOFS_MAX {
+                draft.emit(EventBody::TokenEnded { token: id, end: TokenEnd::Misused });
+            }
+        }
+        Err(Refused::WrongProof)
+    }
+
+    pub(super) fn renew(
+        &self,
+        id: IdentityId,
+        using: CertificateSerial,
+        certificate: Certificate,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        if let Some(why) = self.rolled_back() {
+            return Err(Refused::Frozen { why });
+        }
+        let member = self.members.get(&id).ok_or(Refused::UnknownIdentity)?;
+        if !member.accepts(&using) {
+            return Err(Refused::Revoked);
+        }
+        draft.emit(EventBody::CertificateIssued { identity: id, certificate, beside: Some(using) });
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn certificate_used(&self, id: IdentityId, serial: CertificateSerial, draft: &mut Draft) -> Reply {
+        let unused = self.members.get(&id).is_some_and(|member| {
+            let known = member.certificates.iter().find(|known| known.certificate.serial == serial);
+            member.revoked.is_none() && known.is_some_and(|known| known.used_at.is_none())
+        });
+        if unused {
+            draft.emit(EventBody::CertificateUsed { identity: id, serial });
+            let bound = |token: &&Token| {
+                let here = |binding: &crate::membership::Binding| binding.certificate.serial == serial;
+                token.state == TokenState::Bound && token.binding.as_ref().is_some_and(here)
+            };
+            if let Some(token) = self.tokens.iter().find(bound) {
+                draft.emit(EventBody::TokenEnded { token: token.id, end: TokenEnd::Spent });
+            }
+        }
+        Reply::Done
+    }
+
+    pub(super) fn revoke_identity(
+        &mut self,
+        by: &Actor,
+        id: IdentityId,
+        why: Text<256>,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        if by.role != Role::Operator {
+            return Err(Refused::NotAllowed { what: "revoking identities" });
+        }
+        let member = self.members.get(&id).ok_or(Refused::UnknownIdentity)?;
+        let name = || member.identity.name.clone();
+        if member.revoked.is_some() {
+            return Err(Refused::AlreadyRevoked { name: name() });
+        }
+        let others = |other: &&Member| {
+            other.identity.role == Role::Operator && other.revoked.is_none() && other.identity.id != id
+        };
+        if member.identity.role == Role::Operator && !self.members.values().any(|other| others(&other)) {
+            return Err(Refused::LastOperator { name: name() });
+        }
+        let tokens: Vec<TokenId> = self
+            .tokens
+            .iter()
+            .filter(|token| token.state == TokenState::Issued && self.leads_to(token, id))
+            .map(|token| token.id)
+            .collect();
+        let jobs = self.work_of(member).count() as u64;
+        draft.emit(EventBody::IdentityRevoked { identity: id, by: Some(by.id), why });
+        for token in &tokens {
+            draft.emit(EventBody::TokenEnded { token: *token, end: TokenEnd::Revoked });
+        }
+        Ok(Reply::Revoked { jobs, tokens: u32::try_from(tokens.len()).unwrap_or(u32::MAX) })
+    }
+
+    /// Whether the token was made by this identity, or would bring it back.
+    fn leads_to(&self, token: &Token, id: IdentityId) -> bool {
+        token.by == Some(id) || token.grant.rejoins == Some(id)
+    }
+
+    /// The jobs that a revoked identity leaves behind: those on a node, or those of an account that nobody else holds.
+    fn work_of<'a>(&'a self, member: &'a Member) -> Box<dyn Iterator<Item = JobId> + 'a> {
+        let (id, account) = (member.identity.id, &member.identity.account);
+        match member.identity.role {
+            Role::Node => Box::new(self.nodes.get(&id.into()).into_iter().flat_map(|node| node.placed.iter().copied())),
+            Role::Client => {
+                let heir = self.members.values().any(|other| {
+                    let Identity { id: other_id, role, account: other_account, .. } = &other.identity;
+                    *other_id != id && *role == Role::Client && other_account == account && other.revoked.is_none()
+                });
+                let stopping = |phase: &Phase, stop: bool| matches!(phase, Phase::Placed(_)) && stop;
+                let left = self
+                    .jobs
+                    .values()
+                    .filter(move |job| !heir && job.account == *account && !stopping(&job.phase, job.stop.is_some()));
+                Box::new(left.map(|job| job.id))
+            }
+            Role::Operator | Role::Orchestrator => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// Moves or cancels what a revoked identity left behind, some at a time.
+    pub(super) fn revoked_work(&mut self, id: IdentityId, draft: &mut Draft) {
+        let Some(member) = self.members.get(&id).filter(|member| member.revoked.is_some()) else { return };
+        let role = member.identity.role;
+        let work: Vec<JobId> = self.work_of(member).take(REVOKED_JOBS_PER_GO_MAX).collect();
+        if work.is_empty() {
+            return;
+        }
+        for job in &work {
+            let job = self.jobs[job].clone();
+            match (role, job.placement().cloned()) {
+                (Role::Node, Some(placement)) => {
+                    let message = Text::cut("its node was revoked");
+                    let none = OutputLengths::default();
+                    self.retry_or_fail(&job, &placement, Reason::Revoked, message, none, draft);
+                }
+                (_, None) => self.finish_cancelled(&job, None, draft),
+                (_, Some(placement)) => {
+                    let (attempt, fence, grace) = (placement.attempt, placement.fence, REVOKED_GRACE);
+                    let stop = NodeMessage::Stop { attempt, fence, grace, cause: StopCause::Cancelled };
+                    self.tell(placement.node, stop, draft);
+                    let why = Text::cut("its client was revoked");
+                    draft.emit(EventBody::CancelRequested { job: job.id, grace, why });
+                }
+            }
+        }
+        self.deadlines.arm(draft.now + NEXT_GO, Deadline::RevokedWork(id));
+    }
+
+    pub(super) fn token_expires(&self, id: TokenId, draft: &mut Draft) {
+        let over = |token: &Token| token.state == TokenState::Issued && token.expires_at <= draft.now;
+        if self.tokens.get(id).is_some_and(over) {
+            draft.emit(EventBody::TokenEnded { token: id, end: TokenEnd::Expired });
+        }
+    }
+
+    pub(super) fn token_bound(&self, id: TokenId, draft: &mut Draft) {
+        if self.tokens.get(id).is_some_and(|token| token.state == TokenState::Bound) {
+            draft.emit(EventBody::TokenEnded { token: id, end: TokenEnd::Spent });
+        }
+    }
+
+    pub(super) fn certificate_retires(&self, id: IdentityId, serial: CertificateSerial, draft: &mut Draft) {
+        let Some(member) = self.members.get(&id) else { return };
+        let newest = member.certificates.last().map(|newest| newest.certificate.serial);
+        let known = member.certificates.iter().any(|known| known.certificate.serial == serial);
+        if known && newest != Some(serial) {
+            draft.emit(EventBody::CertificateRetired { identity: id, serial });
+        }
+    }
+}
