@@ -25,7 +25,7 @@ mod encoding;
 pub use authority::{Authority, AuthorityError};
 pub use credentials::{Credentials, CredentialsError};
 pub use files::FileError;
-pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
+pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, RootPin, TrustDomain};
 pub use key::PrivateKey;
 pub use leaf::{Issued, Subject};
 pub use tls::{TlsError, client_config, install_crypto_provider, server_config};
