@@ -197,30 +197,6 @@ fn credentials_load_as_they_were_saved() {
 }
 
 #[test]
-fn credentials_survive_a_crash_at_every_step_of_their_replacement() {
-    let (world, other) = (World::new(), World::new());
-    let (old, new) = (world.member(Role::Client), other.member(Role::Client));
-    let source = world.dir.path().join("new");
-    new.save(&source).expect("saves");
-    // The steps of `save`, in its order; a crash may come after any number of them.
-    let steps: [(&str, &str); 3] = [("key.pem", "key.pem.new"), ("ca.pem", "ca.pem.new"), ("cert.pem", "cert.pem")];
-    for done in 0..=5usize {
-        let dir = world.dir.path().join(format!("at-{done}"));
-        old.save(&dir).expect("saves");
-        for (from, to) in steps.iter().take(done) {
-            fs::copy(source.join(from), dir.join(to)).expect("copies");
-        }
-        for (from, to) in [("ca.pem.new", "ca.pem"), ("key.pem.new", "key.pem")].iter().take(done.saturating_sub(3)) {
-            fs::rename(dir.join(from), dir.join(to)).expect("renames");
-        }
-        let expected = if done < 3 { &old } else { &new };
-        let loaded = Credentials::load(&dir).expect("whole");
-        assert_eq!(loaded.identity(), expected.identity(), "after {done} steps");
-        assert_eq!(loaded.root(), expected.root(), "after {done} steps");
-    }
-}
-
-#[test]
 fn a_key_of_another_certificate_is_refused() {
     let world = World::new();
     let (one, two) = (world.dir.path().join("one"), world.dir.path().join("two"));
