@@ -4,7 +4,8 @@
 //! the key is renamed last: whoever loads them after a crash finds the old three, or can finish the move.
 //!
 //! ```text
-//! key.pem.new
+//! key.pem.new   before anything is asked for: a key without a certificate (see `request`)
+//!      │ the certificate came
 //! ca.pem.new
 //! cert.pem      replaced at once; from here on key.pem.new and ca.pem.new are the ones that belong to it
 //! ca.pem        ← ca.pem.new
@@ -39,7 +40,7 @@ const KEY_FILE_NEW: &str = "key.pem.new";
 const CA_FILE_NEW: &str = "ca.pem.new";
 
 /// Most certificates that are read from `cert.pem`: the holder's and its issuers'.
-const CHAIN_MAX: usize = 4;
+pub(crate) const CHAIN_MAX: usize = 4;
 
 /// Why credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +127,7 @@ impl Credentials {
     fn take(&self, step: SaveStep, dir: &Path) -> Result<(), CredentialsError> {
         match step {
             SaveStep::Key => match read_key(dir, KEY_FILE_NEW) {
-                // It is there already.
+                // It has waited there for its certificate.
                 Ok(waiting) if waiting.public_key_der() == self.key.public_key_der() => {}
                 Ok(_) | Err(_) => {
                     files::write_atomic(&dir.join(KEY_FILE_NEW), self.key.pem().as_bytes(), KEY_MODE)?;
@@ -183,6 +184,22 @@ enum SaveStep {
 
 impl SaveStep {
     const ALL: [Self; 5] = [Self::Key, Self::Root, Self::Chain, Self::MoveRoot, Self::MoveKey];
+}
+
+/// The key in `dir` that waits for its certificate, or a new one that waits from now on.
+pub(crate) fn waiting_key(dir: &Path) -> Result<PrivateKey, CredentialsError> {
+    files::ensure_private_dir(dir)?;
+    let _lock = files::lock_dir(dir)?;
+    finish_earlier(dir)?;
+    match read_key(dir, KEY_FILE_NEW) {
+        Ok(waiting) => Ok(waiting),
+        Err(CredentialsError::Key(_) | CredentialsError::File(FileError::Missing { .. })) => {
+            let key = PrivateKey::generate();
+            files::write_atomic(&dir.join(KEY_FILE_NEW), key.pem().as_bytes(), KEY_MODE)?;
+            Ok(key)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Finishes the move of somebody who did not get to its end: where `key.pem.new` is the key that `cert.pem` certifies, that key
