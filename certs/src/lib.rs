@@ -34,6 +34,8 @@ pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdenti
 pub use key::PrivateKey;
 pub use leaf::{CertificatePlan, Issued, Subject};
 pub use request::{AcceptError, BadRequest, KeyRequest, RequestedKey};
-pub use tls::{TlsError, client_config, install_crypto_provider, server_config};
+pub use tls::{
+    TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
+};
 pub use token::{JoinToken, TokenError};
 pub use verify::DenyList;
