@@ -130,6 +130,12 @@ impl Endpoint {
         self.gate.tally.stats(self.admission.live(), self.gate.places.half_open(), self.buffers)
     }
 
+    /// How many live connections this identity has.
+    pub fn connections_of(&self, id: &IdentityId) -> usize {
+        let connections = self.admission.of(id);
+        connections.iter().filter(|connection| connection.quinn.close_reason().is_none()).count()
+    }
+
     /// Closes every connection of one identity, and gives their number. Those that wait for [`Endpoint::accept`] are among
     /// them. Put the identity on the deny list first: then a connection that is not among them, because it is still in its
     /// handshake, is refused at the end of it.

@@ -13,6 +13,8 @@ pub mod dispatch;
 pub mod engine;
 pub mod feed;
 pub mod fence;
+pub mod founders;
+pub mod gate;
 pub mod init;
 pub mod relay;
 pub mod serve;

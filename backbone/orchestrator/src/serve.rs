@@ -1,16 +1,18 @@
 //! `serve`: opens the stores, starts the engine, the read model and the sessions, and stops them in order.
 //!
-//! Start: lock, journal replay (each event goes to the feed too), audit, engine thread, feed, dispatch, sessions, ready
-//! line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted is committed), exit.
+//! Start: lock, journal replay (each event goes to the gate and the feed too), audit, engine thread, feed, dispatch,
+//! sockets (only now, so that nobody comes in whom the journal has revoked), sessions, ready line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted is committed), exit.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use modchain_certs::Authority;
-use modchain_link::{Endpoint, EndpointKeys};
-use modchain_types::{Asset, JobId, JournalId, Text};
+use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
+use modchain_types::{Asset, JobId, JournalId, Name, Span, Text, WallTime};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -20,6 +22,8 @@ use crate::config::Settings;
 use crate::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets};
 use crate::feed::Feed;
 use crate::fence::FenceKey;
+use crate::founders::{self, Founders};
+use crate::gate::Gate;
 use crate::session::{Server, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
@@ -52,6 +56,22 @@ pub struct Services {
     pub asset: Asset,
     /// Marks fences.
     pub fence_key: FenceKey,
+    /// Signs certificates.
+    pub authority: Arc<Authority>,
+    /// Life of the certificates of those who join.
+    pub cert_life: Span,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// What the pool is called.
+    pub pool: Name,
+    /// Port of the main endpoint.
+    pub main_port: u16,
+    /// Host that joiners are told for it, if it is not the one they joined at.
+    pub advertise: Option<Text<256>>,
+    /// Where joiners are listened for.
+    pub join_address: SocketAddr,
+    /// End of the orchestrator's own certificate.
+    pub own_certificate_ends: WallTime,
 }
 
 /// An orchestrator that serves.
@@ -89,10 +109,13 @@ impl Orchestrator {
         let credentials = init::own_credentials(&data, &authority, now)?;
         let keys = EndpointKeys::load_or_create(&init::own_identity_dir(&data))?;
 
+        let gate = Arc::new(Gate::default());
         let (engine, feed, output, input, blobs) = {
-            let data = data.clone();
-            tokio::task::spawn_blocking(move || open_stores(&data)).await??
+            let (data, gate) = (data.clone(), gate.clone());
+            tokio::task::spawn_blocking(move || open_stores(&data, gate)).await??
         };
+        Founders::forget_token(&data)?;
+        let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
         let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
         let fence_key = FenceKey::load(&data, journal_id)?;
@@ -113,16 +136,40 @@ impl Orchestrator {
         for job in open {
             reference_blobs(&engine, &blobs, job).await?;
         }
-        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, None)?;
+        let advertise = settings.advertise.clone().map(Text::new).transpose().context("the host to advertise")?;
+        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))?;
+        let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)?;
         let sweeper = tokio::spawn(sweep(blobs.clone()));
-        let services = Services { engine: engine.clone(), output, input, blobs, journal, journal_id, asset, fence_key };
-        let server = Server::start(endpoint, services, feed, dispatch);
+        let services = Services {
+            engine: engine.clone(),
+            output,
+            input,
+            blobs,
+            journal,
+            journal_id,
+            asset,
+            fence_key,
+            authority: Arc::new(authority),
+            cert_life: settings.cert_life,
+            gate,
+            pool,
+            main_port: endpoint.local_address()?.port(),
+            advertise,
+            join_address: join_endpoint.local_address()?,
+            own_certificate_ends: credentials.identity().not_after,
+        };
+        let server = Server::start(endpoint, join_endpoint, services, feed, dispatch);
         Ok(Self { server, engine, thread, sweeper, watch, _lock: lock })
     }
 
     /// Where it listens.
     pub fn local_address(&self) -> anyhow::Result<std::net::SocketAddr> {
         Ok(self.server.local_address()?)
+    }
+
+    /// Where it listens for joiners.
+    pub fn join_address(&self) -> anyhow::Result<std::net::SocketAddr> {
+        Ok(self.server.join_address()?)
     }
 
     /// The engine, for asking from the same process.
@@ -146,7 +193,7 @@ impl Orchestrator {
     }
 }
 
-fn open_stores(data: &Path) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
+fn open_stores(data: &Path, gate: Arc<Gate>) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
     let place = |what: &str| data.join(what);
     let output = OutputStore::at(&place("output")).context("the output store cannot be opened")?;
     let input = InputStore::at(&place("input")).context("the input store cannot be opened")?;
@@ -155,7 +202,8 @@ fn open_stores(data: &Path) -> anyhow::Result<(Engine, Feed, OutputStore, InputS
     let mut feed = Feed::new(id, asset);
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
-    let options = EngineOptions::new(data, version, Box::new(time), init::read_identities(data)?);
+    let founders = Founders::read(data)?;
+    let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders) };
     let engine = Engine::open(options, |event| feed.replay(event))?;
     Ok((engine, feed, output, input, blobs))
 }
@@ -192,11 +240,12 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
         _ = interrupt.recv() => return Ok(Ended::Asked),
         _ = terminate.recv() => return Ok(Ended::Asked),
     };
-    let listen = orchestrator.local_address()?;
-    let ready = serde_json::json!({ "schema": "modchain.serving/v1", "listen": listen, "pid": std::process::id() });
+    let (listen, join) = (orchestrator.local_address()?, orchestrator.join_address()?);
+    let pid = std::process::id();
+    let ready = serde_json::json!({ "schema": "modchain.serving/v1", "listen": listen, "join": join, "pid": pid });
     // Whoever started it may have closed the pipe; that is no reason to stop.
     let _ = writeln!(std::io::stdout(), "{ready}");
-    tracing::info!(%listen, data = %settings.data.display(), "serving");
+    tracing::info!(%listen, %join, data = %settings.data.display(), "serving");
 
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use modchain_core::{Actor, Command, Control, Event, EventBody, Refused, Reply};
 use modchain_orchestrator::clock::SystemSource;
 use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, StartError, journal_dir};
+use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{AppendError, Disk, Journal};
 use modchain_orchestrator::verify::{VerifyError, verify};
 use modchain_types::*;
@@ -33,10 +34,15 @@ fn make(data: &Path) {
     Journal::create(&journal_dir(data), support::JOURNAL, Asset::Test).expect("makes");
 }
 
+fn founder(role: Role, name: &str) -> Founder {
+    Founder { identity: identity(role, name), certificate: None }
+}
+
 fn options(data: &Path, disk: impl Disk + 'static) -> EngineOptions {
     let time = SystemSource::new().expect("a clock");
-    let identities = vec![identity(Role::Operator, "root"), identity(Role::Client, "alice")];
-    let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), identities);
+    let members = vec![founder(Role::Operator, "root"), founder(Role::Client, "alice")];
+    let founders = Founders { members, token: None };
+    let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), founders);
     options.disk = Box::new(disk);
     options.on_fatal = Box::new(|_| {});
     options
@@ -253,7 +259,8 @@ fn an_identity_that_contradicts_the_journal_stops_the_start() {
     make(dir.path());
     Engine::open(options(dir.path(), TestDisk::default()), |_| {}).expect("opens");
     let mut wrong = options(dir.path(), TestDisk::default());
-    wrong.identities = vec![Identity { id: IdentityId([9; 16]), ..identity(Role::Client, "alice") }];
+    let identity = Identity { id: IdentityId([9; 16]), ..identity(Role::Client, "alice") };
+    wrong.founders.members = vec![Founder { identity, certificate: None }];
     let error = Engine::open(wrong, |_| {}).err().expect("refuses");
     assert!(matches!(&error, StartError::Identity { name, .. } if name == "alice"), "{error}");
 }

@@ -114,7 +114,11 @@ fn serve_says_when_it_is_ready_keeps_others_out_verifies_meanwhile_and_stops_whe
     assert!(ready["listen"].as_str().expect("an address").starts_with("127.0.0.1:"));
     assert!(fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]).contains("another process is serving"));
     let verified = ok(&["ledger", "verify", "--data", &data, "-o", "json"]);
-    assert_eq!((&verified["ok"], &verified["events"]), (&true.into(), &2.into()));
+    assert_eq!(
+        (&verified["ok"], &verified["events"]),
+        (&true.into(), &4.into()),
+        "a start, an identity, its certificate, the first token"
+    );
     server.signal(rustix::process::Signal::TERM);
     assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
 }
@@ -134,7 +138,7 @@ fn a_killed_server_comes_back_and_takes_in_what_init_added_meanwhile() {
     server.signal(rustix::process::Signal::INT);
     assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
     let verified = ok(&["ledger", "verify", "--data", &data, "-o", "json"]);
-    assert_eq!(verified["events"], 4 + 4, "four starts, four identities");
+    assert_eq!(verified["events"], 4 + 4 + 4 + 1, "starts, identities, certificates, the first token");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question};
 use crate::clock::Clock;
+use crate::gate::Gate;
 use crate::store::journal::Journal;
 
 /// The longest sleep: the machine's clock is read again after it, because timers do not count the machine's sleep.
@@ -34,6 +35,7 @@ pub(super) struct Runner {
     clock: Clock,
     journal: Journal,
     data: PathBuf,
+    gate: Arc<Gate>,
     on_fatal: Option<OnFatal>,
     messages: mpsc::Receiver<Message>,
     effects: Outlet<Vec<Effect>>,
@@ -61,13 +63,26 @@ impl Runner {
         events: Outlet<Arc<Vec<Event>>>,
         health: Arc<Health>,
     ) -> Self {
-        let Engine { control, clock, journal, data, on_fatal, effects: first } = engine;
+        let Engine { control, clock, journal, data, gate, on_fatal, effects: first } = engine;
         if !first.is_empty() {
             effects.send(first);
         }
         let on_fatal = Some(on_fatal);
         let audited = Instant::now();
-        Self { control, clock, journal, data, on_fatal, messages, effects, events, health, audited, storage_seen: None }
+        Self {
+            control,
+            clock,
+            journal,
+            data,
+            gate,
+            on_fatal,
+            messages,
+            effects,
+            events,
+            health,
+            audited,
+            storage_seen: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -151,6 +166,8 @@ impl Runner {
             }
             return false;
         }
+        // Before anybody hears of it: who is told that an identity is revoked can rely on it.
+        self.gate.take(&events);
         if !events.is_empty() {
             self.events.send(Arc::new(events));
         }

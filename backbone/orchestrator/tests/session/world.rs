@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modchain_certs::Credentials;
 use modchain_link::{Connection, FrameReader, FrameWriter, Protocol, connect};
-use modchain_orchestrator::config::Settings;
+use modchain_orchestrator::config::{CERT_LIFE, Settings};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
 use modchain_orchestrator::serve::Orchestrator;
 use modchain_types::{
@@ -78,6 +78,9 @@ impl World {
         let settings = Settings {
             data: self.data.path().join("orchestrator"),
             listen: "127.0.0.1:0".parse().expect("an address"),
+            join_listen: "127.0.0.1:0".parse().expect("an address"),
+            advertise: None,
+            cert_life: CERT_LIFE,
             log: None,
         };
         let orchestrator = Orchestrator::start(&settings).await.expect("it starts");
