@@ -115,6 +115,10 @@ impl Authority {
             return Err(AuthorityError::Expired { file: ROOT_FILE });
         }
         let issuing = match Signer::load(dir, ISSUING_FILE) {
+            Ok(issuing) if !issuing.is_issued_by(&root)? => {
+                let why = format!("it was not issued by {ROOT_FILE}");
+                return Err(AuthorityError::Damaged { file: ISSUING_FILE, why });
+            }
             Ok(issuing) if issuing.is_young(now)? => issuing,
             Ok(_) | Err(AuthorityError::File(FileError::Missing { .. })) => {
                 let issuing = Signer::issuing(&root, now, root_end)?;
@@ -264,6 +268,11 @@ impl Signer {
         let parsed = self.parse(file)?;
         let validity = parsed.validity();
         Ok((validity.not_before.to_datetime().into(), validity.not_after.to_datetime().into()))
+    }
+
+    fn is_issued_by(&self, root: &Self) -> Result<bool, AuthorityError> {
+        let (issuing, root) = (self.parse(ISSUING_FILE)?, root.parse(ROOT_FILE)?);
+        Ok(issuing.issuer() == root.subject() && issuing.verify_signature(Some(root.public_key())).is_ok())
     }
 
     fn is_young(&self, now: SystemTime) -> Result<bool, AuthorityError> {
