@@ -229,13 +229,12 @@ impl Signer {
     }
 
     fn save(&self, path: &Path) -> Result<(), AuthorityError> {
-        let mut text = self.key.pem();
+        let text = self.key.pem();
         // Grown once, so that no copy of the key is left behind in freed memory.
         let certificate = encoding::certificate_pem(&self.certificate);
         let mut whole = Zeroizing::new(String::with_capacity(text.len() + certificate.len()));
         whole.push_str(&text);
         whole.push_str(&certificate);
-        text.clear();
         Ok(files::write_atomic(path, whole.as_bytes(), CA_KEY_MODE)?)
     }
 
