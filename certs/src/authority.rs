@@ -141,8 +141,8 @@ impl Authority {
         &self.root.certificate
     }
 
-    /// Makes a key on this machine and issues a certificate for it, for programs on the orchestrator's own machine. Dates as
-    /// [`Authority::plan`] gives them.
+    /// Makes a key on this machine and issues a certificate for it, for programs on the orchestrator's own machine.
+    /// Dates as [`Authority::plan`] gives them.
     pub fn issue(&self, subject: Subject, lifetime: Duration, now: SystemTime) -> Result<Credentials, AuthorityError> {
         let request = KeyRequest::generate();
         let key = RequestedKey::read(request.der()).expect("a request of ours is sound");
@@ -151,8 +151,9 @@ impl Authority {
         Ok(Credentials::new(request.into_key(), issued.chain, root, issued.identity, self.domain.clone()))
     }
 
-    /// Decides what a certificate will say: a number of its own, from ten minutes before `now` to `lifetime` after it, or to the
-    /// issuing authority's end where that is sooner; all in whole seconds, rounded down, and at least one second long.
+    /// Decides what a certificate will say: a number of its own, from ten minutes before `now` to `lifetime` after it,
+    /// or to the issuing authority's end where that is sooner; all in whole seconds, rounded down, and at least one
+    /// second long.
     pub fn plan(&self, subject: Subject, lifetime: Span, now: WallTime) -> Result<CertificatePlan, AuthorityError> {
         let begin = whole_seconds(now);
         let issuer_end = self.issuing_end()?;
@@ -168,8 +169,8 @@ impl Authority {
         })
     }
 
-    /// Signs what was planned. The same plan and key give the same certificate again, but for the bytes of the signature, and
-    /// for its issuer where the issuing authority was replaced in between.
+    /// Signs what was planned. The same plan and key give the same certificate again, but for the bytes of the
+    /// signature, and for its issuer where the issuing authority was replaced in between.
     pub fn sign(&self, key: &RequestedKey, plan: &CertificatePlan) -> Result<Issued, AuthorityError> {
         if plan.not_after <= plan.not_before || plan.not_after > self.issuing_end()? {
             return Err(AuthorityError::Dates);

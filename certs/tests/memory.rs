@@ -1,5 +1,6 @@
-//! What is left of a token's secret in this process's memory once the token is gone. In a file of its own, because nothing else
-//! may hold a token meanwhile. The search uses the stack itself, and so cannot see what it has just written over.
+//! What is left of a token's secret in this process's memory once the token is gone. In a file of its own, because
+//! nothing else may hold a token meanwhile. The search uses the stack itself, and so cannot see what it has just
+//! written over.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
