@@ -243,3 +243,57 @@ impl JoinLink {
         self.inner.quinn.closed().await.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::HANDSHAKES_PER_SOURCE;
+    use crate::stats::Refusal;
+    use modchain_certs::{Authority, Subject};
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(PATIENCE, future).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_take_every_place_and_another_still_gets_in() {
+        let dir = tempfile::tempdir().expect("directory");
+        let authority = Authority::create(&dir.path().join("ca"), SystemTime::now()).expect("authority");
+        let credentials =
+            authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues");
+        let root = quinn::rustls::server::ParsedCertificate::try_from(authority.root()).expect("a certificate");
+        let digest = ring::digest::digest(&ring::digest::SHA256, &root.subject_public_key_info());
+        let pin: [u8; 32] = digest.as_ref().try_into().expect("32 bytes");
+        // Here loopback addresses count as any other.
+        let endpoint = JoinEndpoint::bind_with((Ipv4Addr::LOCALHOST, 0).into(), &credentials, Some).expect("listens");
+        let address = endpoint.local_address().expect("bound").to_string();
+        let mut held = Vec::new();
+        for _ in 0..HANDSHAKES_PER_SOURCE {
+            let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+            held.push((link.expect("connects"), joining.expect("accepts")));
+        }
+        let error = soon(join_connect(&pin, &address)).await.err().expect("one too many");
+        assert!(matches!(error, ConnectError::Busy { .. }) && error.retryable(), "{error:?}");
+        let stats = endpoint.stats();
+        assert_eq!((stats.connections, stats.refused_for(Refusal::Source)), (HANDSHAKES_PER_SOURCE, 1));
+
+        let tls = modchain_certs::join_client_config(&pin, &[ALPN_JOIN]).expect("settings");
+        let crypto = QuicClientConfig::try_from(tls).expect("QUIC");
+        let elsewhere = quinn::Endpoint::client((Ipv4Addr::new(127, 0, 0, 2), 0).into()).expect("socket");
+        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let remote = endpoint.local_address().expect("bound");
+        let connecting = elsewhere.connect_with(config, remote, modchain_certs::ORCHESTRATOR_NAME).expect("connects");
+        let (other, joining) = soon(async { tokio::join!(connecting, endpoint.accept()) }).await;
+        assert!(other.is_ok() && joining.expect("accepts").remote.ip() == Ipv4Addr::new(127, 0, 0, 2));
+
+        // One goes, and its place is another's.
+        held.pop();
+        let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+        let link = link.expect("connects");
+        assert_eq!(link.exporter(), joining.expect("accepts").exporter);
+    }
+}
