@@ -214,9 +214,10 @@ impl Control {
         self.take(decision)
     }
 
-    /// Fires every deadline that has come, places every job that fits, and takes the events in. Call after each batch of
-    /// commands and when [`Control::next_deadline`] has come.
+    /// Fires every deadline that has come, places every job that fits, and takes the events in, as far as one pass goes. Call
+    /// after each batch of commands and as long as [`Control::next_deadline`] has come.
     pub fn advance(&mut self, now: Timestamp) -> Decision {
+        let now = now.max(self.at);
         let mut whole = Decision::default();
         while whole.events.len() < EVENTS_PER_PASS_MAX
             && let Some(deadline) = self.deadlines.pop_due(now)
@@ -225,7 +226,10 @@ impl Control {
             self.fire(deadline, &mut draft);
             whole.absorb(self.take(draft.decision));
         }
-        self.place(now, &mut whole);
+        // What is overdue goes first, over as many passes as that takes: a job that is to end must not be placed before.
+        if self.deadlines.next().is_none_or(|at| at > now) {
+            self.place(now, &mut whole);
+        }
         whole
     }
 
