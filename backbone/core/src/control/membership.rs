@@ -1,25 +1,26 @@
 //! Who belongs: identities, join tokens, certificates, revocation.
 
 use modchain_types::{
-    AccountId, CertificateSerial, Identity, IdentityId, JobId, Name, OutputLengths, Reason, Role, Span, StopCause,
-    Text, TokenId,
+    AccountId, CertificateSerial, Identity, IdentityId, JobId, Name, OnDisconnect, Role, Span, StopCause, Text,
+    Timestamp, TokenId,
 };
 
 use super::{Control, Draft};
 use crate::command::{Actor, Redemption, Refused, Reply};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, LEASE_MARGIN};
 use crate::effect::NodeMessage;
 use crate::event::EventBody;
-use crate::job::Phase;
+use crate::job::{Job, Phase, Progress};
 use crate::membership::{
     ALARMS_MAX, BOUND_FOR, Certificate, LIVE_TOKENS_MAX, Member, TOKEN_TTL_MAX, TOKEN_TTL_MIN, Token, TokenEnd,
     TokenGrant, TokenState, WRONG_PROOFS_MAX,
 };
 
-/// Jobs of a revoked identity that are moved or cancelled in one go. Bounds what one deadline adds to a journal record.
+/// Jobs of a revoked identity that are moved or cancelled in one go. Bounds what one deadline adds to a pass, and so to a
+/// journal record.
 const REVOKED_JOBS_PER_GO_MAX: usize = 512;
-/// Time until the next go.
-const NEXT_GO: Span = Span::from_millis(1);
+/// Time until the next go if an invariant is broken: the go may have been dropped, and must not go round in circles.
+const NEXT_GO_IF_BROKEN: Span = Span::from_secs(1);
 /// What jobs of a revoked client get between asking and killing.
 const REVOKED_GRACE: Span = Span::from_secs(10);
 
@@ -374,18 +375,28 @@ impl Control {
     pub(super) fn revoked_work(&mut self, id: IdentityId, draft: &mut Draft) {
         let Some(member) = self.members.get(&id).filter(|member| member.revoked.is_some()) else { return };
         let role = member.identity.role;
-        let work: Vec<JobId> = self.work_of(member).take(REVOKED_JOBS_PER_GO_MAX).collect();
+        let (mut work, mut later) = (Vec::new(), None);
+        for job in self.work_of(member) {
+            let at = if role == Role::Node { self.leaves_revoked_node_at(&self.jobs[&job]) } else { draft.now };
+            if at > draft.now {
+                later = Some(later.map_or(at, |before: Timestamp| before.min(at)));
+            } else {
+                work.push(job);
+                if work.len() == REVOKED_JOBS_PER_GO_MAX {
+                    break;
+                }
+            }
+        }
         if work.is_empty() {
+            if let Some(at) = later {
+                self.deadlines.arm(at, Deadline::RevokedWork(id));
+            }
             return;
         }
         for job in &work {
             let job = self.jobs[job].clone();
             match (role, job.placement().cloned()) {
-                (Role::Node, Some(placement)) => {
-                    let message = Text::cut("its node was revoked");
-                    let none = OutputLengths::default();
-                    self.retry_or_fail(&job, &placement, Reason::Revoked, message, none, draft);
-                }
+                (Role::Node, Some(placement)) => self.node_revoked(&job, &placement, draft),
                 (_, None) => self.finish_cancelled(&job, None, draft),
                 (_, Some(placement)) => {
                     let (attempt, fence, grace) = (placement.attempt, placement.fence, REVOKED_GRACE);
@@ -396,7 +407,23 @@ impl Control {
                 }
             }
         }
-        self.deadlines.arm(draft.now + NEXT_GO, Deadline::RevokedWork(id));
+        // At this same moment, so that nothing of what is left is placed before.
+        let pause = if self.breach.is_none() { Span::ZERO } else { NEXT_GO_IF_BROKEN };
+        self.deadlines.arm(draft.now + pause, Deadline::RevokedWork(id));
+    }
+
+    /// From when on the job may move. What was promised to run in one place only may still run on the node until its lease
+    /// is over, by the slower of two clocks: nobody there can be told any more.
+    fn leaves_revoked_node_at(&self, job: &Job) -> Timestamp {
+        let Some(placement) = job.placement() else { return Timestamp::ZERO };
+        let runs = !matches!(placement.progress, Progress::Done(_));
+        let moves = job.stop.is_none() && job.attempts_counted < job.spec.limits.attempts_max;
+        match (self.nodes.get(&placement.node), job.spec.limits.on_disconnect) {
+            (Some(node), OnDisconnect::Stop) if runs && moves => {
+                node.presence.heard + self.config.lease.saturating_add(LEASE_MARGIN)
+            }
+            _ => Timestamp::ZERO,
+        }
     }
 
     pub(super) fn token_expires(&self, id: TokenId, draft: &mut Draft) {
