@@ -149,6 +149,11 @@ impl Token {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.state == TokenState::Issued && now < self.expires_at
     }
+
+    /// How long it may be used.
+    pub fn ttl(&self) -> Span {
+        self.expires_at.since(self.issued_at)
+    }
 }
 
 /// How a token stands, by the journal. That its time is over follows from the clock as well.

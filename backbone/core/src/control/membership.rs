@@ -32,6 +32,40 @@ pub(super) struct TokenWish {
     pub(super) rejoin: bool,
 }
 
+impl TokenWish {
+    /// Whether this very wish led to the token.
+    fn gave(&self, token: &Token, by: &Actor) -> bool {
+        let TokenGrant { role, name, account, rejoins } = &token.grant;
+        let asked = self.account.clone().or_else(|| account_by_default(by, self.role));
+        let same_account = if self.rejoin { self.account.is_none() || asked == *account } else { asked == *account };
+        self.role == *role && self.name == *name && self.rejoin == rejoins.is_some() && same_account
+    }
+}
+
+/// A node earns for the one whose token it joined with; others get an account of their own name.
+fn account_by_default(by: &Actor, role: Role) -> Option<AccountId> {
+    (role == Role::Node).then(|| by.account.clone())
+}
+
+fn may_let_join(by: &Actor, role: Role) -> Result<(), Refused> {
+    match (by.role, role) {
+        (Role::Operator, Role::Operator | Role::Client | Role::Node) | (Role::Client, Role::Node) => Ok(()),
+        (Role::Operator, Role::Orchestrator) => {
+            Err(Refused::Invalid { what: "nobody joins as an orchestrator".into() })
+        }
+        (Role::Client | Role::Node | Role::Orchestrator, _) => {
+            Err(Refused::NotAllowed { what: "letting others than nodes of one's own join" })
+        }
+    }
+}
+
+fn check_ttl(ttl: Span) -> Result<(), Refused> {
+    if (TOKEN_TTL_MIN..=TOKEN_TTL_MAX).contains(&ttl) {
+        return Ok(());
+    }
+    Err(Refused::Invalid { what: format!("a token may live from {TOKEN_TTL_MIN} to {TOKEN_TTL_MAX}") })
+}
+
 impl Control {
     pub(super) fn add_identity(
         &self,
@@ -73,44 +107,45 @@ impl Control {
         ttl: Span,
         draft: &mut Draft,
     ) -> Result<Reply, Refused> {
+        // Before anything that could refuse: the answer to a repetition is the first answer.
+        if let Some(known) = self.tokens.get(id) {
+            let same =
+                known.by == Some(by.id) && known.verifier == verifier && known.ttl() == ttl && wish.gave(known, by);
+            return if same { Ok(Reply::Token { grant: known.grant.clone() }) } else { Err(Refused::TokenTaken) };
+        }
         if let Some(why) = self.rolled_back() {
             return Err(Refused::Frozen { why });
         }
-        if !(TOKEN_TTL_MIN..=TOKEN_TTL_MAX).contains(&ttl) {
-            let what = format!("a token may live from {TOKEN_TTL_MIN} to {TOKEN_TTL_MAX}");
-            return Err(Refused::Invalid { what });
-        }
+        may_let_join(by, wish.role)?;
+        check_ttl(ttl)?;
         let grant = self.granted(by, wish)?;
-        if let Some(known) = self.tokens.get(id) {
-            let same = known.verifier == verifier && known.by == Some(by.id) && known.grant == grant;
-            return if same { Ok(Reply::Token { grant }) } else { Err(Refused::TokenTaken) };
-        }
         let live = || self.tokens.iter().filter(|token| token.is_live(draft.now));
         if live().filter(|token| token.by == Some(by.id)).count() >= LIVE_TOKENS_MAX {
             let what = format!("{LIVE_TOKENS_MAX} tokens wait to be used, which is the most allowed at once");
             return Err(Refused::Limit { what });
         }
         if let Some(name) = &grant.name
-            && live().any(|token| token.grant.name.as_ref() == Some(name))
+            && let Some(other) = self.token_for(name, draft.now)
         {
-            return Err(Refused::NameTaken { name: name.clone() });
+            return Err(if grant.rejoins.is_some() {
+                let what = format!("the token {} for `{name}` waits to be used: revoke it first", other.id);
+                Refused::Limit { what }
+            } else {
+                Refused::NameTaken { name: name.clone() }
+            });
         }
         draft.emit(EventBody::TokenCreated { token: id, verifier, grant: grant.clone(), by: Some(by.id), ttl });
         Ok(Reply::Token { grant })
     }
 
+    /// The token that waits to give this name.
+    fn token_for(&self, name: &Name, now: Timestamp) -> Option<&Token> {
+        self.tokens.iter().find(|token| token.is_live(now) && token.grant.name.as_ref() == Some(name))
+    }
+
     /// What the asker may grant of what it wishes.
     fn granted(&self, by: &Actor, wish: TokenWish) -> Result<TokenGrant, Refused> {
         let TokenWish { role, name, account, rejoin } = wish;
-        match (by.role, role) {
-            (Role::Operator, Role::Operator | Role::Client | Role::Node) | (Role::Client, Role::Node) => {}
-            (_, Role::Orchestrator) => {
-                return Err(Refused::Invalid { what: "nobody joins as an orchestrator".into() });
-            }
-            (Role::Client | Role::Node | Role::Orchestrator, _) => {
-                return Err(Refused::NotAllowed { what: "letting others than nodes of one's own join" });
-            }
-        }
         if let Some(account) = &account
             && !by.may_touch(account)
         {
@@ -144,8 +179,13 @@ impl Control {
         if let Some(account) = account.as_ref().filter(|account| !self.accounts.contains(*account)) {
             return Err(Refused::UnknownAccount { account: account.clone() });
         }
-        // A node earns for the one whose token it joined with.
-        let account = account.or_else(|| (role == Role::Node).then(|| by.account.clone()));
+        let account = account.or_else(|| account_by_default(by, role));
+        if let (Some(name), None) = (&name, &account)
+            && self.accounts.contains(&AccountId::from(name.clone()))
+        {
+            // It would be refused to whoever joins, too late for the asker to choose better.
+            return Err(Refused::NameTaken { name: name.clone() });
+        }
         Ok(TokenGrant { role, name, account, rejoins: None })
     }
 

@@ -1,7 +1,8 @@
 //! Who gets in, who stays, who is out: tokens, certificates, revocation.
 
 use super::*;
-use crate::membership::Certificate;
+use crate::command::Redemption;
+use crate::membership::{Certificate, LIVE_TOKENS_MAX, Token, TokenGrant, TokenState};
 
 const MINUTE: Span = Span::from_secs(60);
 const QUARTER: Span = Span::from_secs(900);
@@ -26,20 +27,6 @@ fn member(number: u8) -> IdentityId {
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
-}
-
-/// The root operator's wish for a token, with everything left open.
-fn wish(number: u8, role: Role) -> Command {
-    Command::CreateToken {
-        by: operator(),
-        token: token(number),
-        verifier: [number; 32],
-        role,
-        name: None,
-        account: None,
-        rejoin: false,
-        ttl: QUARTER,
-    }
 }
 
 fn revoke(number: u8) -> Command {
@@ -166,4 +153,185 @@ fn all_jobs_of_a_revoked_client_end_whatever_their_number_in_bounded_records_and
     assert_eq!([running, done].map(|job| world.state(job)), [JobState::Cancelled; 2]);
     assert_eq!(world.control.jobs().count(), 1, "bob's goes on");
     assert_eq!(world.submit_as("alice", "again", spec()), Reply::Refused(Refused::Revoked));
+}
+
+/// The wish for a token with something changed.
+fn asked(number: u8, role: Role, change: impl FnOnce(&mut Asked)) -> Command {
+    let mut asked = Asked { by: operator(), name: None, account: None, rejoin: false, ttl: QUARTER };
+    change(&mut asked);
+    let Asked { by, name: called, account: of, rejoin, ttl } = asked;
+    let (called, of) = (called.map(name), of.map(account));
+    let (token, verifier) = (token(number), [number; 32]);
+    Command::CreateToken { by, token, verifier, role, name: called, account: of, rejoin, ttl }
+}
+
+/// What may be asked of a token.
+struct Asked {
+    by: Actor,
+    name: Option<&'static str>,
+    account: Option<&'static str>,
+    rejoin: bool,
+    ttl: Span,
+}
+
+fn node_actor() -> Actor {
+    Actor { id: member(1), role: Role::Node, account: account("owen") }
+}
+
+/// Somebody with the key `key` comes with a token, wishes for a name, and would get the certificate `serial`.
+fn redemption(number: u8, role: Role, wished: Option<&str>, key: u8, serial: u8) -> Command {
+    Command::Redeem(Box::new(Redemption {
+        token: token(number),
+        role,
+        name: wished.map(name),
+        fresh: member(serial),
+        certificate: certificate(key, serial),
+        from: Text::cut(format!("10.0.0.{key}:5")),
+    }))
+}
+
+impl World {
+    fn grant(&mut self, command: Command) -> TokenGrant {
+        match self.tell(command) {
+            Reply::Token { grant } => grant,
+            reply => panic!("no token: {reply:?}"),
+        }
+    }
+
+    fn refused(&mut self, command: Command) -> Refused {
+        let before = self.journal.len();
+        match self.tell(command) {
+            Reply::Refused(refused) => {
+                assert_eq!(self.journal.len(), before, "{refused} changes nothing");
+                refused
+            }
+            reply => panic!("granted: {reply:?}"),
+        }
+    }
+
+    /// With the key and the certificate of that number.
+    fn join(&mut self, number: u8, role: Role, wished: Option<&str>, serial: u8) -> Identity {
+        match self.tell(redemption(number, role, wished, serial, serial)) {
+            Reply::Joined { identity, existing: false, .. } => identity,
+            reply => panic!("not joined: {reply:?}"),
+        }
+    }
+
+    fn accepted(&self, id: IdentityId) -> Vec<u8> {
+        let certificates = &self.control.member(id).expect("a member").certificates;
+        certificates.iter().map(|known| known.certificate.serial.0[0]).collect()
+    }
+
+    fn token_state(&self, number: u8) -> Option<TokenState> {
+        self.control.tokens().get(token(number)).map(|token| token.state)
+    }
+
+    /// What is durable of membership, after a replay as well as live.
+    fn check_replay(&self) {
+        let replayed = self.replayed();
+        assert!(self.control.members().eq(replayed.members()));
+        let durable = |control: &Control| -> Vec<Token> {
+            control.tokens().iter().map(|token| Token { wrong_proofs: 0, ..token.clone() }).collect()
+        };
+        assert_eq!(durable(&self.control), durable(&replayed));
+        replayed.audit().expect("every invariant holds");
+    }
+}
+
+#[test]
+fn each_role_may_let_in_whom_the_table_says_and_into_its_own_account() {
+    let [root, alice, rig] = [operator(), client("alice"), node_actor()];
+    let not_allowed = "letting others than nodes of one's own join is not allowed for this role";
+    let cases: [(&Actor, Role, Option<&'static str>, Result<Option<&str>, &str>); 15] = [
+        (&root, Role::Operator, None, Ok(None)),
+        (&root, Role::Client, None, Ok(None)),
+        (&root, Role::Client, Some("bob"), Ok(Some("bob"))),
+        (&root, Role::Node, None, Ok(Some("root"))),
+        (&root, Role::Node, Some("bob"), Ok(Some("bob"))),
+        (&root, Role::Node, Some("nobody"), Err("there is no account `nobody`")),
+        (&root, Role::Orchestrator, None, Err("nobody joins as an orchestrator")),
+        (&alice, Role::Node, None, Ok(Some("alice"))),
+        (&alice, Role::Node, Some("alice"), Ok(Some("alice"))),
+        (&alice, Role::Node, Some("bob"), Err("naming another account is not allowed for this role")),
+        (&alice, Role::Node, Some("nobody"), Err("naming another account is not allowed for this role")),
+        (&alice, Role::Client, None, Err(not_allowed)),
+        (&alice, Role::Operator, None, Err(not_allowed)),
+        (&rig, Role::Node, None, Err(not_allowed)),
+        (&rig, Role::Orchestrator, None, Err(not_allowed)),
+    ];
+    let mut world = World::new();
+    for (number, (by, role, of, expected)) in cases.into_iter().enumerate() {
+        let command = asked(number as u8, role, |asked| (asked.by, asked.account) = (by.clone(), of));
+        match expected {
+            Ok(of) => assert_eq!(world.grant(command).account, of.map(account), "case {number}"),
+            Err(message) => assert_eq!(world.refused(command).to_string(), message, "case {number}"),
+        }
+    }
+    // Who may not ask at all does not learn first that it asked badly.
+    let forbidden = asked(99, Role::Node, |asked| (asked.by, asked.ttl) = (node_actor(), Span::ZERO));
+    assert_eq!(world.refused(forbidden).to_string(), not_allowed);
+    for ttl in [Span::ZERO, Span::from_secs(24 * 3600 + 1)] {
+        let message = world.refused(asked(99, Role::Node, |asked| asked.ttl = ttl)).to_string();
+        assert_eq!(message, "a token may live from 1.0s to 1d0h");
+    }
+}
+
+#[test]
+fn the_same_token_asked_for_again_is_the_first_answer_whatever_became_of_it_and_another_one_is_refused() {
+    let mut world = World::new();
+    let ask = || asked(1, Role::Node, |asked| (asked.by, asked.name) = (client("alice"), Some("rig-1")));
+    let grant = world.grant(ask());
+    let identity = world.join(1, Role::Node, None, 50);
+    assert_eq!((identity.name, identity.account), (name("rig-1"), account("alice")));
+    let rejoin = || asked(2, Role::Node, |asked| (asked.name, asked.rejoin) = (Some("rig-1"), true));
+    let again = world.grant(rejoin());
+    assert_eq!(again.rejoins, Some(member(50)));
+    world.tell(Command::RevokeIdentity { by: operator(), identity: member(50), why: Text::default() });
+    let before = world.journal.len();
+    for _ in 0..3 {
+        assert_eq!((world.grant(ask()), world.grant(rejoin())), (grant.clone(), again.clone()));
+        world.wait(QUARTER);
+    }
+    assert_eq!(world.journal.len(), before + 1, "nothing but the end of the first token's wait");
+    type Change = fn(&mut Asked);
+    let others: [Change; 5] = [
+        |asked| asked.by = client("bob"),
+        |asked| asked.name = Some("rig-2"),
+        |asked| asked.account = Some("bob"),
+        |asked| asked.rejoin = true,
+        |asked| asked.ttl = MINUTE,
+    ];
+    for (number, change) in others.into_iter().enumerate() {
+        let other = asked(1, Role::Node, |asked| {
+            (asked.by, asked.name) = (client("alice"), Some("rig-1"));
+            change(asked);
+        });
+        assert_eq!(world.refused(other), Refused::TokenTaken, "change {number}");
+    }
+    let mut other = ask();
+    if let Command::CreateToken { verifier, .. } = &mut other {
+        verifier[0] += 1;
+    }
+    assert_eq!(world.refused(other), Refused::TokenTaken);
+    world.check_replay();
+}
+
+#[test]
+fn a_hundred_tokens_of_one_maker_may_wait_and_one_that_ends_makes_room() {
+    let mut world = World::new();
+    let ask = |number, by| asked(number, Role::Node, |asked| asked.by = by);
+    for number in 0..LIVE_TOKENS_MAX as u8 {
+        world.grant(ask(number, client("alice")));
+    }
+    let full = "100 tokens wait to be used, which is the most allowed at once";
+    assert_eq!(world.refused(ask(200, client("alice"))).to_string(), full);
+    world.grant(ask(201, client("bob")));
+    world.done(Command::RevokeToken { by: client("alice"), token: token(0) });
+    world.grant(ask(200, client("alice")));
+    assert_eq!(world.refused(ask(202, client("alice"))).to_string(), full);
+    world.join(1, Role::Node, None, 50);
+    world.grant(ask(202, client("alice")));
+    world.wait(QUARTER);
+    world.grant(ask(203, client("alice")));
+    world.check_replay();
 }
