@@ -66,6 +66,18 @@ fn check_ttl(ttl: Span) -> Result<(), Refused> {
     Err(Refused::Invalid { what: format!("a token may live from {TOKEN_TTL_MIN} to {TOKEN_TTL_MAX}") })
 }
 
+/// The role's word, or with some of the id where that is taken.
+fn made_up_name(role: Role, id: IdentityId, taken: impl Fn(&Name) -> bool) -> Name {
+    let is_name = "a role's word, also with characters of an id, is a name";
+    let short: Name = role.word().parse().expect(is_name);
+    if !taken(&short) {
+        return short;
+    }
+    // The end of an id: its beginning has three bits less.
+    let text = id.to_string();
+    format!("{}-{}", role.word(), &text[text.len() - 8..]).parse().expect(is_name)
+}
+
 impl Control {
     pub(super) fn add_identity(
         &self,
@@ -243,7 +255,7 @@ impl Control {
                 }
                 member.identity.clone()
             }
-            None => self.new_identity(&token.grant, name, fresh)?,
+            None => self.new_identity(token, name, fresh, draft.now)?,
         };
         draft.emit(EventBody::MemberJoined { token: id, identity: identity.clone(), certificate, from });
         Ok(Reply::Joined { identity, certificate, existing: false })
@@ -274,33 +286,30 @@ impl Control {
         Err(Refused::TokenUsed)
     }
 
-    fn new_identity(&self, grant: &TokenGrant, wish: Option<Name>, id: IdentityId) -> Result<Identity, Refused> {
+    fn new_identity(
+        &self,
+        token: &Token,
+        wish: Option<Name>,
+        id: IdentityId,
+        now: Timestamp,
+    ) -> Result<Identity, Refused> {
+        let grant = &token.grant;
+        // A name that another token waits to give is taken: a stranger must not be quicker than whom it was promised to.
+        let promised = |name: &Name| self.token_for(name, now).is_some_and(|other| other.id != token.id);
+        // A new name must not lead into an account that is somebody's already.
+        let foreign = |name: &Name| grant.account.is_none() && self.accounts.contains(&AccountId::from(name.clone()));
+        let taken = |name: &Name| self.member_named(name).is_some() || promised(name) || foreign(name);
         let name = match (&grant.name, wish) {
             (Some(given), Some(wish)) if *given != wish => return Err(Refused::WrongName { name: given.clone() }),
             (Some(given), _) => given.clone(),
             (None, Some(wish)) => wish,
-            (None, None) => self.made_up_name(grant.role, id),
+            (None, None) => made_up_name(grant.role, id, taken),
         };
-        let own = AccountId::from(name.clone());
-        let account = grant.account.clone().unwrap_or_else(|| own.clone());
-        // A new name must not lead into an account that is somebody's already.
-        let foreign = grant.account.is_none() && self.accounts.contains(&own);
-        if self.identity_named(&name).is_some() || foreign || self.members.contains_key(&id) {
+        if taken(&name) || self.members.contains_key(&id) {
             return Err(Refused::NameTaken { name });
         }
+        let account = grant.account.clone().unwrap_or_else(|| name.clone().into());
         Ok(Identity { id, role: grant.role, name, account })
-    }
-
-    /// The role's word, or with some of the id where that is taken.
-    fn made_up_name(&self, role: Role, id: IdentityId) -> Name {
-        let is_name = "a role's word, also with characters of an id, is a name";
-        let short: Name = role.word().parse().expect(is_name);
-        if self.identity_named(&short).is_none() && !self.accounts.contains(&AccountId::from(short.clone())) {
-            return short;
-        }
-        // The end of an id: its beginning has three bits less.
-        let text = id.to_string();
-        format!("{}-{}", role.word(), &text[text.len() - 8..]).parse().expect(is_name)
     }
 
     pub(super) fn wrong_proof(&mut self, id: TokenId, draft: &mut Draft) -> Result<Reply, Refused> {

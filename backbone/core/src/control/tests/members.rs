@@ -335,3 +335,59 @@ fn a_hundred_tokens_of_one_maker_may_wait_and_one_that_ends_makes_room() {
     world.grant(ask(203, client("alice")));
     world.check_replay();
 }
+
+#[test]
+fn nobody_gets_into_a_name_or_an_account_that_is_or_was_promised_to_somebody_else() {
+    let mut world = World::new();
+    let shared = asked(1, Role::Client, |asked| (asked.name, asked.account) = (Some("alice-2"), Some("alice")));
+    world.grant(shared);
+    let second = world.join(1, Role::Client, None, 50);
+    assert_eq!((second.name, second.account), (name("alice-2"), account("alice")), "where an operator says so");
+    // A name that would lead into an account that somebody has is refused when the token is made, or when it is used.
+    world.identity(51, Role::Client, "anna", "acme");
+    let named = |number, called| asked(number, Role::Client, |asked| asked.name = Some(called));
+    assert_eq!(world.refused(named(2, "acme")), Refused::NameTaken { name: name("acme") });
+    assert_eq!(world.refused(named(2, "alice")), Refused::NameTaken { name: name("alice") });
+    world.grant(asked(2, Role::Client, |_| {}));
+    for wished in ["acme", "alice", "n1"] {
+        let refused = world.refused(redemption(2, Role::Client, Some(wished), 52, 52));
+        assert_eq!(refused, Refused::NameTaken { name: name(wished) });
+    }
+    // A name that another token waits to give.
+    world.grant(named(3, "carol"));
+    assert_eq!(world.refused(named(4, "carol")), Refused::NameTaken { name: name("carol") });
+    world.grant(asked(4, Role::Node, |asked| asked.by = client("bob")));
+    for (number, role) in [(2, Role::Client), (4, Role::Node)] {
+        let refused = world.refused(redemption(number, role, Some("carol"), 52, 52));
+        assert_eq!(refused, Refused::NameTaken { name: name("carol") });
+    }
+    let wrong = world.refused(redemption(3, Role::Client, Some("karla"), 53, 53));
+    assert_eq!(wrong, Refused::WrongName { name: name("carol") });
+    assert_eq!(world.join(3, Role::Client, Some("carol"), 53).account, account("carol"));
+    // The name of a revoked identity stays its own, and so does its account.
+    world.tell(revoke(53));
+    assert_eq!(world.refused(named(5, "carol")), Refused::NameTaken { name: name("carol") });
+    assert_eq!(
+        world.refused(redemption(2, Role::Client, Some("carol"), 52, 52)),
+        Refused::NameTaken { name: name("carol") }
+    );
+    // A promise ends with its token.
+    world.grant(named(6, "dora"));
+    world.done(Command::RevokeToken { by: operator(), token: token(6) });
+    assert_eq!(world.join(2, Role::Client, Some("dora"), 52).name, name("dora"));
+    world.check_replay();
+}
+
+#[test]
+fn who_wishes_for_no_name_gets_a_free_one() {
+    let mut world = World::new();
+    world.grant(asked(1, Role::Client, |asked| asked.name = Some("node")));
+    world.grant(asked(2, Role::Node, |_| {}));
+    let id = member(50).to_string();
+    assert_eq!(world.join(2, Role::Node, None, 50).name.to_string(), format!("node-{}", &id[id.len() - 8..]));
+    for (number, role, called) in [(3, Role::Client, "client"), (4, Role::Operator, "operator")] {
+        world.grant(asked(number, role, |_| {}));
+        let identity = world.join(number, role, None, 50 + number);
+        assert_eq!((identity.name, identity.account), (name(called), account(called)));
+    }
+}
