@@ -125,14 +125,24 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
             ensure(bound, || format!("token {token} was not used"))
         }
         // Its identity may be new in the same decision.
-        EventBody::CertificateIssued { identity, certificate, .. } => {
-            let revoked = control.member(*identity).is_some_and(|member| member.revoked.is_some());
+        EventBody::CertificateIssued { identity, certificate, beside } => {
+            let member = control.member(*identity);
+            let revoked = member.is_some_and(|member| member.revoked.is_some());
             ensure(!revoked, || format!("identity {identity} is revoked"))?;
+            if let Some(serial) = beside {
+                ensure(member.is_some_and(|member| member.accepts(serial)), || {
+                    format!("certificate {serial} of {identity}, which stays, is not accepted")
+                })?;
+            }
             new_certificate(control, certificate)
         }
-        EventBody::CertificateUsed { identity, serial } | EventBody::CertificateRetired { identity, serial } => {
+        EventBody::CertificateUsed { identity, serial } => {
             let accepted = control.member(*identity).is_some_and(|member| member.accepts(serial));
             ensure(accepted, || format!("certificate {serial} of {identity} is not accepted"))
+        }
+        EventBody::CertificateRetired { identity, serial } => {
+            let replaced = control.member(*identity).is_some_and(|member| member.newer_in_use_since(serial).is_some());
+            ensure(replaced, || format!("certificate {serial} of {identity} would go without another one in use"))
         }
         EventBody::IdentityRevoked { identity, .. } => {
             let live = control.member(*identity).is_some_and(|member| member.revoked.is_none());

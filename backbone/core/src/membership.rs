@@ -96,6 +96,12 @@ impl Member {
         self.revoked.is_none() && self.certificates.iter().any(|known| known.certificate.serial == *serial)
     }
 
+    /// When a certificate that came after this one was used for the first time; `None` if none was, or this one is unknown.
+    pub fn newer_in_use_since(&self, serial: &CertificateSerial) -> Option<Timestamp> {
+        let place = self.certificates.iter().position(|known| known.certificate.serial == *serial)?;
+        self.certificates[place + 1..].iter().filter_map(|newer| newer.used_at).min()
+    }
+
     /// A certificate, which takes the place of all but the one named `beside`.
     pub(crate) fn certify(&mut self, certificate: Certificate, beside: Option<CertificateSerial>, at: Timestamp) {
         if !self.certificates.is_empty() || self.renewals > 0 {

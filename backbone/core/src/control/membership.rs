@@ -12,8 +12,8 @@ use crate::effect::NodeMessage;
 use crate::event::EventBody;
 use crate::job::{Job, Phase, Progress};
 use crate::membership::{
-    ALARMS_MAX, BOUND_FOR, Certificate, LIVE_TOKENS_MAX, Member, TOKEN_TTL_MAX, TOKEN_TTL_MIN, Token, TokenEnd,
-    TokenGrant, TokenState, WRONG_PROOFS_MAX,
+    ALARMS_MAX, BOUND_FOR, Certificate, LIVE_TOKENS_MAX, Member, RETIRE_AFTER, TOKEN_TTL_MAX, TOKEN_TTL_MIN, Token,
+    TokenEnd, TokenGrant, TokenState, WRONG_PROOFS_MAX,
 };
 
 /// Jobs of a revoked identity that are moved or cancelled in one go. Bounds what one deadline adds to a pass, and so to a
@@ -334,8 +334,12 @@ impl Control {
             return Err(Refused::Frozen { why });
         }
         let member = self.members.get(&id).ok_or(Refused::UnknownIdentity)?;
-        if !member.accepts(&using) {
+        if member.revoked.is_some() {
             return Err(Refused::Revoked);
+        }
+        // Once a newer one has been used its holder has it: who still comes with the older one must not push it out.
+        if !member.accepts(&using) || member.newer_in_use_since(&using).is_some() {
+            return Err(Refused::StaleSession);
         }
         draft.emit(EventBody::CertificateIssued { identity: id, certificate, beside: Some(using) });
         Ok(Reply::Done)
@@ -490,9 +494,9 @@ impl Control {
 
     pub(super) fn certificate_retires(&self, id: IdentityId, serial: CertificateSerial, draft: &mut Draft) {
         let Some(member) = self.members.get(&id) else { return };
-        let newest = member.certificates.last().map(|newest| newest.certificate.serial);
-        let known = member.certificates.iter().any(|known| known.certificate.serial == serial);
-        if known && newest != Some(serial) {
+        // The one that was in use when this was armed may be gone since: one that nobody has shown replaces nothing.
+        let due = member.newer_in_use_since(&serial).is_some_and(|at| at + RETIRE_AFTER <= draft.now);
+        if due && member.accepts(&serial) {
             draft.emit(EventBody::CertificateRetired { identity: id, serial });
         }
     }

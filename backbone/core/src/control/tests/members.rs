@@ -391,3 +391,74 @@ fn who_wishes_for_no_name_gets_a_free_one() {
         assert_eq!((identity.name, identity.account), (name(called), account(called)));
     }
 }
+
+fn renewal(id: u8, using: u8, serial: u8) -> Command {
+    let using = CertificateSerial([using; 16]);
+    Command::Renew { identity: member(id), using, certificate: certificate(serial, serial) }
+}
+
+fn used(id: u8, serial: u8) -> Command {
+    Command::CertificateUsed { identity: member(id), serial: CertificateSerial([serial; 16]) }
+}
+
+/// A world in which node 50 has joined and come in.
+fn with_rig() -> World {
+    let mut world = World::new();
+    world.grant(asked(1, Role::Node, |asked| (asked.by, asked.name) = (client("alice"), Some("rig-1"))));
+    world.join(1, Role::Node, None, 50);
+    world.done(used(50, 50));
+    world
+}
+
+#[test]
+fn a_renewed_certificate_is_good_beside_the_new_one_until_a_quarter_of_an_hour_after_its_first_use() {
+    let mut world = with_rig();
+    world.done(renewal(50, 50, 60));
+    world.wait(QUARTER);
+    assert_eq!(world.accepted(member(50)), [50, 60], "the answer may have been lost, however long ago");
+    world.done(used(50, 60));
+    let before = world.journal.len();
+    for _ in 0..3 {
+        world.done(used(50, 60));
+        world.done(used(50, 50));
+    }
+    assert_eq!(world.journal.len(), before, "only the first use is remembered");
+    world.wait(Span(QUARTER.0 - 1));
+    assert_eq!(world.accepted(member(50)), [50, 60]);
+    // The engine stops in between, and the moment stays the same.
+    world.control = world.replayed();
+    world.start();
+    assert_eq!(world.accepted(member(50)), [50, 60]);
+    world.wait(Span(1));
+    assert_eq!(world.accepted(member(50)), [60]);
+    assert_eq!(world.control.member(member(50)).map(|member| member.renewals), Some(1));
+    world.wait(Span::from_secs(24 * 3600));
+    assert_eq!(world.accepted(member(50)), [60], "the last one never retires");
+    world.check_replay();
+}
+
+#[test]
+fn lost_answers_to_renewals_lock_nobody_out_and_only_two_certificates_are_accepted() {
+    let mut world = with_rig();
+    for serial in 60..70 {
+        world.done(renewal(50, 50, serial));
+        assert_eq!(world.accepted(member(50)), [50, serial]);
+    }
+    world.done(used(50, 69));
+    // The old connection must not push out what is in use: it may be a thief's.
+    assert_eq!(world.refused(renewal(50, 50, 70)), Refused::StaleSession);
+    world.done(renewal(50, 69, 71));
+    assert_eq!(world.accepted(member(50)), [69, 71]);
+    // The wait that the first use of 69 began is about 50, and 71 was never shown: 69 stays.
+    world.wait(QUARTER);
+    assert_eq!(world.accepted(member(50)), [69, 71]);
+    for stale in [50, 60, 99] {
+        assert_eq!(world.refused(renewal(50, stale, 80)), Refused::StaleSession);
+    }
+    world.tell(revoke(50));
+    assert_eq!(world.refused(renewal(50, 69, 80)), Refused::Revoked);
+    world.done(used(50, 69));
+    assert_eq!(world.accepted(member(50)), [0; 0]);
+    assert_eq!(world.refused(renewal(77, 69, 80)), Refused::UnknownIdentity);
+    world.check_replay();
+}
