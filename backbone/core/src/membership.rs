@@ -28,7 +28,7 @@ pub const BOUND_FOR: Span = Span::from_secs(600);
 pub const WRONG_PROOFS_MAX: u8 = 5;
 /// Alarms about one token that are recorded; more say nothing new and would let a stranger fill the journal.
 pub const ALARMS_MAX: usize = 3;
-/// Ended tokens that are remembered, so that who comes with one learns what became of it.
+/// Ended tokens that are remembered, so that who comes with one learns what became of it; fairly among their makers.
 pub const ENDED_TOKENS_MAX: usize = 1000;
 /// How long a certificate is still accepted after a newer one of its identity was used for the first time.
 pub const RETIRE_AFTER: Span = Span::from_secs(15 * 60);
@@ -142,6 +142,8 @@ pub struct Token {
     pub expires_at: Timestamp,
     /// How it stands.
     pub state: TokenState,
+    /// When it ended, if it has.
+    pub ended_at: Option<Timestamp>,
     /// Who used it, if somebody did.
     pub binding: Option<Binding>,
     /// Uses with another key.
@@ -212,8 +214,8 @@ pub struct Alarm {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tokens {
     known: BTreeMap<TokenId, Token>,
-    /// Those that have ended, oldest first.
-    ended: VecDeque<TokenId>,
+    /// Those that have ended, by maker, oldest first.
+    ended: BTreeMap<Option<IdentityId>, VecDeque<TokenId>>,
 }
 
 impl Tokens {
@@ -235,24 +237,31 @@ impl Tokens {
         self.known.insert(token.id, token);
     }
 
-    /// Notes an end; the oldest ended ones are forgotten when there are too many.
-    pub(crate) fn end(&mut self, id: TokenId, end: TokenEnd) {
+    /// Notes an end. When there are too many ended ones, the maker of most of them loses its oldest: nobody can make others'
+    /// be forgotten, and the alarms about them, by making and ending tokens of its own.
+    pub(crate) fn end(&mut self, id: TokenId, end: TokenEnd, at: Timestamp) {
         let Some(token) = self.known.get_mut(&id) else { return };
         if matches!(token.state, TokenState::Ended(_)) {
             return;
         }
         token.state = TokenState::Ended(end);
-        self.ended.push_back(id);
-        if self.ended.len() > ENDED_TOKENS_MAX
-            && let Some(oldest) = self.ended.pop_front()
+        token.ended_at = Some(at);
+        self.ended.entry(token.by).or_default().push_back(id);
+        if self.ended_count() > ENDED_TOKENS_MAX
+            && let Some(most) = self.ended.values_mut().max_by_key(|ended| ended.len())
+            && let Some(oldest) = most.pop_front()
         {
             self.known.remove(&oldest);
         }
     }
 
+    fn ended_count(&self) -> usize {
+        self.ended.values().map(VecDeque::len).sum()
+    }
+
     /// Whether the counts kept beside the tokens are what the tokens say.
     pub(crate) fn agree(&self) -> bool {
         let ended = self.known.values().filter(|token| matches!(token.state, TokenState::Ended(_))).count();
-        ended == self.ended.len() && ended <= ENDED_TOKENS_MAX
+        ended == self.ended_count() && ended <= ENDED_TOKENS_MAX
     }
 }

@@ -113,6 +113,7 @@ impl Control {
                     issued_at: event.at,
                     expires_at,
                     state: TokenState::Issued,
+                    ended_at: None,
                     binding: None,
                     alarms: Vec::new(),
                     wrong_proofs: 0,
@@ -121,7 +122,7 @@ impl Control {
             EventBody::MemberJoined { token, identity, certificate, from } => {
                 self.member_joined(*token, identity, *certificate, from.clone(), event.at);
             }
-            EventBody::TokenEnded { token, end } => self.tokens.end(*token, *end),
+            EventBody::TokenEnded { token, end } => self.tokens.end(*token, *end, event.at),
             EventBody::TokenAlarm { token, from } => {
                 if let Some(token) = self.tokens.get_mut(*token) {
                     token.alarms.push(Alarm { at: event.at, from: from.clone() });

@@ -201,12 +201,24 @@ impl Control {
         Ok(TokenGrant { role, name, account, rejoins: None })
     }
 
-    pub(super) fn add_first_token(&self, id: TokenId, verifier: [u8; 32], ttl: Span, draft: &mut Draft) -> Reply {
-        if self.tokens.get(id).is_none() {
-            let grant = TokenGrant { role: Role::Operator, name: None, account: None, rejoins: None };
-            draft.emit(EventBody::TokenCreated { token: id, verifier, grant, by: None, ttl });
+    pub(super) fn add_first_token(
+        &self,
+        id: TokenId,
+        verifier: [u8; 32],
+        ttl: Span,
+        draft: &mut Draft,
+    ) -> Result<Reply, Refused> {
+        if let Some(known) = self.tokens.get(id) {
+            let same = known.by.is_none() && known.verifier == verifier;
+            return if same { Ok(Reply::Done) } else { Err(Refused::TokenTaken) };
         }
-        Reply::Done
+        if let Some(why) = self.rolled_back() {
+            return Err(Refused::Frozen { why });
+        }
+        check_ttl(ttl)?;
+        let grant = TokenGrant { role: Role::Operator, name: None, account: None, rejoins: None };
+        draft.emit(EventBody::TokenCreated { token: id, verifier, grant, by: None, ttl });
+        Ok(Reply::Done)
     }
 
     pub(super) fn revoke_token(&self, by: &Actor, id: TokenId, draft: &mut Draft) -> Result<Reply, Refused> {

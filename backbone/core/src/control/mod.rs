@@ -170,9 +170,7 @@ impl Control {
                 let wish = membership::TokenWish { role, name, account, rejoin };
                 self.create_token(&by, token, verifier, wish, ttl, &mut draft)
             }
-            Command::AddFirstToken { token, verifier, ttl } => {
-                Ok(self.add_first_token(token, verifier, ttl, &mut draft))
-            }
+            Command::AddFirstToken { token, verifier, ttl } => self.add_first_token(token, verifier, ttl, &mut draft),
             Command::RevokeToken { by, token } => self.revoke_token(&by, token, &mut draft),
             Command::Redeem(redemption) => self.redeem(*redemption, &mut draft),
             Command::WrongProof { token } => self.wrong_proof(token, &mut draft),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::Redemption;
-use crate::membership::{Certificate, LIVE_TOKENS_MAX, Token, TokenGrant, TokenState};
+use crate::membership::{Certificate, ENDED_TOKENS_MAX, LIVE_TOKENS_MAX, Token, TokenEnd, TokenGrant, TokenState};
 
 const MINUTE: Span = Span::from_secs(60);
 const QUARTER: Span = Span::from_secs(900);
@@ -461,4 +461,50 @@ fn lost_answers_to_renewals_lock_nobody_out_and_only_two_certificates_are_accept
     assert_eq!(world.accepted(member(50)), [0; 0]);
     assert_eq!(world.refused(renewal(77, 69, 80)), Refused::UnknownIdentity);
     world.check_replay();
+}
+
+#[test]
+fn ended_tokens_are_forgotten_fairly_so_that_nobody_washes_away_what_others_must_know() {
+    let mut world = World::new();
+    let first = Command::AddFirstToken { token: token(1), verifier: [1; 32], ttl: MINUTE };
+    world.done(first.clone());
+    world.grant(asked(2, Role::Client, |_| {}));
+    world.join(2, Role::Client, None, 50);
+    world.done(used(50, 50));
+    world.wait(MINUTE);
+    for number in 0..2 * ENDED_TOKENS_MAX {
+        let token = TokenId([9, 9, 9, (number / 256) as u8, (number % 256) as u8]);
+        let (by, ttl) = (client("bob"), QUARTER);
+        let (name, account) = (None, None);
+        let create =
+            Command::CreateToken { by, token, verifier: [9; 32], role: Role::Node, name, account, rejoin: false, ttl };
+        world.control.apply(world.now, create).events.into_iter().for_each(|event| world.journal.push(event));
+        let end = Command::RevokeToken { by: client("bob"), token };
+        world.control.apply(world.now, end).events.into_iter().for_each(|event| world.journal.push(event));
+    }
+    assert_eq!(world.control.tokens().iter().count(), ENDED_TOKENS_MAX);
+    let spent = TokenState::Ended(TokenEnd::Spent);
+    assert_eq!([1, 2].map(|n| world.token_state(n)), [Some(TokenState::Ended(TokenEnd::Expired)), Some(spent)]);
+    // So a first token that is offered again at every start never comes back to life, and a thief is still noticed.
+    let before = world.journal.len();
+    world.done(first);
+    assert_eq!(world.journal.len(), before);
+    world.tell(redemption(2, Role::Client, None, 66, 66));
+    assert_eq!(world.control.alarms(world.now).len(), 1);
+    world.check_replay();
+}
+
+#[test]
+fn a_pool_s_first_token_lets_one_operator_in_and_is_recorded_once() {
+    let mut world = World::new();
+    let first = |verifier, ttl| Command::AddFirstToken { token: token(1), verifier: [verifier; 32], ttl };
+    assert!(matches!(world.refused(first(1, Span::ZERO)), Refused::Invalid { .. }));
+    world.done(first(1, MINUTE));
+    let before = world.journal.len();
+    world.done(first(1, QUARTER));
+    assert_eq!(world.journal.len(), before);
+    assert_eq!(world.refused(first(2, MINUTE)), Refused::TokenTaken);
+    let identity = world.join(1, Role::Operator, Some("root"), 50);
+    assert_eq!((identity.role, identity.account), (Role::Operator, account("root")));
+    world.done(first(1, MINUTE));
 }
