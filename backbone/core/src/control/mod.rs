@@ -34,7 +34,7 @@ use crate::effect::{Effect, NodeMessage};
 use crate::event::{Event, EventBody};
 use crate::job::Job;
 use crate::ledger::Ledger;
-use crate::membership::{ALARM_SHOWN_FOR, Member, Tokens};
+use crate::membership::{ALARM_SHOWN_FOR, Member, TokenEnd, TokenState, Tokens, WRONG_PROOFS_MAX};
 use crate::node::Node;
 use crate::scheduler::explain::{self, NodeFit};
 use crate::scheduler::queue::Queue;
@@ -325,11 +325,20 @@ impl Control {
         &self.tokens
     }
 
-    /// What looks like theft, newest first: a key that came with a token after another one had used it.
+    /// What looks like theft or tampering, newest first: a key that came with a token after another one had used it, and a
+    /// token that was tried with wrong secrets until it was ended.
     pub fn alarms(&self, now: Timestamp) -> Vec<String> {
         let shown = |at: &Timestamp| now.since(*at) < ALARM_SHOWN_FOR;
         let mut alarms: Vec<(Timestamp, String)> = Vec::new();
         for token in self.tokens.iter() {
+            if let (TokenState::Ended(TokenEnd::Misused), Some(at)) = (token.state, token.ended_at.filter(shown)) {
+                let text = format!(
+                    "token {} came {WRONG_PROOFS_MAX} times with a wrong secret and was ended: \
+                     whoever should join needs a new one",
+                    token.id
+                );
+                alarms.push((at, text));
+            }
             let Some(binding) = &token.binding else { continue };
             let Some(member) = self.members.get(&binding.identity).filter(|member| member.revoked.is_none()) else {
                 continue;

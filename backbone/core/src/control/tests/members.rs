@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::command::Redemption;
-use crate::membership::{Certificate, ENDED_TOKENS_MAX, LIVE_TOKENS_MAX, Token, TokenEnd, TokenGrant, TokenState};
+use crate::membership::{
+    ALARMS_MAX, Certificate, ENDED_TOKENS_MAX, LIVE_TOKENS_MAX, Token, TokenEnd, TokenGrant, TokenState,
+};
 
 const MINUTE: Span = Span::from_secs(60);
 const QUARTER: Span = Span::from_secs(900);
@@ -507,4 +509,112 @@ fn a_pool_s_first_token_lets_one_operator_in_and_is_recorded_once() {
     let identity = world.join(1, Role::Operator, Some("root"), 50);
     assert_eq!((identity.role, identity.account), (Role::Operator, account("root")));
     world.done(first(1, MINUTE));
+}
+
+#[test]
+fn a_token_is_used_once_its_key_may_ask_again_and_every_other_key_raises_a_bounded_alarm() {
+    let mut world = World::new();
+    world.grant(asked(1, Role::Node, |asked| (asked.by, asked.ttl) = (client("alice"), QUARTER)));
+    assert_eq!(world.refused(redemption(7, Role::Node, None, 50, 50)), Refused::UnknownToken);
+    assert_eq!(world.refused(redemption(1, Role::Client, None, 50, 50)), Refused::WrongRole { role: Role::Node });
+    let identity = world.join(1, Role::Node, Some("rig-1"), 50);
+    let again = |existing| Reply::Joined { identity: identity.clone(), certificate: certificate(50, 50), existing };
+    // The same key, with what would be another identity and certificate: the first answer.
+    for _ in 0..3 {
+        world.wait(MINUTE);
+        let before = world.journal.len();
+        assert_eq!(world.tell(redemption(1, Role::Node, Some("other"), 50, 51)), again(true));
+        assert_eq!(world.journal.len(), before);
+    }
+    for key in 60..70 {
+        assert_eq!(world.tell(redemption(1, Role::Node, None, key, key)), Reply::Refused(Refused::TokenUsed));
+    }
+    let alarms = world.control.alarms(world.now);
+    assert_eq!(alarms.len(), ALARMS_MAX);
+    let text = |token: TokenId| {
+        format!(
+            "token {token} came a second time with another key, from 10.0.0.60:5; the first user is node/rig-1, from \
+             10.0.0.50:5: if one of them is a stranger, revoke node/rig-1"
+        )
+    };
+    assert!(alarms.contains(&text(token(1))), "{alarms:?}");
+    // Its holder has come in: the answer is known to have arrived.
+    world.done(used(50, 50));
+    assert_eq!(world.token_state(1), Some(TokenState::Ended(TokenEnd::Spent)));
+    assert_eq!(world.refused(redemption(1, Role::Node, None, 50, 51)), Refused::TokenUsed);
+    world.wait(crate::membership::ALARM_SHOWN_FOR);
+    assert_eq!(world.control.alarms(world.now), [""; 0]);
+    world.check_replay();
+}
+
+#[test]
+fn a_key_may_ask_for_a_lost_answer_for_ten_minutes_also_after_a_restart() {
+    let mut world = World::new();
+    world.grant(asked(1, Role::Client, |asked| asked.ttl = MINUTE));
+    world.join(1, Role::Client, Some("carol"), 50);
+    world.control = world.replayed();
+    world.start();
+    world.wait(Span::from_secs(599));
+    let asks = || redemption(1, Role::Client, Some("carol"), 50, 51);
+    assert!(matches!(world.tell(asks()), Reply::Joined { existing: true, .. }), "its time to live is no matter now");
+    world.wait(Span::from_secs(1));
+    assert_eq!(world.token_state(1), Some(TokenState::Ended(TokenEnd::Spent)));
+    assert_eq!(world.refused(asks()), Refused::TokenUsed);
+    world.check_replay();
+}
+
+#[test]
+fn what_is_over_is_over_each_in_its_own_words() {
+    let mut world = World::new();
+    for number in 1..=5 {
+        world.grant(asked(number, Role::Node, |asked| asked.by = client("alice")));
+    }
+    world.done(Command::RevokeToken { by: client("alice"), token: token(1) });
+    for _ in 0..4 {
+        assert_eq!(world.refused(Command::WrongProof { token: token(2) }), Refused::WrongProof);
+    }
+    // A restart forgives wrong proofs: they are not worth a record each.
+    world.control = world.replayed();
+    world.start();
+    for _ in 0..4 {
+        assert_eq!(world.refused(Command::WrongProof { token: token(2) }), Refused::WrongProof);
+    }
+    assert_eq!(world.token_state(2), Some(TokenState::Issued));
+    assert_eq!(world.tell(Command::WrongProof { token: token(2) }), Reply::Refused(Refused::WrongProof));
+    assert_eq!(world.token_state(2), Some(TokenState::Ended(TokenEnd::Misused)));
+    let alarms = world.control.alarms(world.now);
+    assert!(matches!(&alarms[..], [alarm] if alarm.contains("5 times with a wrong secret")), "{alarms:?}");
+    world.join(3, Role::Node, None, 50);
+    for _ in 0..10 {
+        assert_eq!(world.refused(Command::WrongProof { token: token(3) }), Refused::WrongProof, "nobody burns it now");
+    }
+    world.done(used(50, 50));
+    // The last moment, and the one after it; the engine was down in between.
+    world.wait(Span(QUARTER.0 - 1));
+    world.join(4, Role::Node, None, 51);
+    world.control = world.replayed();
+    world.now = world.now + Span(1);
+    let late = redemption(5, Role::Node, None, 52, 52);
+    let decision = world.control.apply(world.now, late.clone());
+    assert_eq!(world.absorb(decision), Some(Reply::Refused(Refused::TokenExpired)), "whether its deadline came or not");
+    world.start();
+    assert_eq!(world.token_state(5), Some(TokenState::Ended(TokenEnd::Expired)));
+    let [revoked, used, expired] = [Refused::TokenRevoked, Refused::TokenUsed, Refused::TokenExpired];
+    for (number, refused) in [(1, &revoked), (2, &revoked), (3, &used), (5, &expired)] {
+        let key = 49 + number - 2; // of 3, the one that used it
+        assert_eq!(world.refused(redemption(number, Role::Node, None, key, 90)), *refused, "token {number}");
+    }
+    // Ending what is over says why it is; what is ended as wished is no trouble.
+    for (number, reply) in [(1, None), (2, None), (3, Some(used)), (5, Some(expired))] {
+        let reply = reply.map_or(Reply::Done, Reply::Refused);
+        assert_eq!(world.tell(Command::RevokeToken { by: operator(), token: token(number) }), reply, "token {number}");
+    }
+    for by in [client("bob"), node_actor()] {
+        for number in [4, 99] {
+            let foreign = Command::RevokeToken { by: by.clone(), token: token(number) };
+            assert_eq!(world.refused(foreign), Refused::UnknownToken, "another's looks like none at all");
+        }
+    }
+    assert_eq!(world.refused(Command::WrongProof { token: token(99) }), Refused::UnknownToken);
+    world.check_replay();
 }
