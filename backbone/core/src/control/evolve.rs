@@ -178,8 +178,12 @@ impl Control {
         if !self.members.contains_key(&identity.id) {
             self.identity_added(identity.clone(), at);
         }
-        // Whoever joins again has lost what it had: nothing older is accepted any more.
+        // Whoever joins again has lost what it had: nothing older is accepted any more, and no connection made with it.
         self.known_member(identity.id).certify(certificate, None, at);
+        if let Some(node) = self.nodes.get_mut(&NodeId::from(identity.id)) {
+            node.presence.session = None;
+            node.presence.probed = None;
+        }
         self.deadlines.arm(at + BOUND_FOR, Deadline::TokenBound(token));
         let token = self.tokens.get_mut(token).expect("checked: the token is known");
         token.state = TokenState::Bound;

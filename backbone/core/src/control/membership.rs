@@ -1,20 +1,21 @@
 //! Who belongs: identities, join tokens, certificates, revocation.
 
 use modchain_types::{
-    AccountId, CertificateSerial, Identity, IdentityId, JobId, Name, OnDisconnect, Role, Span, StopCause, Text,
+    AccountId, CertificateSerial, Identity, IdentityId, JobId, Name, NodeId, OnDisconnect, Role, Span, StopCause, Text,
     Timestamp, TokenId,
 };
 
 use super::{Control, Draft};
 use crate::command::{Actor, Redemption, Refused, Reply};
 use crate::deadline::{Deadline, LEASE_MARGIN};
-use crate::effect::NodeMessage;
+use crate::effect::{Effect, NodeMessage, SessionEnd};
 use crate::event::EventBody;
 use crate::job::{Job, Phase, Progress};
 use crate::membership::{
     ALARMS_MAX, BOUND_FOR, Certificate, LIVE_TOKENS_MAX, Member, RETIRE_AFTER, TOKEN_TTL_MAX, TOKEN_TTL_MIN, Token,
     TokenEnd, TokenGrant, TokenState, WRONG_PROOFS_MAX,
 };
+use crate::node::Node;
 
 /// Jobs of a revoked identity that are moved or cancelled in one go. Bounds what one deadline adds to a pass, and so to a
 /// journal record.
@@ -264,6 +265,10 @@ impl Control {
                 }
                 if name.is_some_and(|wish| wish != member.identity.name) {
                     return Err(Refused::WrongName { name: member.identity.name.clone() });
+                }
+                // Alive as it may be, it is not probed: it must make room for whom the token was made for.
+                if let Some(session) = self.nodes.get(&NodeId::from(id)).and_then(Node::session) {
+                    draft.effect(Effect::EndSession { node: id.into(), session, why: SessionEnd::Superseded });
                 }
                 member.identity.clone()
             }
