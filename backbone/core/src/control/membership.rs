@@ -87,6 +87,9 @@ impl Control {
         draft: &mut Draft,
     ) -> Result<Reply, Refused> {
         let id = identity.id;
+        if identity.role == Role::Orchestrator {
+            return Err(Refused::Invalid { what: "the orchestrator is not a member".into() });
+        }
         let known = match self.members.get(&id) {
             Some(member) if member.identity == identity => Some(member),
             Some(_) => return Err(Refused::NameTaken { name: identity.name }),
@@ -395,10 +398,11 @@ impl Control {
         if member.revoked.is_some() {
             return Err(Refused::AlreadyRevoked { name: name() });
         }
-        let others = |other: &&Member| {
-            other.identity.role == Role::Operator && other.revoked.is_none() && other.identity.id != id
+        // Without a certificate nobody comes in, so such a one does not count as left.
+        let left = |other: &Member| {
+            other.identity.role == Role::Operator && other.identity.id != id && !other.certificates.is_empty()
         };
-        if member.identity.role == Role::Operator && !self.members.values().any(|other| others(&other)) {
+        if member.identity.role == Role::Operator && !self.members.values().any(left) {
             return Err(Refused::LastOperator { name: name() });
         }
         let tokens: Vec<TokenId> = self
