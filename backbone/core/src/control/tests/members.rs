@@ -618,3 +618,182 @@ fn what_is_over_is_over_each_in_its_own_words() {
     assert_eq!(world.refused(Command::WrongProof { token: token(99) }), Refused::UnknownToken);
     world.check_replay();
 }
+
+#[test]
+fn an_identity_is_joined_again_only_as_itself_and_then_nothing_older_counts() {
+    let mut world = World::new();
+    world.grant(asked(1, Role::Node, |asked| (asked.by, asked.name) = (client("alice"), Some("rig-1"))));
+    world.join(1, Role::Node, None, 50);
+    world.done(used(50, 50));
+    let old = world.connect(50, 36_000);
+    let rejoin = |number, by: Actor, role, called| {
+        asked(number, role, |asked| (asked.by, asked.name, asked.rejoin) = (by, called, true))
+    };
+    let cases = [
+        (operator(), Role::Node, None, "who rejoins must be named"),
+        (operator(), Role::Node, Some("nobody"), "there is no such identity"),
+        (client("bob"), Role::Node, Some("nobody"), "there is no such identity"),
+        (client("bob"), Role::Node, Some("rig-1"), "there is no such identity"),
+        (operator(), Role::Client, Some("rig-1"), "`rig-1` is a node"),
+        (client("alice"), Role::Node, Some("alice"), "`alice` is a client"),
+    ];
+    for (by, role, called, message) in cases {
+        assert_eq!(world.refused(rejoin(2, by, role, called)).to_string(), message);
+    }
+    let elsewhere = asked(2, Role::Node, |asked| {
+        (asked.name, asked.account, asked.rejoin) = (Some("rig-1"), Some("bob"), true);
+    });
+    let fixed = "`rig-1` belongs to the account `alice`, and that is fixed";
+    assert_eq!(world.refused(elsewhere).to_string(), fixed);
+    let grant = world.grant(rejoin(2, operator(), Role::Node, Some("rig-1")));
+    assert_eq!(grant.account, Some(account("alice")), "its own, whoever asks");
+    let waits = format!("the token {} for `rig-1` waits to be used: revoke it first", token(2));
+    assert_eq!(world.refused(rejoin(3, client("alice"), Role::Node, Some("rig-1"))).to_string(), waits);
+    assert_eq!(
+        world.refused(redemption(2, Role::Node, Some("rig-2"), 51, 51)),
+        Refused::WrongName { name: name("rig-1") }
+    );
+    let decision = world.control.apply(world.now, redemption(2, Role::Node, None, 51, 51));
+    let end = Effect::EndSession { node: node(50), session: old, why: crate::effect::SessionEnd::Superseded };
+    assert_eq!(decision.effects, [end], "alive or not");
+    let Some(Reply::Joined { identity, .. }) = world.absorb(decision) else { panic!("not joined") };
+    assert_eq!((identity.id, identity.account), (member(50), account("alice")));
+    assert_eq!(world.accepted(member(50)), [51]);
+    assert_eq!(world.refused(Command::AgentHeard { node: node(50), session: old }), Refused::StaleSession);
+    assert_eq!(world.refused(renewal(50, 50, 60)), Refused::StaleSession);
+    assert_eq!(world.connect_with(node(50), World::arrival(77, 36_000)).1, Reply::Welcome, "nobody is probed");
+    // The first token's key gets no old certificate back.
+    assert_eq!(world.refused(redemption(1, Role::Node, None, 50, 52)), Refused::TokenUsed);
+    // A revoked identity is not brought back: not by a token that waits, nor by one made later.
+    world.grant(rejoin(4, operator(), Role::Node, Some("rig-1")));
+    assert_eq!(world.tell(revoke(50)), Reply::Revoked { jobs: 0, tokens: 1 });
+    assert_eq!(world.refused(redemption(4, Role::Node, None, 53, 53)), Refused::TokenRevoked);
+    let gone = Refused::AlreadyRevoked { name: name("rig-1") };
+    assert_eq!(world.refused(rejoin(5, operator(), Role::Node, Some("rig-1"))), gone);
+    assert_eq!(world.refused(redemption(2, Role::Node, None, 51, 54)), Refused::TokenUsed);
+    world.check_replay();
+}
+
+#[test]
+fn who_is_revoked_takes_its_waiting_tokens_along_and_is_refused_everything() {
+    let mut world = World::new();
+    for number in 1..=3 {
+        world.grant(asked(number, Role::Node, |asked| asked.by = client("alice")));
+    }
+    world.grant(asked(4, Role::Node, |asked| asked.by = client("bob")));
+    world.join(3, Role::Node, None, 50);
+    for by in [client("alice"), client("bob"), node_actor()] {
+        for identity in [101, 99] {
+            let command = Command::RevokeIdentity { by: by.clone(), identity: member(identity), why: Text::default() };
+            assert!(matches!(world.refused(command), Refused::NotAllowed { .. }));
+        }
+    }
+    assert_eq!(world.refused(revoke(99)), Refused::UnknownIdentity);
+    assert_eq!(world.tell(revoke(101)), Reply::Revoked { jobs: 0, tokens: 2 });
+    assert_eq!(world.refused(revoke(101)), Refused::AlreadyRevoked { name: name("alice") });
+    for (number, refused) in [(1, Some(Refused::TokenRevoked)), (2, Some(Refused::TokenRevoked)), (4, None)] {
+        let reply = world.tell(redemption(number, Role::Node, None, 60 + number, 60 + number));
+        let got = if let Reply::Refused(refused) = reply { Some(refused) } else { None };
+        assert_eq!(got, refused, "token {number}");
+    }
+    let by = || client("alice");
+    let job = JobId([1; 16]);
+    let key = || "k".parse().expect("a key");
+    let commands = [
+        asked(9, Role::Node, |asked| asked.by = by()),
+        Command::RevokeToken { by: by(), token: token(1) },
+        Command::RevokeIdentity { by: by(), identity: member(102), why: Text::default() },
+        Command::Credit { by: by(), account: account("alice"), amount: Micro(1), key: key(), why: Text::default() },
+        Command::Submit { by: by(), key: key(), spec: Box::new(spec()), spec_digest: Digest([0; 32]), no_queue: false },
+        Command::Cancel { by: by(), job, grace: Span::ZERO, why: Text::default() },
+    ];
+    for command in commands {
+        assert_eq!(world.refused(command), Refused::Revoked);
+    }
+    world.check_replay();
+}
+
+#[test]
+fn jobs_of_a_revoked_client_go_on_while_somebody_else_holds_the_account() {
+    let mut world = World::new();
+    world.identity(50, Role::Client, "alice-2", "alice");
+    let job = world.submit("k", |_| {});
+    assert_eq!(world.tell(revoke(101)), Reply::Revoked { jobs: 0, tokens: 0 });
+    world.wait(MINUTE);
+    assert_eq!(world.state(job), JobState::Queued);
+    assert_eq!(world.tell(revoke(50)), Reply::Revoked { jobs: 1, tokens: 0 });
+    assert_eq!(world.fate(job), (JobState::Cancelled, Reason::Cancelled, 0));
+}
+
+#[test]
+fn a_revocation_that_was_synced_is_carried_out_after_a_restart() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let (moved, cancelled) = (world.submit("moved", |_| {}), world.submit_as("bob", "cancelled", spec()));
+    let Reply::Submitted { job: cancelled, .. } = cancelled else { panic!("{cancelled:?}") };
+    world.run(moved, session);
+    for number in [1, 102] {
+        let decision = world.control.apply(world.now, revoke(number));
+        world.absorb(decision);
+    }
+    assert_eq!([moved, cancelled].map(|job| world.state(job)), [JobState::Running, JobState::Assigned]);
+    world.control = world.replayed();
+    world.start();
+    assert_eq!([moved, cancelled].map(|job| world.state(job)), [JobState::Queued, JobState::Cancelled]);
+    let before = world.journal.len();
+    world.control = world.replayed();
+    world.start();
+    assert_eq!(world.journal.len(), before + 1, "and only once");
+    assert_eq!(world.connect_with(node(1), World::arrival(1, 36_000)).1, Reply::Refused(Refused::Revoked));
+}
+
+#[test]
+fn the_last_operator_that_can_come_in_is_not_revoked() {
+    let mut world = World::new();
+    let add = |number: u8, serial: Option<u8>| {
+        let (id, name, account) = (member(number), name(&format!("op-{number}")), account("root"));
+        let certificate = serial.map(|serial| certificate(serial, serial));
+        Command::AddIdentity { identity: Identity { id, role: Role::Operator, name, account }, certificate }
+    };
+    world.done(add(50, Some(50)));
+    world.done(add(51, None));
+    assert_eq!(world.refused(revoke(50)), Refused::LastOperator { name: name("op-50") });
+    world.done(add(52, Some(52)));
+    world.tell(revoke(50));
+    assert_eq!(world.refused(revoke(52)), Refused::LastOperator { name: name("op-52") });
+    // The file that an identity was read from is read again at every start: it brings nobody back, and no older certificate.
+    for (number, serial, accepted) in [(50, 60, vec![]), (52, 51, vec![52]), (52, 53, vec![52, 53]), (51, 54, vec![54])]
+    {
+        world.done(add(number, Some(serial)));
+        assert_eq!(world.accepted(member(number)), accepted);
+    }
+    world.tell(revoke(52));
+    let orchestrator = Identity { id: member(60), role: Role::Orchestrator, name: name("o"), account: account("o") };
+    let refused = world.refused(Command::AddIdentity { identity: orchestrator, certificate: None });
+    assert_eq!(refused.to_string(), "the orchestrator is not a member");
+    world.check_replay();
+}
+
+#[test]
+fn an_old_copy_of_the_journal_lets_nobody_in_and_still_revokes() {
+    let mut world = with_rig();
+    world.grant(asked(2, Role::Node, |_| {}));
+    let mut arrival = World::arrival(1, 36_000);
+    arrival.highest_fence = Some(Fence(10_000));
+    world.control.apply(world.now, Command::AgentConnected { node: node(1), session: SessionId(9), arrival });
+    let frozen = [
+        asked(3, Role::Node, |_| {}),
+        redemption(1, Role::Node, None, 50, 51),
+        redemption(2, Role::Node, None, 52, 52),
+        renewal(50, 50, 60),
+        Command::AddFirstToken { token: token(4), verifier: [4; 32], ttl: MINUTE },
+    ];
+    for command in frozen {
+        let reply = world.control.apply(world.now, command).reply;
+        assert!(matches!(reply, Some(Reply::Refused(Refused::Frozen { .. }))), "{reply:?}");
+    }
+    for command in [Command::RevokeToken { by: operator(), token: token(2) }, revoke(50)] {
+        let reply = world.control.apply(world.now, command).reply;
+        assert!(matches!(reply, Some(Reply::Done | Reply::Revoked { .. })), "{reply:?}");
+    }
+}
