@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{AttemptId, Identity, JobId, Micro, Role, TokenId};
+use modchain_types::{AttemptId, Identity, JobId, Micro, NodeId, Role, TokenId};
 
 use crate::control::Control;
 use crate::event::{Event, EventBody, Outcome, Settlement};
@@ -36,6 +36,12 @@ fn placed(control: &Control, attempt: AttemptId) -> Result<&Placement, Breach> {
         .ok_or_else(|| Breach { what: format!("{attempt} is not the current attempt of its job") })
 }
 
+/// The node must be known, and not revoked: nothing that it says counts any more.
+fn trusted(control: &Control, node: NodeId) -> Result<(), Breach> {
+    let node = control.node(node).ok_or_else(|| Breach { what: format!("{node} is not known") })?;
+    ensure(!node.revoked, || format!("node {} was revoked", node.name))
+}
+
 /// Whether the event may follow the state. Numbers are not looked at: the journal checks those, over all records.
 pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
     ensure(event.number > control.last_number() && event.at >= control.last_at(), || {
@@ -66,23 +72,32 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
             ensure(job.phase == Phase::Queued, || format!("{} is placed already", job.id))?;
             ensure(job.stop.is_none(), || format!("{} is being stopped", job.id))?;
             ensure(attempt.number == job.attempts_made + 1, || format!("{attempt} skips a number"))?;
-            ensure(control.node(*node).is_some(), || format!("{node} is not known"))
+            trusted(control, *node)
         }
         EventBody::AttemptStarting { attempt } => {
             let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
             ensure(placement.progress == Progress::Assigned, || format!("{attempt} would go back to starting"))
         }
-        EventBody::AttemptStarted { attempt } => match placed(control, *attempt)?.progress {
-            // Assigned, if its own starting event is in the same decision.
-            Progress::Assigned | Progress::Starting => Ok(()),
-            Progress::Running { .. } | Progress::Done(_) => ensure(false, || format!("{attempt} would start twice")),
-        },
+        EventBody::AttemptStarted { attempt } => {
+            let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
+            match placement.progress {
+                // Assigned, if its own starting event is in the same decision.
+                Progress::Assigned | Progress::Starting => Ok(()),
+                Progress::Running { .. } | Progress::Done(_) => {
+                    ensure(false, || format!("{attempt} would start twice"))
+                }
+            }
+        }
         EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
             let job = open(control, *job)?;
             ensure(job.stop.is_none(), || format!("{} is being stopped already", job.id))
         }
         EventBody::ResultRecorded { attempt, .. } => {
-            let done = matches!(placed(control, *attempt)?.progress, Progress::Done(_));
+            let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
+            let done = matches!(placement.progress, Progress::Done(_));
             ensure(!done, || format!("{attempt} would have two results"))
         }
         EventBody::AttemptEnded { attempt, .. } => {
@@ -93,9 +108,7 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::JobFinished { job, attempt, outcome, settlement } => {
             finished(control, open(control, *job)?, *attempt, outcome, settlement)
         }
-        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => {
-            ensure(control.node(*node).is_some(), || format!("{node} is not known"))
-        }
+        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => trusted(control, *node),
         EventBody::TokenCreated { token, .. } => {
             ensure(control.tokens().get(*token).is_none(), || format!("token {token} exists already"))
         }
@@ -112,14 +125,24 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
             ensure(bound, || format!("token {token} was not used"))
         }
         // Its identity may be new in the same decision.
-        EventBody::CertificateIssued { identity, certificate, .. } => {
-            let revoked = control.member(*identity).is_some_and(|member| member.revoked.is_some());
+        EventBody::CertificateIssued { identity, certificate, beside } => {
+            let member = control.member(*identity);
+            let revoked = member.is_some_and(|member| member.revoked.is_some());
             ensure(!revoked, || format!("identity {identity} is revoked"))?;
+            if let Some(serial) = beside {
+                ensure(member.is_some_and(|member| member.accepts(serial)), || {
+                    format!("certificate {serial} of {identity}, which stays, is not accepted")
+                })?;
+            }
             new_certificate(control, certificate)
         }
-        EventBody::CertificateUsed { identity, serial } | EventBody::CertificateRetired { identity, serial } => {
+        EventBody::CertificateUsed { identity, serial } => {
             let accepted = control.member(*identity).is_some_and(|member| member.accepts(serial));
             ensure(accepted, || format!("certificate {serial} of {identity} is not accepted"))
+        }
+        EventBody::CertificateRetired { identity, serial } => {
+            let replaced = control.member(*identity).is_some_and(|member| member.newer_in_use_since(serial).is_some());
+            ensure(replaced, || format!("certificate {serial} of {identity} would go without another one in use"))
         }
         EventBody::IdentityRevoked { identity, .. } => {
             let live = control.member(*identity).is_some_and(|member| member.revoked.is_none());
@@ -170,6 +193,9 @@ fn finished(
     ensure(*gross == Micro::ZERO || (attempt.is_some() && owner.is_some()), || {
         format!("{id}: {gross} would be paid to nobody")
     })?;
+    if let Some(placement) = job.placement().filter(|_| *gross > Micro::ZERO) {
+        trusted(control, placement.node)?;
+    }
     control.ledger().check(&ledger::close(id, &job.account, settlement))
 }
 

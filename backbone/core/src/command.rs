@@ -414,7 +414,7 @@ pub enum Refused {
     /// An older connection of this node is being probed: come back in a second.
     #[error("an older connection of this node is being probed")]
     Probing,
-    /// The session has been replaced.
+    /// The session has been replaced, or the certificate that it was opened with.
     #[error("this connection has been replaced")]
     StaleSession,
     /// Who asks was revoked.

@@ -28,7 +28,7 @@ pub const BOUND_FOR: Span = Span::from_secs(600);
 pub const WRONG_PROOFS_MAX: u8 = 5;
 /// Alarms about one token that are recorded; more say nothing new and would let a stranger fill the journal.
 pub const ALARMS_MAX: usize = 3;
-/// Ended tokens that are remembered, so that who comes with one learns what became of it.
+/// Ended tokens that are remembered, so that who comes with one learns what became of it; fairly among their makers.
 pub const ENDED_TOKENS_MAX: usize = 1000;
 /// How long a certificate is still accepted after a newer one of its identity was used for the first time.
 pub const RETIRE_AFTER: Span = Span::from_secs(15 * 60);
@@ -96,6 +96,12 @@ impl Member {
         self.revoked.is_none() && self.certificates.iter().any(|known| known.certificate.serial == *serial)
     }
 
+    /// When a certificate that came after this one was used for the first time; `None` if none was, or this one is unknown.
+    pub fn newer_in_use_since(&self, serial: &CertificateSerial) -> Option<Timestamp> {
+        let place = self.certificates.iter().position(|known| known.certificate.serial == *serial)?;
+        self.certificates[place + 1..].iter().filter_map(|newer| newer.used_at).min()
+    }
+
     /// A certificate, which takes the place of all but the one named `beside`.
     pub(crate) fn certify(&mut self, certificate: Certificate, beside: Option<CertificateSerial>, at: Timestamp) {
         if !self.certificates.is_empty() || self.renewals > 0 {
@@ -136,6 +142,8 @@ pub struct Token {
     pub expires_at: Timestamp,
     /// How it stands.
     pub state: TokenState,
+    /// When it ended, if it has.
+    pub ended_at: Option<Timestamp>,
     /// Who used it, if somebody did.
     pub binding: Option<Binding>,
     /// Uses with another key.
@@ -148,6 +156,11 @@ impl Token {
     /// Whether somebody may still join with it.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.state == TokenState::Issued && now < self.expires_at
+    }
+
+    /// How long it may be used.
+    pub fn ttl(&self) -> Span {
+        self.expires_at.since(self.issued_at)
     }
 }
 
@@ -201,8 +214,8 @@ pub struct Alarm {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tokens {
     known: BTreeMap<TokenId, Token>,
-    /// Those that have ended, oldest first.
-    ended: VecDeque<TokenId>,
+    /// Those that have ended, by maker, oldest first.
+    ended: BTreeMap<Option<IdentityId>, VecDeque<TokenId>>,
 }
 
 impl Tokens {
@@ -224,24 +237,31 @@ impl Tokens {
         self.known.insert(token.id, token);
     }
 
-    /// Notes an end; the oldest ended ones are forgotten when there are too many.
-    pub(crate) fn end(&mut self, id: TokenId, end: TokenEnd) {
+    /// Notes an end. When there are too many ended ones, the maker of most of them loses its oldest: nobody can make others'
+    /// be forgotten, and the alarms about them, by making and ending tokens of its own.
+    pub(crate) fn end(&mut self, id: TokenId, end: TokenEnd, at: Timestamp) {
         let Some(token) = self.known.get_mut(&id) else { return };
         if matches!(token.state, TokenState::Ended(_)) {
             return;
         }
         token.state = TokenState::Ended(end);
-        self.ended.push_back(id);
-        if self.ended.len() > ENDED_TOKENS_MAX
-            && let Some(oldest) = self.ended.pop_front()
+        token.ended_at = Some(at);
+        self.ended.entry(token.by).or_default().push_back(id);
+        if self.ended_count() > ENDED_TOKENS_MAX
+            && let Some(most) = self.ended.values_mut().max_by_key(|ended| ended.len())
+            && let Some(oldest) = most.pop_front()
         {
             self.known.remove(&oldest);
         }
     }
 
+    fn ended_count(&self) -> usize {
+        self.ended.values().map(VecDeque::len).sum()
+    }
+
     /// Whether the counts kept beside the tokens are what the tokens say.
     pub(crate) fn agree(&self) -> bool {
         let ended = self.known.values().filter(|token| matches!(token.state, TokenState::Ended(_))).count();
-        ended == self.ended.len() && ended <= ENDED_TOKENS_MAX
+        ended == self.ended_count() && ended <= ENDED_TOKENS_MAX
     }
 }

@@ -113,6 +113,7 @@ impl Control {
                     issued_at: event.at,
                     expires_at,
                     state: TokenState::Issued,
+                    ended_at: None,
                     binding: None,
                     alarms: Vec::new(),
                     wrong_proofs: 0,
@@ -121,7 +122,7 @@ impl Control {
             EventBody::MemberJoined { token, identity, certificate, from } => {
                 self.member_joined(*token, identity, *certificate, from.clone(), event.at);
             }
-            EventBody::TokenEnded { token, end } => self.tokens.end(*token, *end),
+            EventBody::TokenEnded { token, end } => self.tokens.end(*token, *end, event.at),
             EventBody::TokenAlarm { token, from } => {
                 if let Some(token) = self.tokens.get_mut(*token) {
                     token.alarms.push(Alarm { at: event.at, from: from.clone() });
@@ -177,8 +178,12 @@ impl Control {
         if !self.members.contains_key(&identity.id) {
             self.identity_added(identity.clone(), at);
         }
-        // Whoever joins again has lost what it had: nothing older is accepted any more.
+        // Whoever joins again has lost what it had: nothing older is accepted any more, and no connection made with it.
         self.known_member(identity.id).certify(certificate, None, at);
+        if let Some(node) = self.nodes.get_mut(&NodeId::from(identity.id)) {
+            node.presence.session = None;
+            node.presence.probed = None;
+        }
         self.deadlines.arm(at + BOUND_FOR, Deadline::TokenBound(token));
         let token = self.tokens.get_mut(token).expect("checked: the token is known");
         token.state = TokenState::Bound;

@@ -34,7 +34,7 @@ use crate::effect::{Effect, NodeMessage};
 use crate::event::{Event, EventBody};
 use crate::job::Job;
 use crate::ledger::Ledger;
-use crate::membership::{ALARM_SHOWN_FOR, Member, Tokens};
+use crate::membership::{ALARM_SHOWN_FOR, Member, TokenEnd, TokenState, Tokens, WRONG_PROOFS_MAX};
 use crate::node::Node;
 use crate::scheduler::explain::{self, NodeFit};
 use crate::scheduler::queue::Queue;
@@ -170,9 +170,7 @@ impl Control {
                 let wish = membership::TokenWish { role, name, account, rejoin };
                 self.create_token(&by, token, verifier, wish, ttl, &mut draft)
             }
-            Command::AddFirstToken { token, verifier, ttl } => {
-                Ok(self.add_first_token(token, verifier, ttl, &mut draft))
-            }
+            Command::AddFirstToken { token, verifier, ttl } => self.add_first_token(token, verifier, ttl, &mut draft),
             Command::RevokeToken { by, token } => self.revoke_token(&by, token, &mut draft),
             Command::Redeem(redemption) => self.redeem(*redemption, &mut draft),
             Command::WrongProof { token } => self.wrong_proof(token, &mut draft),
@@ -214,9 +212,10 @@ impl Control {
         self.take(decision)
     }
 
-    /// Fires every deadline that has come, places every job that fits, and takes the events in. Call after each batch of
-    /// commands and when [`Control::next_deadline`] has come.
+    /// Fires every deadline that has come, places every job that fits, and takes the events in, as far as one pass goes. Call
+    /// after each batch of commands and as long as [`Control::next_deadline`] has come.
     pub fn advance(&mut self, now: Timestamp) -> Decision {
+        let now = now.max(self.at);
         let mut whole = Decision::default();
         while whole.events.len() < EVENTS_PER_PASS_MAX
             && let Some(deadline) = self.deadlines.pop_due(now)
@@ -225,7 +224,10 @@ impl Control {
             self.fire(deadline, &mut draft);
             whole.absorb(self.take(draft.decision));
         }
-        self.place(now, &mut whole);
+        // What is overdue goes first, over as many passes as that takes: a job that is to end must not be placed before.
+        if self.deadlines.next().is_none_or(|at| at > now) {
+            self.place(now, &mut whole);
+        }
         whole
     }
 
@@ -323,11 +325,20 @@ impl Control {
         &self.tokens
     }
 
-    /// What looks like theft, newest first: a key that came with a token after another one had used it.
+    /// What looks like theft or tampering, newest first: a key that came with a token after another one had used it, and a
+    /// token that was tried with wrong secrets until it was ended.
     pub fn alarms(&self, now: Timestamp) -> Vec<String> {
         let shown = |at: &Timestamp| now.since(*at) < ALARM_SHOWN_FOR;
         let mut alarms: Vec<(Timestamp, String)> = Vec::new();
         for token in self.tokens.iter() {
+            if let (TokenState::Ended(TokenEnd::Misused), Some(at)) = (token.state, token.ended_at.filter(shown)) {
+                let text = format!(
+                    "token {} came {WRONG_PROOFS_MAX} times with a wrong secret and was ended: \
+                     whoever should join needs a new one",
+                    token.id
+                );
+                alarms.push((at, text));
+            }
             let Some(binding) = &token.binding else { continue };
             let Some(member) = self.members.get(&binding.identity).filter(|member| member.revoked.is_none()) else {
                 continue;

@@ -11,6 +11,7 @@ use crate::event::EventBody;
 use crate::ledger::Account;
 
 mod jobs;
+mod members;
 mod nodes;
 
 const HOLD: u64 = 100_000;
@@ -28,8 +29,11 @@ fn account(name: &str) -> AccountId {
     name.parse().expect("an account")
 }
 
+const PEOPLE: [(u8, &str); 3] = [(101, "alice"), (102, "bob"), (103, "owen")];
+
 fn client(name: &str) -> Actor {
-    Actor { id: IdentityId([0; 16]), role: Role::Client, account: account(name) }
+    let (id, _) = PEOPLE.into_iter().find(|(_, known)| *known == name).expect("one of the people");
+    Actor { id: IdentityId([id; 16]), role: Role::Client, account: account(name) }
 }
 
 fn operator() -> Actor {
@@ -87,7 +91,7 @@ fn spec() -> JobSpec {
 }
 
 impl World {
-    /// Alice and Bob have a unit each; the nodes belong to Owen; nobody is connected.
+    /// Root is the operator, Alice and Bob have a unit each, the nodes belong to Owen; nobody is connected.
     fn new() -> Self {
         let control = Control::new(ControlConfig::new(Asset::Test));
         let mut world = Self {
@@ -99,9 +103,8 @@ impl World {
             changes: Vec::new(),
         };
         world.start();
-        let people = [(101, Role::Client, "alice"), (102, Role::Client, "bob"), (103, Role::Client, "owen")];
-        for (id, role, name) in people {
-            world.identity(id, role, name, name);
+        for (id, name) in PEOPLE {
+            world.identity(id, Role::Client, name, name);
         }
         world.identity(1, Role::Node, "n1", "owen");
         world.identity(2, Role::Node, "n2", "owen");
