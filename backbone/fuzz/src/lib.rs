@@ -29,7 +29,7 @@ pub mod target;
 
 mod random;
 
-pub use corpus::{read_folder, read_hex};
+pub use corpus::{Bomb, read_bombs, read_folder, read_hex};
 pub use memory::{Counting, Spent, spend};
 pub use random::Random;
 pub use target::{Fuzz, Report, signature};
