@@ -1,6 +1,6 @@
 //! Job output on a terminal. The bytes come from strangers: only text, newlines, tabs and SGR colours pass; everything that
-//! could move the cursor, write the clipboard, set titles or answer questions is dropped. State is kept between pieces, so
-//! that an escape sequence cut in two is still recognised.
+//! could move the cursor, write the clipboard, set titles or answer questions is dropped, and so are characters that hide or turn
+//! the text around them. State is kept between pieces, so that an escape sequence cut in two is still recognised.
 
 /// Longest SGR sequence that is let through; longer ones are nobody's colours.
 const SGR_BYTES_MAX: usize = 64;
@@ -103,7 +103,7 @@ impl Cleaner {
     }
 
     fn text(&self, c: char, out: &mut Vec<u8>) {
-        if matches!(c, '\n' | '\t') || !c.is_control() {
+        if matches!(c, '\n' | '\t') || !(c.is_control() || crate::text::is_hidden(c)) {
             out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
