@@ -94,7 +94,7 @@ type Value<'i> = Spanned<DeValue<'i>>;
 impl Reader<'_> {
     fn fail(&self, at: Option<Range<usize>>, why: impl std::fmt::Display) -> Failure {
         let line = at.map_or(1, |span| line_of(self.text, span.start));
-        Failure::usage(format!("{}:{line}: {why}", self.source))
+        Failure::usage(format!("{}:{line}: {}", self.source, shortened(why.to_string())))
     }
 
     /// The first unknown key of a table, by its place in the file.
@@ -238,6 +238,18 @@ impl Reader<'_> {
             .and_then(|number| T::try_from(number).ok())
             .ok_or_else(|| self.fail(Some(value.span()), format!("{} is not within {min} to {max}", integer.as_str())))
     }
+}
+
+/// A complaint without the middle of what it quotes, where that is long: a file may have a value of a megabyte.
+fn shortened(why: String) -> String {
+    const BEGINNING_CHARS: usize = 100;
+    const END_CHARS: usize = 200;
+    let count = why.chars().count();
+    if count <= BEGINNING_CHARS + END_CHARS {
+        return why;
+    }
+    let beginning: String = why.chars().take(BEGINNING_CHARS).collect();
+    beginning + "…" + &why.chars().skip(count - END_CHARS).collect::<String>()
 }
 
 #[cfg(test)]
