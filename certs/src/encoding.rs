@@ -1,22 +1,7 @@
-//! Two text encodings that are too small for a dependency: lower-case base 32 and PEM. PEM is for certificates only, which
-//! are public; keys are written by the library that makes them.
+//! PEM, which is too small for a dependency: for certificates only, which are public; keys are written by the library that
+//! makes them.
 
-const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// RFC 4648 base 32 in lower case, without padding.
-pub(crate) fn base32(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
-    for group in bytes.chunks(5) {
-        let mut bits = [0; 8];
-        bits[3..3 + group.len()].copy_from_slice(group);
-        let number = u64::from_be_bytes(bits);
-        for position in 0..(group.len() * 8).div_ceil(5) {
-            text.push(char::from(BASE32[(number >> (35 - 5 * position)) as usize & 31]));
-        }
-    }
-    text
-}
 
 /// A certificate in PEM, in lines of 64 characters.
 pub(crate) fn certificate_pem(der: &[u8]) -> String {
@@ -48,21 +33,6 @@ mod tests {
     use super::*;
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
-
-    #[test]
-    fn base32_gives_the_values_of_rfc_4648() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "my"),
-            ("fo", "mzxq"),
-            ("foo", "mzxw6"),
-            ("foob", "mzxw6yq"),
-            ("fooba", "mzxw6ytb"),
-            ("foobar", "mzxw6ytboi"),
-        ] {
-            assert_eq!(base32(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn pem_of_every_length_reads_back() {

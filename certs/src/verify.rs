@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -14,14 +14,14 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::identity::{IdentityError, PeerIdentity, Serial, TrustDomain};
+use crate::identity::{IdentityError, PeerIdentity, TrustDomain};
 use crate::tls::TlsError;
 
 /// The identities and certificates that are no longer welcome. Asked during every handshake, so it must answer at once and
 /// must not block.
 pub trait DenyList: fmt::Debug + Send + Sync {
     /// Whether this identity, or this one certificate of it, is revoked.
-    fn denies(&self, id: &IdentityId, serial: &Serial) -> bool;
+    fn denies(&self, id: &IdentityId, serial: &CertificateSerial) -> bool;
 }
 
 /// The orchestrator's judge: a certificate is mandatory, must chain to our root, must name a member, must not be denied.

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use common::{ID, LIFETIME, World, dns, node_like, uri};
 use modchain_certs::{
-    Credentials, DenyList, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, Serial, Subject, TlsError, client_config, server_config,
+    Credentials, DenyList, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, Subject, TlsError, client_config, server_config,
 };
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
@@ -222,7 +222,7 @@ fn expired_certificates_are_refused_by_both_sides() {
 struct Denied(IdentityId);
 
 impl DenyList for Denied {
-    fn denies(&self, id: &IdentityId, _serial: &Serial) -> bool {
+    fn denies(&self, id: &IdentityId, _serial: &CertificateSerial) -> bool {
         *id == self.0
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::base32;
+
 /// Crockford's base 32 alphabet in lower case: no `i`, `l`, `o`, `u`.
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Characters needed for 128 bits.
@@ -156,9 +158,63 @@ impl fmt::Display for AttemptId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Fence(pub u64);
 
-/// A BLAKE3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
+fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        for &character in pair {
+            // Digit by digit: the standard library's reader of numbers takes a sign as well.
+            *byte = *byte << 4 | u8::try_from(char::from(character).to_digit(16)?).ok()?;
+        }
+    }
+    Some(bytes)
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $kind:literal, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $bytes]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                read_hex(text).map(Self).ok_or_else(|| BadId {
+                    text: text.chars().take(80).collect(),
+                    kind: $kind,
+                    rule: $rule,
+                })
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// A BLAKE3 digest: 64 lower-case hexadecimal characters.
+    Digest, 32, "digest", "write 64 hexadecimal characters"
+);
+hex_id!(
+    /// A certificate's serial number, padded on the left with zeros: 32 lower-case hexadecimal characters.
+    CertificateSerial, 16, "serial number", "write 32 hexadecimal characters"
+);
+hex_id!(
+    /// The SHA-256 of a public key (DER `SubjectPublicKeyInfo`): 64 lower-case hexadecimal characters.
+    KeyDigest, 32, "key digest", "write 64 hexadecimal characters"
+);
 
 impl Digest {
     /// The digest of these bytes.
@@ -167,31 +223,30 @@ impl Digest {
     }
 }
 
-/// 64 lower-case hexadecimal characters.
-impl fmt::Display for Digest {
+/// The public part of a join token: 40 bits, written as 8 characters of RFC 4648 base 32. Stands in lists and logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TokenId(pub [u8; 5]);
+
+impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.pad(&base32::encode(&self.0))
     }
 }
 
-impl fmt::Debug for Digest {
+impl fmt::Debug for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl FromStr for Digest {
+impl FromStr for TokenId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = || BadId { text: text.into(), kind: "digest", rule: "write 64 hexadecimal characters" };
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(bad());
-        }
-        let mut digest = [0; 32];
-        for (index, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| bad())?;
-        }
-        Ok(Self(digest))
+        base32::decode(text).map(Self).ok_or_else(|| BadId {
+            text: text.chars().take(80).collect(),
+            kind: "token id",
+            rule: "write 8 characters of a-z and 2-7",
+        })
     }
 }
 
@@ -291,6 +346,25 @@ mod tests {
         }
         let digest = Digest::of(b"x");
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        let serial = CertificateSerial([0x0f; 16]);
+        assert_eq!(serial.to_string(), "0f".repeat(16));
+        assert_eq!(serial.to_string().parse::<CertificateSerial>(), Ok(serial));
+        assert!("0f".parse::<CertificateSerial>().is_err() && "zz".repeat(16).parse::<CertificateSerial>().is_err());
+        let token = TokenId(*b"fooba");
+        assert_eq!((token.to_string(), "MZXW6YTB".parse()), ("mzxw6ytb".into(), Ok(token)));
+        assert!("mzxw6yt".parse::<TokenId>().is_err() && "mzxw6yt1".parse::<TokenId>().is_err());
+    }
+
+    #[test]
+    fn a_digest_is_hexadecimal_digits_and_nothing_else() {
+        let sound = "0123456789abcdef".repeat(4);
+        let digest: Digest = sound.parse().expect("hexadecimal");
+        assert_eq!((digest.to_string(), &digest.0[..3]), (sound.clone(), &[0x01, 0x23, 0x45][..]));
+        assert_eq!(sound.to_uppercase().parse(), Ok(digest));
+        for other in ["+1", "-1", " 1", "0x", "0g", "ä", "1", "001"] {
+            let text = sound.replacen("01", other, 1);
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Reading order: [`bounded`], [`id`], [`time`], [`money`], [`resources`], [`job`], [`node`], [`usage`], [`tariff`],
 //! [`instruction`], [`report`].
 
+pub mod base32;
 pub mod bounded;
 pub mod id;
 pub mod identity;
@@ -25,7 +26,8 @@ pub mod usage;
 
 pub use bounded::{Chunk, List, Map, Text, TooLong};
 pub use id::{
-    AccountId, AttemptId, BootId, Digest, Fence, IdentityId, InstanceId, JobId, JournalId, Name, NodeId, SubmitKey,
+    AccountId, AttemptId, BootId, CertificateSerial, Digest, Fence, IdentityId, InstanceId, JobId, JournalId,
+    KeyDigest, Name, NodeId, SubmitKey, TokenId,
 };
 pub use identity::{Identity, Role};
 pub use instruction::{Assignment, FenceClaim, InventoryItem, ItemState, StopCause, Verdict};
