@@ -120,6 +120,9 @@ impl Fuzz {
     /// was written to.
     pub fn run(self, target: impl Fn(&[u8]) -> u64) -> Report {
         let plan = Plan::from_environment(self.executions);
+        if let Some(folder) = std::env::var_os("FUZZ_EXPORT") {
+            self.export(&Path::new(&folder).join(&self.name));
+        }
         let mut random = Random::new(plan.seed ^ signature(&self.name));
         let watch = Watch::over(&self.name);
         let started = Instant::now();
@@ -158,6 +161,14 @@ impl Fuzz {
             started.elapsed().as_secs_f32()
         );
         report
+    }
+
+    /// Writes the corpus as plain files, for other fuzzers.
+    fn export(&self, folder: &Path) {
+        let write =
+            |(number, (_, input)): (usize, &(String, Vec<u8>))| std::fs::write(folder.join(number.to_string()), input);
+        let written = std::fs::create_dir_all(folder).and_then(|()| self.seeds.iter().enumerate().try_for_each(write));
+        written.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     }
 
     fn execute(

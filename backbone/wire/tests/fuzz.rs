@@ -40,7 +40,7 @@ fn fuzz(target: &str) -> Fuzz {
     Fuzz::target(target)
         .corpus(tests().join("corpus").join(target))
         .words(&[&b"j-"[..], b"rig-1", b"\x01\x00", b"\x00\x01", b"\xfb\xff\xff", b"\xc3\xa4", b"\xff"])
-        .executions(100_000)
+        .executions(30_000)
         .longest(16 * 1024)
         // The targets measure the reading itself, and more strictly; this is for all that they do besides.
         .memory(|_| 64 << 20)
