@@ -22,9 +22,10 @@ fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// The kind of a complaint, without the numbers and names in it.
+/// The kind of a complaint, without its numbers and without what stands between back quotes, which came from the input.
 fn kind(complaint: &str) -> String {
-    complaint.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(60).collect()
+    let said = complaint.split('`').step_by(2).flat_map(str::chars);
+    said.filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(60).collect()
 }
 
 /// Numbers of the first event, how many events, payload.
@@ -241,7 +242,9 @@ fn settings() {
         .run(|input| {
             let Ok(text) = std::str::from_utf8(input) else { return 0 };
             match toml::from_str::<FileSettings>(text) {
-                Ok(settings) => signature(&(settings.data.is_some(), settings.listen, settings.log.is_some())),
+                Ok(settings) => {
+                    signature(&(settings.data.is_some(), settings.listen.is_some(), settings.log.is_some()))
+                }
                 Err(error) => signature(&kind(error.message())),
             }
         });
