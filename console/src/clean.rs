@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_in_nothing_commands_the_terminal() {
+    fn any_bytes_come_out_without_commands_to_the_terminal() {
         let words: [&[u8]; 14] = [
             b"\x1b[",
             b"\x1b]52;c;",
