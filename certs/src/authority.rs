@@ -270,7 +270,7 @@ fn ca_params(name: &str, path_len: u8, from: SystemTime, to: SystemTime) -> Cert
     let mut params = CertificateParams::default();
     params.not_before = OffsetDateTime::from(from);
     params.not_after = OffsetDateTime::from(to);
-    params.serial_number = Some(SerialNumber::from_slice(&leaf::random_serial()));
+    params.serial_number = Some(SerialNumber::from_slice(&leaf::random_serial().0));
     params.distinguished_name = leaf::common_name(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

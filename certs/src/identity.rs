@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use modchain_types::{IdentityId, Role, WallTime, base32};
+use modchain_types::{CertificateSerial, IdentityId, Role, WallTime, base32};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -14,9 +14,6 @@ pub const ORCHESTRATOR_NAME: &str = "orchestrator.modchain";
 
 /// The orchestrator's id: there is one of it in a trust domain, and its URI names none. Nobody else may have it.
 pub const ORCHESTRATOR_ID: IdentityId = IdentityId([0; 16]);
-
-/// A certificate's serial number, padded on the left with zeros.
-pub type Serial = [u8; 16];
 
 /// Characters of the root key's digest in a trust domain: 80 bits.
 const DOMAIN_CHARS: usize = 16;
@@ -94,7 +91,7 @@ pub struct PeerIdentity {
     /// Which one; [`ORCHESTRATOR_ID`] for the orchestrator.
     pub id: IdentityId,
     /// Of the certificate.
-    pub serial: Serial,
+    pub serial: CertificateSerial,
     /// The certificate's end, in milliseconds of the wall clock.
     pub not_after: WallTime,
 }
@@ -185,7 +182,7 @@ fn check_usage(certificate: &X509Certificate<'_>, role: Role) -> Result<(), Iden
     if fits && !more && usage.other.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-fn read_serial(certificate: &X509Certificate<'_>) -> Result<Serial, IdentityError> {
+fn read_serial(certificate: &X509Certificate<'_>) -> Result<CertificateSerial, IdentityError> {
     let raw = certificate.raw_serial();
     // DER puts a zero before a number whose top bit is set.
     let digits = match raw {
@@ -195,5 +192,5 @@ fn read_serial(certificate: &X509Certificate<'_>) -> Result<Serial, IdentityErro
     let mut serial = [0; 16];
     let start = serial.len().checked_sub(digits.len()).ok_or(IdentityError::Serial)?;
     serial[start..].copy_from_slice(digits);
-    Ok(serial)
+    Ok(CertificateSerial(serial))
 }

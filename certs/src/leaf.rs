@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -14,7 +14,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
 use crate::authority::AuthorityError;
-use crate::identity::{ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, Serial, TrustDomain};
+use crate::identity::{ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
 
 /// How far back a certificate's beginning is dated, because clocks differ.
 pub const BACKDATED: Duration = Duration::from_secs(10 * 60);
@@ -61,11 +61,11 @@ pub struct Issued {
     pub identity: PeerIdentity,
 }
 
-pub(crate) fn random_serial() -> Serial {
+pub(crate) fn random_serial() -> CertificateSerial {
     let mut serial = [0; 16];
     SystemRandom::new().fill(&mut serial).expect("the system's random numbers do not run out");
     serial[0] &= 0x7f;
-    serial
+    CertificateSerial(serial)
 }
 
 /// Every field is set here; nothing is left to a default and nothing comes from a request.
@@ -73,7 +73,7 @@ pub(crate) fn params(subject: Subject, domain: &TrustDomain, from: SystemTime, t
     let mut params = CertificateParams::default();
     params.not_before = OffsetDateTime::from(from);
     params.not_after = OffsetDateTime::from(to);
-    params.serial_number = Some(SerialNumber::from_slice(&random_serial()));
+    params.serial_number = Some(SerialNumber::from_slice(&random_serial().0));
     params.distinguished_name = common_name(&match subject.role {
         Role::Orchestrator => subject.role.to_string(),
         Role::Operator | Role::Client | Role::Node => {

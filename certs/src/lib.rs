@@ -25,8 +25,10 @@ mod encoding;
 pub use authority::{Authority, AuthorityError};
 pub use credentials::{Credentials, CredentialsError};
 pub use files::FileError;
-pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, Serial, TrustDomain};
+pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
 pub use key::PrivateKey;
 pub use leaf::{Issued, Subject};
-pub use tls::{TlsError, client_config, install_crypto_provider, server_config};
+pub use tls::{
+    TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
+};
 pub use verify::DenyList;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -13,15 +13,17 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
-use crate::identity::{IdentityError, PeerIdentity, Serial, TrustDomain};
+use crate::identity::{IdentityError, PeerIdentity, TrustDomain};
 use crate::tls::TlsError;
 
 /// The identities and certificates that are no longer welcome. Asked during every handshake, so it must answer at once and
 /// must not block.
 pub trait DenyList: fmt::Debug + Send + Sync {
     /// Whether this identity, or this one certificate of it, is revoked.
-    fn denies(&self, id: &IdentityId, serial: &Serial) -> bool;
+    fn denies(&self, id: &IdentityId, serial: &CertificateSerial) -> bool;
 }
 
 /// The orchestrator's judge: a certificate is mandatory, must chain to our root, must name a member, must not be denied.
@@ -155,6 +157,80 @@ impl ServerCertVerifier for OrchestratorVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
     }
+}
+
+/// A newcomer's judge. It has no root yet, only the digest of the root's public key, so the other side sends the root as its
+/// last certificate. Whoever copies our root, which is no secret, still has to show a certificate that it leads to.
+#[derive(Debug)]
+pub(crate) struct JoinVerifier {
+    pin: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl JoinVerifier {
+    pub(crate) fn new(pin: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
+        Self { pin, provider }
+    }
+}
+
+impl ServerCertVerifier for JoinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let (root, issuers) = intermediates.split_last().ok_or(CertificateError::UnknownIssuer)?;
+        if !equal(&public_key_digest(root)?, &self.pin) {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        // From here on it is an orchestrator's certificate as any other, with this root as the only one.
+        let domain = TrustDomain::of_root(root).map_err(refused)?;
+        let verifier = OrchestratorVerifier::new(&root.clone().into_owned(), domain, self.provider.clone())
+            .map_err(|_| CertificateError::BadEncoding)?;
+        verifier.verify_server_cert(end_entity, issuers, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// SHA-256 of a certificate's `SubjectPublicKeyInfo`.
+fn public_key_digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], Error> {
+    let Ok(([], parsed)) = X509Certificate::from_der(certificate) else {
+        return Err(CertificateError::BadEncoding.into());
+    };
+    let digest = ring::digest::digest(&ring::digest::SHA256, parsed.tbs_certificate.subject_pki.raw);
+    Ok(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+}
+
+/// Takes the same time wherever the two differ.
+fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
+    let differing = left.iter().zip(right).fold(0, |differing, (left, right)| differing | (left ^ right));
+    std::hint::black_box(differing) == 0
 }
 
 fn roots(root: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {

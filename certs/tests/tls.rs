@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::{ID, LIFETIME, World, dns, node_like, uri};
 use modchain_certs::{
-    Credentials, DenyList, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, Serial, Subject, TlsError, client_config, server_config,
+    Credentials, DenyList, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, Subject, TlsError, client_config, join_client_config,
+    join_server_config, server_config,
 };
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
@@ -222,7 +224,7 @@ fn expired_certificates_are_refused_by_both_sides() {
 struct Denied(IdentityId);
 
 impl DenyList for Denied {
-    fn denies(&self, id: &IdentityId, _serial: &Serial) -> bool {
+    fn denies(&self, id: &IdentityId, _serial: &CertificateSerial) -> bool {
         *id == self.0
     }
 }
@@ -260,6 +262,167 @@ fn the_librarys_own_settings_would_resume_a_session() {
     let (client, server) = (Arc::new(client), Arc::new(server));
     assert_eq!(shake(client.clone(), server.clone()).0, Ok(HandshakeKind::Full));
     assert_eq!(shake(client, server).0, Ok(HandshakeKind::Resumed));
+}
+
+/// What a newcomer says once it trusts the other side.
+const SECRET: &[u8] = b"the token's proof";
+
+/// A newcomer's pin of this root.
+fn pin(root: &CertificateDer<'_>) -> [u8; 32] {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, root) = X509Certificate::from_der(root).expect("a certificate");
+    let digest = ring::digest::digest(&ring::digest::SHA256, root.tbs_certificate.subject_pki.raw);
+    digest.as_ref().try_into().expect("32 bytes")
+}
+
+fn newcomer(pin: &[u8; 32]) -> ClientConfig {
+    join_client_config(pin, &[PROTOCOL]).expect("settings")
+}
+
+fn join_server(credentials: &Credentials) -> ServerConfig {
+    join_server_config(credentials, &[PROTOCOL]).expect("settings")
+}
+
+/// A newcomer joins: what it says of the handshake, the certificates that it saw, and what the other side could read.
+fn join(client: ClientConfig, server: ServerConfig) -> (Result<(), Error>, Vec<CertificateDer<'static>>, Vec<u8>) {
+    let name = ServerName::try_from(ORCHESTRATOR_NAME).expect("a name");
+    let mut client = ClientConnection::new(Arc::new(client), name).expect("client");
+    let mut server = ServerConnection::new(Arc::new(server)).expect("server");
+    client.writer().write_all(SECRET).expect("waits for the end of the handshake");
+    let (mut verdict, mut heard) = (Ok(()), Vec::new());
+    for _ in 0..10 {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).expect("in memory");
+        }
+        feed(&bytes, |part| server.read_tls(part).map(drop));
+        // What it says to a newcomer's refusal is not of interest.
+        let _ = server.process_new_packets();
+        // Nothing to read, or the end.
+        let _ = server.reader().read_to_end(&mut heard);
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).expect("in memory");
+        }
+        feed(&bytes, |part| client.read_tls(part).map(drop));
+        if verdict.is_ok() {
+            verdict = client.process_new_packets().map(drop);
+        }
+    }
+    let seen = client.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
+    assert!(verdict.is_err() || !client.is_handshaking());
+    (verdict, seen, heard)
+}
+
+#[test]
+fn the_join_ports_settings_read_back() {
+    let world = World::new();
+    let config = join_server(&world.orchestrator());
+    assert_eq!((config.send_tls13_tickets, config.max_tls13_tickets, config.max_early_data_size), (0, 0, 0));
+    assert!(!config.session_storage.can_cache() && !config.ticketer.enabled());
+    assert!(!config.send_half_rtt_data && !config.enable_secret_extraction);
+    assert_eq!(config.alpn_protocols, [PROTOCOL]);
+    assert!(format!("{config:?}").contains("NoClientAuth"));
+    let client = newcomer(&[0; 32]);
+    assert!(format!("{:?}", client.resumption).contains("NoClientSessionStorage"), "{:?}", client.resumption);
+    assert!(!client.enable_early_data && !client.enable_secret_extraction && client.enable_sni);
+    assert!(!client.client_auth_cert_resolver.has_certs());
+    let refused = join_server_config(&world.member(Role::Operator), &[PROTOCOL]);
+    assert!(matches!(refused, Err(TlsError::Role { role: Role::Operator })));
+}
+
+#[test]
+fn a_newcomer_learns_the_root_that_it_pinned_and_only_then_speaks() {
+    let world = World::new();
+    let root = world.authority.root();
+    let (verdict, seen, heard) = join(newcomer(&pin(root)), join_server(&world.orchestrator()));
+    assert_eq!(verdict, Ok(()));
+    assert_eq!(heard, SECRET, "what the refusals below are measured by");
+    assert_eq!((seen.len(), seen.last()), (3, Some(root)));
+}
+
+/// The attacks on a newcomer by somebody who has everything that is public, or who is a member.
+#[test]
+fn a_newcomer_says_nothing_to_anybody_but_the_orchestrator_of_its_pin() {
+    let (world, other) = (World::new(), World::new());
+    let ours = pin(world.authority.root());
+    let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    let refused = |server: ServerConfig| {
+        let (verdict, _, heard) = join(newcomer(&ours), server);
+        assert_eq!(heard, b"", "{verdict:?}");
+        verdict.expect_err("refused")
+    };
+    assert_eq!(refused(join_server(&other.orchestrator())), unknown, "another authority's orchestrator");
+    let mut without_root = join_server(&world.orchestrator());
+    without_root.cert_resolver = server(&world).cert_resolver;
+    assert_eq!(refused(without_root), unknown, "the last certificate is not the pinned root");
+    let forger = world.forger();
+    let signed = |names: Vec<rcgen::SanType>, usage, root: &CertificateDer<'static>| {
+        let key = KeyPair::generate().expect("key");
+        let mut params = node_like();
+        params.extended_key_usages = vec![usage];
+        params.subject_alt_names = names;
+        let chain = vec![forger.sign(&params, &key), forger.issuing.clone(), root.clone()];
+        open_server(chain, &key)
+    };
+    let orchestrator = uri(&world.domain().uri(Role::Orchestrator, ORCHESTRATOR_ID));
+    let named = || vec![dns(ORCHESTRATOR_NAME), orchestrator.clone()];
+    let (root, server_auth) = (world.authority.root(), ExtendedKeyUsagePurpose::ServerAuth);
+    assert_eq!(join(newcomer(&ours), signed(named(), server_auth.clone(), root)).0, Ok(()), "the forger is able");
+    assert_eq!(refused(signed(named(), server_auth.clone(), other.authority.root())), unknown, "another root");
+    for (what, names, usage) in [
+        ("a client's usage", named(), ExtendedKeyUsagePurpose::ClientAuth),
+        ("another name", vec![dns("evil.modchain"), orchestrator.clone()], server_auth.clone()),
+        ("no URI", vec![dns(ORCHESTRATOR_NAME)], server_auth.clone()),
+        ("a node's URI", vec![dns(ORCHESTRATOR_NAME), uri(&world.domain().uri(Role::Node, ID))], server_auth.clone()),
+        (
+            "another domain's orchestrator",
+            vec![dns(ORCHESTRATOR_NAME), uri(&other.domain().uri(Role::Orchestrator, ORCHESTRATOR_ID))],
+            server_auth.clone(),
+        ),
+    ] {
+        let error = refused(signed(names, usage, root));
+        assert!(matches!(error, Error::InvalidCertificate(_)), "{what}: {error:?}");
+    }
+    // Another authority's chain with our root behind it: the pin fits, the path does not.
+    let key = KeyPair::generate().expect("key");
+    let mut params = node_like();
+    params.extended_key_usages = vec![server_auth];
+    params.subject_alt_names = named();
+    let foreign = other.forger();
+    let chain = vec![foreign.sign(&params, &key), foreign.issuing.clone(), root.clone()];
+    assert!(matches!(refused(open_server(chain, &key)), Error::InvalidCertificate(_)));
+    // Our own orchestrator with a certificate whose time is over.
+    let long_ago = SystemTime::now() - 3 * LIFETIME;
+    let expired = world.authority.issue(Subject::ORCHESTRATOR, LIFETIME, long_ago).expect("issues");
+    assert!(matches!(
+        refused(join_server(&expired)),
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })
+    ));
+}
+
+#[test]
+fn every_bit_of_the_pin_counts() {
+    let world = World::new();
+    let right = pin(world.authority.root());
+    for bit in [0, 7, 100, 255] {
+        let mut wrong = right;
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        let (verdict, _, heard) = join(newcomer(&wrong), join_server(&world.orchestrator()));
+        assert_eq!((verdict.is_err(), heard.len()), (true, 0), "bit {bit}");
+    }
+}
+
+/// A server that asks for no certificate and shows any.
+fn open_server(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, private(key))
+        .expect("certificate");
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::{World, address, beat, echo, id, pair, soon};
-use modchain_certs::{Credentials, DenyList, Serial};
+use modchain_certs::{Credentials, DenyList};
 use modchain_link::settings::{IDLE_TIMEOUT, NODE_CONNECTIONS_MAX};
 use modchain_link::{
     CertificateRefusal, CloseCode, CloseReason, ConnectError, Connection, Endpoint, Protocol, connect,
 };
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use modchain_wire::{FromAgent, ToAgent};
 
 /// Connects and waits for the verdict: a refusal comes after the handshake has succeeded here.
@@ -134,7 +134,7 @@ async fn an_expired_certificate_is_refused_with_a_clear_error() {
 struct Denied(IdentityId);
 
 impl DenyList for Denied {
-    fn denies(&self, id: &IdentityId, _serial: &Serial) -> bool {
+    fn denies(&self, id: &IdentityId, _serial: &CertificateSerial) -> bool {
         *id == self.0
     }
 }

@@ -158,6 +158,20 @@ impl fmt::Display for AttemptId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Fence(pub u64);
 
+fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        for &character in pair {
+            // Digit by digit: the standard library's reader of numbers takes a sign as well.
+            *byte = *byte << 4 | u8::try_from(char::from(character).to_digit(16)?).ok()?;
+        }
+    }
+    Some(bytes)
+}
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $kind:literal, $rule:literal) => {
         $(#[$doc])*
@@ -179,15 +193,11 @@ macro_rules! hex_id {
         impl FromStr for $name {
             type Err = BadId;
             fn from_str(text: &str) -> Result<Self, BadId> {
-                let bad = || BadId { text: text.chars().take(80).collect(), kind: $kind, rule: $rule };
-                if text.len() != 2 * $bytes || !text.is_ascii() {
-                    return Err(bad());
-                }
-                let mut bytes = [0; $bytes];
-                for (index, byte) in bytes.iter_mut().enumerate() {
-                    *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| bad())?;
-                }
-                Ok(Self(bytes))
+                read_hex(text).map(Self).ok_or_else(|| BadId {
+                    text: text.chars().take(80).collect(),
+                    kind: $kind,
+                    rule: $rule,
+                })
             }
         }
     };
@@ -343,6 +353,18 @@ mod tests {
         let token = TokenId(*b"fooba");
         assert_eq!((token.to_string(), "MZXW6YTB".parse()), ("mzxw6ytb".into(), Ok(token)));
         assert!("mzxw6yt".parse::<TokenId>().is_err() && "mzxw6yt1".parse::<TokenId>().is_err());
+    }
+
+    #[test]
+    fn a_digest_is_hexadecimal_digits_and_nothing_else() {
+        let sound = "0123456789abcdef".repeat(4);
+        let digest: Digest = sound.parse().expect("hexadecimal");
+        assert_eq!((digest.to_string(), &digest.0[..3]), (sound.clone(), &[0x01, 0x23, 0x45][..]));
+        assert_eq!(sound.to_uppercase().parse(), Ok(digest));
+        for other in ["+1", "-1", " 1", "0x", "0g", "ä", "1", "001"] {
+            let text = sound.replacen("01", other, 1);
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
     }
 
     #[test]
