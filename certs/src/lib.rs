@@ -9,7 +9,7 @@
 //! from nowhere else. The trust domain is derived from the root's public key, so two orchestrators never share one.
 //!
 //! Reading order: [`identity`] (what a certificate says), [`authority`] and [`leaf`] (issuing), [`key`], [`credentials`]
-//! (what one program holds), [`verify`] and [`tls`] (judging the other side), [`files`].
+//! (what one program holds), [`verify`] and [`tls`] (judging the other side), [`files`], [`process`].
 
 pub mod authority;
 pub mod credentials;
@@ -17,6 +17,7 @@ pub mod files;
 pub mod identity;
 pub mod key;
 pub mod leaf;
+pub mod process;
 pub mod tls;
 pub mod verify;
 
@@ -28,6 +29,7 @@ pub use files::FileError;
 pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
 pub use key::PrivateKey;
 pub use leaf::{Issued, Subject};
+pub use process::harden_process;
 pub use tls::{
     TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
 };
