@@ -8,8 +8,8 @@ use std::time::Instant;
 use modchain_types::IdentityId;
 
 use crate::bad_frames::Offenders;
-use crate::code::CloseCode;
 use crate::connection::Inner;
+use crate::stats::Refusal;
 
 /// The live connections of every identity.
 #[derive(Default)]
@@ -21,15 +21,16 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Counts the connection if its identity has fewer than `max` live ones and is not kept out.
-    pub(crate) fn admit(&self, connection: &Arc<Inner>, max: usize) -> Result<(), CloseCode> {
-        if self.offenders().cools_off(&connection.peer.id, Instant::now()) {
-            return Err(CloseCode::BadFrame);
+    /// Counts the connection if its identity has fewer than `max` live ones and is not kept out. From then on
+    /// [`Admission::of`] gives it.
+    pub(crate) fn register(&self, id: IdentityId, connection: &Arc<Inner>, max: usize) -> Result<(), Refusal> {
+        if self.offenders().cools_off(&id, Instant::now()) {
+            return Err(Refusal::CoolingOff);
         }
         // Dropped after the lock: ours may be the last hold on a connection, and its `Drop` takes the lock.
         let mut held = Vec::new();
         let mut connections = self.lock();
-        let own = connections.entry(connection.peer.id).or_default();
+        let own = connections.entry(id).or_default();
         own.retain(|other| match other.upgrade() {
             // A connection that is closed no longer counts, even while somebody still holds it.
             Some(other) => {
@@ -40,10 +41,17 @@ impl Admission {
             None => false,
         });
         if own.len() >= max {
-            return Err(CloseCode::TooManyConnections);
+            return Err(Refusal::TooManyConnections);
         }
         own.push(Arc::downgrade(connection));
         Ok(())
+    }
+
+    /// How many connections live.
+    pub(crate) fn live(&self) -> usize {
+        // Asked outside the lock, because ours may be the last hold on one of them.
+        let held: Vec<_> = self.lock().values().flatten().filter_map(Weak::upgrade).collect();
+        held.iter().filter(|connection| connection.quinn.close_reason().is_none()).count()
     }
 
     /// Notes a bad frame of this identity; tells whether it is kept out from now on.

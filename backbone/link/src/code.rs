@@ -69,30 +69,34 @@ macro_rules! codes {
 codes! {
     /// Why one side closed a connection. Numbers are never reused.
     CloseCode {
+        /// Whoever held the connection let go of it without a word; what QUIC sends by itself.
+        Dropped = 0x0, "dropped", "the other side let go of the connection; try again";
         /// The program stops; come back.
-        GoingAway = 0x1000, "going_away", "the other side is shutting down";
+        GoingAway = 0x1000, "going_away", "the other side is shutting down; try again in a moment";
         /// The certificate or its identity was revoked.
-        Revoked = 0x1001, "revoked", "this certificate was revoked; ask the operator for a new one";
+        Revoked = 0x1001, "revoked", "this certificate was revoked; ask the operator for a new token";
         /// The certificate's role may not speak this protocol.
         WrongRole = 0x1002, "wrong_role", "this certificate's role may not do that: nodes use the agent, clients and operators the console";
         /// The identity has as many connections as it may.
-        TooManyConnections = 0x1003, "too_many_connections", "this identity has too many connections at once";
+        TooManyConnections = 0x1003, "too_many_connections", "this identity has too many connections at once; end one of them, or try again in a moment";
         /// A second bad frame within a short time.
-        BadFrame = 0x1004, "bad_frame", "the other side could not read what this program sent";
+        BadFrame = 0x1004, "bad_frame", "the other side could not read what this program sent; update the older one of the two";
         /// The first frame did not come in time, or was another.
-        HelloExpected = 0x1005, "hello_expected", "the other side waited in vain for the first message";
+        HelloExpected = 0x1005, "hello_expected", "the other side waited in vain for the first message; try again, and if that does not help update the older program";
         /// A newer connection of the same node took over.
-        Superseded = 0x1006, "superseded", "a newer connection of the same node took over";
+        Superseded = 0x1006, "superseded", "a newer connection of the same node took over; nothing is to be done, unless two machines share one certificate";
         /// Another live agent uses the same certificate.
-        DuplicateInstance = 0x1007, "duplicate_instance", "another live agent uses the same certificate; give this machine its own";
+        DuplicateInstance = 0x1007, "duplicate_instance", "another live agent uses the same certificate; join this machine with a token of its own";
         /// The two programs have no version in common.
         Version = 0x1008, "version", "the two programs have no protocol version in common; update the older one";
         /// Nothing more to do.
-        Done = 0x1009, "done", "the other side was done";
+        Done = 0x1009, "done", "the other side was done; connect again if there is more to do";
         /// A bug or a lack on the side that closed.
-        Internal = 0x100a, "internal", "the other side had an internal error";
+        Internal = 0x100a, "internal", "the other side had an internal error; try again, and look at its log";
         /// The certificate is sound, but the orchestrator's journal does not know its identity.
-        UnknownIdentity = 0x100b, "unknown_identity", "the orchestrator does not know this identity; ask the operator for a new certificate";
+        UnknownIdentity = 0x100b, "unknown_identity", "the orchestrator does not know this identity; ask the operator for a token and join again";
+        /// The time for the whole connection is over, as on the join port.
+        TimeUp = 0x100c, "time_up", "the time for this connection is over; try again";
     }
 }
 
@@ -100,13 +104,15 @@ impl CloseCode {
     /// Whether the same program with the same certificate may succeed later.
     pub fn retryable(self) -> bool {
         match self {
-            Self::GoingAway
+            Self::Dropped
+            | Self::GoingAway
             | Self::TooManyConnections
             | Self::BadFrame
             | Self::HelloExpected
             | Self::Superseded
             | Self::Done
-            | Self::Internal => true,
+            | Self::Internal
+            | Self::TimeUp => true,
             Self::Revoked | Self::WrongRole | Self::DuplicateInstance | Self::Version | Self::UnknownIdentity => false,
         }
     }
@@ -118,17 +124,17 @@ codes! {
         /// Whoever held the stream let go of it; what QUIC sends by itself.
         Dropped = 0x0, "dropped", "the other side let go of the stream";
         /// A frame was too long, did not decode, or had bytes after its end.
-        BadFrame = 0x2000, "bad_frame", "a frame on the stream could not be read";
+        BadFrame = 0x2000, "bad_frame", "a frame on the stream could not be read; update the older one of the two programs";
         /// A frame's type is not known here.
         Unsupported = 0x2001, "unsupported", "the other side does not know this kind of message; its program is older or of another kind";
         /// A frame began and did not go on.
-        Stalled = 0x2002, "stalled", "a message on the stream stopped half-way";
+        Stalled = 0x2002, "stalled", "a message on the stream stopped half-way; try again";
         /// The one who wanted it no longer does.
         Cancelled = 0x2003, "cancelled", "the stream was cancelled";
         /// Not at this moment of the conversation, or not for this peer.
         Refused = 0x2004, "refused", "the other side refused the stream";
         /// A bug or a lack on the side that gave up.
-        Internal = 0x2005, "internal", "the other side had an internal error";
+        Internal = 0x2005, "internal", "the other side had an internal error; try again, and look at its log";
     }
 }
 
@@ -306,17 +312,19 @@ fn transport_reason(code: quinn::TransportErrorCode, by: Side, what: impl FnOnce
 }
 
 fn handshake_sentence(alert: Alert, by: Side) -> String {
-    let subject = match by {
-        Side::Here => "the orchestrator's certificate",
-        Side::There => "this program's certificate",
+    let (subject, renewal) = match by {
+        Side::Here => ("the orchestrator's certificate", "set the clock, or have the orchestrator renew it"),
+        Side::There => ("this program's certificate", "join again with a new token"),
     };
     match alert {
         Alert::NO_APPLICATION_PROTOCOL => {
             "the two programs have no protocol version in common; update the older one".into()
         }
-        Alert::CERTIFICATE_REQUIRED => "the other side wants a certificate and got none".into(),
-        Alert::CERTIFICATE_REVOKED => format!("{subject} was revoked"),
-        Alert::CERTIFICATE_EXPIRED => format!("{subject} has expired, or one of the two clocks is wrong"),
+        Alert::CERTIFICATE_REQUIRED => {
+            "the other side wants a certificate and got none; join with a token first".into()
+        }
+        Alert::CERTIFICATE_REVOKED => format!("{subject} was revoked; ask the operator for a new token"),
+        Alert::CERTIFICATE_EXPIRED => format!("{subject} has expired (or a clock is wrong): {renewal}"),
         Alert::UNKNOWN_CA | Alert::DECRYPT_ERROR => format!("{subject} was issued by another certificate authority"),
         alert if alert.about_certificate() => format!("{subject} was refused (TLS alert {})", alert.0),
         alert => format!("the handshake was refused (TLS alert {})", alert.0),
@@ -324,7 +332,7 @@ fn handshake_sentence(alert: Alert, by: Side) -> String {
 }
 
 fn and(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(": {text}") }
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
 }
 
 /// A peer's words for our terminal: no control, formatting or bidirectional characters, and not too many.
@@ -347,12 +355,31 @@ mod tests {
             assert_eq!(CloseCode::from_number(code.number().into()), Some(*code));
             assert!(numbers.insert(code.number()) && !code.word().is_empty() && !code.sentence().ends_with('.'));
         }
+        // What QUIC sends by itself is the same number on both.
+        assert!(numbers.remove(&0));
         for code in StreamCode::ALL {
             assert_eq!(StreamCode::from_number(code.number().into()), Some(*code));
             assert!(numbers.insert(code.number()) && !code.word().is_empty() && !code.sentence().ends_with('.'));
         }
-        assert_eq!(CloseCode::from_number(0), None);
+        assert_eq!(CloseCode::from_number(0xfff), None);
         assert_eq!(CloseCode::Revoked.number(), 0x1001, "told to peers since the first version");
+    }
+
+    #[test]
+    fn every_close_says_what_helps() {
+        for code in CloseCode::ALL {
+            let (what, next) = code.sentence().split_once([';', ':']).unwrap_or_else(|| panic!("{code}: what next?"));
+            assert!(what.len() > 5 && next.len() > 5, "{code}");
+        }
+        for (alert, by, help) in [
+            (Alert::CERTIFICATE_EXPIRED, Side::There, "join again with a new token"),
+            (Alert::CERTIFICATE_REVOKED, Side::There, "a new token"),
+            (Alert::CERTIFICATE_REQUIRED, Side::There, "join with a token"),
+            (Alert::CERTIFICATE_EXPIRED, Side::Here, "set the clock"),
+        ] {
+            let sentence = CloseReason::Handshake { alert, by }.sentence();
+            assert!(sentence.contains(help), "{sentence}");
+        }
     }
 
     #[test]
@@ -366,10 +393,10 @@ mod tests {
     #[test]
     fn every_reason_has_a_sentence() {
         let there = CloseReason::There { code: CloseCode::GoingAway, text: "upgrade".into() };
-        assert_eq!(there.sentence(), "the other side is shutting down: upgrade");
+        assert_eq!(there.sentence(), "the other side is shutting down; try again in a moment (upgrade)");
         assert!(there.retryable() && there.code() == Some(CloseCode::GoingAway));
         let revoked = CloseReason::Handshake { alert: Alert::CERTIFICATE_REVOKED, by: Side::There };
-        assert_eq!(revoked.sentence(), "this program's certificate was revoked");
+        assert_eq!(revoked.sentence(), "this program's certificate was revoked; ask the operator for a new token");
         assert!(!revoked.retryable());
     }
 }

@@ -5,35 +5,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use modchain_certs::PeerIdentity;
+use modchain_types::IdentityId;
 use modchain_wire::Message;
 use quinn::VarInt;
+use tokio::sync::oneshot;
 
 use crate::admission::Admission;
 use crate::bad_frames::{BadFrames, Penalty};
 use crate::code::{CloseCode, CloseReason};
 use crate::dial::ConnectError;
-use crate::settings::{CLOSE_TIMEOUT, OPEN_TIMEOUT, Protocol};
+use crate::gate::Place;
+use crate::settings::{CLOSE_TIMEOUT, EXPORTER_LABEL, EXPORTER_RENEW, OPEN_TIMEOUT, Protocol};
 use crate::stream::{FrameReader, FrameWriter};
 
 /// A connection; cheap to clone. It is closed when the last clone and the last of its streams are dropped.
 #[derive(Clone)]
 pub struct Connection {
     inner: Arc<Inner>,
+    peer: PeerIdentity,
+    protocol: Protocol,
 }
 
-/// What all clones and streams of one connection share.
+/// What the holders and the streams of one connection share: the way to open streams, and the account of bad frames. It
+/// knows nothing of a peer's identity, because on the join port there is none.
 pub(crate) struct Inner {
     pub(crate) quinn: quinn::Connection,
-    pub(crate) peer: PeerIdentity,
-    pub(crate) protocol: Protocol,
-    pub(crate) origin: Origin,
+    origin: Origin,
     bad_frames: Mutex<BadFrames>,
 }
 
 /// Who opened the connection, and what that needs.
 pub(crate) enum Origin {
-    /// The peer; the orchestrator counts it.
-    Accepted { admission: Arc<Admission> },
+    /// A member; the orchestrator counts its connections.
+    Member { id: IdentityId, admission: Arc<Admission> },
+    /// Somebody who joins. Dropped with the connection, the place is free for another, and whoever limits its life hears of
+    /// the end.
+    Newcomer { _place: Place, _held: oneshot::Sender<()> },
     /// This program, which has an endpoint for it alone.
     Dialed { address: String, endpoint: quinn::Endpoint },
 }
@@ -51,11 +58,7 @@ pub enum OpenError {
 
 impl Connection {
     pub(crate) fn new(quinn: quinn::Connection, peer: PeerIdentity, protocol: Protocol, origin: Origin) -> Self {
-        Self { inner: Arc::new(Inner { quinn, peer, protocol, origin, bad_frames: Mutex::default() }) }
-    }
-
-    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
-        Self { inner }
+        Self { inner: Arc::new(Inner::new(quinn, origin)), peer, protocol }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -64,44 +67,37 @@ impl Connection {
 
     /// Who is at the other end.
     pub fn peer(&self) -> &PeerIdentity {
-        &self.inner.peer
+        &self.peer
     }
 
     /// What was negotiated.
     pub fn protocol(&self) -> Protocol {
-        self.inner.protocol
+        self.protocol
     }
 
     /// Opens a stream: `Out` is what this side sends on it, `In` what comes back. The other side hears of it with the first
     /// frame, so whoever opens must speak first. Waits [`OPEN_TIMEOUT`] at most.
     pub async fn open_bi<Out: Message, In: Message>(&self) -> Result<(FrameWriter<Out>, FrameReader<In>), OpenError> {
-        match tokio::time::timeout(OPEN_TIMEOUT, self.inner.quinn.open_bi()).await {
-            Ok(Ok((send, recv))) => Ok(self.typed(send, recv)),
-            Ok(Err(error)) => Err(OpenError::Closed(error.into())),
-            Err(_) => Err(OpenError::NoStream),
-        }
+        self.inner.open_bi().await
     }
 
     /// Waits for the next stream that the other side opens. Safe to cancel.
     pub async fn accept_bi<Out: Message, In: Message>(
         &self,
     ) -> Result<(FrameWriter<Out>, FrameReader<In>), CloseReason> {
-        let (send, recv) = self.inner.quinn.accept_bi().await?;
-        Ok(self.typed(send, recv))
+        self.inner.accept_bi().await
     }
 
-    fn typed<Out: Message, In: Message>(
-        &self,
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
-    ) -> (FrameWriter<Out>, FrameReader<In>) {
-        (FrameWriter::new(send), FrameReader::new(recv, self.inner.clone()))
+    /// Bytes that both ends of this one connection know and nobody else: a proof that is bound to them is worth nothing on
+    /// another connection.
+    pub fn exporter(&self) -> [u8; 32] {
+        self.inner.exporter(EXPORTER_RENEW)
     }
 
     /// Lets the peer have this many streams at once, up to the protocol's most; before, it has one. Gives the number, which
     /// the frame of welcome tells. Call it when the peer has said who it is and may go on.
     pub fn authorise(&self, streams: u32) -> u32 {
-        let streams = streams.min(self.inner.protocol.streams_max());
+        let streams = streams.min(self.protocol.streams_max());
         self.inner.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
         streams
     }
@@ -109,18 +105,13 @@ impl Connection {
     /// Closes the connection and all its streams at once. What was written but not yet acknowledged may be lost. The reason
     /// is for the other side's people; none is sent that could not be shown to them.
     pub fn close(&self, code: CloseCode, reason: &str) {
-        self.inner.quinn.close(code.into(), reason.as_bytes());
+        self.inner.close(code, reason);
     }
 
     /// As [`Connection::close`], and waits until the other side has heard of it, [`CLOSE_TIMEOUT`] at most. For a program
     /// that ends right after.
     pub async fn close_and_wait(&self, code: CloseCode, reason: &str) {
-        self.close(code, reason);
-        match &self.inner.origin {
-            // Giving up early costs the other side nothing but the time until it notices the silence.
-            Origin::Dialed { endpoint, .. } => drop(tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await),
-            Origin::Accepted { .. } => {}
-        }
+        self.inner.close_and_wait(code, reason).await;
     }
 
     /// Waits for the end of the connection.
@@ -139,7 +130,7 @@ impl Connection {
     pub async fn why_refused(&self) -> ConnectError {
         let address = match &self.inner.origin {
             Origin::Dialed { address, .. } => address.clone(),
-            Origin::Accepted { .. } => self.remote_address().to_string(),
+            Origin::Member { .. } | Origin::Newcomer { .. } => self.remote_address().to_string(),
         };
         ConnectError::from_close(&address, self.closed().await)
     }
@@ -161,20 +152,77 @@ impl Connection {
 }
 
 impl Inner {
+    pub(crate) fn new(quinn: quinn::Connection, origin: Origin) -> Self {
+        Self { quinn, origin, bad_frames: Mutex::default() }
+    }
+
+    pub(crate) async fn open_bi<Out: Message, In: Message>(
+        self: &Arc<Self>,
+    ) -> Result<(FrameWriter<Out>, FrameReader<In>), OpenError> {
+        match tokio::time::timeout(OPEN_TIMEOUT, self.quinn.open_bi()).await {
+            Ok(Ok((send, recv))) => Ok(self.typed(send, recv)),
+            Ok(Err(error)) => Err(OpenError::Closed(error.into())),
+            Err(_) => Err(OpenError::NoStream),
+        }
+    }
+
+    pub(crate) async fn accept_bi<Out: Message, In: Message>(
+        self: &Arc<Self>,
+    ) -> Result<(FrameWriter<Out>, FrameReader<In>), CloseReason> {
+        let (send, recv) = self.quinn.accept_bi().await?;
+        Ok(self.typed(send, recv))
+    }
+
+    fn typed<Out: Message, In: Message>(
+        self: &Arc<Self>,
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+    ) -> (FrameWriter<Out>, FrameReader<In>) {
+        (FrameWriter::new(send, self.clone()), FrameReader::new(recv, self.clone()))
+    }
+
+    pub(crate) fn exporter(&self, context: &[u8]) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let exported = self.quinn.export_keying_material(&mut bytes, EXPORTER_LABEL, context);
+        exported.expect("the handshake is over, and 32 bytes are few");
+        bytes
+    }
+
+    pub(crate) fn close(&self, code: CloseCode, reason: &str) {
+        self.quinn.close(code.into(), reason.as_bytes());
+    }
+
+    pub(crate) async fn close_and_wait(&self, code: CloseCode, reason: &str) {
+        self.close(code, reason);
+        match &self.origin {
+            // Giving up early costs the other side nothing but the time until it notices the silence.
+            Origin::Dialed { endpoint, .. } => drop(tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await),
+            Origin::Member { .. } | Origin::Newcomer { .. } => {}
+        }
+    }
+
     /// Counts a bad frame, and closes the connection if it is one too many.
     pub(crate) fn count_bad_frame(&self, what: &str) {
         let kept_out = match &self.origin {
-            Origin::Accepted { admission } => admission.offended(self.peer.id),
-            Origin::Dialed { .. } => false,
+            Origin::Member { id, admission } => admission.offended(*id),
+            Origin::Newcomer { .. } | Origin::Dialed { .. } => false,
         };
         let penalty = match self.bad_frames.lock().unwrap_or_else(PoisonError::into_inner).record(Instant::now()) {
             Penalty::Stream if kept_out => Penalty::Connection,
             penalty => penalty,
         };
-        tracing::warn!(peer = %self.peer.id, role = %self.peer.role, ?penalty, what, "bad frame");
+        let (remote, peer) = (self.quinn.remote_address(), self.member().map(tracing::field::display));
+        tracing::warn!(%remote, peer, ?penalty, what, "bad frame");
         match penalty {
             Penalty::Stream => {}
-            Penalty::Connection => self.quinn.close(CloseCode::BadFrame.into(), what.as_bytes()),
+            Penalty::Connection => self.close(CloseCode::BadFrame, what),
+        }
+    }
+
+    fn member(&self) -> Option<IdentityId> {
+        match &self.origin {
+            Origin::Member { id, .. } => Some(*id),
+            Origin::Newcomer { .. } | Origin::Dialed { .. } => None,
         }
     }
 }
@@ -182,8 +230,8 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         match &self.origin {
-            Origin::Accepted { admission } => admission.forget(&self.peer.id),
-            Origin::Dialed { .. } => {}
+            Origin::Member { id, admission } => admission.forget(id),
+            Origin::Newcomer { .. } | Origin::Dialed { .. } => {}
         }
     }
 }

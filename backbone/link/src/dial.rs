@@ -52,6 +52,30 @@ pub enum ConnectError {
         /// What is wrong with its certificate.
         why: String,
     },
+    /// Somebody answers there, but not the orchestrator whose root the token names.
+    #[error("the orchestrator at {address} is not the one that this token was made for; check the address")]
+    OtherThanToken {
+        /// What was tried.
+        address: String,
+    },
+    /// The orchestrator's own certificate is not valid at this time.
+    #[error(
+        "the certificate of the orchestrator at {address} has expired, or this machine's clock is wrong: set the clock, \
+         or have the orchestrator renew it"
+    )]
+    OrchestratorExpired {
+        /// What was tried.
+        address: String,
+    },
+    /// Somebody listens there, but not for newcomers.
+    #[error(
+        "nobody can join at {address}: it may be the orchestrator's main port (give the join port, 7444 unless the \
+         operator chose another), or one of the two programs is too old"
+    )]
+    NotJoinPort {
+        /// What was tried.
+        address: String,
+    },
     /// The orchestrator did not take our certificate.
     #[error("the orchestrator at {address} refused this identity: {}", why.sentence())]
     CertificateRefused {
@@ -73,7 +97,10 @@ pub enum ConnectError {
         address: String,
     },
     /// No common protocol version.
-    #[error("this program and the orchestrator at {address} have no protocol version in common; update the older one")]
+    #[error(
+        "this program and the orchestrator at {address} have no protocol version in common: update the older one, or \
+         give the main port (7443 unless the operator chose another) if that is the join port"
+    )]
     Version {
         /// What was tried.
         address: String,
@@ -110,12 +137,14 @@ impl CertificateRefusal {
     /// What happened and what helps.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::Missing => "it wants a certificate and got none",
-            Self::OtherAuthority => "the certificate was issued by another certificate authority",
-            Self::Expired => "the certificate has expired (or a clock is wrong); ask the operator for a new one",
-            Self::Revoked => "the certificate was revoked; ask the operator for a new one",
-            Self::Unknown => "it does not know this identity; ask the operator for a new certificate",
-            Self::Other => "the certificate is not one that it accepts",
+            Self::Missing => "it wants a certificate and got none; join with a token first",
+            Self::OtherAuthority => {
+                "the certificate was issued by another certificate authority; join this orchestrator with a token of its own"
+            }
+            Self::Expired => "the certificate has expired (or a clock is wrong): join again with a new token",
+            Self::Revoked => "the certificate was revoked; ask the operator for a new token",
+            Self::Unknown => "it does not know this identity; ask the operator for a token and join again",
+            Self::Other => "the certificate is not one that it accepts; join again with a new token",
         }
     }
 }
@@ -128,10 +157,13 @@ impl ConnectError {
             | Self::Socket(_)
             | Self::Refused { .. }
             | Self::Silent { .. }
+            | Self::OrchestratorExpired { .. }
             | Self::TooManyConnections
             | Self::Busy { .. } => true,
             Self::Credentials(_)
             | Self::NotTrusted { .. }
+            | Self::OtherThanToken { .. }
+            | Self::NotJoinPort { .. }
             | Self::CertificateRefused { .. }
             | Self::WrongRole
             | Self::Version { .. } => false,
@@ -148,6 +180,9 @@ impl ConnectError {
             CloseReason::Busy => Self::Busy { address },
             CloseReason::QuicVersion => Self::Version { address },
             CloseReason::Handshake { alert: Alert::NO_APPLICATION_PROTOCOL, .. } => Self::Version { address },
+            CloseReason::Handshake { alert: Alert::CERTIFICATE_EXPIRED, by: Side::Here } => {
+                Self::OrchestratorExpired { address }
+            }
             CloseReason::Handshake { alert, by: Side::Here } if alert.about_certificate() => {
                 Self::NotTrusted { address, why: reason.sentence() }
             }
@@ -173,10 +208,32 @@ impl ConnectError {
     }
 }
 
+/// A connection that was dialed, and the endpoint that was made for it.
+pub(crate) struct Dialed {
+    pub(crate) quinn: quinn::Connection,
+    pub(crate) endpoint: quinn::Endpoint,
+}
+
+/// What the end of a handshake means to the one who dialed this address.
+pub(crate) type Meaning = fn(&str, CloseReason) -> ConnectError;
+
 /// Connects to the orchestrator at `address`, written as `HOST:PORT` with the brackets of IPv6. Tries the first
 /// [`ADDRESSES_TRIED_MAX`] addresses of the name in turn, each for [`CONNECT_TIMEOUT`].
 pub async fn connect(credentials: &Credentials, address: &str, protocol: Protocol) -> Result<Connection, ConnectError> {
     let config = client_config(credentials, protocol)?;
+    let Dialed { quinn, endpoint } = dial(&config, address, ConnectError::from_close).await?;
+    let not_trusted =
+        |error: IdentityError| ConnectError::NotTrusted { address: address.to_owned(), why: error.to_string() };
+    let peer = peer_identity(&quinn, credentials).map_err(not_trusted)?;
+    Ok(Connection::new(quinn, peer, protocol, Origin::Dialed { address: address.to_owned(), endpoint }))
+}
+
+/// Tries the addresses of a name in turn.
+pub(crate) async fn dial(
+    config: &quinn::ClientConfig,
+    address: &str,
+    meaning: Meaning,
+) -> Result<Dialed, ConnectError> {
     let unresolved = |source| ConnectError::Resolve { address: address.to_owned(), source };
     let found = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(address))
         .await
@@ -184,8 +241,8 @@ pub async fn connect(credentials: &Credentials, address: &str, protocol: Protoco
         .map_err(unresolved)?;
     let mut failure = None;
     for remote in found.take(ADDRESSES_TRIED_MAX) {
-        match connect_to(credentials, &config, remote, address, protocol).await {
-            Ok(connection) => return Ok(connection),
+        match dial_one(config, remote, address, meaning).await {
+            Ok(dialed) => return Ok(dialed),
             // Somebody who answers and refuses says more than an address where nobody is.
             Err(error @ (ConnectError::Refused { .. } | ConnectError::Silent { .. } | ConnectError::Socket(_))) => {
                 failure.get_or_insert(error);
@@ -204,15 +261,14 @@ fn client_config(credentials: &Credentials, protocol: Protocol) -> Result<quinn:
     Ok(config)
 }
 
-async fn connect_to(
-    credentials: &Credentials,
+async fn dial_one(
     config: &quinn::ClientConfig,
     remote: SocketAddr,
     address: &str,
-    protocol: Protocol,
-) -> Result<Connection, ConnectError> {
+    meaning: Meaning,
+) -> Result<Dialed, ConnectError> {
     let endpoint = quinn::Endpoint::client(any_port_like(remote)).map_err(ConnectError::Socket)?;
-    let closed = |reason| ConnectError::from_close(address, reason);
+    let closed = |reason| meaning(address, reason);
     let connecting = endpoint
         .connect_with(config.clone(), remote, ORCHESTRATOR_NAME)
         .map_err(|error| closed(CloseReason::Broken { what: error.to_string() }))?;
@@ -223,9 +279,7 @@ async fn connect_to(
         }
     });
     let quinn = connected.await.unwrap_or_else(|_| Err(closed(CloseReason::Silent)))?;
-    let not_trusted = |why: String| ConnectError::NotTrusted { address: address.to_owned(), why };
-    let peer = peer_identity(&quinn, credentials).map_err(|error| not_trusted(error.to_string()))?;
-    Ok(Connection::new(quinn, peer, protocol, Origin::Dialed { address: address.to_owned(), endpoint }))
+    Ok(Dialed { quinn, endpoint })
 }
 
 /// Reads again what the handshake has judged already.
@@ -236,8 +290,12 @@ fn peer_identity(connection: &quinn::Connection, credentials: &Credentials) -> R
 
 /// The certificate that the peer proved to hold.
 pub(crate) fn peer_leaf(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    chain.into_iter().next()
+    peer_chain(connection)?.into_iter().next()
+}
+
+/// All certificates that the peer sent, its own first.
+pub(crate) fn peer_chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    Some(*connection.peer_identity()?.downcast().ok()?)
 }
 
 /// Returns when the system says that no program has this port; else never. QUIC's own socket cannot hear that, because it

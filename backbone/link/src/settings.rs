@@ -25,6 +25,11 @@ pub const HANDSHAKES_MAX: usize = 256;
 /// Handshakes in progress from which on a newcomer must first prove its address by a retry, which costs it a round trip.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 64;
 
+/// Handshakes in progress from one IPv4 address or one IPv6 network of 64 bits, so that one place cannot hold all of
+/// [`HANDSHAKES_MAX`] with slow ones. Nobody is counted on loopback addresses. A building full of nodes behind one address
+/// is served: a handshake takes milliseconds, and who is refused comes back.
+pub const HANDSHAKES_PER_SOURCE: usize = HANDSHAKES_MAX / 4;
+
 /// Connection attempts that may wait; more are refused. quinn's default of 65,536 is 100 MiB of strangers' packets.
 pub const INCOMING_MAX: usize = 4096;
 /// Bytes kept for one waiting attempt: a handshake's first flight is far below it.
@@ -34,6 +39,30 @@ pub const INCOMING_BUFFER_TOTAL_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Connections that are admitted but not yet taken by [`crate::Endpoint::accept`]. Full, handshakes wait in turn.
 pub const ACCEPTED_QUEUE: usize = 64;
+
+/// Longest that anybody may stay on the join port, from the first packet on. Joining is two exchanges and one write to disk.
+pub const JOIN_LIFE: Duration = Duration::from_secs(10);
+/// Newcomers on the join port at once, in handshake or after. What comes above it waits, see [`JOIN_INCOMING_MAX`].
+pub const JOINS_MAX: usize = 256;
+/// Newcomers whose handshake is over but who are not yet taken by [`crate::JoinEndpoint::accept`].
+pub const JOIN_QUEUE: usize = 64;
+/// All bytes that a newcomer may send in its streams' life, windows included: a signing request and facts about a machine.
+pub const JOIN_BYTES: u32 = 64 * 1024;
+/// Streams that a newcomer may open, one after the other included.
+pub const JOIN_STREAMS: u32 = 1;
+/// As [`INCOMING_MAX`], on the join port, which has no thousand old friends that come back at once.
+pub const JOIN_INCOMING_MAX: usize = 1024;
+/// As [`INCOMING_BUFFER_BYTES`]: a newcomer has no certificate to send.
+pub const JOIN_INCOMING_BUFFER_BYTES: u64 = 16 * 1024;
+/// As [`INCOMING_BUFFER_TOTAL_BYTES`].
+pub const JOIN_INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The label under which both ends of a connection export keying material (RFC 8446, 7.5).
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-modchain";
+/// What the material is for, on the join port.
+pub const EXPORTER_JOIN: &[u8] = b"join";
+/// What the material is for, on the main port.
+pub const EXPORTER_RENEW: &[u8] = b"renew";
 
 /// How long the proof of address of a retry is good.
 pub const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(15);
@@ -206,9 +235,34 @@ pub fn client_transport(protocol: Protocol) -> TransportConfig {
     transport
 }
 
+/// The orchestrator's side of the join port: little of everything, and not for long.
+pub fn join_server_transport() -> TransportConfig {
+    let mut transport = join_base();
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(JOIN_STREAMS));
+    transport
+}
+
+/// A newcomer's side of the join port.
+pub fn join_client_transport() -> TransportConfig {
+    let mut transport = join_base();
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    transport
+}
+
+fn join_base() -> TransportConfig {
+    let mut transport = base();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::try_from(JOIN_LIFE).expect("10 s fits")))
+        .stream_receive_window(VarInt::from_u32(JOIN_BYTES))
+        .receive_window(VarInt::from_u32(JOIN_BYTES))
+        .send_window(JOIN_BYTES.into())
+        .keep_alive_interval(None);
+    transport
+}
+
 /// The orchestrator's endpoint: its keys outlive a restart, so peers that still talk to the program that was before learn of
 /// it from the first packet they send instead of waiting for [`IDLE_TIMEOUT`].
-pub(crate) fn endpoint_config(keys: &EndpointKeys) -> quinn::EndpointConfig {
+pub fn endpoint_config(keys: &EndpointKeys) -> quinn::EndpointConfig {
     let mut config = quinn::EndpointConfig::new(Arc::new(keys.reset_key()));
     let cid_key = keys.cid_key();
     config
@@ -218,18 +272,36 @@ pub(crate) fn endpoint_config(keys: &EndpointKeys) -> quinn::EndpointConfig {
 }
 
 /// What the orchestrator's endpoint does with newcomers.
-pub(crate) fn server_config(crypto: Arc<dyn quinn::crypto::ServerConfig>) -> quinn::ServerConfig {
+pub fn server_config(crypto: Arc<dyn quinn::crypto::ServerConfig>) -> quinn::ServerConfig {
     let mut config = quinn::ServerConfig::with_crypto(crypto);
-    let mut tokens = ValidationTokenConfig::default();
-    // A retry proves the address; tokens for later connections would only be another thing to steal.
-    tokens.sent(0);
     config
         .transport_config(Arc::new(server_transport()))
-        .validation_token_config(tokens)
+        .validation_token_config(no_tokens())
         .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
         .migration(true)
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL_BYTES);
     config
+}
+
+/// What the join port does with newcomers. Nobody stays long enough to move, so nobody may.
+pub fn join_server_config(crypto: Arc<dyn quinn::crypto::ServerConfig>) -> quinn::ServerConfig {
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
+    config
+        .transport_config(Arc::new(join_server_transport()))
+        .validation_token_config(no_tokens())
+        .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
+        .migration(false)
+        .max_incoming(JOIN_INCOMING_MAX)
+        .incoming_buffer_size(JOIN_INCOMING_BUFFER_BYTES)
+        .incoming_buffer_size_total(JOIN_INCOMING_BUFFER_TOTAL_BYTES);
+    config
+}
+
+/// A retry proves the address; tokens for later connections would only be another thing to steal.
+fn no_tokens() -> ValidationTokenConfig {
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(0);
+    tokens
 }

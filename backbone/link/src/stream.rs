@@ -241,12 +241,14 @@ pub struct FrameWriter<M> {
     send: quinn::SendStream,
     /// Frames, the first perhaps in part, that the transport has not taken yet.
     queue: VecDeque<Bytes>,
+    /// As long as a half of a stream is held its connection counts as somebody's.
+    _connection: Arc<Inner>,
     message: PhantomData<fn(M)>,
 }
 
 impl<M: Message> FrameWriter<M> {
-    pub(crate) fn new(send: quinn::SendStream) -> Self {
-        Self { send, queue: VecDeque::new(), message: PhantomData }
+    pub(crate) fn new(send: quinn::SendStream, connection: Arc<Inner>) -> Self {
+        Self { send, queue: VecDeque::new(), _connection: connection, message: PhantomData }
     }
 
     /// Sends one message: returns when the transport has taken it, which waits while the other side does not read. A
@@ -303,6 +305,11 @@ impl<M: Message> FrameWriter<M> {
     pub fn set_priority(&self, priority: Priority) {
         // An error means that the stream has ended, and then there is nothing to put in order.
         let _ = self.send.set_priority(priority as i32);
+    }
+
+    /// What [`FrameWriter::set_priority`] has set, as the transport tells it; `None` once the stream has ended.
+    pub fn priority(&self) -> Option<i32> {
+        self.send.priority().ok()
     }
 }
 

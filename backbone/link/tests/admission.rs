@@ -198,7 +198,7 @@ async fn a_closing_orchestrator_tells_its_peers_and_takes_nobody() {
     let (client, _accepted) = pair(&world, &endpoint, Role::Node, Protocol::Agent).await;
     soon(endpoint.close(CloseCode::GoingAway, "upgrade", Duration::from_secs(5))).await;
     let reason = soon(client.closed()).await;
-    assert_eq!(reason.sentence(), "the other side is shutting down: upgrade");
+    assert_eq!(reason.sentence(), "the other side is shutting down; try again in a moment (upgrade)");
     assert!(reason.retryable());
     assert!(soon(endpoint.accept()).await.is_none());
 }

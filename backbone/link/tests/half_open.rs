@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{PATIENCE, World, address, soon};
+use common::{PATIENCE, World, address, is_retry, soon};
 use modchain_link::settings::{HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY};
 use modchain_link::{Protocol, connect};
 use modchain_types::Role;
@@ -42,11 +42,6 @@ async fn first_datagrams(world: &World, count: usize) -> Vec<Vec<u8>> {
         while nobody.try_recv(&mut [0; 2048]).is_ok() {}
     }
     firsts
-}
-
-/// Whether a datagram is a retry (RFC 9000, 17.2.5): a long header of type 3.
-fn is_retry(datagram: &[u8]) -> bool {
-    datagram[0] & 0xf0 == 0xf0
 }
 
 /// Sends a first datagram from a place of its own; gives the kind of the answer and how many bytes came at once.

@@ -304,12 +304,15 @@ fn connect_failure(address: &str, error: &ConnectError) -> Failure {
         | ConnectError::Socket(_)
         | ConnectError::Refused { .. }
         | ConnectError::Silent { .. }
+        | ConnectError::OrchestratorExpired { .. }
         | ConnectError::TooManyConnections
         | ConnectError::Busy { .. }
         | ConnectError::Closed { .. } => cannot_reach(address, &why),
         ConnectError::NotTrusted { .. } => Failure::untrusted(format!("cannot reach {address}: {why}"))
             .hint("look at the context's address and identity: modchain context show"),
-        ConnectError::Version { .. } => Failure::untrusted(format!("cannot reach {address}: {why}")),
+        ConnectError::Version { .. } | ConnectError::OtherThanToken { .. } | ConnectError::NotJoinPort { .. } => {
+            Failure::untrusted(format!("cannot reach {address}: {why}"))
+        }
         ConnectError::Credentials(_) | ConnectError::CertificateRefused { .. } | ConnectError::WrongRole => {
             Failure::not_logged_in(why).hint("look at the context's identity: modchain context show")
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use modchain_certs::{Authority, Credentials, DenyList, Subject};
-use modchain_link::{Accepted, Connection, Endpoint, EndpointKeys, Protocol, connect};
+use modchain_link::{Accepted, Connection, Endpoint, EndpointKeys, JoinEndpoint, Protocol, connect};
 use modchain_types::{IdentityId, Role, Timestamp};
 use modchain_wire::agent::{Heartbeat, HeartbeatEcho, HostLoad};
 use modchain_wire::{FromAgent, ToAgent};
@@ -47,9 +47,22 @@ impl World {
     }
 
     pub(crate) fn listen_with(&self, address: SocketAddr, deny: Option<Arc<dyn DenyList>>) -> Endpoint {
-        let orchestrator =
-            self.authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues");
-        Endpoint::bind(address, &orchestrator, &self.keys(), deny).expect("listens")
+        Endpoint::bind(address, &self.orchestrator(), &self.keys(), deny).expect("listens")
+    }
+
+    pub(crate) fn listen_join(&self) -> JoinEndpoint {
+        JoinEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &self.orchestrator()).expect("listens")
+    }
+
+    pub(crate) fn orchestrator(&self) -> Credentials {
+        self.authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues")
+    }
+
+    /// What a token says of the root.
+    pub(crate) fn pin(&self) -> [u8; 32] {
+        let root = rustls::server::ParsedCertificate::try_from(self.authority.root()).expect("a certificate");
+        let digest = ring::digest::digest(&ring::digest::SHA256, &root.subject_public_key_info());
+        digest.as_ref().try_into().expect("32 bytes")
     }
 }
 
@@ -65,6 +78,19 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("in time")
 }
 
+pub(crate) fn join_address(endpoint: &JoinEndpoint) -> String {
+    endpoint.local_address().expect("bound").to_string()
+}
+
+/// Waits until something holds, [`PATIENCE`] at most.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// A connection's two ends.
 pub(crate) async fn pair(world: &World, endpoint: &Endpoint, role: Role, protocol: Protocol) -> (Connection, Accepted) {
     let credentials = world.member(role, 1);
@@ -72,6 +98,11 @@ pub(crate) async fn pair(world: &World, endpoint: &Endpoint, role: Role, protoco
     let (client, accepted) =
         soon(async { tokio::join!(connect(&credentials, &address, protocol), endpoint.accept()) }).await;
     (client.expect("connects"), accepted.expect("accepts"))
+}
+
+/// Whether a datagram is a retry (RFC 9000, 17.2.5): a long header of type 3.
+pub(crate) fn is_retry(datagram: &[u8]) -> bool {
+    datagram[0] & 0xf0 == 0xf0
 }
 
 pub(crate) fn beat(number: u64) -> FromAgent {
