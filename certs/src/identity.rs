@@ -4,10 +4,13 @@
 
 use std::fmt;
 
-use modchain_types::{CertificateSerial, IdentityId, Role, WallTime, base32};
+use modchain_types::{CertificateSerial, IdentityId, KeyDigest, Role, Span, WallTime, base32};
+use subtle::ConstantTimeEq;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+
+use crate::leaf::BACKDATED;
 
 /// The name that the orchestrator's certificate carries besides its URI; every client dials by it, never by an address.
 pub const ORCHESTRATOR_NAME: &str = "orchestrator.modchain";
@@ -18,6 +21,44 @@ pub const ORCHESTRATOR_ID: IdentityId = IdentityId([0; 16]);
 /// Characters of the root key's digest in a trust domain: 80 bits.
 const DOMAIN_CHARS: usize = 16;
 
+/// Where in a certificate's life it is renewed: somewhere in the 12 hundredths from 60 on. So wide, because a thousand nodes
+/// that joined within a minute then come back over nearly three hours.
+const RENEWAL_FROM_PERCENT: u128 = 60;
+const RENEWAL_SPREAD_PERCENT: u128 = 12;
+/// Goes before the serial number where the renewal's moment is drawn, so that no other use of the number gives the same.
+const RENEWAL_LABEL: &[u8] = b"modchain renewal";
+
+/// The SHA-256 of a public key in DER (`SubjectPublicKeyInfo`).
+pub fn key_digest(public_key_der: &[u8]) -> KeyDigest {
+    KeyDigest(sha256(&[public_key_der]))
+}
+
+/// What a join token says of the orchestrator's root: the SHA-256 of its public key. Compared in constant time.
+#[derive(Clone, Copy)]
+pub struct RootPin(pub [u8; 32]);
+
+impl RootPin {
+    /// The pin of this root certificate in DER.
+    pub fn of_root(root_der: &[u8]) -> Result<Self, IdentityError> {
+        Ok(Self(sha256(&[parse(root_der)?.tbs_certificate.subject_pki.raw])))
+    }
+}
+
+impl PartialEq for RootPin {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for RootPin {}
+
+/// As in a token: 52 characters of base 32.
+impl fmt::Debug for RootPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base32::encode(&self.0))
+    }
+}
+
 /// The name of everything that one root has issued: 16 characters of base 32 and `.modchain`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TrustDomain(String);
@@ -25,8 +66,7 @@ pub struct TrustDomain(String);
 impl TrustDomain {
     /// The domain of the root with this DER `SubjectPublicKeyInfo`.
     pub fn of_public_key(public_key_der: &[u8]) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, public_key_der);
-        Self(format!("{}.modchain", &base32::encode(digest.as_ref())[..DOMAIN_CHARS]))
+        Self(format!("{}.modchain", &base32::encode(&sha256(&[public_key_der]))[..DOMAIN_CHARS]))
     }
 
     /// The domain of this root certificate.
@@ -92,6 +132,10 @@ pub struct PeerIdentity {
     pub id: IdentityId,
     /// Of the certificate.
     pub serial: CertificateSerial,
+    /// Of the public key that it certifies.
+    pub key: KeyDigest,
+    /// The certificate's beginning, in milliseconds of the wall clock; dated back, see [`PeerIdentity::begins_at`].
+    pub not_before: WallTime,
     /// The certificate's end, in milliseconds of the wall clock.
     pub not_after: WallTime,
 }
@@ -110,9 +154,40 @@ impl PeerIdentity {
             role,
             id,
             serial: read_serial(&certificate)?,
+            key: key_digest(certificate.tbs_certificate.subject_pki.raw),
+            not_before: WallTime(certificate.validity().not_before.timestamp().saturating_mul(1000)),
             not_after: WallTime(certificate.validity().not_after.timestamp().saturating_mul(1000)),
         })
     }
+
+    /// When the certificate was issued, to the second.
+    pub fn begins_at(&self) -> WallTime {
+        self.not_before.plus(BACKDATED.into())
+    }
+
+    /// How long it is good for, from when it was issued.
+    pub fn life(&self) -> Span {
+        self.not_after.since(self.begins_at())
+    }
+
+    /// When its holder renews it: between 60 and 72 hundredths of its life. Follows from the certificate alone, so that its
+    /// holder and the orchestrator know it without telling each other; even over all certificates, because serial numbers
+    /// are drawn.
+    pub fn renews_at(&self) -> WallTime {
+        let digest = sha256(&[RENEWAL_LABEL, &self.serial.0]);
+        let drawn = u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
+        // Below 2^55 × 72 × 2^64, and so below 2^126.
+        let part = (RENEWAL_FROM_PERCENT << 64) + RENEWAL_SPREAD_PERCENT * u128::from(drawn);
+        let offset = u128::from(self.life().as_millis()) * part / (100 << 64);
+        self.begins_at().plus(Span::from_millis(u64::try_from(offset).expect("less than the life")))
+    }
+}
+
+/// The SHA-256 of these parts, one after the other.
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    context.finish().as_ref().try_into().expect("a SHA-256 has 32 bytes")
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {

@@ -8,10 +8,12 @@
 //! The role and the id of a peer come from the one URI in its certificate, `spiffe://<trust domain>/node/<id>` and so on, and
 //! from nowhere else. The trust domain is derived from the root's public key, so two orchestrators never share one.
 //!
-//! Reading order: [`identity`] (what a certificate says), [`authority`] and [`leaf`] (issuing), [`key`], [`credentials`]
-//! (what one program holds), [`verify`] and [`tls`] (judging the other side), [`files`], [`process`].
+//! Reading order: [`identity`] (what a certificate says), [`token`] (how one gets the first), [`authority`] and [`leaf`]
+//! (issuing), [`key`], [`credentials`] (what one program holds), [`verify`] and [`tls`] (judging the other side), [`channel`],
+//! [`files`], [`process`].
 
 pub mod authority;
+pub mod channel;
 pub mod credentials;
 pub mod files;
 pub mod identity;
@@ -19,18 +21,21 @@ pub mod key;
 pub mod leaf;
 pub mod process;
 pub mod tls;
+pub mod token;
 pub mod verify;
 
 mod encoding;
 
 pub use authority::{Authority, AuthorityError};
+pub use channel::Exporter;
 pub use credentials::{Credentials, CredentialsError};
 pub use files::FileError;
-pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
+pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, RootPin, TrustDomain};
 pub use key::PrivateKey;
 pub use leaf::{Issued, Subject};
 pub use process::harden_process;
 pub use tls::{
     TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
 };
+pub use token::{JoinToken, TokenError};
 pub use verify::DenyList;

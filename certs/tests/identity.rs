@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::{ID, World, any_ca, dns, uri};
-use modchain_certs::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
-use modchain_types::Role;
+use std::time::SystemTime;
+
+use common::{ID, LIFETIME, World, any_ca, dns, uri, wall};
+use modchain_certs::identity::key_digest;
+use modchain_certs::leaf::BACKDATED;
+use modchain_certs::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, RootPin, TrustDomain};
+use modchain_types::{CertificateSerial, KeyDigest, Role, Span, WallTime};
 use proptest::prelude::*;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, SerialNumber};
 
@@ -124,6 +128,75 @@ fn serials_are_padded_and_keep_their_top_bit() {
     }
 }
 
+fn identity_of(serial: [u8; 16], life: Span) -> PeerIdentity {
+    let not_before = WallTime(1_700_000_000_000);
+    PeerIdentity {
+        role: Role::Node,
+        id: ID,
+        serial: CertificateSerial(serial),
+        key: KeyDigest([0; 32]),
+        not_before,
+        not_after: not_before.plus(BACKDATED.into()).plus(life),
+    }
+}
+
+const DAY: Span = Span::from_secs(24 * 3600);
+
+#[test]
+fn dates_and_key_are_read_and_the_real_life_is_told() {
+    let world = World::new();
+    let before = wall(SystemTime::now());
+    let credentials = world.member(Role::Node);
+    let peer = credentials.identity();
+    assert_eq!(peer.life(), Span::from(LIFETIME));
+    assert_eq!(peer.begins_at(), peer.not_before.plus(BACKDATED.into()));
+    assert!(before.since(peer.begins_at()) < Span::from_secs(60) && peer.begins_at() <= wall(SystemTime::now()));
+    let (_, leaf) = x509_parser::parse_x509_certificate(&credentials.chain()[0]).expect("parses");
+    assert_eq!(peer.key, key_digest(leaf.public_key().raw));
+    assert_eq!(peer.key.0, ring::digest::digest(&ring::digest::SHA256, leaf.public_key().raw).as_ref());
+}
+
+#[test]
+fn the_renewals_moment_is_the_one_that_it_always_was() {
+    // Computed by another program than ours.
+    let serial = std::array::from_fn(|index| u8::try_from(index).expect("small"));
+    assert_eq!(identity_of(serial, DAY).renews_at(), WallTime(1_700_054_971_519));
+    assert_eq!(identity_of(serial, DAY).renews_at(), identity_of(serial, DAY).renews_at());
+}
+
+#[test]
+fn renewals_are_spread_evenly_over_their_part_of_the_life() {
+    const CERTIFICATES: u32 = 10_000;
+    let mut slices = [0u32; 12];
+    for number in 0..CERTIFICATES {
+        // The same numbers in every run.
+        let digest = ring::digest::digest(&ring::digest::SHA256, &number.to_be_bytes());
+        let peer = identity_of(digest.as_ref()[..16].try_into().expect("16 bytes"), DAY);
+        let percent = peer.renews_at().since(peer.begins_at()).as_millis() as f64 / DAY.as_millis() as f64 * 100.0;
+        assert!((60.0..72.0).contains(&percent), "{percent} %");
+        slices[(percent - 60.0) as usize] += 1;
+    }
+    // 833 are expected in each, give or take 28.
+    assert!(slices.iter().all(|count| (700..970).contains(count)), "{slices:?}");
+}
+
+#[test]
+fn a_root_has_one_pin_and_two_roots_have_two() {
+    let (one, two) = (World::new(), World::new());
+    let pin = |world: &World| RootPin::of_root(world.authority.root()).expect("reads");
+    let (_, root) = x509_parser::parse_x509_certificate(one.authority.root()).expect("parses");
+    assert_eq!(pin(&one).0, key_digest(root.public_key().raw).0);
+    assert!(pin(&one) == pin(&one) && pin(&one) != pin(&two));
+    for at in 0..32 {
+        let mut other = pin(&one);
+        other.0[at] ^= 1;
+        assert_ne!(other, pin(&one));
+    }
+    // Everything is named after the pin's beginning.
+    assert!(one.domain().as_str().starts_with(&format!("{:?}", pin(&one))[..16]));
+    assert_eq!(RootPin::of_root(b"no certificate"), Err(IdentityError::Garbled));
+}
+
 #[test]
 fn a_root_has_one_trust_domain_and_two_roots_have_two() {
     let (one, two) = (World::new(), World::new());
@@ -141,6 +214,25 @@ proptest! {
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let domain = TrustDomain::of_public_key(b"x");
         prop_assert!(PeerIdentity::from_certificate(&bytes, &domain).is_err());
+    }
+
+    #[test]
+    fn renewal_is_always_within_its_part_of_the_life(serial: [u8; 16], secs in 1u64..200_000_000_000) {
+        let peer = identity_of(serial, Span::from_secs(secs));
+        let after = peer.renews_at().since(peer.begins_at()).as_millis();
+        prop_assert_eq!(peer.life().as_millis(), secs * 1000);
+        prop_assert!((secs * 600..=secs * 720).contains(&after), "{} of {} s", after, secs);
+    }
+
+    #[test]
+    fn no_dates_make_the_renewal_panic(serial: [u8; 16], not_before: i64, not_after: i64) {
+        let dates = PeerIdentity {
+            not_before: WallTime(not_before),
+            not_after: WallTime(not_after),
+            ..identity_of(serial, DAY)
+        };
+        prop_assert!(dates.renews_at() >= dates.begins_at());
+        prop_assert!(dates.renews_at() <= dates.not_after.max(dates.begins_at()));
     }
 
     #[test]

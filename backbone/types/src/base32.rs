@@ -25,13 +25,20 @@ pub fn value(character: u8) -> Option<u8> {
 /// Exactly `N` bytes from their text; `None` for another length, another character, or bits after the last byte that are
 /// not zero, so that no two texts mean the same bytes but for their case.
 pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != (N * 8).div_ceil(5) {
-        return None;
-    }
     let mut bytes = [0; N];
+    decode_into(text.as_bytes(), &mut bytes).then_some(bytes)
+}
+
+/// As [`decode`], into bytes that the caller keeps and can wipe. Whether it went well; otherwise what is in `bytes` means
+/// nothing.
+pub fn decode_into(text: &[u8], bytes: &mut [u8]) -> bool {
+    if text.len() != (bytes.len() * 8).div_ceil(5) {
+        return false;
+    }
     let (mut number, mut bits, mut filled) = (0u32, 0, 0);
-    for character in text.bytes() {
-        number = number << 5 | u32::from(value(character)?);
+    for &character in text {
+        let Some(value) = value(character) else { return false };
+        number = number << 5 | u32::from(value);
         bits += 5;
         if bits >= 8 {
             bits -= 8;
@@ -40,7 +47,7 @@ pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
             number &= (1 << bits) - 1;
         }
     }
-    (number == 0).then_some(bytes)
+    number == 0
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Authorities in temporary directories, and a forger who has stolen the issuing key.
 
 // Each test file uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_macros, unused_imports)]
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use modchain_certs::{Authority, Credentials, Subject, TrustDomain};
-use modchain_types::{IdentityId, Role};
+use modchain_types::{IdentityId, Role, WallTime};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
     SerialNumber,
@@ -15,6 +15,22 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tempfile::TempDir;
+
+/// Does not compile when the type has the trait: then there are two ways to read the last line.
+macro_rules! lacks {
+    ($type:ty: $trait:path) => {
+        const _: fn() = || {
+            trait Either<Marker> {
+                fn check() {}
+            }
+            struct Has;
+            impl<T: ?Sized> Either<()> for T {}
+            impl<T: ?Sized + $trait> Either<Has> for T {}
+            <$type as Either<_>>::check();
+        };
+    };
+}
+pub(crate) use lacks;
 
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 pub(crate) const ID: IdentityId = IdentityId(*b"0123456789abcdef");
@@ -88,6 +104,10 @@ pub(crate) fn node_like() -> CertificateParams {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
+}
+
+pub(crate) fn wall(time: SystemTime) -> WallTime {
+    WallTime::default().plus(time.duration_since(UNIX_EPOCH).expect("after 1970").into())
 }
 
 pub(crate) fn uri(text: &str) -> SanType {
