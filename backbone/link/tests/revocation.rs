@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::{World, address, id, pair, soon, until};
-use modchain_certs::{Credentials, DenyList, ORCHESTRATOR_NAME, Serial};
+use modchain_certs::{Credentials, DenyList, ORCHESTRATOR_NAME};
 use modchain_link::{CloseCode, CloseReason, ConnectError, Endpoint, Protocol, Refusal, connect, settings};
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 /// Says yes once it was told to, and counts how often it was asked.
@@ -22,7 +22,7 @@ struct Switch {
 }
 
 impl DenyList for Switch {
-    fn denies(&self, _id: &IdentityId, _serial: &Serial) -> bool {
+    fn denies(&self, _id: &IdentityId, _serial: &CertificateSerial) -> bool {
         self.asked.fetch_add(1, SeqCst);
         self.revoked.load(SeqCst)
     }
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Interrupted {
 }
 
 impl DenyList for Interrupted {
-    fn denies(&self, _id: &IdentityId, _serial: &Serial) -> bool {
+    fn denies(&self, _id: &IdentityId, _serial: &CertificateSerial) -> bool {
         if self.asked.fetch_add(1, SeqCst) != 1 {
             return false;
         }
