@@ -7,9 +7,12 @@
 //! of the old one stay good to their end.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
+use modchain_types::{Span, WallTime};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
+};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
@@ -21,7 +24,8 @@ use crate::encoding;
 use crate::files::{self, CA_KEY_MODE, FileError};
 use crate::identity::{IdentityError, PeerIdentity, TrustDomain};
 use crate::key::{KeyError, PrivateKey};
-use crate::leaf::{self, BACKDATED, Issued, Subject};
+use crate::leaf::{self, BACKDATED, CertificatePlan, Issued, Subject};
+use crate::request::{KeyRequest, RequestedKey};
 
 /// Life of the root.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -57,15 +61,18 @@ pub enum AuthorityError {
         /// Which one.
         file: &'static str,
     },
-    /// Not a signing request, not signed by its own key, or not a P-256 key.
-    #[error("the signing request is not a sound one for a P-256 key")]
-    BadRequest,
+    /// A plan's dates are not whole seconds between 1970 and 9999, or in the wrong order, or it ends after its issuer.
+    #[error("the certificate's dates cannot be: not whole seconds, out of order, or beyond its issuer's end")]
+    Dates,
     /// The library refused to build a certificate.
     #[error("cannot build a certificate")]
     Build(#[from] rcgen::Error),
     /// What was built does not read back as what was asked for.
     #[error("the certificate that was built is not the one that was asked for")]
     ReadBack(#[from] IdentityError),
+    /// What was built reads well, but as something else.
+    #[error("the certificate that was built says something else than was planned")]
+    NotAsPlanned,
 }
 
 /// A key with its certificate.
@@ -130,49 +137,69 @@ impl Authority {
         &self.root.certificate
     }
 
-    /// Makes a key on this machine and issues a certificate for it, from ten minutes ago to `lifetime` from now, or to the
-    /// issuing authority's own end where that is sooner.
+    /// Makes a key on this machine and issues a certificate for it, for programs on the orchestrator's own machine. Dates as
+    /// [`Authority::plan`] gives them.
     pub fn issue(&self, subject: Subject, lifetime: Duration, now: SystemTime) -> Result<Credentials, AuthorityError> {
-        let key = PrivateKey::generate();
-        let params = self.leaf_params(subject, lifetime, now)?;
-        let certificate = params.signed_by(&*key.pair(), &self.issuing.issuer()?)?;
-        let issued = self.issued(certificate.into())?;
-        Ok(Credentials::new(key, issued.chain, self.root.certificate.clone(), issued.identity, self.domain.clone()))
+        let request = KeyRequest::generate();
+        let key = RequestedKey::read(request.der()).expect("a request of ours is sound");
+        let issued = self.sign(&key, &self.plan(subject, lifetime.into(), wall(now))?)?;
+        let root = self.root.certificate.clone();
+        Ok(Credentials::new(request.into_key(), issued.chain, root, issued.identity, self.domain.clone()))
     }
 
-    /// Issues a certificate for the public key of a signing request (PKCS #10, DER). The request's signature is checked;
-    /// everything else that it asks for is ignored.
-    pub fn issue_for_request(
-        &self,
-        request_der: &[u8],
-        subject: Subject,
-        lifetime: Duration,
-        now: SystemTime,
-    ) -> Result<Issued, AuthorityError> {
-        let mut request = leaf::read_request(request_der)?;
-        request.params = self.leaf_params(subject, lifetime, now)?;
-        let certificate = request.signed_by(&self.issuing.issuer()?)?;
-        self.issued(certificate.into())
-    }
-
-    fn leaf_params(
-        &self,
-        subject: Subject,
-        lifetime: Duration,
-        now: SystemTime,
-    ) -> Result<CertificateParams, AuthorityError> {
-        let (_, issuer_end) = self.issuing.validity(ISSUING_FILE)?;
-        if issuer_end <= now {
+    /// Decides what a certificate will say: a number of its own, from ten minutes before `now` to `lifetime` after it, or to the
+    /// issuing authority's end where that is sooner; all in whole seconds, rounded down, and at least one second long.
+    pub fn plan(&self, subject: Subject, lifetime: Span, now: WallTime) -> Result<CertificatePlan, AuthorityError> {
+        let begin = whole_seconds(now);
+        let issuer_end = self.issuing_end()?;
+        if issuer_end <= begin {
             return Err(AuthorityError::Expired { file: ISSUING_FILE });
         }
-        Ok(leaf::params(subject, &self.domain, now - BACKDATED, issuer_end.min(now + lifetime)))
+        let back = i64::try_from(BACKDATED.as_millis()).expect("ten minutes");
+        Ok(CertificatePlan {
+            subject,
+            serial: leaf::random_serial(),
+            not_before: WallTime(begin.0.saturating_sub(back)),
+            not_after: whole_seconds(begin.plus(lifetime.max(Span::from_secs(1)))).min(issuer_end),
+        })
     }
 
-    /// Reads the certificate as every peer will: what does not read back as it was meant is not handed out.
-    fn issued(&self, certificate: CertificateDer<'static>) -> Result<Issued, AuthorityError> {
+    /// Signs what was planned. The same plan and key give the same certificate again, but for the bytes of the signature, and
+    /// for its issuer where the issuing authority was replaced in between.
+    pub fn sign(&self, key: &RequestedKey, plan: &CertificatePlan) -> Result<Issued, AuthorityError> {
+        if plan.not_after <= plan.not_before || plan.not_after > self.issuing_end()? {
+            return Err(AuthorityError::Dates);
+        }
+        let public_key = SubjectPublicKeyInfo::from_der(key.public_key_der())?;
+        let params = leaf::params(plan, &self.domain)?;
+        let certificate: CertificateDer<'static> = params.signed_by(&public_key, &self.issuing.issuer()?)?.into();
+        // Read as every peer will: what does not say what was meant is not handed out.
         let identity = PeerIdentity::from_certificate(&certificate, &self.domain)?;
+        let planned = PeerIdentity {
+            role: plan.subject.role(),
+            id: plan.subject.id(),
+            serial: plan.serial,
+            key: key.key_digest(),
+            not_before: plan.not_before,
+            not_after: plan.not_after,
+        };
+        if identity != planned {
+            return Err(AuthorityError::NotAsPlanned);
+        }
         Ok(Issued { chain: vec![certificate, self.issuing.certificate.clone()], identity })
     }
+
+    fn issuing_end(&self) -> Result<WallTime, AuthorityError> {
+        Ok(wall(self.issuing.validity(ISSUING_FILE)?.1))
+    }
+}
+
+fn wall(time: SystemTime) -> WallTime {
+    WallTime::default().plus(time.duration_since(UNIX_EPOCH).unwrap_or_default().into())
+}
+
+fn whole_seconds(time: WallTime) -> WallTime {
+    WallTime(time.0.div_euclid(1000).saturating_mul(1000))
 }
 
 impl Signer {

@@ -1,9 +1,11 @@
 //! Files that hold secrets, or whose half-written form would hurt: strict modes, checked owner, whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::OFlags;
@@ -11,6 +13,11 @@ use zeroize::Zeroizing;
 
 /// Largest file that is read, in bytes: a chain of certificates has about 2 KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest wait for a directory that another program has locked: nobody holds it longer than a few writes to disk take.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Time between two tries.
+const LOCK_WAIT_STEP: Duration = Duration::from_millis(10);
 
 /// Mode of a directory that holds secrets.
 pub const DIR_MODE: u32 = 0o700;
@@ -70,6 +77,12 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+    /// Another program keeps changing it.
+    #[error("{} is in use by another program that does not let go of it; try again", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -113,6 +126,40 @@ pub fn check_private_dir(dir: &Path) -> Result<(), FileError> {
         return Err(FileError::WrongKind { path: dir.into(), wanted: "a directory" });
     }
     check_owner_and_mode(dir, &metadata, DIR_MODE)
+}
+
+/// Keeps every other program that asks for it out of this directory, until dropped.
+#[must_use]
+pub(crate) struct DirLock {
+    _dir: File,
+}
+
+/// Locks a directory, waiting for at most [`LOCK_WAIT_MAX`]. Some network file systems know no such locks: there, nothing
+/// keeps two programs apart.
+pub(crate) fn lock_dir(dir: &Path) -> Result<DirLock, FileError> {
+    lock_dir_within(dir, LOCK_WAIT_MAX)
+}
+
+fn lock_dir_within(dir: &Path, wait_max: Duration) -> Result<DirLock, FileError> {
+    let file = File::open(dir).map_err(io_error("open", dir))?;
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(DirLock { _dir: file }),
+            Err(TryLockError::WouldBlock) if began.elapsed() < wait_max => thread::sleep(LOCK_WAIT_STEP),
+            Err(TryLockError::WouldBlock) => return Err(FileError::Busy { path: dir.into() }),
+            Err(TryLockError::Error(error)) if knows_no_locks(&error) => return Ok(DirLock { _dir: file }),
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", dir)(error)),
+        }
+    }
+}
+
+fn knows_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // A network file system may want a file that is open for writing, which a directory never is.
+    [Errno::NOTSUP, Errno::NOSYS, Errno::NOLCK, Errno::BADF, Errno::INVAL]
+        .iter()
+        .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
 
 fn is_empty(dir: &Path) -> Result<bool, FileError> {
@@ -256,6 +303,18 @@ mod tests {
         assert!(matches!(read_private(&link, KEY_MODE), Err(FileError::WrongKind { .. })));
         assert!(matches!(read_private(dir.path(), KEY_MODE), Err(FileError::WrongKind { .. })));
         assert!(matches!(read_public(&dir.path().join("absent")), Err(FileError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_locked_directory_is_busy_until_it_is_let_go() {
+        let dir = tempfile::tempdir().expect("directory");
+        let lock = lock_dir(dir.path()).expect("locks");
+        let second = lock_dir_within(dir.path(), Duration::ZERO);
+        assert!(matches!(second, Err(FileError::Busy { .. })));
+        drop(lock);
+        drop(lock_dir_within(dir.path(), Duration::ZERO).expect("is free"));
+        let absent = lock_dir(&dir.path().join("absent"));
+        assert!(matches!(absent, Err(FileError::Missing { .. })));
     }
 
     #[test]

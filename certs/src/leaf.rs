@@ -1,17 +1,14 @@
 //! The profile of the certificates that people and programs hold.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use modchain_types::{CertificateSerial, IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role, WallTime};
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
 
 use crate::authority::AuthorityError;
 use crate::identity::{ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, TrustDomain};
@@ -52,6 +49,20 @@ impl Subject {
     }
 }
 
+/// What a certificate will say, decided before it is signed: whoever issues for a journal writes this down first, and can then
+/// sign it as often as it takes, because every time it is the same certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificatePlan {
+    /// Whom it is for.
+    pub subject: Subject,
+    /// Its number, drawn for it.
+    pub serial: CertificateSerial,
+    /// Its beginning, dated back by [`BACKDATED`], in whole seconds, because certificates have no finer dates.
+    pub not_before: WallTime,
+    /// Its end, in whole seconds.
+    pub not_after: WallTime,
+}
+
 /// A certificate that was issued for somebody else's key.
 #[derive(Debug, Clone)]
 pub struct Issued {
@@ -69,11 +80,12 @@ pub(crate) fn random_serial() -> CertificateSerial {
 }
 
 /// Every field is set here; nothing is left to a default and nothing comes from a request.
-pub(crate) fn params(subject: Subject, domain: &TrustDomain, from: SystemTime, to: SystemTime) -> CertificateParams {
+pub(crate) fn params(plan: &CertificatePlan, domain: &TrustDomain) -> Result<CertificateParams, AuthorityError> {
+    let subject = plan.subject;
     let mut params = CertificateParams::default();
-    params.not_before = OffsetDateTime::from(from);
-    params.not_after = OffsetDateTime::from(to);
-    params.serial_number = Some(SerialNumber::from_slice(&random_serial().0));
+    params.not_before = date(plan.not_before)?;
+    params.not_after = date(plan.not_after)?;
+    params.serial_number = Some(SerialNumber::from_slice(&plan.serial.0));
     params.distinguished_name = common_name(&match subject.role {
         Role::Orchestrator => subject.role.to_string(),
         Role::Operator | Role::Client | Role::Node => {
@@ -95,23 +107,21 @@ pub(crate) fn params(subject: Subject, domain: &TrustDomain, from: SystemTime, t
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         }
     }
-    params
+    Ok(params)
+}
+
+fn date(time: WallTime) -> Result<OffsetDateTime, AuthorityError> {
+    match time.0 {
+        // Dates before 1970 and after 9999 are a broken clock's, and not every library can write them.
+        milliseconds @ 0.. if milliseconds % 1000 == 0 => {
+            OffsetDateTime::from_unix_timestamp(milliseconds / 1000).map_err(|_| AuthorityError::Dates)
+        }
+        _ => Err(AuthorityError::Dates),
+    }
 }
 
 pub(crate) fn common_name(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
     distinguished
-}
-
-/// Reads a signing request: its signature proves that the sender holds the key. Of all that it asks for only the public key
-/// is used, and it must be on P-256; the caller replaces the parameters.
-pub(crate) fn read_request(der: &[u8]) -> Result<CertificateSigningRequestParams, AuthorityError> {
-    let bad = |_| AuthorityError::BadRequest;
-    let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(der)).map_err(bad)?;
-    // The library takes the key's kind from the signature; the key itself must say the same.
-    let (_, parsed) = X509CertificationRequest::from_der(der).map_err(|_| AuthorityError::BadRequest)?;
-    let is_p256 = request.public_key.algorithm() == &rcgen::PKCS_ECDSA_P256_SHA256
-        && request.public_key.subject_public_key_info() == parsed.certification_request_info.subject_pki.raw;
-    if is_p256 { Ok(request) } else { Err(AuthorityError::BadRequest) }
 }

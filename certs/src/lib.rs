@@ -8,9 +8,9 @@
 //! The role and the id of a peer come from the one URI in its certificate, `spiffe://<trust domain>/node/<id>` and so on, and
 //! from nowhere else. The trust domain is derived from the root's public key, so two orchestrators never share one.
 //!
-//! Reading order: [`identity`] (what a certificate says), [`token`] (how one gets the first), [`authority`] and [`leaf`]
-//! (issuing), [`key`], [`credentials`] (what one program holds), [`verify`] and [`tls`] (judging the other side), [`channel`],
-//! [`files`], [`process`].
+//! Reading order: [`identity`] (what a certificate says), [`token`] (how one gets the first), [`request`] (a key on its way to
+//! one), [`authority`] and [`leaf`] (issuing), [`key`], [`credentials`] (what one program holds), [`verify`] and [`tls`]
+//! (judging the other side), [`channel`], [`files`], [`process`].
 
 pub mod authority;
 pub mod channel;
@@ -20,6 +20,7 @@ pub mod identity;
 pub mod key;
 pub mod leaf;
 pub mod process;
+pub mod request;
 pub mod tls;
 pub mod token;
 pub mod verify;
@@ -32,8 +33,9 @@ pub use credentials::{Credentials, CredentialsError};
 pub use files::FileError;
 pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, RootPin, TrustDomain};
 pub use key::PrivateKey;
-pub use leaf::{Issued, Subject};
+pub use leaf::{CertificatePlan, Issued, Subject};
 pub use process::harden_process;
+pub use request::{AcceptError, BadRequest, KeyRequest, RequestedKey};
 pub use tls::{
     TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
 };

@@ -7,15 +7,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::{ID, LIFETIME, World, any_ca, uri};
+use common::{ID, LIFETIME, World, wall};
 use modchain_certs::authority::{ISSUING_LIFETIME, ROOT_LIFETIME};
 use modchain_certs::leaf::BACKDATED;
-use modchain_certs::{Authority, AuthorityError, Credentials, CredentialsError, FileError, Subject};
-use modchain_types::{IdentityId, Role};
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+use modchain_certs::{
+    Authority, AuthorityError, CertificatePlan, Credentials, CredentialsError, FileError, Issued, KeyRequest,
+    RequestedKey, Subject,
+};
+use modchain_types::{CertificateSerial, IdentityId, Role, Span, WallTime};
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+fn node() -> Subject {
+    Subject::member(Role::Node, ID).expect("a member")
+}
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> X509Certificate<'a> {
     X509Certificate::from_der(der).expect("parses").1
@@ -91,11 +97,10 @@ fn nobody_gets_the_orchestrators_role_or_id() {
 #[test]
 fn a_certificate_does_not_outlive_its_issuer() {
     let world = World::new();
-    let subject = Subject::member(Role::Node, ID).expect("a member");
-    let credentials = world.authority.issue(subject, 2 * ISSUING_LIFETIME, SystemTime::now()).expect("issues");
+    let credentials = world.authority.issue(node(), 2 * ISSUING_LIFETIME, SystemTime::now()).expect("issues");
     assert_eq!(life(&parse(&credentials.chain()[0])).1, life(&parse(&credentials.chain()[1])).1);
     let late = SystemTime::now() + 2 * ISSUING_LIFETIME;
-    assert!(matches!(world.authority.issue(subject, LIFETIME, late), Err(AuthorityError::Expired { .. })));
+    assert!(matches!(world.authority.issue(node(), LIFETIME, late), Err(AuthorityError::Expired { .. })));
 }
 
 #[test]
@@ -106,8 +111,7 @@ fn an_authority_loads_as_it_was_and_is_never_overwritten() {
     let again = Authority::load(&world.ca_dir(), SystemTime::now()).expect("loads");
     assert_eq!(again.root(), world.authority.root());
     let issuer = |authority: &Authority| {
-        let subject = Subject::member(Role::Node, ID).expect("a member");
-        authority.issue(subject, LIFETIME, SystemTime::now()).expect("issues").chain()[1].clone()
+        authority.issue(node(), LIFETIME, SystemTime::now()).expect("issues").chain()[1].clone()
     };
     assert_eq!(issuer(&again), issuer(&world.authority));
     let second = Authority::create(&world.ca_dir(), SystemTime::now());
@@ -131,8 +135,7 @@ fn the_issuer_is_replaced_at_half_its_life_and_the_root_is_not() {
     let before = world.member(Role::Node);
     let later = SystemTime::now() + ISSUING_LIFETIME / 2 + Duration::from_secs(3600);
     let again = Authority::load(&world.ca_dir(), later).expect("loads");
-    let subject = Subject::member(Role::Node, ID).expect("a member");
-    let after = again.issue(subject, LIFETIME, later).expect("issues");
+    let after = again.issue(node(), LIFETIME, later).expect("issues");
     assert_ne!(before.chain()[1], after.chain()[1]);
     assert_eq!(before.root(), after.root());
     assert_eq!(before.identity().role, after.identity().role);
@@ -197,30 +200,6 @@ fn credentials_load_as_they_were_saved() {
 }
 
 #[test]
-fn credentials_survive_a_crash_at_every_step_of_their_replacement() {
-    let (world, other) = (World::new(), World::new());
-    let (old, new) = (world.member(Role::Client), other.member(Role::Client));
-    let source = world.dir.path().join("new");
-    new.save(&source).expect("saves");
-    // The steps of `save`, in its order; a crash may come after any number of them.
-    let steps: [(&str, &str); 3] = [("key.pem", "key.pem.new"), ("ca.pem", "ca.pem.new"), ("cert.pem", "cert.pem")];
-    for done in 0..=5usize {
-        let dir = world.dir.path().join(format!("at-{done}"));
-        old.save(&dir).expect("saves");
-        for (from, to) in steps.iter().take(done) {
-            fs::copy(source.join(from), dir.join(to)).expect("copies");
-        }
-        for (from, to) in [("ca.pem.new", "ca.pem"), ("key.pem.new", "key.pem")].iter().take(done.saturating_sub(3)) {
-            fs::rename(dir.join(from), dir.join(to)).expect("renames");
-        }
-        let expected = if done < 3 { &old } else { &new };
-        let loaded = Credentials::load(&dir).expect("whole");
-        assert_eq!(loaded.identity(), expected.identity(), "after {done} steps");
-        assert_eq!(loaded.root(), expected.root(), "after {done} steps");
-    }
-}
-
-#[test]
 fn a_key_of_another_certificate_is_refused() {
     let world = World::new();
     let (one, two) = (world.dir.path().join("one"), world.dir.path().join("two"));
@@ -231,39 +210,72 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn a_request_gives_its_key_and_nothing_else() {
+fn a_plan_is_in_whole_seconds_and_ends_no_later_than_its_issuer() {
     let world = World::new();
-    let key = KeyPair::generate().expect("key");
-    let mut wishes = CertificateParams::default();
-    wishes.is_ca = any_ca();
-    wishes.subject_alt_names = vec![uri(&world.domain().uri(Role::Operator, ID))];
-    wishes.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let request = wishes.serialize_request(&key).expect("request");
-    let subject = Subject::member(Role::Node, ID).expect("a member");
-    let now = SystemTime::now();
-    let issued = world.authority.issue_for_request(request.der(), subject, LIFETIME, now).expect("issues");
-    assert_eq!((issued.identity.role, issued.identity.id), (Role::Node, ID));
-    let leaf = parse(&issued.chain[0]);
-    assert!(!leaf.is_ca());
-    assert_eq!(leaf.public_key().raw, rcgen::PublicKeyData::subject_public_key_info(&key));
-    assert!(near(life(&leaf).1, now + LIFETIME));
+    let plan = |lifetime, now: i64| world.authority.plan(node(), lifetime, WallTime(now)).expect("plans");
+    let now = wall(SystemTime::now()).0 / 1000 * 1000;
+    let (early, late) = (plan(Span::from_millis(10_999), now), plan(Span::from_millis(10_000), now + 999));
+    for plan in [early, late] {
+        assert_eq!((plan.not_before.0, plan.not_after.0, plan.subject), (now - 600_000, now + 10_000, node()));
+    }
+    assert_ne!(early.serial, late.serial);
+    assert_eq!(plan(Span::ZERO, now).not_after.0, now + 1000);
+    let (_, end) = life(&parse(&world.member(Role::Node).chain()[1]));
+    assert_eq!(plan(Span::MAX, now).not_after, wall(end));
+    assert_eq!(plan(Span::from_secs(10), wall(end).0 - 3000).not_after, wall(end));
+    for after in [wall(end).0, wall(end).0 + 1, i64::MAX] {
+        let result = world.authority.plan(node(), Span::from_secs(10), WallTime(after));
+        assert!(matches!(result, Err(AuthorityError::Expired { .. })));
+    }
 }
 
 #[test]
-fn unsound_requests_are_refused() {
+fn what_was_planned_is_signed_and_after_a_crash_the_same_again() {
     let world = World::new();
-    let subject = Subject::member(Role::Node, ID).expect("a member");
-    let issue = |der: &[u8]| world.authority.issue_for_request(der, subject, LIFETIME, SystemTime::now());
-    let request = |key: &KeyPair| CertificateParams::default().serialize_request(key).expect("request").der().to_vec();
-    for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
-        let key = KeyPair::generate_for(algorithm).expect("key");
-        assert!(matches!(issue(&request(&key)), Err(AuthorityError::BadRequest)));
+    let request = KeyRequest::generate();
+    let key = RequestedKey::read(request.der()).expect("sound");
+    let plan = world.authority.plan(node(), Span::from_secs(3600), wall(SystemTime::now())).expect("plans");
+    let first = world.authority.sign(&key, &plan).expect("signs");
+    assert_eq!((first.identity.serial, first.identity.key), (plan.serial, request.key_digest()));
+    assert_eq!((first.identity.not_before, first.identity.not_after), (plan.not_before, plan.not_after));
+    assert_eq!(first.identity.life(), Span::from_secs(3600));
+
+    let again = Authority::load(&world.ca_dir(), SystemTime::now()).expect("loads");
+    let second = again.sign(&key, &plan).expect("signs");
+    let signed = |issued: &Issued| parse(&issued.chain[0]).tbs_certificate.as_ref().to_vec();
+    assert_eq!(signed(&first), signed(&second));
+    assert_eq!((first.identity, &first.chain[1]), (second.identity, &second.chain[1]));
+    let root = world.authority.root().clone();
+    assert!(request.accept(second.chain, root, Role::Node, ID, wall(SystemTime::now())).is_ok());
+}
+
+#[test]
+fn a_plan_that_no_certificate_can_say_is_not_signed() {
+    let world = World::new();
+    let key = RequestedKey::read(KeyRequest::generate().der()).expect("sound");
+    let plan = world.authority.plan(node(), Span::from_secs(3600), wall(SystemTime::now())).expect("plans");
+    let (from, to) = (plan.not_before.0, plan.not_after.0);
+    let far = wall(SystemTime::now() + 2 * ISSUING_LIFETIME).0 / 1000 * 1000;
+    for (from, to) in [
+        (from + 1, to),
+        (from, to + 1),
+        (to, from),
+        (from, from),
+        (from, far),
+        (-1000, to),
+        (i64::MIN, to),
+        (from, i64::MAX),
+        (i64::MAX - 1, i64::MAX),
+    ] {
+        let plan = CertificatePlan { not_before: WallTime(from), not_after: WallTime(to), ..plan };
+        assert!(matches!(world.authority.sign(&key, &plan), Err(AuthorityError::Dates)), "{from} to {to}");
     }
-    let sound = request(&KeyPair::generate().expect("key"));
-    assert!(issue(&sound).is_ok());
-    let mut unsigned = sound.clone();
-    *unsigned.last_mut().expect("bytes") ^= 1;
-    for bad in [&unsigned[..], &sound[..sound.len() - 1], b""] {
-        assert!(matches!(issue(bad), Err(AuthorityError::BadRequest)));
+    for serial in [[0xff; 16], [0; 16], [0x80; 16]] {
+        let plan = CertificatePlan { serial: CertificateSerial(serial), ..plan };
+        assert_eq!(
+            world.authority.sign(&key, &plan).expect("signs").identity.serial,
+            plan.serial,
+            "any number will do"
+        );
     }
 }
