@@ -166,11 +166,14 @@ impl Conversation<'_> {
             from: Text::cut(origin(request, self.joining.remote)),
         };
         let command = Command::Redeem(Box::new(redemption));
-        let (identity, certificate, existing) = match services.engine.command(command).await.map_err(|_| stopping())? {
+        let (reply, number) = services.engine.command_numbered(command).await.map_err(|_| stopping())?;
+        let (identity, certificate, existing) = match reply {
             Reply::Joined { identity, certificate, existing } => (identity, certificate, existing),
             Reply::Refused(why) => return Err(by_engine(why)),
             _ => return Err(internal("the engine answered something else".into())),
         };
+        // Who has the answer comes to the main port at once, where the feed is asked who that is.
+        self.context.feed.reached(number).await.map_err(|_| stopping())?;
         let chain = certify::sign(self.context, key, &identity, &certificate).map_err(internal)?;
         let Identity { role, name, .. } = &identity;
         tracing::info!(remote = %self.joining.remote, %role, %name, %token, existing, "joined");
