@@ -172,6 +172,14 @@ impl Conversation<'_> {
             Reply::Refused(why) => return Err(by_engine(why)),
             _ => return Err(internal("the engine answered something else".into())),
         };
+        if !existing {
+            // Who joins again takes the place of whoever has the certificate of before, a thief perhaps: the gate lets that
+            // one in no more, and what it has open ends. Nobody can be connected with the new certificate yet.
+            let cut = self.context.endpoint.close_identity(&identity.id, CloseCode::Revoked, "");
+            if cut > 0 {
+                tracing::warn!(name = %identity.name, connections = cut, "joined again: the connections of before are cut");
+            }
+        }
         // Who has the answer comes to the main port at once, where the feed is asked who that is.
         self.context.feed.reached(number).await.map_err(|_| stopping())?;
         let chain = certify::sign(self.context, key, &identity, &certificate).map_err(internal)?;
