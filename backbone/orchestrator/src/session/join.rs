@@ -269,7 +269,7 @@ fn by_engine(why: Refused) -> Unanswered {
         Refused::TokenExpired => refused(JoinRefusal::TokenExpired, message, ask),
         Refused::TokenUsed => refused(
             JoinRefusal::TokenUsed,
-            "this token was used already, by another key",
+            message,
             "if that was not you, tell the operator at once: the token was stolen; else ask for a new one",
         ),
         Refused::TokenRevoked => refused(JoinRefusal::TokenRevoked, message, ask),
