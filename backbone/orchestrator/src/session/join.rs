@@ -220,10 +220,12 @@ impl Conversation<'_> {
     }
 }
 
-/// Where a joiner comes from, for people: its own words are a stranger's, so only plain characters of them are kept.
+/// Where a joiner comes from, for people. First what is proved, then what it says of itself: a stranger's words, so only
+/// plain characters of them are kept, and they cannot be taken for the address.
 fn origin(request: &JoinRequest, remote: SocketAddr) -> String {
     let plain = |text: &str| text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect::<String>();
-    format!("{} ({}) at {}", plain(&request.host), plain(&request.system), remote.ip().to_canonical())
+    let (address, host, system) = (remote.ip().to_canonical(), plain(&request.host), plain(&request.system));
+    format!("{address} (calls itself {host}, {system})")
 }
 
 fn check_clock(hello: &JoinHello) -> Result<(), Unanswered> {
@@ -303,7 +305,7 @@ mod tests {
             system: Text::cut("linux"),
         };
         let remote = "[::ffff:192.0.2.1]:5".parse().expect("address");
-        assert_eq!(origin(&request, remote), "rig[31m-1 (linux) at 192.0.2.1");
+        assert_eq!(origin(&request, remote), "192.0.2.1 (calls itself rig[31m-1, linux)");
     }
 
     #[test]
