@@ -201,14 +201,15 @@ async fn cut(context: Arc<Context>, by: Actor, identity: IdentityId, why: Text<2
     Ok(Cut { jobs, tokens, connections, number })
 }
 
-/// The identity that is meant by `ROLE/NAME`, a name, or an id.
+/// The identity that is meant by `ROLE/NAME`, a name, or an id. Ids go before names: a name is of its bearer's choice, and must
+/// not draw onto a decoy what is meant for the identity with this id.
 fn find(control: &Control, text: &str) -> Option<IdentityId> {
     let (role, name) = match text.split_once('/') {
         Some((role, name)) => (Some(role.parse::<Role>().ok()?), name),
         None => (None, text),
     };
-    let named = name.parse::<Name>().ok().and_then(|name| control.member_named(&name));
-    let member = named.or_else(|| name.parse().ok().and_then(|id| control.member(id)))?;
+    let by_id = name.parse().ok().and_then(|id| control.member(id));
+    let member = by_id.or_else(|| control.member_named(&name.parse::<Name>().ok()?))?;
     role.is_none_or(|role| role == member.identity.role).then_some(member.identity.id)
 }
 
