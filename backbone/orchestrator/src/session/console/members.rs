@@ -11,7 +11,7 @@ use modchain_link::{CloseCode, rcvbuf_errors};
 use modchain_types::{IdentityId, List, Name, Role, Span, Text, Timestamp, WallTime};
 use modchain_wire::Sentence;
 use modchain_wire::console::{
-    IdentitiesPage, IdentitiesQuery, Revoke, TokenCreate, TokenRevoke, TokensPage, TokensQuery,
+    IdentitiesPage, IdentitiesQuery, RefusalCode, Revoke, TokenCreate, TokenRevoke, TokensPage, TokensQuery,
 };
 use modchain_wire::join::RenewRequest;
 use modchain_wire::view::{CertificateView, IdentityState, IdentityView, LinkView, RevokedView, TokenState, TokenView};
@@ -91,6 +91,10 @@ impl ConsoleSession {
     }
 
     pub(super) async fn token_create(&self, writer: &mut Writer, create: TokenCreate) -> Result<(), Failure> {
+        if let Err(wait) = self.context.tokens.take(self.identity.id, Instant::now()) {
+            let message = format!("too many tokens at once; the next is made in {} ms", wait.as_millis() + 1);
+            return Err(refuse::refusal(RefusalCode::Busy, message, "wait a moment").into());
+        }
         let TokenCreate { token, verifier, role, name, account, rejoin, ttl } = create;
         let by = self.actor.clone();
         let command = Command::CreateToken { by, token, verifier, role, name, account, rejoin, ttl };
