@@ -114,7 +114,6 @@ impl Orchestrator {
             let (data, gate) = (data.clone(), gate.clone());
             tokio::task::spawn_blocking(move || open_stores(&data, gate)).await??
         };
-        Founders::forget_token(&data)?;
         let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
         let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
@@ -203,8 +202,12 @@ fn open_stores(data: &Path, gate: Arc<Gate>) -> anyhow::Result<(Engine, Feed, Ou
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;
+    let token = founders.token.clone();
     let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders) };
     let engine = Engine::open(options, |event| feed.replay(event))?;
+    if let Some(token) = token {
+        Founders::forget_token(data, &token)?;
+    }
     Ok((engine, feed, output, input, blobs))
 }
 
