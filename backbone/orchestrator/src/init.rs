@@ -113,13 +113,15 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
         .context("the certificate authority")?;
     own_credentials(data, &authority, now)?;
     FenceKey::ensure(data)?;
+    // Before the journal is made: a wish that cannot be granted must leave a pool that is still new, so that the corrected
+    // command prints the token of its first operator.
+    let mut known = founders::read_members(data)?;
+    let wanted = wanted(options, &mut known)?;
     let (journal, asset, created) = ensure_journal(data, options.asset)?;
 
     if let Some(name) = &options.name {
         founders::write_pool_name(data, name)?;
     }
-    let mut known = founders::read_members(data)?;
-    let wanted = wanted(options, &mut known)?;
     let parent = options.identities.clone().unwrap_or_else(|| data.join("identities"));
     files::ensure_private_dir(&parent)?;
     let mut fresh = Vec::new();
