@@ -136,8 +136,10 @@ impl Orchestrator {
             reference_blobs(&engine, &blobs, job).await?;
         }
         let advertise = settings.advertise.clone().map(Text::new).transpose().context("the host to advertise")?;
-        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))?;
-        let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)?;
+        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))
+            .context("the main port cannot be opened: end whatever has it, or choose another with --listen")?;
+        let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)
+            .context("the join port cannot be opened: end whatever has it, or choose another with --join-listen")?;
         let sweeper = tokio::spawn(sweep(blobs.clone()));
         let services = Services {
             engine: engine.clone(),
