@@ -23,6 +23,7 @@ use modchain_wire::{FromJoiner, Sentence, ToJoiner};
 use tokio::task::JoinSet;
 
 use super::{Context, certify, log_panic, wall_now};
+use crate::engine::EngineGone;
 
 /// How far the two clocks may be apart: certificates are dated back by as much.
 const SKEW_MAX: Span = Span::from_secs(10 * 60);
@@ -81,7 +82,7 @@ async fn serve(joining: Joining, context: Arc<Context>) {
 
 /// One joiner.
 struct Conversation<'a> {
-    context: &'a Context,
+    context: &'a Arc<Context>,
     joining: &'a Joining,
 }
 
@@ -189,21 +190,15 @@ impl Conversation<'_> {
             certificate: certify::planned(&plan, key),
             from: Text::cut(origin(request, self.joining.remote)),
         };
-        let command = Command::Redeem(Box::new(redemption));
-        let (reply, number) = services.engine.command_numbered(command).await.map_err(|_| stopping())?;
+        // A task of its own: who is in the journal takes its place, whatever becomes of this conversation.
+        let settling = tokio::spawn(settle(self.context.clone(), redemption));
+        let settled = settling.await.map_err(|error| internal(error.to_string()))?;
+        let (reply, number) = settled.map_err(|_| stopping())?;
         let (identity, certificate, existing) = match reply {
             Reply::Joined { identity, certificate, existing } => (identity, certificate, existing),
             Reply::Refused(why) => return Err(by_engine(why)),
             _ => return Err(internal("the engine answered something else".into())),
         };
-        if !existing {
-            // Who joins again takes the place of whoever has the certificate of before, a thief perhaps: the gate lets that
-            // one in no more, and what it has open ends. Nobody can be connected with the new certificate yet.
-            let cut = self.context.endpoint.close_identity(&identity.id, CloseCode::Revoked, "");
-            if cut > 0 {
-                tracing::warn!(name = %identity.name, connections = cut, "joined again: the connections of before are cut");
-            }
-        }
         // Who has the answer comes to the main port at once, where the feed is asked who that is.
         self.context.feed.reached(number).await.map_err(|_| stopping())?;
         let chain = certify::sign(self.context, key, &identity, &certificate).map_err(internal)?;
@@ -219,6 +214,21 @@ impl Conversation<'_> {
             existing,
         })
     }
+}
+
+/// Redeems. Who joins again takes the place of whoever has the certificate of before, a thief perhaps: once the engine answers,
+/// the gate lets that one in no more, and what it has open ends here.
+async fn settle(context: Arc<Context>, redemption: Redemption) -> Result<(Reply, u64), EngineGone> {
+    let command = Command::Redeem(Box::new(redemption));
+    let (reply, number) = context.services.engine.command_numbered(command).await?;
+    if let Reply::Joined { identity, existing: false, .. } = &reply {
+        // Nobody can be connected with the new certificate yet: it is not signed.
+        let connections = context.endpoint.close_identity(&identity.id, CloseCode::Revoked, "");
+        if connections > 0 {
+            tracing::warn!(name = %identity.name, connections, "joined again: the connections of before are cut");
+        }
+    }
+    Ok((reply, number))
 }
 
 /// Where a joiner comes from, for people. First what is proved, then what it says of itself: a stranger's words, so only

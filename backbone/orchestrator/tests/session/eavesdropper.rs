@@ -143,8 +143,8 @@ impl Shown {
 pub(crate) struct Impostor {
     pub(crate) address: String,
     read: Arc<Mutex<Vec<u8>>>,
-    attempts: Arc<AtomicUsize>,
     joined: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -170,9 +170,9 @@ impl Impostor {
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let endpoint = quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).expect("it listens");
         let address = endpoint.local_addr().expect("bound").to_string();
-        let (read, attempts, joined) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::default(), Arc::default());
-        let task = tokio::spawn(impersonate(endpoint, read.clone(), Arc::clone(&attempts), Arc::clone(&joined)));
-        Self { address, read, attempts, joined, task: task.abort_handle() }
+        let (read, joined, refused) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::default(), Arc::default());
+        let task = tokio::spawn(impersonate(endpoint, read.clone(), Arc::clone(&joined), Arc::clone(&refused)));
+        Self { address, read, joined, refused, task: task.abort_handle() }
     }
 
     /// Every byte that it could read.
@@ -180,25 +180,27 @@ impl Impostor {
         self.read.lock().expect("sound").clone()
     }
 
-    /// Who tried, and whose handshake came to its end.
+    /// Whose handshakes came to their end, and who broke theirs off.
     pub(crate) fn seen(&self) -> (usize, usize) {
-        (self.attempts.load(Ordering::Relaxed), self.joined.load(Ordering::Relaxed))
+        (self.joined.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 }
 
 async fn impersonate(
     endpoint: quinn::Endpoint,
     read: Arc<Mutex<Vec<u8>>>,
-    attempts: Arc<AtomicUsize>,
     joined: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
 ) {
     let mut victims = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
-        attempts.fetch_add(1, Ordering::Relaxed);
-        let (read, joined) = (read.clone(), joined.clone());
+        let (read, joined, refused) = (read.clone(), joined.clone(), refused.clone());
         victims.spawn(async move {
             let Ok(connecting) = incoming.accept() else { return };
-            let Ok(connection) = connecting.await else { return };
+            let Ok(connection) = connecting.await else {
+                refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
             joined.fetch_add(1, Ordering::Relaxed);
             while let Ok((mut out, mut input)) = connection.accept_bi().await {
                 let mut asked = false;

@@ -15,7 +15,7 @@ use modchain_orchestrator::init::{InitOptions, init};
 use modchain_orchestrator::store::journal;
 use modchain_types::{BootId, Fence, IdentityId, InstanceId, List, Role, Span, Text, TokenId, WallTime};
 use modchain_wire::agent::AgentHello;
-use modchain_wire::console::{Refusal, RefusalCode, TokenCreate, TokenRevoke};
+use modchain_wire::console::{Refusal, RefusalCode, Revoke, TokenCreate, TokenRevoke};
 use modchain_wire::join::{JoinChallenge, JoinRefusal};
 use modchain_wire::view::TokenState;
 use modchain_wire::{FromAgent, FromJoiner, Message, ToAgent, ToConsole, ToJoiner, WireError};
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::joiner::{Joiner, Outcome, credentials, now, wish};
 use super::secrets::{PROGRAM, Program};
-use super::world::{Console, World, offer, soon};
+use super::world::{Console, World, offer, soon, text};
 
 /// Who redeem one token at once.
 const RACERS: usize = 1_000;
@@ -158,7 +158,29 @@ async fn who_joins_again_is_the_same_and_cuts_off_whoever_has_the_certificate_of
     };
     assert!(error.to_string().contains("revoked"), "{error}");
     Console::connect(&fresh, &world.address, "alice").await.account().await;
+
+    let agent = world.agent().await;
+    let token = world.draw(Role::Node);
+    boss.make(TokenCreate { name: "rig-1".parse().ok(), rejoin: true, ..wish(&token) }).await.expect("a token");
+    let (accept, _) = world.join(&token).await;
+    assert_eq!((accept.identity.name.as_str(), accept.identity.account.as_str()), ("rig-1", "owner"));
+    let code = soon("a close", agent.connection.closed()).await.code();
+    assert!(matches!(code, Some(CloseCode::Revoked | CloseCode::Superseded)), "{code:?}");
     boss.account().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_dodges_a_revocation_by_a_node_named_like_its_own_id() {
+    let world = World::start().await;
+    let (alice, boss) = (world.console("alice").await, world.console("boss").await);
+    let (token, key) = (alice.token(&world, Role::Node).await, KeyRequest::generate());
+    let id = alice_id(&world).to_string();
+    Joiner::new(&token, &key).named(&id).join(&world.join_address).await.accepted();
+    match boss.ask(Revoke { identity: text(id), why: text("") }).await {
+        ToConsole::Revoked(revoked) => assert_eq!(revoked.identity.identity.name.as_str(), "alice"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(soon("a close", alice.connection.closed()).await.code(), Some(CloseCode::Revoked));
 }
 
 fn alice_id(world: &World) -> IdentityId {
