@@ -42,8 +42,8 @@ pub const ACCEPTED_QUEUE: usize = 64;
 
 /// Longest that anybody may stay on the join port, from the first packet on. Joining is two exchanges and one write to disk.
 pub const JOIN_LIFE: Duration = Duration::from_secs(10);
-/// As [`IDLE_TIMEOUT`], on the join port: longer than anybody may stay, so that who is silent too long is told so and does not
-/// merely lose its connection.
+/// As [`IDLE_TIMEOUT`], on the join port: longer than anybody may stay, so that who is silent too long is told so and
+/// does not merely lose its connection.
 pub const JOIN_IDLE: Duration = Duration::from_secs(15);
 /// Newcomers on the join port at once, in handshake or after. What comes above it waits, see [`JOIN_INCOMING_MAX`].
 pub const JOINS_MAX: usize = 256;

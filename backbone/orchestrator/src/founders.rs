@@ -89,8 +89,8 @@ impl Founders {
         Ok(Self { members: read_members(data)?, token: read_token(data)? })
     }
 
-    /// This token is in the journal: were it taken in again after the journal has forgotten it, it could be used twice. One
-    /// that `init` has left since is kept for the next start.
+    /// This token is in the journal: were it taken in again after the journal has forgotten it, it could be used twice.
+    /// One that `init` has left since is kept for the next start.
     pub fn forget_token(data: &Path, taken_in: &FirstToken) -> anyhow::Result<()> {
         let _lock = lock(data)?;
         if read_token(data)?.as_ref() != Some(taken_in) {

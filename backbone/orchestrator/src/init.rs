@@ -113,8 +113,8 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
         .context("the certificate authority")?;
     own_credentials(data, &authority, now)?;
     FenceKey::ensure(data)?;
-    // Before the journal is made: a wish that cannot be granted must leave a pool that is still new, so that the corrected
-    // command prints the token of its first operator.
+    // Before the journal is made: a wish that cannot be granted must leave a pool that is still new, so that the
+    // corrected command prints the token of its first operator.
     let mut known = founders::read_members(data)?;
     let wanted = wanted(options, &mut known)?;
     let (journal, asset, created) = ensure_journal(data, options.asset)?;

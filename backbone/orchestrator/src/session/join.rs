@@ -216,8 +216,8 @@ impl Conversation<'_> {
     }
 }
 
-/// Redeems. Who joins again takes the place of whoever has the certificate of before, a thief perhaps: once the engine answers,
-/// the gate lets that one in no more, and what it has open ends here.
+/// Redeems. Who joins again takes the place of whoever has the certificate of before, a thief perhaps: once the engine
+/// answers, the gate lets that one in no more, and what it has open ends here.
 async fn settle(context: Arc<Context>, redemption: Redemption) -> Result<(Reply, u64), EngineGone> {
     let command = Command::Redeem(Box::new(redemption));
     let (reply, number) = context.services.engine.command_numbered(command).await?;
@@ -231,8 +231,8 @@ async fn settle(context: Arc<Context>, redemption: Redemption) -> Result<(Reply,
     Ok((reply, number))
 }
 
-/// Where a joiner comes from, for people. First what is proved, then what it says of itself: a stranger's words, so only
-/// plain characters of them are kept, and they cannot be taken for the address.
+/// Where a joiner comes from, for people. First what is proved, then what it says of itself: a stranger's words, so
+/// only plain characters of them are kept, and they cannot be taken for the address.
 fn origin(request: &JoinRequest, remote: SocketAddr) -> String {
     let plain = |text: &str| text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect::<String>();
     let (address, host, system) = (remote.ip().to_canonical(), plain(&request.host), plain(&request.system));

@@ -138,8 +138,8 @@ impl Shown {
     }
 }
 
-/// Ends TLS in the orchestrator's place, and keeps what it can read. It answers whatever comes with a challenge, so that a joiner
-/// goes on.
+/// Ends TLS in the orchestrator's place, and keeps what it can read. It answers whatever comes with a challenge, so
+/// that a joiner goes on.
 pub(crate) struct Impostor {
     pub(crate) address: String,
     read: Arc<Mutex<Vec<u8>>>,

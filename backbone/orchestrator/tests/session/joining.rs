@@ -372,8 +372,8 @@ async fn what_cannot_be_read_or_comes_out_of_turn_ends_the_conversation_and_uses
     out.write(&joiner.hello().into()).await.expect("it is taken");
     assert_eq!(soon("a close", joining.closed()).await.code(), Some(CloseCode::HelloExpected));
 
-    // A proof over another channel, over another challenge, or for another request proves nothing; a request that is none is
-    // refused before any proof is looked at.
+    // A proof over another channel, over another challenge, or for another request proves nothing; a request that is
+    // none is refused before any proof is looked at.
     let other = KeyRequest::generate();
     let cases: [(&str, JoinRefusal); 4] = [
         ("channel", JoinRefusal::WrongProof),

@@ -13,7 +13,8 @@ const WINDOW: usize = 8;
 /// Characters that hold as much, in base 32 and in base 64.
 const BASE32_WINDOW: usize = 13;
 const BASE64_WINDOW: usize = 11;
-/// What goes before the number itself in a private key on P-256 (RFC 5915): the version, and an octet string of 32 bytes.
+/// What goes before the number itself in a private key on P-256 (RFC 5915): the version, and an octet string of 32
+/// bytes.
 const SCALAR_AFTER: [u8; 5] = [0x02, 0x01, 0x01, 0x04, 0x20];
 
 type Prefix = [u8; 2];

@@ -1,5 +1,5 @@
-//! Secrets stay where they are made: whoever stands between a joiner and its orchestrator, reads the disk or the log of the
-//! orchestrator, or looks into its memory, finds nothing that would let him in.
+//! Secrets stay where they are made: whoever stands between a joiner and its orchestrator, reads the disk or the log of
+//! the orchestrator, or looks into its memory, finds nothing that would let him in.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -206,8 +206,8 @@ impl Program {
         (status, said)
     }
 
-    /// What of it is in its writable memory. `None` where the system does not let this process look, which is as it should be
-    /// for all but root.
+    /// What of it is in its writable memory. `None` where the system does not let this process look, which is as it
+    /// should be for all but root.
     fn memory(&self, needles: &Needles) -> Option<(usize, Vec<String>)> {
         let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
         let memory = File::open(proc.join("mem")).ok()?;
@@ -284,8 +284,8 @@ async fn no_secret_leaves_a_trace() {
     let operator_token = made["operator_token"].as_str().expect("it is printed");
     let operator_token = JoinToken::parse(operator_token.as_bytes()).expect("a token");
 
-    // A pool's first day: an operator joins, makes a token, a node joins and says hello, a certificate is renewed, strangers come
-    // with wrong secrets and other keys, and the node is revoked.
+    // A pool's first day: an operator joins, makes a token, a node joins and says hello, a certificate is renewed,
+    // strangers come with wrong secrets and other keys, and the node is revoked.
     let program = Program::serve(&data, &images);
     let (join, main) = (Wiretap::before(&program.join).await, Wiretap::before(&program.main).await);
     let operator = join_into(&operator_dir, &operator_token, &join.address, "root").await;
@@ -326,8 +326,8 @@ async fn no_secret_leaves_a_trace() {
     needles.key_pem("the node's key", &fs::read(node_dir.join("key.pem")).expect("it is there"));
     needles.key_pem("the operator's next key", &fs::read(fresh_dir.join("key.pem.new")).expect("it is there"));
 
-    // The memory of the living program. It has the keys of the authority and its own in there, necessarily; but nobody else's.
-    // First that the search sees what is there: the half of a token that is public.
+    // The memory of the living program. It has the keys of the authority and its own in there, necessarily; but nobody
+    // else's. First that the search sees what is there: the half of a token that is public.
     let mut verifier = Needles::default();
     verifier.part("the verifier of the node's token", "raw", &node_token.verifier());
     match program.memory(&verifier) {

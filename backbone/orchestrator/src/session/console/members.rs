@@ -205,8 +205,8 @@ async fn cut(context: Arc<Context>, by: Actor, identity: IdentityId, why: Text<2
     Ok(Cut { jobs, tokens, connections, number })
 }
 
-/// The identity that is meant by `ROLE/NAME`, a name, or an id. Ids go before names: a name is of its bearer's choice, and must
-/// not draw onto a decoy what is meant for the identity with this id.
+/// The identity that is meant by `ROLE/NAME`, a name, or an id. Ids go before names: a name is of its bearer's choice,
+/// and must not draw onto a decoy what is meant for the identity with this id.
 fn find(control: &Control, text: &str) -> Option<IdentityId> {
     let (role, name) = match text.split_once('/') {
         Some((role, name)) => (Some(role.parse::<Role>().ok()?), name),
