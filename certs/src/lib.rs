@@ -37,7 +37,8 @@ pub use leaf::{CertificatePlan, Issued, Subject};
 pub use process::harden_process;
 pub use request::{AcceptError, BadRequest, KeyRequest, RequestedKey};
 pub use tls::{
-    TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
+    TlsError, anonymous_client_config, client_config, install_crypto_provider, join_client_config, join_server_config,
+    server_config,
 };
 pub use token::{JoinToken, TokenError};
 pub use verify::DenyList;
