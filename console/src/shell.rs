@@ -238,20 +238,33 @@ impl Shell {
         }
     }
 
+    /// Whether there is a person who may be asked.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.global.no_input && self.stdin_tty && self.stderr_tty
+    }
+
     /// Asks a person. Without one, the answer must have been given before.
-    pub(crate) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+    pub(crate) async fn confirm(&self, question: &str) -> Result<bool, Failure> {
         if self.global.yes {
             return Ok(true);
         }
-        if self.global.no_input || !self.stdin_tty || !self.stderr_tty {
+        if !self.can_ask() {
             return Err(Failure { code: "confirmation_needed", ..Failure::usage(format!("needs a yes: {question}")) }
                 .hint("add -y to say yes"));
         }
-        let mut stderr = std::io::stderr().lock();
-        let mut answer = String::new();
-        write!(stderr, "{} [y/N] ", crate::text::one_line(question))
-            .and_then(|()| stderr.flush())
-            .and_then(|()| std::io::stdin().read_line(&mut answer))
+        let question = crate::text::one_line(question);
+        // On a thread of its own, so that Ctrl-C is heard meanwhile.
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stderr = std::io::stderr().lock();
+            let mut answer = String::new();
+            write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush())?;
+            drop(stderr);
+            std::io::stdin().read_line(&mut answer).map(|_| answer)
+        });
+        let answer = answer
+            .await
+            .map_err(std::io::Error::other)
+            .flatten()
             .map_err(|error| Failure::failed(format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
