@@ -3,6 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_types::{JobId, Micro};
@@ -11,6 +12,8 @@ use serde::Serialize;
 use crate::args::{ColorWhen, Format, Global, parse_span};
 use crate::client::Client;
 use crate::client::config::{Config, Contexts, Paths, configured_amount};
+use crate::client::identities::Identities;
+use crate::client::renewal::Tell;
 use crate::client::state::Submits;
 use crate::exit::Failure;
 
@@ -158,7 +161,8 @@ impl Shell {
         let name = self.global.context.as_ref().or(contexts.current.as_ref()).or(self.config.context.as_ref());
         let Some(name) = name else {
             return Err(Failure::not_logged_in("no context is chosen").hint(if contexts.contexts.is_empty() {
-                "modchain context add NAME --orchestrator HOST:PORT --identity DIR, or `modchain up` for a local stack"
+                "modchain join --orchestrator HOST:PORT --token-file FILE with a token of its operator, or `modchain up` for a \
+                 local stack"
             } else {
                 "modchain context use NAME; modchain context list shows them"
             }));
@@ -169,18 +173,30 @@ impl Shell {
             (None, Some(text)) => Some(configured_amount(text, &self.paths.config.display().to_string())?),
             (None, None) => None,
         };
-        Ok(Target {
-            context: name.clone(),
-            orchestrator: self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone()),
-            identity: context.identity.clone(),
-            max_cost,
-        })
+        let orchestrator = self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone());
+        Ok(Target { context: name.clone(), orchestrator, identity: context.identity.clone(), max_cost })
     }
 
     /// Connects to the target.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let target = self.target()?;
-        Client::connect(&target.orchestrator, &target.identity, self.connect_timeout()?).await
+        Client::connect(&target.orchestrator, &target.identity, self.connect_timeout()?, self.tell()).await
+    }
+
+    /// As [`Shell::say`], for those who live longer than a call of it.
+    pub(crate) fn tell(&self) -> Tell {
+        let silent = self.quiet() || self.format().is_json();
+        Arc::new(move |line| {
+            if !silent {
+                // Nobody may read standard error, and that changes nothing.
+                let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(line));
+            }
+        })
+    }
+
+    /// The identities that `join` made.
+    pub(crate) fn identities(&self) -> Identities {
+        Identities::new(&self.paths.identities)
     }
 
     /// The list of submits.
@@ -236,6 +252,11 @@ impl Shell {
             // Nobody may read standard error, and that changes nothing.
             let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(line));
         }
+    }
+
+    /// Whether standard input is a terminal.
+    pub(crate) fn stdin_tty(&self) -> bool {
+        self.stdin_tty
     }
 
     /// Whether there is a person who may be asked.

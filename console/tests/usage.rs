@@ -31,7 +31,7 @@ fn bad_lines_end_with_2_and_say_what_was_probably_meant() {
 fn without_a_context_it_says_how_to_get_one_and_ends_with_4() {
     let home = Home::new();
     let done = home.run(&["status"]).expect(4);
-    assert!(done.stderr.starts_with("error: no context is chosen\n  hint: modchain context add"), "{done:#?}");
+    assert!(done.stderr.starts_with("error: no context is chosen\n  hint: modchain join --orchestrator"), "{done:#?}");
     home.run(&["-c", "nowhere", "status"]).expect(3);
     home.run(&["context", "use", "nowhere"]).expect(3);
     home.run(&["context", "list"]).expect(0);

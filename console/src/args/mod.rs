@@ -1,8 +1,10 @@
 //! The command line as clap reads it: global flags and one struct per command. Nothing here does anything.
 
+mod access;
 mod complaint;
 mod run;
 
+pub(crate) use access::{JoinArgs, LogoutArgs};
 pub(crate) use complaint::complaint;
 pub(crate) use run::{JobFlags, JobType, OnDisconnectFlag, QuoteArgs, RunArgs, parse_memory, parse_positive_micro};
 
@@ -139,7 +141,11 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Give test credits to an account (operators)
     Credit(CreditArgs),
-    /// Tell who the orchestrator takes you for
+    /// Become a member of a pool with a token, and save a context for it
+    Join(JoinArgs),
+    /// Forget a context, and wipe the key that `join` made for it
+    Logout(LogoutArgs),
+    /// Tell who the orchestrator takes you for, and until when
     Whoami,
     /// Tell versions
     Version(VersionArgs),
@@ -451,6 +457,9 @@ pub(crate) enum ContextCommand {
         /// Folder with key.pem, cert.pem and ca.pem
         #[arg(long, value_name = "DIR")]
         identity: PathBuf,
+        /// Address of the port where others join, one above the other by default
+        #[arg(long, value_name = "HOST:PORT")]
+        join: Option<String>,
     },
     /// List contexts
     List,

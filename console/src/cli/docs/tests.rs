@@ -8,6 +8,7 @@ use modchain_wire::agent::HostLoad;
 use modchain_wire::console::{ConsoleWelcome, Submitted};
 use modchain_wire::view::*;
 
+use super::about::CertificateDoc;
 use super::*;
 
 fn golden(name: &str, document: &impl Serialize) {
@@ -334,7 +335,14 @@ fn the_program_about_itself_keeps_its_form() {
         streams_max: 32,
         wall: AT,
     };
-    golden("whoami", &whoami(&welcome, "local", "127.0.0.1:7443"));
+    let certificate = || CertificateDoc {
+        expires_at: time(AT.plus(Span::from_secs(86_400))),
+        renews_at: time(AT.plus(Span::from_secs(57_600))),
+        renewals: Some(3),
+        serial: "0f".repeat(16),
+        trust_domain: "mzxw6ytboi2dgnbv.modchain".into(),
+    };
+    golden("whoami", &whoami(&welcome, "local", "127.0.0.1:7443", certificate()));
     let version = version(Some(ServerVersionDoc { addr: "orch:7443".into(), version: "0.1.0".into() }));
     let mut version = serde_json::to_value(version).expect("JSON");
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
@@ -347,6 +355,11 @@ fn the_program_about_itself_keeps_its_form() {
         orchestrator: "127.0.0.1:7443".into(),
         identity: "/id".into(),
         current: true,
+        join: Some("127.0.0.1:7444".into()),
+        role: Some("client"),
+        trust_domain: Some(certificate().trust_domain),
+        expires_at: Some(certificate().expires_at),
+        renews_at: Some(certificate().renews_at),
     };
     golden("context", &one());
     golden("contexts", &ListDoc { schema: "modchain.contexts/v1", items: vec![one()], total: Some(1) });
@@ -359,4 +372,22 @@ fn the_program_about_itself_keeps_its_form() {
         pid: 1,
     };
     golden("up", &up);
+}
+
+#[test]
+fn who_joined_keeps_its_form() {
+    let joined = JoinedDoc {
+        schema: "modchain.joined/v1",
+        name: "alice".into(),
+        role: "client",
+        account: "alice".into(),
+        pool: "lab".into(),
+        context: "alice".into(),
+        orchestrator: "orch:7443".into(),
+        identity: "/identities/alice".into(),
+        expires_at: time(AT),
+        renews_at: time(AT),
+        trust_domain: "mzxw6ytboi2dgnbv.modchain".into(),
+    };
+    golden("joined", &joined);
 }
