@@ -51,10 +51,20 @@ pub(crate) struct Target {
     pub(crate) context: String,
     /// `HOST:PORT`.
     pub(crate) orchestrator: String,
+    /// `HOST:PORT` of the port where others join.
+    pub(crate) join: String,
     /// Folder of the identity.
     pub(crate) identity: PathBuf,
     /// What a job of this context may cost that does not say.
     pub(crate) max_cost: Option<Micro>,
+}
+
+/// Where an orchestrator lets others join if nothing else is known: one port above its main one.
+fn next_port(address: &str) -> String {
+    match address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>().ok().and_then(|p| p.checked_add(1)))) {
+        Some((host, Some(port))) => format!("{host}:{port}"),
+        _ => address.to_owned(),
+    }
 }
 
 impl Shell {
@@ -174,7 +184,11 @@ impl Shell {
             (None, None) => None,
         };
         let orchestrator = self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone());
-        Ok(Target { context: name.clone(), orchestrator, identity: context.identity.clone(), max_cost })
+        let join = match &context.join {
+            Some(join) if self.global.orchestrator.is_none() => join.clone(),
+            _ => next_port(&orchestrator),
+        };
+        Ok(Target { context: name.clone(), orchestrator, join, identity: context.identity.clone(), max_cost })
     }
 
     /// Connects to the target.

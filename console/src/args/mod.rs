@@ -4,7 +4,7 @@ mod access;
 mod complaint;
 mod run;
 
-pub(crate) use access::{JoinArgs, LogoutArgs};
+pub(crate) use access::{CertCommand, JoinArgs, LogoutArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use complaint::complaint;
 pub(crate) use run::{JobFlags, JobType, OnDisconnectFlag, QuoteArgs, RunArgs, parse_memory, parse_positive_micro};
 
@@ -29,7 +29,7 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
                    modchain logs -f @last",
-    after_help = "More: modchain help exit-codes|output|filters|environment"
+    after_help = "More: modchain help exit-codes|output|filters|environment|security"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -145,6 +145,21 @@ pub(crate) enum Command {
     Join(JoinArgs),
     /// Forget a context, and wipe the key that `join` made for it
     Logout(LogoutArgs),
+    /// Make tokens with which others can join; list and revoke them
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain token create --role node --name rig-1\n  modchain token list\n  \
+                       modchain token revoke mzxw6ytb"
+    )]
+    Token(TokenCommand),
+    /// List who is in, and put somebody out
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain cert list\n  modchain cert revoke node/rig-1 --reason sold"
+    )]
+    Cert(CertCommand),
     /// Tell who the orchestrator takes you for, and until when
     Whoami,
     /// Tell versions
@@ -157,7 +172,7 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Explain a command or a topic: exit-codes, output, filters, environment
+    /// Explain a command or a topic: exit-codes, output, filters, environment, security
     Help {
         /// Command or topic
         #[arg(value_name = "COMMAND|TOPIC")]

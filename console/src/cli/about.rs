@@ -120,4 +120,5 @@ const TOPICS: &[(&str, &str)] = &[
     ("output", include_str!("help/output.txt")),
     ("filters", include_str!("help/filters.txt")),
     ("environment", include_str!("help/environment.txt")),
+    ("security", include_str!("help/security.txt")),
 ];

@@ -2,6 +2,7 @@
 //! [`crate::shell`], and give back an exit code.
 
 pub(crate) mod about;
+pub(crate) mod cert;
 pub(crate) mod context;
 pub(crate) mod docs;
 pub(crate) mod events;
@@ -11,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod money;
 pub(crate) mod pool;
 pub(crate) mod run;
+pub(crate) mod token;
 pub(crate) mod wait;
 
 mod follow;
@@ -69,6 +71,8 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Credit(args) => money::credit(shell, args).await,
         Command::Join(args) => join::join(shell, args).await,
         Command::Logout(args) => context::logout(shell, &args).await,
+        Command::Token(command) => token::token(shell, command).await,
+        Command::Cert(command) => cert::cert(shell, command).await,
         Command::Whoami => about::whoami(shell).await,
         Command::Version(args) => about::version(shell, &args).await,
         Command::Context(command) => context::context(shell, command),

@@ -12,11 +12,14 @@ use modchain_link::{
 };
 use modchain_types::{Digest, Span, Text, WallTime};
 use modchain_wire::console::{
-    AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery, JobQuery,
-    JobsPage, JobsQuery, LedgerPage, LedgerQuery, NodesPage, NodesQuery, QuoteRequest, StatusQuery, Submit, Submitted,
+    AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery,
+    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, NodesPage, NodesQuery,
+    QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke, TokensPage, TokensQuery,
     WhoamiQuery,
 };
-use modchain_wire::view::{AccountView, ExplanationView, IdentityView, JobView, QuoteView, StatusView};
+use modchain_wire::view::{
+    AccountView, ExplanationView, IdentityView, JobView, QuoteView, RevokedView, StatusView, TokenView,
+};
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, Message, ToConsole};
 
 use super::identities::read_joined;
@@ -246,6 +249,16 @@ requests! {
     credit(Credit) -> AccountView: Account;
     /// Asks about oneself.
     whoami(WhoamiQuery) -> IdentityView: Identity;
+    /// Asks for a page of identities.
+    identities(IdentitiesQuery) -> IdentitiesPage: Identities;
+    /// Puts somebody out; the answer comes once every connection is cut.
+    revoke(Revoke) -> RevokedView: Revoked;
+    /// Lets somebody join, once.
+    token_create(TokenCreate) -> TokenView: Token;
+    /// Asks for tokens.
+    tokens(TokensQuery) -> TokensPage: Tokens;
+    /// Lets nobody join with a token any more.
+    token_revoke(TokenRevoke) -> TokenView: Token;
 }
 
 impl Client {

@@ -12,7 +12,7 @@ mod pool;
 mod quote;
 
 pub(crate) use about::{ContextDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
-pub(crate) use access::JoinedDoc;
+pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, submitted};
 pub(crate) use log::{log, log_end, logs_begin, logs_end};
