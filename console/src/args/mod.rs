@@ -162,6 +162,13 @@ pub(crate) enum Command {
     Cert(CertCommand),
     /// Tell who the orchestrator takes you for, and until when
     Whoami,
+    /// Look for what is wrong here and on the way to the orchestrator, and say what to do
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain doctor\n  modchain doctor -c lab -o json",
+        after_help = "Ends with 1 if anything does not work; what is merely worth a look is no problem."
+    )]
+    Doctor,
     /// Tell versions
     Version(VersionArgs),
     /// Manage contexts: an orchestrator and an identity, by a name

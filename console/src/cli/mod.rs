@@ -5,6 +5,7 @@ pub(crate) mod about;
 pub(crate) mod cert;
 pub(crate) mod context;
 pub(crate) mod docs;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod join;
@@ -74,6 +75,7 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Token(command) => token::token(shell, command).await,
         Command::Cert(command) => cert::cert(shell, command).await,
         Command::Whoami => about::whoami(shell).await,
+        Command::Doctor => doctor::doctor(shell).await,
         Command::Version(args) => about::version(shell, &args).await,
         Command::Context(command) => context::context(shell, command),
         Command::Completions { shell: of } => about::completions(shell, of),

@@ -170,6 +170,12 @@ impl Identities {
         Ok(())
     }
 
+    /// Folders of joins that began and did not end.
+    pub(crate) fn unfinished(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten().take(FOLDERS_MAX);
+        entries.map(|entry| entry.path()).filter(|path| is_pending(path)).collect()
+    }
+
     /// Removes the folder of a token that will never give an identity. What cannot be removed is in nobody's way.
     pub(crate) fn forget(&self, pending: &Path) {
         if self.holds(pending) && is_pending(pending) {
@@ -295,12 +301,12 @@ mod tests {
         let (_folder, identities) = identities();
         let (pending, joined) = Pool::new("lab").join(&identities, 1, 1, "alice");
         let token = TokenId([1; 5]);
-        assert!(pending.exists());
+        assert_eq!(identities.unfinished(), [pending]);
         let found = identities.joined_with(token).expect("looks").expect("is there");
         assert_eq!(found, (identities.dir.join("alice"), joined));
         assert_eq!(identities.joined_with(token).expect("looks"), Some(found), "and again");
         assert_eq!(identities.joined_with(TokenId([2; 5])).expect("looks"), None);
-        assert!(!pending.exists());
+        assert!(identities.unfinished().is_empty());
     }
 
     #[test]

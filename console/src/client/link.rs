@@ -13,12 +13,12 @@ use modchain_link::{
 use modchain_types::{Digest, Span, Text, WallTime};
 use modchain_wire::console::{
     AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery,
-    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, NodesPage, NodesQuery,
-    QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke, TokensPage, TokensQuery,
-    WhoamiQuery,
+    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, LinkQuery, NodesPage,
+    NodesQuery, QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke, TokensPage,
+    TokensQuery, WhoamiQuery,
 };
 use modchain_wire::view::{
-    AccountView, ExplanationView, IdentityView, JobView, QuoteView, RevokedView, StatusView, TokenView,
+    AccountView, ExplanationView, IdentityView, JobView, LinkView, QuoteView, RevokedView, StatusView, TokenView,
 };
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, Message, ToConsole};
 
@@ -41,6 +41,9 @@ pub(crate) struct Client {
     address: String,
     certificate: PeerIdentity,
     trust_domain: TrustDomain,
+    /// How far the orchestrator's clock was ahead of this one when it welcomed us, in milliseconds; half a round trip is
+    /// taken off.
+    clock_ahead_ms: i64,
     /// `None` only while it is dropped.
     renewal: Option<Renewal>,
     /// The first stream stays open as long as the connection is used.
@@ -96,6 +99,7 @@ impl Client {
         let certificate = *credentials.identity();
         let failed = |error: &ConnectError| connect_failure(address, error, identity, &certificate);
         let connection = dial(credentials, address).await.map_err(|error| failed(&error))?;
+        let asked = tokio::time::Instant::now();
         let hello = ConsoleHello {
             types: ToConsole::known_types(),
             version: Text::cut(env!("CARGO_PKG_VERSION")),
@@ -111,6 +115,8 @@ impl Client {
         };
         match welcomed.await {
             Ok((welcome, control)) => {
+                let half_way = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(i64::MAX);
+                let clock_ahead_ms = welcome.wall.0.saturating_add(half_way).saturating_sub(wall_now().0);
                 let renewal = Renewal::start(connection.clone(), identity, certificate, tell);
                 Ok(Self {
                     connection,
@@ -118,6 +124,7 @@ impl Client {
                     address: address.to_owned(),
                     certificate,
                     trust_domain: credentials.trust_domain().clone(),
+                    clock_ahead_ms,
                     renewal: Some(renewal),
                     _control: control,
                 })
@@ -151,6 +158,11 @@ impl Client {
     /// The name of everything that the orchestrator's root has issued.
     pub(crate) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// How far the orchestrator's clock is ahead of this one, in milliseconds; negative when it is behind.
+    pub(crate) fn clock_ahead_ms(&self) -> i64 {
+        self.clock_ahead_ms
     }
 
     /// The path's current round trip.
@@ -259,6 +271,8 @@ requests! {
     tokens(TokensQuery) -> TokensPage: Tokens;
     /// Lets nobody join with a token any more.
     token_revoke(TokenRevoke) -> TokenView: Token;
+    /// Asks how the orchestrator's sockets are.
+    link(LinkQuery) -> LinkView: Link;
 }
 
 impl Client {
@@ -355,7 +369,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 fn cannot_reach(address: &str, why: &str) -> Failure {
     Failure::unreachable(format!("cannot reach {address}: {why}"))
-        .hint("modchain context list shows where each context points; `modchain up` starts a local stack")
+        .hint("modchain doctor looks for the reason; `modchain up` starts a local stack")
 }
 
 fn connect_failure(address: &str, error: &ConnectError, identity: &Path, certificate: &PeerIdentity) -> Failure {
@@ -396,7 +410,7 @@ fn expired(identity: &Path, certificate: &PeerIdentity, now: WallTime) -> Failur
             "by the orchestrator's clock the certificate of this identity is not valid now; by this machine's clock it is, \
              until {ended}"
         ))
-        .hint("one of the two clocks is wrong");
+        .hint("one of the two clocks is wrong: modchain doctor");
     }
     let role = certificate.role;
     let (join, name) = match read_joined(identity) {

@@ -119,6 +119,30 @@ pub(crate) struct ContextDoc {
     pub(crate) renews_at: Option<String>,
 }
 
+/// `modchain.doctor/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DoctorDoc {
+    /// `modchain.doctor/v1`.
+    pub(crate) schema: &'static str,
+    /// In the order in which they were looked at.
+    pub(crate) checks: Vec<CheckDoc>,
+    /// Whether no check found a problem.
+    pub(crate) ok: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckDoc {
+    /// What.
+    pub(crate) name: &'static str,
+    /// `ok`, `warn` or `problem`.
+    pub(crate) status: &'static str,
+    /// What was found.
+    pub(crate) detail: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+}
+
 /// `modchain.up/v1`: what `up --headless -o json` prints when the stack is ready.
 #[derive(Debug, Serialize)]
 pub(crate) struct UpDoc {

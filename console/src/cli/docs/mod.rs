@@ -11,7 +11,7 @@ mod money;
 mod pool;
 mod quote;
 
-pub(crate) use about::{ContextDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
+pub(crate) use about::{CheckDoc, ContextDoc, DoctorDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
 pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, submitted};

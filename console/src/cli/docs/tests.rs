@@ -372,6 +372,14 @@ fn the_program_about_itself_keeps_its_form() {
         pid: 1,
     };
     golden("up", &up);
+    let check = |status, hint: Option<&str>| CheckDoc {
+        name: "clock",
+        status,
+        detail: "is 1m00s behind the orchestrator's".into(),
+        hint: hint.map(str::to_owned),
+    };
+    let checks = vec![check("warn", Some("set the clock"))];
+    golden("doctor", &DoctorDoc { schema: "modchain.doctor/v1", checks, ok: true });
 }
 
 fn identity_view() -> IdentityView {
