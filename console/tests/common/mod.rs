@@ -1,5 +1,7 @@
 //! A local stack of the real programs in a folder of its own, and commands against it.
 
+pub(crate) mod pool;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
