@@ -115,6 +115,10 @@ impl Authority {
             return Err(AuthorityError::Expired { file: ROOT_FILE });
         }
         let issuing = match Signer::load(dir, ISSUING_FILE) {
+            Ok(issuing) if !issuing.is_issued_by(&root)? => {
+                let why = format!("it was not issued by {ROOT_FILE}");
+                return Err(AuthorityError::Damaged { file: ISSUING_FILE, why });
+            }
             Ok(issuing) if issuing.is_young(now)? => issuing,
             Ok(_) | Err(AuthorityError::File(FileError::Missing { .. })) => {
                 let issuing = Signer::issuing(&root, now, root_end)?;
@@ -137,8 +141,8 @@ impl Authority {
         &self.root.certificate
     }
 
-    /// Makes a key on this machine and issues a certificate for it, for programs on the orchestrator's own machine. Dates as
-    /// [`Authority::plan`] gives them.
+    /// Makes a key on this machine and issues a certificate for it, for programs on the orchestrator's own machine.
+    /// Dates as [`Authority::plan`] gives them.
     pub fn issue(&self, subject: Subject, lifetime: Duration, now: SystemTime) -> Result<Credentials, AuthorityError> {
         let request = KeyRequest::generate();
         let key = RequestedKey::read(request.der()).expect("a request of ours is sound");
@@ -147,8 +151,9 @@ impl Authority {
         Ok(Credentials::new(request.into_key(), issued.chain, root, issued.identity, self.domain.clone()))
     }
 
-    /// Decides what a certificate will say: a number of its own, from ten minutes before `now` to `lifetime` after it, or to the
-    /// issuing authority's end where that is sooner; all in whole seconds, rounded down, and at least one second long.
+    /// Decides what a certificate will say: a number of its own, from ten minutes before `now` to `lifetime` after it,
+    /// or to the issuing authority's end where that is sooner; all in whole seconds, rounded down, and at least one
+    /// second long.
     pub fn plan(&self, subject: Subject, lifetime: Span, now: WallTime) -> Result<CertificatePlan, AuthorityError> {
         let begin = whole_seconds(now);
         let issuer_end = self.issuing_end()?;
@@ -164,8 +169,8 @@ impl Authority {
         })
     }
 
-    /// Signs what was planned. The same plan and key give the same certificate again, but for the bytes of the signature, and
-    /// for its issuer where the issuing authority was replaced in between.
+    /// Signs what was planned. The same plan and key give the same certificate again, but for the bytes of the
+    /// signature, and for its issuer where the issuing authority was replaced in between.
     pub fn sign(&self, key: &RequestedKey, plan: &CertificatePlan) -> Result<Issued, AuthorityError> {
         if plan.not_after <= plan.not_before || plan.not_after > self.issuing_end()? {
             return Err(AuthorityError::Dates);
@@ -225,13 +230,12 @@ impl Signer {
     }
 
     fn save(&self, path: &Path) -> Result<(), AuthorityError> {
-        let mut text = self.key.pem();
+        let text = self.key.pem();
         // Grown once, so that no copy of the key is left behind in freed memory.
         let certificate = encoding::certificate_pem(&self.certificate);
         let mut whole = Zeroizing::new(String::with_capacity(text.len() + certificate.len()));
         whole.push_str(&text);
         whole.push_str(&certificate);
-        text.clear();
         Ok(files::write_atomic(path, whole.as_bytes(), CA_KEY_MODE)?)
     }
 
@@ -264,6 +268,11 @@ impl Signer {
         let parsed = self.parse(file)?;
         let validity = parsed.validity();
         Ok((validity.not_before.to_datetime().into(), validity.not_after.to_datetime().into()))
+    }
+
+    fn is_issued_by(&self, root: &Self) -> Result<bool, AuthorityError> {
+        let (issuing, root) = (self.parse(ISSUING_FILE)?, root.parse(ROOT_FILE)?);
+        Ok(issuing.issuer() == root.subject() && issuing.verify_signature(Some(root.public_key())).is_ok())
     }
 
     fn is_young(&self, now: SystemTime) -> Result<bool, AuthorityError> {

@@ -7,7 +7,7 @@ pub const JOIN_CONTEXT: &[u8] = b"join";
 /// The exporter's context where a member renews its certificate.
 pub const RENEWAL_CONTEXT: &[u8] = b"renew";
 
-/// What the two ends of one TLS channel, and nobody else, can export with [`EXPORTER_LABEL`] and a context. Has no `Debug`:
-/// it is no secret to guard, but it belongs in no log either.
+/// What the two ends of one TLS channel, and nobody else, can export with [`EXPORTER_LABEL`] and a context. Has no
+/// `Debug`: it is no secret to guard, but it belongs in no log either.
 #[derive(Clone, Copy)]
 pub struct Exporter(pub [u8; 32]);

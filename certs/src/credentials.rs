@@ -12,13 +12,13 @@
 //! key.pem       ← key.pem.new
 //! ```
 //!
-//! Programs that load or change the same directory take turns (a lock on the directory), because a person's commands run side
-//! by side and any of them may renew.
+//! Programs that load or change the same directory take turns (a lock on the directory), because a person's commands
+//! run side by side and any of them may renew.
 //!
-//! What the files leave room for. *Another issuing authority*: `cert.pem` carries the certificate's issuer, and up to two more
-//! between it and the root, so that certificates of the old and of the new issuing authority are good side by side, and a holder
-//! needs nothing but the root. *Late renewal*: nothing is removed when a certificate ends; the key that was certified last stays
-//! in `key.pem` with its certificate until another has come, and can still sign.
+//! What the files leave room for. *Another issuing authority*: `cert.pem` carries the certificate's issuer, and up to
+//! two more between it and the root, so that certificates of the old and of the new issuing authority are good side by
+//! side, and a holder needs nothing but the root. *Late renewal*: nothing is removed when a certificate ends; the key
+//! that was certified last stays in `key.pem` with its certificate until another has come, and can still sign.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -110,7 +110,8 @@ impl Credentials {
         dir.join(CERT_FILE).exists()
     }
 
-    /// Keeps the credentials in `dir`, which is made with mode 0700. Replaces those that are there. Durable when this returns.
+    /// Keeps the credentials in `dir`, which is made with mode 0700. Replaces those that are there. Durable when this
+    /// returns.
     pub fn save(&self, dir: &Path) -> Result<(), CredentialsError> {
         self.save_through(&SaveStep::ALL, dir)
     }
@@ -147,8 +148,8 @@ impl Credentials {
         Ok(())
     }
 
-    /// Loads the credentials that [`Credentials::save`] left, and finishes what it could not. Refuses a key that others may
-    /// read, and a key that does not fit its certificate. Says nothing about the certificate's dates: see
+    /// Loads the credentials that [`Credentials::save`] left, and finishes what it could not. Refuses a key that others
+    /// may read, and a key that does not fit its certificate. Says nothing about the certificate's dates: see
     /// [`PeerIdentity::not_after`].
     pub fn load(dir: &Path) -> Result<Self, CredentialsError> {
         files::check_private_dir(dir)?;
@@ -215,8 +216,9 @@ pub(crate) fn discard_waiting_key(dir: &Path) -> Result<(), CredentialsError> {
     }
 }
 
-/// Finishes the move of somebody who did not get to its end: where `key.pem.new` is the key that `cert.pem` certifies, that key
-/// and the root beside it belong in place. Where either cannot be read there is nothing to finish. Harmless when repeated.
+/// Finishes the move of somebody who did not get to its end: where `key.pem.new` is the key that `cert.pem` certifies,
+/// that key and the root beside it belong in place. Where either cannot be read there is nothing to finish. Harmless
+/// when repeated.
 fn finish_earlier(dir: &Path) -> Result<(), CredentialsError> {
     let (Ok(chain), Ok(waiting)) = (read_certificates(dir, CERT_FILE), read_key(dir, KEY_FILE_NEW)) else {
         return Ok(());

@@ -134,8 +134,8 @@ pub(crate) struct DirLock {
     _dir: File,
 }
 
-/// Locks a directory, waiting for at most [`LOCK_WAIT_MAX`]. Some network file systems know no such locks: there, nothing
-/// keeps two programs apart.
+/// Locks a directory, waiting for at most [`LOCK_WAIT_MAX`]. Some network file systems know no such locks: there,
+/// nothing keeps two programs apart.
 pub(crate) fn lock_dir(dir: &Path) -> Result<DirLock, FileError> {
     lock_dir_within(dir, LOCK_WAIT_MAX)
 }

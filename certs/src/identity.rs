@@ -21,11 +21,12 @@ pub const ORCHESTRATOR_ID: IdentityId = IdentityId([0; 16]);
 /// Characters of the root key's digest in a trust domain: 80 bits.
 const DOMAIN_CHARS: usize = 16;
 
-/// Where in a certificate's life it is renewed: somewhere in the 12 hundredths from 60 on. So wide, because a thousand nodes
-/// that joined within a minute then come back over nearly three hours.
+/// Where in a certificate's life it is renewed: somewhere in the 12 hundredths from 60 on. So wide, because a thousand
+/// nodes that joined within a minute then come back over nearly three hours.
 const RENEWAL_FROM_PERCENT: u128 = 60;
 const RENEWAL_SPREAD_PERCENT: u128 = 12;
-/// Goes before the serial number where the renewal's moment is drawn, so that no other use of the number gives the same.
+/// Goes before the serial number where the renewal's moment is drawn, so that no other use of the number gives the
+/// same.
 const RENEWAL_LABEL: &[u8] = b"modchain renewal";
 
 /// The SHA-256 of a public key in DER (`SubjectPublicKeyInfo`).
@@ -170,9 +171,9 @@ impl PeerIdentity {
         self.not_after.since(self.begins_at())
     }
 
-    /// When its holder renews it: between 60 and 72 hundredths of its life. Follows from the certificate alone, so that its
-    /// holder and the orchestrator know it without telling each other; even over all certificates, because serial numbers
-    /// are drawn.
+    /// When its holder renews it: between 60 and 72 hundredths of its life. Follows from the certificate alone, so that
+    /// its holder and the orchestrator know it without telling each other; even over all certificates, because serial
+    /// numbers are drawn.
     pub fn renews_at(&self) -> WallTime {
         let digest = sha256(&[RENEWAL_LABEL, &self.serial.0]);
         let drawn = u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));

@@ -49,8 +49,8 @@ impl Subject {
     }
 }
 
-/// What a certificate will say, decided before it is signed: whoever issues for a journal writes this down first, and can then
-/// sign it as often as it takes, because every time it is the same certificate.
+/// What a certificate will say, decided before it is signed: whoever issues for a journal writes this down first, and
+/// can then sign it as often as it takes, because every time it is the same certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificatePlan {
     /// Whom it is for.

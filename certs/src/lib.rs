@@ -8,9 +8,9 @@
 //! The role and the id of a peer come from the one URI in its certificate, `spiffe://<trust domain>/node/<id>` and so on, and
 //! from nowhere else. The trust domain is derived from the root's public key, so two orchestrators never share one.
 //!
-//! Reading order: [`identity`] (what a certificate says), [`token`] (how one gets the first), [`request`] (a key on its way to
-//! one), [`authority`] and [`leaf`] (issuing), [`key`], [`credentials`] (what one program holds), [`verify`] and [`tls`]
-//! (judging the other side), [`channel`], [`files`], [`process`].
+//! Reading order: [`identity`] (what a certificate says), [`token`] (how one gets the first), [`request`] (a key on its
+//! way to one), [`authority`] and [`leaf`] (issuing), [`key`], [`credentials`] (what one program holds), [`verify`] and
+//! [`tls`] (judging the other side), [`channel`], [`files`], [`process`].
 
 pub mod authority;
 pub mod channel;

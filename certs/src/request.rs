@@ -1,8 +1,9 @@
-//! A key on its way to a certificate, as its holder sees it ([`KeyRequest`]) and as the orchestrator does ([`RequestedKey`]).
+//! A key on its way to a certificate, as its holder sees it ([`KeyRequest`]) and as the orchestrator does
+//! ([`RequestedKey`]).
 //!
-//! The holder makes the key on its own machine, keeps it in `key.pem.new` before it asks anybody for anything, and takes no
-//! certificate but one for this key, this identity and the root that it trusts. The orchestrator takes from a signing request
-//! the public key, in the one form that it has, and nothing else: no name, no extension, no attribute.
+//! The holder makes the key on its own machine, keeps it in `key.pem.new` before it asks anybody for anything, and
+//! takes no certificate but one for this key, this identity and the root that it trusts. The orchestrator takes from a
+//! signing request the public key, in the one form that it has, and nothing else: no name, no extension, no attribute.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ pub const REQUEST_BYTES_MAX: usize = 2048;
 /// Goes before what a renewal's proof signs, so that the signature fits nothing else.
 const RENEWAL_LABEL: &[u8] = b"modchain renew v1";
 
-/// Everything in the DER `SubjectPublicKeyInfo` of a P-256 key (RFC 5480) before its two coordinates: the lengths, the two
-/// algorithm identifiers, and the 4 of an uncompressed point. One key has one form, and so one digest.
+/// Everything in the DER `SubjectPublicKeyInfo` of a P-256 key (RFC 5480) before its two coordinates: the lengths, the
+/// two algorithm identifiers, and the 4 of an uncompressed point. One key has one form, and so one digest.
 const P256_PREFIX: [u8; 27] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
@@ -84,10 +85,10 @@ impl KeyRequest {
         Self::for_key(PrivateKey::generate())
     }
 
-    /// The key in `dir` that waits for its certificate (`key.pem.new`, mode 0600), or a new one that is kept there, durable when
-    /// this returns. A key that is found is used again: the certificate for it may have been issued already and its delivery
-    /// lost. A file that holds no key is replaced, because nothing can have been certified for it; one that is too open, of
-    /// another user, or not a plain file is refused.
+    /// The key in `dir` that waits for its certificate (`key.pem.new`, mode 0600), or a new one that is kept there,
+    /// durable when this returns. A key that is found is used again: the certificate for it may have been issued
+    /// already and its delivery lost. A file that holds no key is replaced, because nothing can have been certified for
+    /// it; one that is too open, of another user, or not a plain file is refused.
     pub fn load_or_create(dir: &Path) -> Result<Self, CredentialsError> {
         Ok(Self::for_key(credentials::waiting_key(dir)?))
     }
@@ -105,8 +106,8 @@ impl KeyRequest {
         Self { key, der: request.der().to_vec() }
     }
 
-    /// The signing request: PKCS #10 in DER, with an empty subject and without extensions. The same for as long as this value
-    /// lives, which proofs depend on.
+    /// The signing request: PKCS #10 in DER, with an empty subject and without extensions. The same for as long as this
+    /// value lives, which proofs depend on.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
@@ -123,9 +124,9 @@ impl KeyRequest {
         self.key.pair().sign(&message).expect("the system's random numbers do not run out")
     }
 
-    /// Takes the certificate that came for this key: `chain` with the certificate first, without `root`. Nothing that came is
-    /// believed: the chain must lead to the root and be good at `now`, the key must be this one, and the certificate must name
-    /// exactly this role and id.
+    /// Takes the certificate that came for this key: `chain` with the certificate first, without `root`. Nothing that
+    /// came is believed: the chain must lead to the root and be good at `now`, the key must be this one, and the
+    /// certificate must name exactly this role and id.
     pub fn accept(
         self,
         chain: Vec<CertificateDer<'static>>,

@@ -12,14 +12,15 @@
 //! Base 32 of RFC 4648 in lower case, without padding. One token has one text: reading takes upper case and white space
 //! around it, and nothing else.
 //!
-//! The secret goes over no wire. An Ed25519 key follows from it; the orchestrator has its public half ([`JoinToken::verifier`])
-//! and the joiner signs with the private one ([`JoinToken::prove`]), over a challenge, the TLS channel and its signing request.
-//! So neither a false orchestrator nor a reader of the journal learns what would let him join. Nothing here may print a secret:
-//! the token has no `Debug`, cannot be cloned, is wiped when dropped, and no error repeats what was read. What the library of
-//! cryptography leaves on the stack while it works is beyond that.
+//! The secret goes over no wire. An Ed25519 key follows from it; the orchestrator has its public half
+//! ([`JoinToken::verifier`]) and the joiner signs with the private one ([`JoinToken::prove`]), over a challenge, the
+//! TLS channel and its signing request. So neither a false orchestrator nor a reader of the journal learns what would
+//! let him join. Nothing here may print a secret: the token has no `Debug`, cannot be cloned, is wiped when dropped,
+//! and no error repeats what was read. What the library of cryptography leaves on the stack while it works is beyond
+//! that.
 //!
-//! The check characters are the first 20 bits of a SHA-256 over all characters before them: of a million wrong texts that
-//! look like tokens, one passes. It then fails at the orchestrator like every wrong secret.
+//! The check characters are the first 20 bits of a SHA-256 over all characters before them: of a million wrong texts
+//! that look like tokens, one passes. It then fails at the orchestrator like every wrong secret.
 
 use std::ops::Range;
 
@@ -104,8 +105,8 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
-    /// A new token, with an id and a secret of the system's random numbers. `None` for the orchestrator's role, which nobody
-    /// joins in.
+    /// A new token, with an id and a secret of the system's random numbers. `None` for the orchestrator's role, which
+    /// nobody joins in.
     pub fn generate(role: Role, root: RootPin) -> Option<Self> {
         let mut id = TokenId([0; 5]);
         let mut secret = Box::new(Zeroizing::new([0; SECRET_BYTES]));
@@ -182,15 +183,15 @@ impl JoinToken {
         self.id
     }
 
-    /// What the orchestrator checks proofs with: an Ed25519 public key that follows from the secret, and from which the secret
-    /// does not follow.
+    /// What the orchestrator checks proofs with: an Ed25519 public key that follows from the secret, and from which the
+    /// secret does not follow.
     pub fn verifier(&self) -> [u8; 32] {
         use ring::signature::KeyPair;
         self.key().public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
     }
 
-    /// Proves that the holder of the secret makes this signing request (PKCS #10, DER), here and now: over the orchestrator's
-    /// `nonce` and the TLS channel, exported with [`JOIN_CONTEXT`](crate::channel::JOIN_CONTEXT).
+    /// Proves that the holder of the secret makes this signing request (PKCS #10, DER), here and now: over the
+    /// orchestrator's `nonce` and the TLS channel, exported with [`JOIN_CONTEXT`](crate::channel::JOIN_CONTEXT).
     pub fn prove(&self, nonce: &[u8; 32], exporter: &Exporter, request_der: &[u8]) -> [u8; PROOF_BYTES] {
         let proof = self.key().sign(&message(self.id, nonce, exporter, request_der));
         proof.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")

@@ -177,6 +177,21 @@ fn a_damaged_authority_is_refused() {
 }
 
 #[test]
+fn an_issuing_authority_of_another_root_is_refused() {
+    let (world, other) = (World::new(), World::new());
+    let issuing = |world: &World| world.ca_dir().join("issuing.pem");
+    let own = fs::read(issuing(&world)).expect("reads");
+    fs::remove_file(issuing(&world)).expect("removes");
+    fs::copy(issuing(&other), issuing(&world)).expect("copies");
+    let error = Authority::load(&world.ca_dir(), SystemTime::now()).err().expect("refused").to_string();
+    assert!(error.contains("issuing.pem") && error.contains("not issued by root.pem"), "{error}");
+    set_mode(&issuing(&world), 0o600);
+    fs::write(issuing(&world), own).expect("writes");
+    set_mode(&issuing(&world), 0o400);
+    assert!(Authority::load(&world.ca_dir(), SystemTime::now()).is_ok());
+}
+
+#[test]
 fn credentials_load_as_they_were_saved() {
     let world = World::new();
     let dir = world.dir.path().join("identities/alice");

@@ -27,15 +27,17 @@ use x509_parser::prelude::FromDer;
 const EXPORTER: Exporter = Exporter([9; 32]);
 const HOUR: Span = Span::from_secs(3600);
 
-/// Made by another program than ours: a request for a P-256 key, the digest of the key, and its proof over an exporter of nines.
-const KNOWN_REQUEST: &str = "3081ba306202010030003059301306072a8648ce3d020106082a8648ce3d03010703420004d512ba0539c9c8b2f91\
-                             5c520fe0963c9659a94fe907377e8adc2716a8cfe49915d9ad903956172ad720ffbc3e3eaf32979ce6cbea92d0f92\
-                             484d67292d8cf670a000300a06082a8648ce3d04030203480030450221008bb1ca414074ecb6123f19042b6ffc24b\
-                             cf9494fcb335dffd53c8619d29bc00e022033a88587ea55fc8c3a2cfa1c6e51c1081a91719023c78569f02d5bd41a\
-                             a7c3a8";
+/// Made by another program than ours: a request for a P-256 key, the digest of the key, and its proof over an exporter
+/// of nines.
+const KNOWN_REQUEST: &str = "\
+    3081ba306202010030003059301306072a8648ce3d020106082a8648ce3d03010703420004d512ba0539c9c8b2f915c520fe\
+    0963c9659a94fe907377e8adc2716a8cfe49915d9ad903956172ad720ffbc3e3eaf32979ce6cbea92d0f92484d67292d8cf6\
+    70a000300a06082a8648ce3d04030203480030450221008bb1ca414074ecb6123f19042b6ffc24bcf9494fcb335dffd53c86\
+    19d29bc00e022033a88587ea55fc8c3a2cfa1c6e51c1081a91719023c78569f02d5bd41aa7c3a8";
 const KNOWN_DIGEST: &str = "e7dea7716254e4bf2dd52f8b8c7921ecf6c83bf00b25232e2ab008e47aadeb5a";
-const KNOWN_PROOF: &str = "3045022100ea99928cb2f6420421f09da0676b98882f1c8b47e7d0cb1f193f416f85f334b5022023ed2ead6f55017a7\
-                           a952367dfc57c5413d3d3e2a502387411a31e522bbd7104";
+const KNOWN_PROOF: &str = "\
+    3045022100ea99928cb2f6420421f09da0676b98882f1c8b47e7d0cb1f193f416f85f334b5022023ed2ead6f55017a7a9523\
+    67dfc57c5413d3d3e2a502387411a31e522bbd7104";
 
 lacks!(KeyRequest: Debug);
 lacks!(KeyRequest: Clone);
@@ -440,7 +442,8 @@ proptest! {
     fn a_damaged_request_gives_no_other_key(at in any::<prop::sample::Index>(), flip in 1u8..) {
         let mut damaged = sample().to_vec();
         *at.get_mut(&mut damaged) ^= flip;
-        // Around the signed part a few bits say the same either way. What such a request proves is bound to its own bytes.
+        // Around the signed part a few bits say the same either way. What such a request proves is bound to its own
+        // bytes.
         if let Ok(read) = RequestedKey::read(&damaged) {
             let sound = RequestedKey::read(sample()).expect("sound");
             prop_assert_eq!(read.key_digest(), sound.key_digest());

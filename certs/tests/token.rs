@@ -12,8 +12,8 @@ use modchain_types::{Role, TokenId, base32};
 use proptest::prelude::*;
 use ring::digest::{SHA256, digest};
 
-/// Fixed for ever: a token in somebody's hands must not stop working. The id is 01 to 05, the secret 10 to 1f, the pin a0 to bf;
-/// all of this was computed by another program than ours.
+/// Fixed for ever: a token in somebody's hands must not stop working. The id is 01 to 05, the secret 10 to 1f, the pin
+/// a0 to bf; all of this was computed by another program than ours.
 const KNOWN: &str =
     "MCJ1-n-ucq2fi5euwtkpkfjvkv2zlnov6yldmvtws23nn5yxg5lxpf5x27q-aebagbaf-caireeyuculbogazdinryhi6d4mswo";
 const KNOWN_VERIFIER: &str = "f5d09ff1037456a358a76933b66b21060e6f05e9f75513f08bdbb203cd87d405";
@@ -287,6 +287,7 @@ proptest! {
         let role = [Role::Node, Role::Client, Role::Operator][role];
         let token = JoinToken::generate(role, RootPin(pin)).expect("a role to join in");
         let read = parse(&token.text()).expect("reads");
-        prop_assert_eq!((read.role(), read.root(), read.id(), read.verifier()), (role, RootPin(pin), token.id(), token.verifier()));
+        prop_assert_eq!((read.role(), read.root()), (role, RootPin(pin)));
+        prop_assert_eq!((read.id(), read.verifier()), (token.id(), token.verifier()));
     }
 }

@@ -1,14 +1,15 @@
 //! Every invariant. [`event`] checks what one event touches before it is written, in production too; [`whole`] checks the
 //! whole state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use modchain_types::{AttemptId, JobId, Micro, Role};
+use modchain_types::{AttemptId, Identity, JobId, Micro, NodeId, Role, TokenId};
 
 use crate::control::Control;
 use crate::event::{Event, EventBody, Outcome, Settlement};
 use crate::job::{Job, Phase, Placement, Progress};
 use crate::ledger::{self, Account};
+use crate::membership::{Certificate, TokenEnd, TokenState};
 use crate::meter;
 use crate::node::Taken;
 
@@ -33,6 +34,12 @@ fn placed(control: &Control, attempt: AttemptId) -> Result<&Placement, Breach> {
         .placement()
         .filter(|placement| placement.attempt == attempt)
         .ok_or_else(|| Breach { what: format!("{attempt} is not the current attempt of its job") })
+}
+
+/// The node must be known, and not revoked: nothing that it says counts any more.
+fn trusted(control: &Control, node: NodeId) -> Result<(), Breach> {
+    let node = control.node(node).ok_or_else(|| Breach { what: format!("{node} is not known") })?;
+    ensure(!node.revoked, || format!("node {} was revoked", node.name))
 }
 
 /// Whether the event may follow the state. Numbers are not looked at: the journal checks those, over all records.
@@ -65,23 +72,32 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
             ensure(job.phase == Phase::Queued, || format!("{} is placed already", job.id))?;
             ensure(job.stop.is_none(), || format!("{} is being stopped", job.id))?;
             ensure(attempt.number == job.attempts_made + 1, || format!("{attempt} skips a number"))?;
-            ensure(control.node(*node).is_some(), || format!("{node} is not known"))
+            trusted(control, *node)
         }
         EventBody::AttemptStarting { attempt } => {
             let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
             ensure(placement.progress == Progress::Assigned, || format!("{attempt} would go back to starting"))
         }
-        EventBody::AttemptStarted { attempt } => match placed(control, *attempt)?.progress {
-            // Assigned, if its own starting event is in the same decision.
-            Progress::Assigned | Progress::Starting => Ok(()),
-            Progress::Running { .. } | Progress::Done(_) => ensure(false, || format!("{attempt} would start twice")),
-        },
+        EventBody::AttemptStarted { attempt } => {
+            let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
+            match placement.progress {
+                // Assigned, if its own starting event is in the same decision.
+                Progress::Assigned | Progress::Starting => Ok(()),
+                Progress::Running { .. } | Progress::Done(_) => {
+                    ensure(false, || format!("{attempt} would start twice"))
+                }
+            }
+        }
         EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
             let job = open(control, *job)?;
             ensure(job.stop.is_none(), || format!("{} is being stopped already", job.id))
         }
         EventBody::ResultRecorded { attempt, .. } => {
-            let done = matches!(placed(control, *attempt)?.progress, Progress::Done(_));
+            let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
+            let done = matches!(placement.progress, Progress::Done(_));
             ensure(!done, || format!("{attempt} would have two results"))
         }
         EventBody::AttemptEnded { attempt, .. } => {
@@ -92,10 +108,70 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::JobFinished { job, attempt, outcome, settlement } => {
             finished(control, open(control, *job)?, *attempt, outcome, settlement)
         }
-        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => {
-            ensure(control.node(*node).is_some(), || format!("{node} is not known"))
+        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => trusted(control, *node),
+        EventBody::TokenCreated { token, .. } => {
+            ensure(control.tokens().get(*token).is_none(), || format!("token {token} exists already"))
+        }
+        EventBody::MemberJoined { token, identity, certificate, .. } => {
+            joined(control, *token, identity)?;
+            new_certificate(control, certificate)
+        }
+        EventBody::TokenEnded { token, .. } => {
+            let live = control.tokens().get(*token).is_some_and(|token| !matches!(token.state, TokenState::Ended(_)));
+            ensure(live, || format!("token {token} would end twice"))
+        }
+        EventBody::TokenAlarm { token, .. } => {
+            let bound = control.tokens().get(*token).is_some_and(|token| token.binding.is_some());
+            ensure(bound, || format!("token {token} was not used"))
+        }
+        // Its identity may be new in the same decision.
+        EventBody::CertificateIssued { identity, certificate, beside } => {
+            let member = control.member(*identity);
+            let revoked = member.is_some_and(|member| member.revoked.is_some());
+            ensure(!revoked, || format!("identity {identity} is revoked"))?;
+            if let Some(serial) = beside {
+                ensure(member.is_some_and(|member| member.accepts(serial)), || {
+                    format!("certificate {serial} of {identity}, which stays, is not accepted")
+                })?;
+            }
+            new_certificate(control, certificate)
+        }
+        EventBody::CertificateUsed { identity, serial } => {
+            let accepted = control.member(*identity).is_some_and(|member| member.accepts(serial));
+            ensure(accepted, || format!("certificate {serial} of {identity} is not accepted"))
+        }
+        EventBody::CertificateRetired { identity, serial } => {
+            let replaced = control.member(*identity).is_some_and(|member| member.newer_in_use_since(serial).is_some());
+            ensure(replaced, || format!("certificate {serial} of {identity} would go without another one in use"))
+        }
+        EventBody::IdentityRevoked { identity, .. } => {
+            let live = control.member(*identity).is_some_and(|member| member.revoked.is_none());
+            ensure(live, || format!("identity {identity} is not known, or revoked already"))
         }
     }
+}
+
+/// A token is used once, and never to become somebody else's or a revoked identity.
+fn joined(control: &Control, token: TokenId, identity: &Identity) -> Result<(), Breach> {
+    let token = control.tokens().get(token).ok_or_else(|| Breach { what: format!("token {token} is not known") })?;
+    ensure(token.state == TokenState::Issued, || format!("token {} would be used twice", token.id))?;
+    ensure(token.grant.role == identity.role, || format!("token {} is for a {}", token.id, token.grant.role))?;
+    let name = &identity.name;
+    match token.grant.rejoins {
+        Some(id) => {
+            let member = control.member(id).filter(|member| member.revoked.is_none());
+            ensure(member.is_some_and(|member| member.identity == *identity), || format!("{name} cannot rejoin"))
+        }
+        None => {
+            let fresh = control.identity(identity.id).is_none() && control.identity_named(name).is_none();
+            ensure(fresh && identity.role != Role::Orchestrator, || format!("identity {name} is not new"))
+        }
+    }
+}
+
+fn new_certificate(control: &Control, certificate: &Certificate) -> Result<(), Breach> {
+    let known = control.members().any(|member| member.accepts(&certificate.serial));
+    ensure(!known, || format!("certificate {} exists already", certificate.serial))
 }
 
 fn finished(
@@ -117,6 +193,9 @@ fn finished(
     ensure(*gross == Micro::ZERO || (attempt.is_some() && owner.is_some()), || {
         format!("{id}: {gross} would be paid to nobody")
     })?;
+    if let Some(placement) = job.placement().filter(|_| *gross > Micro::ZERO) {
+        trusted(control, placement.node)?;
+    }
     control.ledger().check(&ledger::close(id, &job.account, settlement))
 }
 
@@ -146,5 +225,35 @@ pub fn whole(control: &Control) -> Result<(), Breach> {
             format!("{} counts {:?} taken instead of {expected:?}", node.name, node.taken)
         })?;
     }
+    members(control)?;
     control.queue_agrees()
+}
+
+/// Who belongs: names and certificates are one member's alone, and nobody who was revoked is in.
+fn members(control: &Control) -> Result<(), Breach> {
+    let (mut names, mut serials) = (BTreeSet::new(), BTreeSet::new());
+    for member in control.members() {
+        let (name, certificates) = (&member.identity.name, member.certificates.len());
+        ensure(names.insert(name), || format!("two are called {name}"))?;
+        ensure(certificates <= 2, || format!("{certificates} certificates of {name} are accepted"))?;
+        let out = member.revoked.is_none() || certificates == 0;
+        ensure(out, || format!("{name} is revoked and a certificate of it is accepted"))?;
+        for known in &member.certificates {
+            let serial = known.certificate.serial;
+            ensure(serials.insert(serial), || {
+                format!("certificate {serial} is accepted of {name} and of another one")
+            })?;
+        }
+    }
+    for node in control.nodes() {
+        let revoked = control.member(node.id.into()).is_some_and(|member| member.revoked.is_some());
+        ensure(node.revoked == revoked, || format!("{} is revoked as a node or as a member only", node.name))?;
+        ensure(!revoked || node.session().is_none(), || format!("{} is revoked and connected", node.name))?;
+    }
+    for token in control.tokens().iter() {
+        let used = matches!(token.state, TokenState::Bound | TokenState::Ended(TokenEnd::Spent));
+        let bound = token.binding.as_ref().is_some_and(|binding| control.member(binding.identity).is_some());
+        ensure(used == bound, || format!("token {} is {:?} and bound to {:?}", token.id, token.state, token.binding))?;
+    }
+    Ok(())
 }

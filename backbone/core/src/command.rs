@@ -1,9 +1,12 @@
 //! What comes into [`Control`](crate::Control), and the answers to it.
 
 use modchain_types::{
-    AccountId, AttemptId, BootId, Digest, Fence, Identity, InstanceId, InventoryItem, JobId, JobSpec, JobState, Micro,
-    Name, NodeId, Offer, OutputLengths, Report, Role, Span, SubmitKey, Text, WallTime,
+    AccountId, AttemptId, BootId, CertificateSerial, Digest, Fence, Identity, IdentityId, InstanceId, InventoryItem,
+    JobId, JobSpec, JobState, Micro, Name, NodeId, Offer, OutputLengths, Report, Role, Span, SubmitKey, Text, TokenId,
+    WallTime,
 };
+
+use crate::membership::{Certificate, TokenGrant};
 
 /// One connection of one agent, numbered by the shell. Numbers are never used twice in one run of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +15,8 @@ pub struct SessionId(pub u64);
 /// Who asks, as the certificate and the journal say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
+    /// Who.
+    pub id: IdentityId,
     /// What it may do at all.
     pub role: Role,
     /// Its own account.
@@ -39,10 +44,80 @@ pub enum Command {
         /// Of the program.
         version: Text<64>,
     },
-    /// Record an identity. The same one again changes nothing; a name or id in use otherwise is refused.
+    /// Record an identity that was made on the orchestrator's own machine. The same one again changes nothing; a name or id
+    /// in use otherwise is refused.
     AddIdentity {
         /// Who.
         identity: Identity,
+        /// Its certificate; recorded if it is newer than those that are known.
+        certificate: Option<Certificate>,
+    },
+    /// Let somebody join, once.
+    CreateToken {
+        /// Who asks: an operator, or a client for a node of its own account.
+        by: Actor,
+        /// Its public part; repeating the command with the same one is harmless.
+        token: TokenId,
+        /// What proofs of its secret are checked with.
+        verifier: [u8; 32],
+        /// What its user becomes.
+        role: Role,
+        /// Under which name.
+        name: Option<Name>,
+        /// In which account.
+        account: Option<AccountId>,
+        /// Whether its user becomes the identity of that name again.
+        rejoin: bool,
+        /// How long it may be used.
+        ttl: Span,
+    },
+    /// Record the token that `init` made for a pool's first operator. The same one again changes nothing.
+    AddFirstToken {
+        /// Its public part.
+        token: TokenId,
+        /// What proofs of its secret are checked with.
+        verifier: [u8; 32],
+        /// How long it may be used from now on.
+        ttl: Span,
+    },
+    /// Let nobody join with this token any more.
+    RevokeToken {
+        /// Who asks: an operator, or its maker.
+        by: Actor,
+        /// Which.
+        token: TokenId,
+    },
+    /// A joiner has proved that it knows the token's secret and holds the key.
+    Redeem(Box<Redemption>),
+    /// A joiner came with a wrong proof.
+    WrongProof {
+        /// For which token.
+        token: TokenId,
+    },
+    /// A member has proved that it holds a new key, on a connection of its own.
+    Renew {
+        /// Who.
+        identity: IdentityId,
+        /// The certificate of that connection.
+        using: CertificateSerial,
+        /// The new one.
+        certificate: Certificate,
+    },
+    /// A member was let in with this certificate for the first time.
+    CertificateUsed {
+        /// Who.
+        identity: IdentityId,
+        /// With which.
+        serial: CertificateSerial,
+    },
+    /// End an identity for good.
+    RevokeIdentity {
+        /// Who asks: an operator.
+        by: Actor,
+        /// Which.
+        identity: IdentityId,
+        /// For the record.
+        why: Text<256>,
     },
     /// Give test credits.
     Credit {
@@ -149,6 +224,52 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Who asks, where somebody does.
+    pub fn actor(&self) -> Option<&Actor> {
+        match self {
+            Self::CreateToken { by, .. }
+            | Self::RevokeToken { by, .. }
+            | Self::RevokeIdentity { by, .. }
+            | Self::Credit { by, .. }
+            | Self::Submit { by, .. }
+            | Self::Cancel { by, .. } => Some(by),
+            Self::EngineStarted { .. }
+            | Self::AddIdentity { .. }
+            | Self::AddFirstToken { .. }
+            | Self::Redeem(_)
+            | Self::WrongProof { .. }
+            | Self::Renew { .. }
+            | Self::CertificateUsed { .. }
+            | Self::AgentConnected { .. }
+            | Self::AgentDisconnected { .. }
+            | Self::AgentHeard { .. }
+            | Self::OfferChanged { .. }
+            | Self::Report { .. }
+            | Self::OutputStored { .. }
+            | Self::BodyUnreadable { .. }
+            | Self::InputFailed { .. } => None,
+        }
+    }
+}
+
+/// What a joiner asks for, its proofs checked already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redemption {
+    /// The public part of its token.
+    pub token: TokenId,
+    /// The role that it expects.
+    pub role: Role,
+    /// The name that it wishes for.
+    pub name: Option<Name>,
+    /// An id that nobody has, for a new identity.
+    pub fresh: IdentityId,
+    /// The certificate that it would get.
+    pub certificate: Certificate,
+    /// From where, for people.
+    pub from: Text<192>,
+}
+
 /// What an agent says when it connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentArrival {
@@ -187,6 +308,27 @@ pub enum Reply {
     },
     /// The agent is admitted.
     Welcome,
+    /// The token is recorded.
+    Token {
+        /// What it is for, with what was left open filled in.
+        grant: TokenGrant,
+    },
+    /// The joiner is a member: sign this certificate.
+    Joined {
+        /// Who it is.
+        identity: Identity,
+        /// What to sign.
+        certificate: Certificate,
+        /// Whether the same key had got it before: its answer was lost.
+        existing: bool,
+    },
+    /// The identity is revoked.
+    Revoked {
+        /// Its jobs, which move or are cancelled.
+        jobs: u64,
+        /// Its tokens, which are revoked with it.
+        tokens: u32,
+    },
     /// Not granted; nothing has changed.
     Refused(Refused),
 }
@@ -272,7 +414,55 @@ pub enum Refused {
     /// An older connection of this node is being probed: come back in a second.
     #[error("an older connection of this node is being probed")]
     Probing,
-    /// The session has been replaced.
+    /// The session has been replaced, or the certificate that it was opened with.
     #[error("this connection has been replaced")]
     StaleSession,
+    /// Who asks was revoked.
+    #[error("this identity was revoked")]
+    Revoked,
+    /// No such identity, or none that the asker may see.
+    #[error("there is no such identity")]
+    UnknownIdentity,
+    /// It was revoked before.
+    #[error("`{name}` was revoked already")]
+    AlreadyRevoked {
+        /// Which.
+        name: Name,
+    },
+    /// Without it nobody could let anybody join.
+    #[error("`{name}` is the only operator")]
+    LastOperator {
+        /// Which.
+        name: Name,
+    },
+    /// No such token, or none that the asker may see.
+    #[error("there is no such token")]
+    UnknownToken,
+    /// Its public part is in use.
+    #[error("there is a token with this id already")]
+    TokenTaken,
+    /// Its time was over.
+    #[error("this token has expired")]
+    TokenExpired,
+    /// It has been used.
+    #[error("this token was used already")]
+    TokenUsed,
+    /// It was revoked.
+    #[error("this token was revoked")]
+    TokenRevoked,
+    /// Its secret is not known to who came with it.
+    #[error("this is not the token's secret")]
+    WrongProof,
+    /// It is for another role.
+    #[error("this token is for the role {role}")]
+    WrongRole {
+        /// Which.
+        role: Role,
+    },
+    /// It gives another name.
+    #[error("this token is for the name `{name}`")]
+    WrongName {
+        /// Which.
+        name: Name,
+    },
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use modchain_types::{AttemptId, Fence, JobId, NodeId, Span, Timestamp};
+use modchain_types::{AttemptId, CertificateSerial, Fence, IdentityId, JobId, NodeId, Span, Timestamp, TokenId};
 
 /// How long a connected node may take from the assignment to accepting it. Answering takes no work, so a silence of this
 /// length on a live connection is a broken agent.
@@ -48,6 +48,14 @@ pub enum Deadline {
     NodeLost(NodeId),
     /// The node may take attempts again.
     CoolDown(NodeId),
+    /// The token's time is over.
+    TokenExpires(TokenId),
+    /// Whoever redeemed the token has had its time to ask for a lost answer.
+    TokenBound(TokenId),
+    /// A newer certificate has been in use for long enough: this one is no longer accepted.
+    CertificateRetires(IdentityId, CertificateSerial),
+    /// The identity was revoked and may still have work: it moves or is cancelled.
+    RevokedWork(IdentityId),
 }
 
 /// Armed deadlines in order of time.

@@ -1,9 +1,12 @@
 //! What is remembered. Events are the only thing that changes durable state, and the journal keeps nothing else.
 
 use modchain_types::{
-    AccountId, AttemptId, BootId, Digest, Ending, Exit, Identity, JobId, JobSpec, JobState, Micro, NodeId, Offer,
-    OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff, Text, Timestamp, Usage, WallTime,
+    AccountId, AttemptId, BootId, CertificateSerial, Digest, Ending, Exit, Identity, IdentityId, JobId, JobSpec,
+    JobState, Micro, NodeId, Offer, OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff, Text, Timestamp,
+    TokenId, Usage, WallTime,
 };
+
+use crate::membership::{Certificate, TokenEnd, TokenGrant};
 
 /// One event: its place in the journal, its moment on the logical timeline, what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +149,76 @@ pub enum EventBody {
         job: JobId,
         /// Why.
         message: Text<512>,
+    },
+    /// Somebody may join with a token.
+    TokenCreated {
+        /// Its public part.
+        token: TokenId,
+        /// What proofs of its secret are checked with.
+        verifier: [u8; 32],
+        /// What it is for.
+        grant: TokenGrant,
+        /// Who made it; `None` for the first one of a pool.
+        by: Option<IdentityId>,
+        /// How long it may be used.
+        ttl: Span,
+    },
+    /// A key has redeemed a token: identity, certificate and the token's use, in one.
+    MemberJoined {
+        /// Which token.
+        token: TokenId,
+        /// Who it is from here on, or is again.
+        identity: Identity,
+        /// Its certificate.
+        certificate: Certificate,
+        /// From where, for people.
+        from: Text<192>,
+    },
+    /// Nobody can join with a token any more.
+    TokenEnded {
+        /// Which token.
+        token: TokenId,
+        /// Why.
+        end: TokenEnd,
+    },
+    /// A second key came with a token that one key had used.
+    TokenAlarm {
+        /// Which token.
+        token: TokenId,
+        /// From where, for people.
+        from: Text<192>,
+    },
+    /// A known identity has one more certificate.
+    CertificateIssued {
+        /// Who.
+        identity: IdentityId,
+        /// Which.
+        certificate: Certificate,
+        /// The one that stays accepted beside it; any other no longer is.
+        beside: Option<CertificateSerial>,
+    },
+    /// A certificate was used for the first time.
+    CertificateUsed {
+        /// Whose.
+        identity: IdentityId,
+        /// Which.
+        serial: CertificateSerial,
+    },
+    /// A certificate is no longer accepted, because a newer one is in use.
+    CertificateRetired {
+        /// Whose.
+        identity: IdentityId,
+        /// Which.
+        serial: CertificateSerial,
+    },
+    /// An identity was ended for good.
+    IdentityRevoked {
+        /// Which.
+        identity: IdentityId,
+        /// By whom.
+        by: Option<IdentityId>,
+        /// For the record.
+        why: Text<256>,
     },
 }
 

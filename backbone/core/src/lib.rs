@@ -4,7 +4,7 @@
 //! what comes out, so a journal replays to the same state and a simulation repeats from its seed.
 //!
 //! Start with [`command`], [`event`] and [`effect`]: what comes in, what is remembered, what must be done. Then [`control`]
-//! ties them together; [`job`] and [`node`] hold the states, [`scheduler`] chooses nodes, [`ledger`], [`meter`] and
+//! ties them together; [`job`], [`node`] and [`membership`] hold the states, [`scheduler`] chooses nodes, [`ledger`], [`meter`] and
 //! [`settle`] handle money, [`deadline`] lists every timer, and [`audit`] checks the lot.
 
 pub mod audit;
@@ -15,13 +15,14 @@ pub mod effect;
 pub mod event;
 pub mod job;
 pub mod ledger;
+pub mod membership;
 pub mod meter;
 pub mod node;
 pub mod scheduler;
 pub mod settle;
 pub mod supervisor;
 
-pub use command::{Actor, AgentArrival, Command, Refused, Reply, SessionId};
+pub use command::{Actor, AgentArrival, Command, Redemption, Refused, Reply, SessionId};
 pub use control::{Control, ControlConfig, Decision};
 pub use effect::{Effect, NodeMessage, SessionEnd};
 pub use event::{Event, EventBody, Outcome, Settlement};

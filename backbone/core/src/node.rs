@@ -37,6 +37,8 @@ pub struct Node {
     pub taken: Taken,
     /// Whether the journal says that it is lost.
     pub lost: bool,
+    /// Whether its identity was revoked: it never comes back.
+    pub revoked: bool,
     /// What is known of its connection. Not durable.
     pub presence: Presence,
 }
@@ -71,6 +73,7 @@ impl Node {
             placed: BTreeSet::new(),
             taken: Taken::default(),
             lost: true,
+            revoked: false,
             presence: Presence {
                 session: None,
                 heard: now,

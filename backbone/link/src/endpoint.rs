@@ -58,6 +58,7 @@ pub struct Accepted {
 pub struct Endpoint {
     quinn: quinn::Endpoint,
     buffers: Buffers,
+    deny: Option<Arc<dyn DenyList>>,
     gate: Arc<Gate>,
     admission: Arc<Admission>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<Accepted>>,
@@ -82,32 +83,34 @@ impl Endpoint {
         deny: Option<Arc<dyn DenyList>>,
         classify: Classify,
     ) -> Result<Self, BindError> {
-        let tls = modchain_certs::server_config(credentials, &Protocol::ALL.map(Protocol::alpn), deny.clone())?;
-        let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+        let server = judged_by(credentials, deny.clone())?;
         let failed = |source| BindError::Socket { address, source };
         let (socket, buffers) = bind_socket(address).map_err(failed)?;
-        let quinn = quinn::Endpoint::new(
-            endpoint_config(keys),
-            Some(server_config(Arc::new(crypto))),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(failed)?;
+        let quinn = quinn::Endpoint::new(endpoint_config(keys), Some(server), socket, Arc::new(TokioRuntime))
+            .map_err(failed)?;
         let (sender, accepted) = mpsc::channel(ACCEPTED_QUEUE);
         let admission = Arc::new(Admission::default());
         let gate = Arc::new(Gate::new(HANDSHAKES_MAX, Proof::UnderLoad, classify));
         let domain = credentials.trust_domain().clone();
-        let door = Arc::new(Door { gate: gate.clone(), domain, deny, admission: admission.clone(), sender });
+        let door =
+            Arc::new(Door { gate: gate.clone(), domain, deny: deny.clone(), admission: admission.clone(), sender });
         let welcome = move |incoming, place| welcome(incoming, place, door.clone());
         let handshakes = tokio::spawn(gate::take_newcomers(quinn.clone(), gate.clone(), welcome));
         Ok(Self {
             quinn,
             buffers,
+            deny,
             gate,
             admission,
             accepted: tokio::sync::Mutex::new(accepted),
             handshakes: Mutex::new(Some(handshakes)),
         })
+    }
+
+    /// Shows newcomers another certificate of the same orchestrator from now on; connections that are there stay.
+    pub fn show(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        self.quinn.set_server_config(Some(judged_by(credentials, self.deny.clone())?));
+        Ok(())
     }
 
     /// The next connection; `None` once the endpoint is closed. Safe to cancel.
@@ -128,6 +131,12 @@ impl Endpoint {
     /// Who is there and who was refused, at this moment.
     pub fn stats(&self) -> EndpointStats {
         self.gate.tally.stats(self.admission.live(), self.gate.places.half_open(), self.buffers)
+    }
+
+    /// How many live connections this identity has.
+    pub fn connections_of(&self, id: &IdentityId) -> usize {
+        let connections = self.admission.of(id);
+        connections.iter().filter(|connection| connection.quinn.close_reason().is_none()).count()
     }
 
     /// Closes every connection of one identity, and gives their number. Those that wait for [`Endpoint::accept`] are among
@@ -159,6 +168,13 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.stop_handshakes();
     }
+}
+
+/// What newcomers meet: these credentials, and a judge of theirs.
+fn judged_by(credentials: &Credentials, deny: Option<Arc<dyn DenyList>>) -> Result<quinn::ServerConfig, TlsError> {
+    let tls = modchain_certs::server_config(credentials, &Protocol::ALL.map(Protocol::alpn), deny)?;
+    let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+    Ok(server_config(Arc::new(crypto)))
 }
 
 /// What decides about newcomers.
@@ -213,4 +229,109 @@ fn admit(quinn: &quinn::Connection, door: &Door) -> Result<Accepted, Refusal> {
 fn negotiated(quinn: &quinn::Connection) -> Option<Protocol> {
     let data = quinn.handshake_data()?.downcast::<HandshakeData>().ok()?;
     Protocol::from_alpn(&data.protocol?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{HANDSHAKES_BEFORE_RETRY, HANDSHAKES_PER_SOURCE};
+    use bytes::BytesMut;
+    use modchain_certs::{Authority, Subject};
+    use modchain_types::Role;
+    use quinn::crypto::rustls::QuicClientConfig;
+    use quinn_proto::DatagramEvent;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::{Instant, SystemTime};
+    use tokio::net::UdpSocket;
+
+    /// Where the crowd comes from; everybody else comes from 127.0.0.1.
+    const CROWDED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+
+    /// How the endpoint answered a client that begins a handshake and falls silent.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Answer {
+        /// It went on with the handshake at once.
+        GoOn,
+        /// It went on after the address was proved.
+        GoOnProved,
+        /// It refused, after the address was proved.
+        Refuse,
+    }
+
+    /// Begins a handshake, proves its address if asked to, and says no more.
+    async fn begin(config: &quinn::ClientConfig, remote: SocketAddr) -> (UdpSocket, Answer) {
+        let socket = UdpSocket::bind((CROWDED, 0)).await.expect("socket");
+        socket.connect(remote).await.expect("connects");
+        let config_of_endpoint = Arc::new(quinn_proto::EndpointConfig::default());
+        let mut client = quinn_proto::Endpoint::new(config_of_endpoint, None, true, None);
+        let (_, mut connection) = client
+            .connect(Instant::now(), config.clone(), remote, modchain_certs::ORCHESTRATOR_NAME)
+            .expect("a connection");
+        let mut proved = false;
+        loop {
+            let mut packet = Vec::new();
+            let transmit = connection.poll_transmit(Instant::now(), 1, &mut packet).expect("a first packet");
+            socket.send(&packet[..transmit.size]).await.expect("sends");
+            let mut answer = [0; 2048];
+            let reading = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut answer));
+            let length = reading.await.expect("in time").expect("an answer");
+            if answer[0] & 0xf0 == 0xf0 {
+                proved = true;
+                let event =
+                    client.handle(Instant::now(), remote, None, None, BytesMut::from(&answer[..length]), &mut packet);
+                let Some(DatagramEvent::ConnectionEvent(_, event)) = event else { panic!("the retry is not ours") };
+                connection.handle_event(event);
+                continue;
+            }
+            // A refusal is one small packet, the first flight of a handshake fills its datagram.
+            let refused = length < 1200;
+            assert!(proved || !refused, "nobody is refused who has not been asked for proof");
+            let answer = match (proved, refused) {
+                (_, true) => Answer::Refuse,
+                (true, false) => Answer::GoOnProved,
+                (false, false) => Answer::GoOn,
+            };
+            return (socket, answer);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_slow_handshakes_from_one_address_leaves_room_for_others() {
+        let dir = tempfile::tempdir().expect("directory");
+        let now = SystemTime::now();
+        let authority = Authority::create(&dir.path().join("ca"), now).expect("authority");
+        let hour = Duration::from_secs(3600);
+        let orchestrator = authority.issue(Subject::ORCHESTRATOR, hour, now).expect("issues");
+        let keys = EndpointKeys::load_or_create(&dir.path().join("quic")).expect("keys");
+        // Here loopback addresses count as any other.
+        let endpoint = Endpoint::bind_with((Ipv4Addr::LOCALHOST, 0).into(), &orchestrator, &keys, None, Some);
+        let endpoint = endpoint.expect("listens");
+        let remote = endpoint.local_address().expect("bound");
+        let member = |number: u8| {
+            let subject = Subject::member(Role::Node, IdentityId([number; 16])).expect("a member");
+            authority.issue(subject, hour, now).expect("issues")
+        };
+        let tls = modchain_certs::client_config(&member(1), &[Protocol::Agent.alpn()]).expect("settings");
+        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")));
+        let began = Instant::now();
+        let mut crowd = Vec::new();
+        let mut answers = Vec::new();
+        for _ in 0..2 * HANDSHAKES_PER_SOURCE + 10 {
+            let (socket, answer) = begin(&config, remote).await;
+            crowd.push(socket);
+            answers.push(answer);
+        }
+        let stats = endpoint.stats();
+        println!("a crowd of {} in {:?}: {stats:?}", crowd.len(), began.elapsed());
+        let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
+        assert_eq!(HANDSHAKES_PER_SOURCE, HANDSHAKES_BEFORE_RETRY, "else the two counts below differ");
+        let counts = [Answer::GoOn, Answer::GoOnProved, Answer::Refuse].map(count);
+        assert_eq!(counts, [HANDSHAKES_PER_SOURCE, HANDSHAKES_PER_SOURCE, 10]);
+        assert_eq!((stats.handshakes, stats.refused_for(Refusal::Source)), (2 * HANDSHAKES_PER_SOURCE, 10));
+        // Somebody else, while the crowd holds what it has.
+        let (node, address) = (member(2), remote.to_string());
+        let connected = async { tokio::join!(dial::connect(&node, &address, Protocol::Agent), endpoint.accept()) };
+        let (client, accepted) = tokio::time::timeout(Duration::from_secs(10), connected).await.expect("in time");
+        assert_eq!(client.expect("connects").exporter(), accepted.expect("accepted").connection.exporter());
+    }
 }

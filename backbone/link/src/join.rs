@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use modchain_certs::Credentials;
+use modchain_certs::{Credentials, TlsError};
 use modchain_wire::{ALPN_JOIN, Message};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::rustls::pki_types::CertificateDer;
@@ -67,14 +67,12 @@ impl JoinEndpoint {
     }
 
     fn bind_with(address: SocketAddr, credentials: &Credentials, classify: Classify) -> Result<Self, BindError> {
-        let tls = modchain_certs::join_server_config(credentials, &[ALPN_JOIN])?;
-        let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+        let server = shown(credentials)?;
         let failed = |source| BindError::Socket { address, source };
         let (socket, buffers) = bind_socket(address).map_err(failed)?;
         // Keys of its own, new at every start. Were they the main port's, this port, which does not know the main port's
         // connections, would tell strangers how to reset them (RFC 9000, 21.11).
         let config = quinn::EndpointConfig::default();
-        let server = join_server_config(Arc::new(crypto));
         let quinn = quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(failed)?;
         let (sender, joining) = mpsc::channel(JOIN_QUEUE);
         let gate = Arc::new(Gate::new(JOINS_MAX, Proof::Always, classify));
@@ -88,6 +86,12 @@ impl JoinEndpoint {
             joining: tokio::sync::Mutex::new(joining),
             newcomers: Mutex::new(Some(newcomers)),
         })
+    }
+
+    /// Shows newcomers another certificate of the same orchestrator from now on.
+    pub fn show(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        self.quinn.set_server_config(Some(shown(credentials)?));
+        Ok(())
     }
 
     /// The next newcomer; `None` once the endpoint is closed. Safe to cancel.
@@ -132,6 +136,12 @@ impl Drop for JoinEndpoint {
         self.quinn.close(CloseCode::GoingAway.into(), b"");
         self.stop_newcomers();
     }
+}
+
+fn shown(credentials: &Credentials) -> Result<quinn::ServerConfig, TlsError> {
+    let tls = modchain_certs::join_server_config(credentials, &[ALPN_JOIN])?;
+    let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+    Ok(join_server_config(Arc::new(crypto)))
 }
 
 /// Has one newcomer from its first packet to its end.
@@ -241,5 +251,59 @@ impl JoinLink {
     /// Waits for the end of the connection.
     pub async fn closed(&self) -> CloseReason {
         self.inner.quinn.closed().await.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::HANDSHAKES_PER_SOURCE;
+    use crate::stats::Refusal;
+    use modchain_certs::{Authority, Subject};
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(PATIENCE, future).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_take_every_place_and_another_still_gets_in() {
+        let dir = tempfile::tempdir().expect("directory");
+        let authority = Authority::create(&dir.path().join("ca"), SystemTime::now()).expect("authority");
+        let credentials =
+            authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues");
+        let root = quinn::rustls::server::ParsedCertificate::try_from(authority.root()).expect("a certificate");
+        let digest = ring::digest::digest(&ring::digest::SHA256, &root.subject_public_key_info());
+        let pin: [u8; 32] = digest.as_ref().try_into().expect("32 bytes");
+        // Here loopback addresses count as any other.
+        let endpoint = JoinEndpoint::bind_with((Ipv4Addr::LOCALHOST, 0).into(), &credentials, Some).expect("listens");
+        let address = endpoint.local_address().expect("bound").to_string();
+        let mut held = Vec::new();
+        for _ in 0..HANDSHAKES_PER_SOURCE {
+            let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+            held.push((link.expect("connects"), joining.expect("accepts")));
+        }
+        let error = soon(join_connect(&pin, &address)).await.err().expect("one too many");
+        assert!(matches!(error, ConnectError::Busy { .. }) && error.retryable(), "{error:?}");
+        let stats = endpoint.stats();
+        assert_eq!((stats.connections, stats.refused_for(Refusal::Source)), (HANDSHAKES_PER_SOURCE, 1));
+
+        let tls = modchain_certs::join_client_config(&pin, &[ALPN_JOIN]).expect("settings");
+        let crypto = QuicClientConfig::try_from(tls).expect("QUIC");
+        let elsewhere = quinn::Endpoint::client((Ipv4Addr::new(127, 0, 0, 2), 0).into()).expect("socket");
+        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let remote = endpoint.local_address().expect("bound");
+        let connecting = elsewhere.connect_with(config, remote, modchain_certs::ORCHESTRATOR_NAME).expect("connects");
+        let (other, joining) = soon(async { tokio::join!(connecting, endpoint.accept()) }).await;
+        assert!(other.is_ok() && joining.expect("accepts").remote.ip() == Ipv4Addr::new(127, 0, 0, 2));
+
+        // One goes, and its place is another's.
+        held.pop();
+        let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+        let link = link.expect("connects");
+        assert_eq!(link.exporter(), joining.expect("accepts").exporter);
     }
 }

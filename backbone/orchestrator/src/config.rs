@@ -2,18 +2,27 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use modchain_types::Span;
 use serde::Deserialize;
 
 /// Where the settings' file is looked for when none is named. It may be missing.
 pub const CONFIG_FILE: &str = "/etc/modchain/orchestrator.toml";
 /// Where the data is when nobody says otherwise.
 pub const DATA_DIR: &str = "/var/lib/modchain/orchestrator";
-/// Port for agents and consoles, UDP.
+/// Port for agents and consoles, UDP. Joining has the next one.
 pub const PORT: u16 = 7443;
+/// Longest name of a host (RFC 1035).
+const HOST_CHARS_MAX: usize = 253;
+/// Life of the certificates of those who join.
+pub const CERT_LIFE: Span = Span::from_secs(24 * 3600);
+/// Shortest life that can be set: for trying renewal out, not for use.
+pub const CERT_LIFE_MIN: Span = Span::from_secs(10);
+/// Longest life that can be set.
+pub const CERT_LIFE_MAX: Span = Span::from_secs(90 * 24 * 3600);
 
 /// The settings' file. Unknown keys are errors: a key that is misspelt must not be a setting that is silently not made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -23,6 +32,12 @@ pub struct FileSettings {
     pub data: Option<PathBuf>,
     /// Address to listen on.
     pub listen: Option<SocketAddr>,
+    /// Address for joining.
+    pub join_listen: Option<SocketAddr>,
+    /// Host that joiners are told for the main port.
+    pub advertise: Option<String>,
+    /// Life of the certificates of those who join, such as `24h`.
+    pub cert_life: Option<String>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -34,8 +49,29 @@ pub struct Settings {
     pub data: PathBuf,
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address for joining; port 0 takes a free one.
+    pub join_listen: SocketAddr,
+    /// Host that joiners are told for the main port; the one that they joined at if `None`.
+    pub advertise: Option<String>,
+    /// Life of the certificates of those who join.
+    pub cert_life: Span,
     /// Filter of the log.
     pub log: Option<String>,
+}
+
+/// What flags and environment say. It goes before the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The data directory.
+    pub data: Option<PathBuf>,
+    /// Address to listen on.
+    pub listen: Option<SocketAddr>,
+    /// Address for joining.
+    pub join_listen: Option<SocketAddr>,
+    /// Host that joiners are told for the main port.
+    pub advertise: Option<String>,
+    /// Life of the certificates of those who join.
+    pub cert_life: Option<Span>,
 }
 
 /// Reads the settings' file: the one that is named, which must exist, or else [`CONFIG_FILE`], if it does.
@@ -51,13 +87,60 @@ pub fn read_file(named: Option<&Path>) -> anyhow::Result<FileSettings> {
 
 impl Settings {
     /// What flags and environment say goes before the file, the file before the defaults.
-    pub fn resolve(data: Option<PathBuf>, listen: Option<SocketAddr>, file: FileSettings) -> Self {
+    pub fn resolve(overrides: Overrides, file: FileSettings) -> anyhow::Result<Self> {
+        let Overrides { data, listen, join_listen, advertise, cert_life } = overrides;
         let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT);
-        Self {
+        let listen = listen.or(file.listen).unwrap_or(everywhere);
+        let join_listen = match join_listen.or(file.join_listen) {
+            Some(address) => address,
+            None => SocketAddr::new(listen.ip(), next_port(listen.port())?),
+        };
+        ensure!(
+            listen != join_listen || listen.port() == 0,
+            "agents and joiners cannot both have {listen}: give --join-listen another port"
+        );
+        let advertise = advertise.or(file.advertise);
+        advertise.as_deref().map(check_host).transpose()?;
+        let cert_life = match (cert_life, &file.cert_life) {
+            (Some(life), _) => life,
+            (None, Some(text)) => modchain_types::time::parse_span(text).context("cert_life")?,
+            (None, None) => CERT_LIFE,
+        };
+        ensure!(
+            (CERT_LIFE_MIN..=CERT_LIFE_MAX).contains(&cert_life),
+            "certificates may live from {CERT_LIFE_MIN} to {CERT_LIFE_MAX}, not {cert_life}"
+        );
+        Ok(Self {
             data: data.or(file.data).unwrap_or_else(|| DATA_DIR.into()),
-            listen: listen.or(file.listen).unwrap_or(everywhere),
+            listen,
+            join_listen,
+            advertise,
+            cert_life,
             log: file.log,
-        }
+        })
+    }
+}
+
+/// Members put a port behind it, so it must be a host and nothing else.
+fn check_host(host: &str) -> anyhow::Result<()> {
+    let is_name = |host: &str| {
+        let is_label = |label: &str| !label.is_empty() && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        host.len() <= HOST_CHARS_MAX && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+    };
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_ipv6 = inner.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    ensure!(
+        is_name(host) || is_ipv6,
+        "`{host}` cannot be advertised: give a host name or an address alone, IPv6 in brackets, without a port"
+    );
+    Ok(())
+}
+
+/// A free main port has a free join port beside it.
+fn next_port(port: u16) -> anyhow::Result<u16> {
+    match port {
+        0 => Ok(0),
+        port => port.checked_add(1).context("there is no port after 65535 for joining: give --join-listen"),
     }
 }
 
@@ -69,10 +152,52 @@ mod tests {
     fn flags_go_before_the_file_and_the_file_before_defaults() {
         let listen: SocketAddr = "127.0.0.1:1".parse().expect("address");
         let file: FileSettings = toml::from_str("data = '/d'\nlisten = '127.0.0.1:2'").expect("settings");
-        assert_eq!(Settings::resolve(None, Some(listen), file.clone()).listen, listen);
-        let settings = Settings::resolve(None, None, file);
-        assert_eq!((settings.listen.port(), settings.data), (2, "/d".into()));
-        assert_eq!(Settings::resolve(None, None, FileSettings::default()).listen.port(), PORT);
+        let resolve = |overrides, file: &FileSettings| Settings::resolve(overrides, file.clone()).expect("settings");
+        let overrides = Overrides { listen: Some(listen), ..Overrides::default() };
+        assert_eq!(resolve(overrides, &file).listen, listen);
+        let settings = resolve(Overrides::default(), &file);
+        assert_eq!((settings.listen.port(), settings.join_listen.port(), settings.data), (2, 3, "/d".into()));
+        let settings = resolve(Overrides::default(), &FileSettings::default());
+        assert_eq!((settings.listen.port(), settings.join_listen.port()), (PORT, PORT + 1));
+        assert_eq!(settings.cert_life, CERT_LIFE);
+    }
+
+    #[test]
+    fn lives_of_certificates_and_ports_keep_within_their_bounds() {
+        for (text, fits) in [("10s", true), ("24h", true), ("9s", false), ("91d", false)] {
+            let file = FileSettings { cert_life: Some(text.into()), ..FileSettings::default() };
+            assert_eq!(Settings::resolve(Overrides::default(), file).is_ok(), fits, "{text}");
+        }
+        for (listen, join) in [("127.0.0.1:0", Some(0)), ("127.0.0.1:65535", None)] {
+            let overrides = Overrides { listen: Some(listen.parse().expect("address")), ..Overrides::default() };
+            let settings = Settings::resolve(overrides, FileSettings::default());
+            assert_eq!(settings.ok().map(|settings| settings.join_listen.port()), join, "{listen}");
+        }
+    }
+
+    #[test]
+    fn the_two_ports_differ_and_what_is_advertised_is_a_host_alone() {
+        let file = FileSettings { listen: "127.0.0.1:1".parse().ok(), ..FileSettings::default() };
+        let overrides = Overrides { join_listen: file.listen, ..Overrides::default() };
+        let error = Settings::resolve(overrides, file).expect_err("one port").to_string();
+        assert!(error.contains("--join-listen"), "{error}");
+        for (host, fits) in [
+            ("pool.example", true),
+            ("pool.example.", true),
+            ("192.0.2.1", true),
+            ("[2001:db8::1]", true),
+            ("2001:db8::1", false),
+            ("pool.example:7443", false),
+            ("[2001:db8::1]:7443", false),
+            ("https://pool.example", false),
+            ("pool example", false),
+            ("", false),
+            (".", false),
+        ] {
+            let overrides = Overrides { advertise: Some(host.into()), ..Overrides::default() };
+            let settings = Settings::resolve(overrides, FileSettings::default());
+            assert_eq!(settings.is_ok(), fits, "{host}: {settings:?}");
+        }
     }
 
     #[test]

@@ -1,31 +1,34 @@
-//! `init`: makes a data directory, its certificate authority, its journal, and identities.
+//! `init`: makes a data directory, its certificate authority, its journal, and either the token with which a first operator
+//! joins or, for a pool on one machine, ready-made identities.
 //!
 //! It is additive and can be repeated: what is there stays, a name that is known gets a new certificate for the same
-//! identity, a new name gets a new identity. Identities are recorded in `identities.jsonl`, whole or not at all, *before*
+//! identity, a new name gets a new identity. Identities are recorded (see [`crate::founders`]), whole or not at all, *before*
 //! their certificates are written; `serve` adds those to the journal that it lacks. So `init` never touches a journal that
 //! somebody may be writing, and a crash between any two steps is repaired by running it again.
 
-use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use modchain_certs::{Authority, Credentials, Subject, files, leaf::LOCAL_LIFETIME};
+use modchain_certs::{Authority, Credentials, JoinToken, PeerIdentity, RootPin, Subject, files, leaf::LOCAL_LIFETIME};
+use modchain_core::membership::Certificate;
 use modchain_types::{AccountId, Asset, Identity, IdentityId, JournalId, Name, Role, WallTime};
-use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::engine::journal_dir;
 use crate::fence::FenceKey;
+use crate::founders::{self, FIRST_TOKEN_TTL, FirstToken, Founder};
 use crate::store::journal::{self, Journal};
-
-const IDENTITIES_FILE: &str = "identities.jsonl";
-const LOCK_FILE: &str = "init.lock";
 
 /// What `init` is to make.
 #[derive(Debug, Clone, Default)]
 pub struct InitOptions {
     /// The data directory.
     pub data: PathBuf,
+    /// What to call the pool; `None` keeps what is there.
+    pub name: Option<Name>,
+    /// Make a token for an operator even if this is not a new pool: the way back in for who holds the machine.
+    pub operator_token: bool,
     /// What the journal's money is; `None` keeps what is there, or means test credits.
     pub asset: Option<Asset>,
     /// Clients.
@@ -49,6 +52,20 @@ pub struct Initialised {
     pub created: bool,
     /// The identities that were asked for.
     pub identities: Vec<Issued>,
+    /// What the pool is called.
+    pub name: Name,
+    /// The token of the first operator, told here and nowhere else.
+    pub operator_token: Option<OperatorToken>,
+}
+
+/// A token's text, which no log shows; wiped when dropped.
+#[derive(Clone)]
+pub struct OperatorToken(pub Zeroizing<String>);
+
+impl std::fmt::Debug for OperatorToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OperatorToken(..)")
+    }
 }
 
 /// One identity with its folder.
@@ -62,16 +79,6 @@ pub struct Issued {
     pub created: bool,
     /// End of its certificate.
     pub expires: WallTime,
-}
-
-/// One line of the identities' file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    id: String,
-    role: String,
-    name: String,
-    account: String,
 }
 
 /// Random bytes from the system.
@@ -98,7 +105,7 @@ pub fn own_identity_dir(data: &Path) -> PathBuf {
 pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
     let data = &options.data;
     files::ensure_private_dir(data)?;
-    let _lock = lock(data)?;
+    let _lock = founders::lock(data)?;
     let now = SystemTime::now();
 
     let dir = authority_dir(data);
@@ -106,41 +113,56 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
         .context("the certificate authority")?;
     own_credentials(data, &authority, now)?;
     FenceKey::ensure(data)?;
+    // Before the journal is made: a wish that cannot be granted must leave a pool that is still new, so that the
+    // corrected command prints the token of its first operator.
+    let mut known = founders::read_members(data)?;
+    let wanted = wanted(options, &mut known)?;
     let (journal, asset, created) = ensure_journal(data, options.asset)?;
 
-    let mut known = read_identities(data)?;
-    let before = known.len();
-    let wanted = wanted(options, &mut known)?;
-    if known.len() > before {
-        write_identities(data, &known)?;
+    if let Some(name) = &options.name {
+        founders::write_pool_name(data, name)?;
     }
     let parent = options.identities.clone().unwrap_or_else(|| data.join("identities"));
     files::ensure_private_dir(&parent)?;
-    let mut issued = Vec::new();
+    let mut fresh = Vec::new();
     for (identity, created) in wanted {
-        let dir = parent.join(identity.name.as_str());
         let subject = Subject::member(identity.role, identity.id)
             .with_context(|| format!("`{}` cannot be a member", identity.name))?;
         let credentials = authority
             .issue(subject, LOCAL_LIFETIME, now)
             .with_context(|| format!("no certificate for `{}`", identity.name))?;
+        let founder =
+            known.iter_mut().find(|founder| founder.identity.id == identity.id).context("it was just added")?;
+        founder.certificate = Some(certificate(credentials.identity()));
+        fresh.push((identity, created, credentials));
+    }
+    if !fresh.is_empty() {
+        founders::write_members(data, &known)?;
+    }
+    let mut issued = Vec::new();
+    for (identity, created, credentials) in fresh {
+        let dir = parent.join(identity.name.as_str());
         credentials.save(&dir).with_context(|| format!("the identity `{}` cannot be kept", identity.name))?;
         issued.push(Issued { expires: credentials.identity().not_after, identity, dir, created });
     }
-    Ok(Initialised { journal, asset, created, identities: issued })
+    let wants_token = options.operator_token || (created && options.operators.is_empty());
+    let operator_token = wants_token.then(|| first_token(data, &authority)).transpose()?;
+    let name = founders::pool_name(data)?;
+    Ok(Initialised { journal, asset, created, identities: issued, name, operator_token })
 }
 
-/// Two `init` at once would each forget the other's identities.
-fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join(LOCK_FILE);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .with_context(|| format!("the lock file {} cannot be opened", path.display()))?;
-    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
-    Ok(file)
+/// What the journal keeps of a certificate.
+fn certificate(peer: &PeerIdentity) -> Certificate {
+    let PeerIdentity { serial, key, not_before, not_after, .. } = *peer;
+    Certificate { serial, key, not_before, not_after }
+}
+
+/// Makes a token for the first operator. Only what its proofs are checked with is kept.
+fn first_token(data: &Path, authority: &Authority) -> anyhow::Result<OperatorToken> {
+    let root = RootPin::of_root(authority.root()).context("the root certificate")?;
+    let token = JoinToken::generate(Role::Operator, root).context("operators join by tokens")?;
+    founders::write_token(data, &FirstToken { id: token.id(), verifier: token.verifier(), ttl: FIRST_TOKEN_TTL })?;
+    Ok(OperatorToken(token.text()))
 }
 
 /// The orchestrator's own certificate; a new one where there is none, where the one there is past half its life, or where it
@@ -189,7 +211,7 @@ fn ensure_journal(data: &Path, asset: Option<Asset>) -> anyhow::Result<(JournalI
 }
 
 /// The identities that were asked for, each with whether it is new; new ones are added to `known`.
-fn wanted(options: &InitOptions, known: &mut Vec<Identity>) -> anyhow::Result<Vec<(Identity, bool)>> {
+fn wanted(options: &InitOptions, known: &mut Vec<Founder>) -> anyhow::Result<Vec<(Identity, bool)>> {
     let clients = options.clients.iter().map(|name| (Role::Client, name, None));
     let operators = options.operators.iter().map(|name| (Role::Operator, name, None));
     let nodes = options.nodes.iter().map(|(name, account)| (Role::Node, name, account.clone()));
@@ -197,7 +219,7 @@ fn wanted(options: &InitOptions, known: &mut Vec<Identity>) -> anyhow::Result<Ve
     // Nodes last: their accounts may be those of clients in the same command.
     for (role, name, account) in clients.chain(operators).chain(nodes) {
         ensure!(name.as_str() != modchain_certs::ORCHESTRATOR_NAME, "`{name}` is the orchestrator's own name");
-        if let Some(there) = known.iter().find(|identity| identity.name == *name) {
+        if let Some(Founder { identity: there, .. }) = known.iter().find(|known| known.identity.name == *name) {
             if there.role != role {
                 bail!("`{name}` is a {} already and cannot become a {role}: choose another name", there.role);
             }
@@ -211,45 +233,11 @@ fn wanted(options: &InitOptions, known: &mut Vec<Identity>) -> anyhow::Result<Ve
         }
         let own = AccountId::from(name.clone());
         let account = account.unwrap_or_else(|| own.clone());
-        let exists = account == own || known.iter().any(|identity| identity.account == account);
+        let exists = account == own || known.iter().any(|known| known.identity.account == account);
         ensure!(exists, "there is no account `{account}` for `{name}` to earn for: add --client {account}");
         let identity = Identity { id: IdentityId(random()?), role, name: name.clone(), account };
-        known.push(identity.clone());
+        known.push(Founder { identity: identity.clone(), certificate: None });
         wanted.push((identity, true));
     }
     Ok(wanted)
-}
-
-/// The identities that `init` has made in this data directory, oldest first.
-pub fn read_identities(data: &Path) -> anyhow::Result<Vec<Identity>> {
-    let path = data.join(IDENTITIES_FILE);
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.with_context(|| format!("{} cannot be read", path.display()))?,
-    };
-    let identity = |line: &str| -> anyhow::Result<Identity> {
-        let line: Line = serde_json::from_str(line)?;
-        Ok(Identity {
-            id: line.id.parse()?,
-            role: line.role.parse()?,
-            name: line.name.parse()?,
-            account: line.account.parse()?,
-        })
-    };
-    text.lines()
-        .enumerate()
-        .map(|(at, line)| identity(line).with_context(|| format!("{} line {}", path.display(), at + 1)))
-        .collect()
-}
-
-fn write_identities(data: &Path, identities: &[Identity]) -> anyhow::Result<()> {
-    let mut text = String::new();
-    for Identity { id, role, name, account } in identities {
-        let line =
-            Line { id: id.to_string(), role: role.to_string(), name: name.to_string(), account: account.to_string() };
-        text.push_str(&serde_json::to_string(&line)?);
-        text.push('\n');
-    }
-    files::write_atomic(&data.join(IDENTITIES_FILE), text.as_bytes(), 0o600)?;
-    Ok(())
 }

@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use modchain_orchestrator::config::{self, Settings};
+use modchain_orchestrator::config::{self, Overrides, Settings};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
 use modchain_orchestrator::serve::{Ended, serve};
 use modchain_orchestrator::verify::{Verified, verify};
-use modchain_types::{AccountId, Asset, Name};
+use modchain_types::{AccountId, Asset, Name, Span};
 use modchain_wire::WIRE_VERSION;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
+
+/// Help begins with what the command does and how it is used, before what it takes.
+const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Runs a pool of machines: holds the clients' money in escrow, places jobs, meters and settles them.
 #[derive(Parser)]
@@ -25,10 +28,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Make a data directory, its certificate authority, its journal, and identities. Can be repeated: what is there stays,
-    /// known names get new certificates, new names are added (a running orchestrator takes them in at its next start)
+    /// Make a data directory, its certificate authority and its journal, and print the token of the first operator. Can be
+    /// repeated: what is there stays
+    #[command(before_help = "Examples:\n  modchain-orchestrator init --name lab && modchain-orchestrator serve\n  \
+                             modchain-orchestrator init --operator-token", help_template = EXAMPLES_FIRST)]
     Init(Init),
-    /// Serve agents and consoles until SIGTERM or Ctrl-C
+    /// Serve agents, consoles and joiners until SIGTERM or Ctrl-C
+    #[command(before_help = "Examples:\n  modchain-orchestrator serve\n  \
+                             modchain-orchestrator serve --data ./pool --listen 192.0.2.1:7443 --advertise pool.example", help_template = EXAMPLES_FIRST)]
     Serve(Serve),
     /// Look at the ledger
     #[command(subcommand)]
@@ -46,16 +53,23 @@ struct Init {
     /// The data directory; made with mode 0700
     #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
     data: PathBuf,
+    /// What to call the pool; members see it [default: modchain]
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Print a token for an operator though the pool is not new: the way back in for whoever holds this machine. It is taken
+    /// in by the next start of `serve`
+    #[arg(long)]
+    operator_token: bool,
     /// What the journal's money is: fixed for ever. Test credits if not given
     #[arg(long, value_enum)]
     asset: Option<AssetArg>,
-    /// A client: submits jobs and pays for them from the account of this name
+    /// A ready-made client, for a pool on one machine: submits jobs and pays for them from the account of this name
     #[arg(long = "client", value_name = "NAME")]
     clients: Vec<Name>,
-    /// An operator: sees everything, gives test credits
+    /// A ready-made operator: sees everything, gives test credits, lets others join
     #[arg(long = "operator", value_name = "NAME")]
     operators: Vec<Name>,
-    /// A node, and the account that its earnings go to: without `=ACCOUNT` that of the node's own name. An account that is
+    /// A ready-made node, and the account that its earnings go to: without `=ACCOUNT` that of the node's own name. An account that is
     /// named must belong to an identity that is known or made in the same command
     #[arg(long = "node", value_name = "NAME[=ACCOUNT]", value_parser = node)]
     nodes: Vec<(Name, Option<AccountId>)>,
@@ -75,7 +89,17 @@ struct Serve {
     /// Address and UDP port to listen on; port 0 takes a free one [default: 0.0.0.0:7443]
     #[arg(long, value_name = "ADDR:PORT", env = "MODCHAIN_ORCHESTRATOR_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Settings, TOML with the keys data, listen, log; flags and environment go before it
+    /// Address and UDP port for joining; port 0 takes a free one [default: the address of --listen, and the port after its
+    /// port]
+    #[arg(long, value_name = "ADDR:PORT", env = "MODCHAIN_ORCHESTRATOR_JOIN_LISTEN")]
+    join_listen: Option<SocketAddr>,
+    /// Host name or address that members are told to connect to, if it is not the one that they join at
+    #[arg(long, value_name = "HOST", env = "MODCHAIN_ORCHESTRATOR_ADVERTISE")]
+    advertise: Option<String>,
+    /// How long the certificates of members live; they are renewed by themselves at two thirds of it [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "MODCHAIN_ORCHESTRATOR_CERT_LIFE", value_parser = span)]
+    cert_life: Option<Span>,
+    /// Settings, TOML with the keys data, listen, join_listen, advertise, cert_life, log; flags and environment go before it
     /// [default: /etc/modchain/orchestrator.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "MODCHAIN_ORCHESTRATOR_CONFIG")]
     config: Option<PathBuf>,
@@ -115,6 +139,10 @@ impl From<AssetArg> for Asset {
     }
 }
 
+fn span(text: &str) -> Result<Span, String> {
+    modchain_types::time::parse_span(text).map_err(|error| error.to_string())
+}
+
 fn node(text: &str) -> Result<(Name, Option<AccountId>), String> {
     let (name, account) = text.split_once('=').map_or((text, None), |(name, account)| (name, Some(account)));
     let account = account.map(str::parse).transpose().map_err(|error: modchain_types::id::BadId| error.to_string())?;
@@ -122,6 +150,9 @@ fn node(text: &str) -> Result<(Name, Option<AccountId>), String> {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = modchain_certs::harden_process() {
+        eprintln!("warning: a crash may leave keys in an image of this program's memory: {error}");
+    }
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -136,6 +167,8 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Init(args) => {
             let options = InitOptions {
                 data: args.data,
+                name: args.name,
+                operator_token: args.operator_token,
                 asset: args.asset.map(Into::into),
                 clients: args.clients,
                 operators: args.operators,
@@ -148,7 +181,9 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Serve(args) => {
             let file = config::read_file(args.config.as_deref())?;
-            let settings = Settings::resolve(args.data, args.listen, file);
+            let Serve { data, listen, join_listen, advertise, cert_life, config: _ } = args;
+            let overrides = Overrides { data, listen, join_listen, advertise, cert_life };
+            let settings = Settings::resolve(overrides, file)?;
             start_log(settings.log.as_deref())?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let ended = runtime.block_on(serve(&settings));
@@ -234,19 +269,28 @@ fn print_init(options: &InitOptions, made: &Initialised, output: Output) {
                 "journal": made.journal.to_string(),
                 "asset": made.asset.code(),
                 "created": made.created,
+                "name": made.name,
+                "operator_token": made.operator_token.as_ref().map(|token| token.0.as_str()),
                 "identities": identities,
             })
         );
         return;
     }
     let what = if made.created { "made" } else { "found" };
-    println!("{what} journal {} of {} in {}", made.journal, made.asset, options.data.display());
+    println!("{what} pool {}: journal {} of {} in {}", made.name, made.journal, made.asset, options.data.display());
     for issued in &made.identities {
         let what = if issued.created { "new" } else { "new certificate for" };
         let (name, role) = (&issued.identity.name, issued.identity.role);
         println!("{what} {role} {name}, account {}: {}", issued.identity.account, issued.dir.display());
     }
+    if let Some(token) = &made.operator_token {
+        println!("operator token, shown only here, good for one hour from the first start of serve:");
+        println!("{}", token.0.as_str());
+    }
     println!("next: modchain-orchestrator serve --data {}", options.data.display());
+    if made.operator_token.is_some() {
+        println!("then: modchain join --orchestrator HOST:7444 --token-file -");
+    }
 }
 
 fn print_verified(verified: &Verified, output: Output) {

@@ -1,16 +1,17 @@
 //! `serve`: opens the stores, starts the engine, the read model and the sessions, and stops them in order.
 //!
-//! Start: lock, journal replay (each event goes to the feed too), audit, engine thread, feed, dispatch, sessions, ready
-//! line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted is committed), exit.
+//! Start: lock, journal replay (each event goes to the gate and the feed too), audit, engine thread, feed, dispatch,
+//! sockets (only now, so that nobody comes in whom the journal has revoked), sessions, ready line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted is committed), exit.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use modchain_certs::Authority;
-use modchain_link::{Endpoint, EndpointKeys};
-use modchain_types::{Asset, JobId, JournalId, Text};
+use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
+use modchain_types::{Asset, JobId, JournalId, Name, Span, Text};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -20,7 +21,10 @@ use crate::config::Settings;
 use crate::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets};
 use crate::feed::Feed;
 use crate::fence::FenceKey;
-use crate::session::{Server, reference_blobs};
+use crate::founders::{self, Founders};
+use crate::gate::Gate;
+use crate::issuer::Issuer;
+use crate::session::{Server, Shower, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
 use crate::store::journal::JournalReader;
@@ -30,6 +34,8 @@ use crate::{dispatch, init};
 
 /// Longest wait for the engine to commit what it has accepted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two looks at the dates of the orchestrator's own certificates.
+const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(3600);
 /// Time between two sweeps over blobs that no job needs.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 
@@ -52,6 +58,20 @@ pub struct Services {
     pub asset: Asset,
     /// Marks fences.
     pub fence_key: FenceKey,
+    /// Signs certificates.
+    pub issuer: Arc<Issuer>,
+    /// Life of the certificates of those who join.
+    pub cert_life: Span,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// What the pool is called.
+    pub pool: Name,
+    /// Port of the main endpoint.
+    pub main_port: u16,
+    /// Host that joiners are told for it, if it is not the one they joined at.
+    pub advertise: Option<Text<256>>,
+    /// Where joiners are listened for.
+    pub join_address: SocketAddr,
 }
 
 /// An orchestrator that serves.
@@ -60,6 +80,7 @@ pub struct Orchestrator {
     engine: EngineHandle,
     thread: EngineThread,
     sweeper: JoinHandle<()>,
+    renewer: JoinHandle<()>,
     /// Ends, with its name, when a part ends that the others cannot do without.
     watch: JoinHandle<&'static str>,
     /// Let go of last.
@@ -83,16 +104,16 @@ impl Orchestrator {
         let lock = DataLock::take(&data)
             .with_context(|| format!("{} cannot be served; has `init` made it?", data.display()))?;
         let now = SystemTime::now();
-        let authority = Authority::load(&init::authority_dir(&data), now).with_context(|| {
-            format!("there is no certificate authority in {}: run `modchain-orchestrator init` first", data.display())
-        })?;
-        let credentials = init::own_credentials(&data, &authority, now)?;
+        let issuer = Arc::new(Issuer::open(&data, now)?);
+        let credentials = issuer.own();
         let keys = EndpointKeys::load_or_create(&init::own_identity_dir(&data))?;
 
+        let gate = Arc::new(Gate::default());
         let (engine, feed, output, input, blobs) = {
-            let data = data.clone();
-            tokio::task::spawn_blocking(move || open_stores(&data)).await??
+            let (data, gate) = (data.clone(), gate.clone());
+            tokio::task::spawn_blocking(move || open_stores(&data, gate)).await??
         };
+        let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
         let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
         let fence_key = FenceKey::load(&data, journal_id)?;
@@ -113,16 +134,43 @@ impl Orchestrator {
         for job in open {
             reference_blobs(&engine, &blobs, job).await?;
         }
-        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, None)?;
+        let advertise = settings.advertise.clone().map(Text::new).transpose().context("the host to advertise")?;
+        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))
+            .context("the main port cannot be opened: end whatever has it, or choose another with --listen")?;
+        let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)
+            .context("the join port cannot be opened: end whatever has it, or choose another with --join-listen")?;
         let sweeper = tokio::spawn(sweep(blobs.clone()));
-        let services = Services { engine: engine.clone(), output, input, blobs, journal, journal_id, asset, fence_key };
-        let server = Server::start(endpoint, services, feed, dispatch);
-        Ok(Self { server, engine, thread, sweeper, watch, _lock: lock })
+        let join_address = join_endpoint.local_address()?;
+        let services = Services {
+            engine: engine.clone(),
+            output,
+            input,
+            blobs,
+            journal,
+            journal_id,
+            asset,
+            fence_key,
+            issuer: issuer.clone(),
+            cert_life: settings.cert_life,
+            gate,
+            pool,
+            main_port: endpoint.local_address()?.port(),
+            advertise,
+            join_address,
+        };
+        let server = Server::start(endpoint, join_endpoint, services, feed, dispatch);
+        let renewer = tokio::spawn(keep_certificates(issuer, server.shower()));
+        Ok(Self { server, engine, thread, sweeper, renewer, watch, _lock: lock })
     }
 
     /// Where it listens.
     pub fn local_address(&self) -> anyhow::Result<std::net::SocketAddr> {
         Ok(self.server.local_address()?)
+    }
+
+    /// Where it listens for joiners.
+    pub fn join_address(&self) -> anyhow::Result<std::net::SocketAddr> {
+        Ok(self.server.join_address()?)
     }
 
     /// The engine, for asking from the same process.
@@ -132,8 +180,9 @@ impl Orchestrator {
 
     /// Says goodbye to everybody, commits what was accepted, ends the engine. Takes some seconds at most.
     pub async fn shutdown(self) -> anyhow::Result<()> {
-        let Self { server, engine, thread, sweeper, watch, _lock } = self;
+        let Self { server, engine, thread, sweeper, renewer, watch, _lock } = self;
         sweeper.abort();
+        renewer.abort();
         watch.abort();
         server.shutdown().await;
         let _ = engine.stop().await; // an engine that is gone already has stopped
@@ -146,7 +195,7 @@ impl Orchestrator {
     }
 }
 
-fn open_stores(data: &Path) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
+fn open_stores(data: &Path, gate: Arc<Gate>) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
     let place = |what: &str| data.join(what);
     let output = OutputStore::at(&place("output")).context("the output store cannot be opened")?;
     let input = InputStore::at(&place("input")).context("the input store cannot be opened")?;
@@ -155,8 +204,13 @@ fn open_stores(data: &Path) -> anyhow::Result<(Engine, Feed, OutputStore, InputS
     let mut feed = Feed::new(id, asset);
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
-    let options = EngineOptions::new(data, version, Box::new(time), init::read_identities(data)?);
+    let founders = Founders::read(data)?;
+    let token = founders.token.clone();
+    let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders) };
     let engine = Engine::open(options, |event| feed.replay(event))?;
+    if let Some(token) = token {
+        Founders::forget_token(data, &token)?;
+    }
     Ok((engine, feed, output, input, blobs))
 }
 
@@ -166,6 +220,22 @@ fn allow_many_files() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
+/// A program that runs for months outlives its certificates.
+async fn keep_certificates(issuer: Arc<Issuer>, shower: Shower) {
+    loop {
+        tokio::time::sleep(LOOK_AT_CERTIFICATES_EVERY).await;
+        let looking = issuer.clone();
+        let looked = tokio::task::spawn_blocking(move || looking.look(SystemTime::now())).await;
+        let shown = looked.map_err(anyhow::Error::from).flatten().and_then(|fresh| match fresh {
+            Some(fresh) => Ok(shower.show(&fresh)?),
+            None => Ok(()),
+        });
+        if let Err(error) = shown {
+            tracing::error!(error = format!("{error:#}"), "the orchestrator's own certificate cannot be renewed");
+        }
     }
 }
 
@@ -192,11 +262,12 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
         _ = interrupt.recv() => return Ok(Ended::Asked),
         _ = terminate.recv() => return Ok(Ended::Asked),
     };
-    let listen = orchestrator.local_address()?;
-    let ready = serde_json::json!({ "schema": "modchain.serving/v1", "listen": listen, "pid": std::process::id() });
+    let (listen, join) = (orchestrator.local_address()?, orchestrator.join_address()?);
+    let pid = std::process::id();
+    let ready = serde_json::json!({ "schema": "modchain.serving/v1", "listen": listen, "join": join, "pid": pid });
     // Whoever started it may have closed the pipe; that is no reason to stop.
     let _ = writeln!(std::io::stdout(), "{ready}");
-    tracing::info!(%listen, data = %settings.data.display(), "serving");
+    tracing::info!(%listen, %join, data = %settings.data.display(), "serving");
 
     tokio::select! {
         _ = interrupt.recv() => {}

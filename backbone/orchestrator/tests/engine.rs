@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use modchain_core::{Actor, Command, Control, Event, EventBody, Refused, Reply};
 use modchain_orchestrator::clock::SystemSource;
-use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, StartError, journal_dir};
+use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, journal_dir};
+use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{AppendError, Disk, Journal};
 use modchain_orchestrator::verify::{VerifyError, verify};
 use modchain_types::*;
@@ -33,10 +34,15 @@ fn make(data: &Path) {
     Journal::create(&journal_dir(data), support::JOURNAL, Asset::Test).expect("makes");
 }
 
+fn founder(role: Role, name: &str) -> Founder {
+    Founder { identity: identity(role, name), certificate: None }
+}
+
 fn options(data: &Path, disk: impl Disk + 'static) -> EngineOptions {
     let time = SystemSource::new().expect("a clock");
-    let identities = vec![identity(Role::Operator, "root"), identity(Role::Client, "alice")];
-    let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), identities);
+    let members = vec![founder(Role::Operator, "root"), founder(Role::Client, "alice")];
+    let founders = Founders { members, token: None };
+    let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), founders);
     options.disk = Box::new(disk);
     options.on_fatal = Box::new(|_| {});
     options
@@ -44,7 +50,7 @@ fn options(data: &Path, disk: impl Disk + 'static) -> EngineOptions {
 
 fn credit(key: &str, amount: u64) -> Command {
     Command::Credit {
-        by: Actor { role: Role::Operator, account: "root".parse().expect("account") },
+        by: Actor { id: IdentityId([0; 16]), role: Role::Operator, account: "root".parse().expect("account") },
         account: "alice".parse().expect("account"),
         amount: Micro(amount),
         key: key.parse().expect("key"),
@@ -56,7 +62,7 @@ fn submit(key: &str) -> Command {
     let mut spec = support::bare_spec();
     spec.max_cost = Micro(1_000);
     Command::Submit {
-        by: Actor { role: Role::Client, account: "alice".parse().expect("account") },
+        by: Actor { id: IdentityId([0; 16]), role: Role::Client, account: "alice".parse().expect("account") },
         key: key.parse().expect("key"),
         spec: Box::new(spec),
         spec_digest: Digest([1; 32]),
@@ -248,14 +254,17 @@ async fn deadlines_fire_without_a_command() {
 }
 
 #[test]
-fn an_identity_that_contradicts_the_journal_stops_the_start() {
+fn an_identity_that_contradicts_the_journal_stays_out_and_stops_no_start() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
     Engine::open(options(dir.path(), TestDisk::default()), |_| {}).expect("opens");
     let mut wrong = options(dir.path(), TestDisk::default());
-    wrong.identities = vec![Identity { id: IdentityId([9; 16]), ..identity(Role::Client, "alice") }];
-    let error = Engine::open(wrong, |_| {}).err().expect("refuses");
-    assert!(matches!(&error, StartError::Identity { name, .. } if name == "alice"), "{error}");
+    let identity = Identity { id: IdentityId([9; 16]), ..identity(Role::Client, "alice") };
+    let other = founder(Role::Client, "zoe");
+    wrong.founders.members = vec![Founder { identity, certificate: None }, other.clone()];
+    let engine = Engine::open(wrong, |_| {}).expect("opens");
+    assert!(engine.control().member(IdentityId([9; 16])).is_none());
+    assert!(engine.control().member(other.identity.id).is_some(), "those after it are taken in");
 }
 
 #[test]

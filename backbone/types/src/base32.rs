@@ -29,8 +29,8 @@ pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     decode_into(text.as_bytes(), &mut bytes).then_some(bytes)
 }
 
-/// As [`decode`], into bytes that the caller keeps and can wipe. Whether it went well; otherwise what is in `bytes` means
-/// nothing.
+/// As [`decode`], into bytes that the caller keeps and can wipe. Whether it went well; otherwise what is in `bytes`
+/// means nothing.
 pub fn decode_into(text: &[u8], bytes: &mut [u8]) -> bool {
     if text.len() != (bytes.len() * 8).div_ceil(5) {
         return false;

@@ -37,5 +37,5 @@ pub type KnownTypes = modchain_types::List<u8, 256>;
 pub const ALPN_AGENT: &[u8] = b"modchain-agent/1";
 /// Application protocol of consoles and command lines.
 pub const ALPN_CONSOLE: &[u8] = b"modchain-console/1";
-/// Application protocol of the join port.
+/// Application protocol of the join port, where newcomers have no certificate yet.
 pub const ALPN_JOIN: &[u8] = b"modchain-join/1";

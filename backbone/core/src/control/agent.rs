@@ -47,6 +47,9 @@ impl Control {
     fn make_room(&mut self, id: NodeId, arrival: &AgentArrival, draft: &mut Draft) -> Result<(), Refused> {
         let now = draft.now;
         let entry = self.nodes.get_mut(&id).ok_or(Refused::UnknownNode)?;
+        if entry.revoked {
+            return Err(Refused::Revoked);
+        }
         let Some((old, instance)) = entry.presence.session else { return Ok(()) };
         if instance == arrival.instance || now.since(entry.presence.heard) >= node::SUSPECT_AFTER {
             return Ok(());

@@ -1,8 +1,6 @@
 //! What clients and operators want.
 
-use modchain_types::{
-    AccountId, Asset, Digest, Identity, JobId, JobSpec, Micro, NodeId, Role, Span, StopCause, SubmitKey, Text,
-};
+use modchain_types::{AccountId, Asset, Digest, JobId, JobSpec, Micro, NodeId, Role, Span, StopCause, SubmitKey, Text};
 
 use super::{Control, Draft};
 use crate::command::{Actor, Refused, Reply};
@@ -17,18 +15,6 @@ const GRACE_MAX: Span = Span::from_secs(600);
 const CREDIT: &str = "credit";
 
 impl Control {
-    pub(super) fn add_identity(&self, identity: Identity, draft: &mut Draft) -> Result<Reply, Refused> {
-        if self.identities.get(&identity.id) == Some(&identity) {
-            return Ok(Reply::Done);
-        }
-        let taken = self.identities.contains_key(&identity.id) || self.identity_named(&identity.name).is_some();
-        if taken {
-            return Err(Refused::NameTaken { name: identity.name });
-        }
-        draft.emit(EventBody::IdentityAdded { identity });
-        Ok(Reply::Done)
-    }
-
     pub(super) fn credit(
         &self,
         by: Actor,

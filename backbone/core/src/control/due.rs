@@ -28,6 +28,10 @@ impl Control {
             Deadline::NodeSuspect(node) => self.node_suspect(node, draft),
             Deadline::NodeLost(node) => self.node_lost(node, draft),
             Deadline::CoolDown(_) => self.look_again = true,
+            Deadline::TokenExpires(token) => self.token_expires(token, draft),
+            Deadline::TokenBound(token) => self.token_bound(token, draft),
+            Deadline::CertificateRetires(identity, serial) => self.certificate_retires(identity, serial, draft),
+            Deadline::RevokedWork(identity) => self.revoked_work(identity, draft),
         }
     }
 

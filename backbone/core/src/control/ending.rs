@@ -12,6 +12,10 @@ use crate::{meter, node};
 impl Control {
     /// An attempt is over and its output is here, or will not come: settle or retry.
     pub(super) fn conclude(&self, job: &Job, placement: &Placement, done: &Done, draft: &mut Draft) {
+        if self.nodes.get(&placement.node).is_some_and(|node| node.revoked) {
+            // Output that was on its way, or its deadline, may come before the job is moved: nothing is believed any more.
+            return self.node_revoked(job, placement, draft);
+        }
         let started = matches!(placement.progress, Progress::Running { .. })
             || settle::implies_started(&done.ending)
             || done.usage.ran.0 > 0;
@@ -65,6 +69,12 @@ impl Control {
         let exit = Exit::of(reason).expect("a node's fault has an exit code of its own");
         let outcome = Outcome { state: JobState::Failed, reason, exit, message, usage: Usage::default(), output };
         self.finish(job, Some(placement), outcome, Micro::ZERO, draft);
+    }
+
+    /// The attempt's node was revoked: it is not paid, and the job goes on elsewhere.
+    pub(super) fn node_revoked(&self, job: &Job, placement: &Placement, draft: &mut Draft) {
+        let (message, output) = (Text::cut("its node was revoked"), OutputLengths::default());
+        self.retry_or_fail(job, placement, Reason::Revoked, message, output, draft);
     }
 
     /// The client's wish is fulfilled and nothing is paid.

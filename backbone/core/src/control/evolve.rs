@@ -1,12 +1,16 @@
 //! Events into state. May not refuse: what could be refused was refused before the event was written.
 
-use modchain_types::{AttemptId, Fence, IdentityId, JobId, NodeId, NodeState, Role, Span, Timestamp};
+use modchain_types::{
+    AttemptId, CertificateSerial, Fence, Identity, IdentityId, JobId, NodeId, NodeState, Role, Span, Text, Timestamp,
+    TokenId,
+};
 
 use super::{Control, EndedJob};
 use crate::deadline::{self, Deadline};
 use crate::event::{Event, EventBody};
 use crate::job::{Done, Job, Phase, Placement, Progress, StopWish, WishCause};
 use crate::ledger;
+use crate::membership::{Alarm, BOUND_FOR, Binding, Certificate, Member, RETIRE_AFTER, Revocation, Token, TokenState};
 use crate::node::Node;
 
 impl Control {
@@ -98,6 +102,44 @@ impl Control {
             EventBody::NodeLost { node } => {
                 self.nodes.get_mut(node).expect("checked: the node is known").lost = true;
             }
+            EventBody::TokenCreated { token, verifier, grant, by, ttl } => {
+                let expires_at = event.at + *ttl;
+                self.deadlines.arm(expires_at, Deadline::TokenExpires(*token));
+                self.tokens.insert(Token {
+                    id: *token,
+                    verifier: *verifier,
+                    grant: grant.clone(),
+                    by: *by,
+                    issued_at: event.at,
+                    expires_at,
+                    state: TokenState::Issued,
+                    ended_at: None,
+                    binding: None,
+                    alarms: Vec::new(),
+                    wrong_proofs: 0,
+                });
+            }
+            EventBody::MemberJoined { token, identity, certificate, from } => {
+                self.member_joined(*token, identity, *certificate, from.clone(), event.at);
+            }
+            EventBody::TokenEnded { token, end } => self.tokens.end(*token, *end, event.at),
+            EventBody::TokenAlarm { token, from } => {
+                if let Some(token) = self.tokens.get_mut(*token) {
+                    token.alarms.push(Alarm { at: event.at, from: from.clone() });
+                }
+            }
+            EventBody::CertificateIssued { identity, certificate, beside } => {
+                self.known_member(*identity).certify(*certificate, *beside, event.at);
+            }
+            EventBody::CertificateUsed { identity, serial } => {
+                self.certificate_first_used(*identity, *serial, event.at)
+            }
+            EventBody::CertificateRetired { identity, serial } => {
+                self.known_member(*identity).certificates.retain(|known| known.certificate.serial != *serial);
+            }
+            EventBody::IdentityRevoked { identity, by, why } => {
+                self.identity_is_revoked(*identity, Revocation { at: event.at, by: *by, why: why.clone() });
+            }
         }
     }
 
@@ -121,14 +163,72 @@ impl Control {
         }
     }
 
-    fn identity_added(&mut self, identity: modchain_types::Identity, at: Timestamp) {
+    fn known_member(&mut self, id: IdentityId) -> &mut Member {
+        self.members.get_mut(&id).expect("checked: the identity is known")
+    }
+
+    fn member_joined(
+        &mut self,
+        token: TokenId,
+        identity: &Identity,
+        certificate: Certificate,
+        from: Text<192>,
+        at: Timestamp,
+    ) {
+        if !self.members.contains_key(&identity.id) {
+            self.identity_added(identity.clone(), at);
+        }
+        // Whoever joins again has lost what it had: nothing older is accepted any more, and no connection made with it.
+        self.known_member(identity.id).certify(certificate, None, at);
+        if let Some(node) = self.nodes.get_mut(&NodeId::from(identity.id)) {
+            node.presence.session = None;
+            node.presence.probed = None;
+        }
+        self.deadlines.arm(at + BOUND_FOR, Deadline::TokenBound(token));
+        let token = self.tokens.get_mut(token).expect("checked: the token is known");
+        token.state = TokenState::Bound;
+        token.binding = Some(Binding { identity: identity.id, certificate, at, from });
+    }
+
+    /// From now on time runs for the certificates before it.
+    fn certificate_first_used(&mut self, id: IdentityId, serial: CertificateSerial, at: Timestamp) {
+        let member = self.known_member(id);
+        let newest = member.certificates.last().is_some_and(|newest| newest.certificate.serial == serial);
+        let mut older = Vec::new();
+        for known in &mut member.certificates {
+            if known.certificate.serial == serial {
+                known.used_at = Some(at);
+            } else if newest {
+                older.push(known.certificate.serial);
+            }
+        }
+        for serial in older {
+            self.deadlines.arm(at + RETIRE_AFTER, Deadline::CertificateRetires(id, serial));
+        }
+    }
+
+    fn identity_is_revoked(&mut self, id: IdentityId, revocation: Revocation) {
+        let at = revocation.at;
+        let member = self.known_member(id);
+        member.revoked = Some(revocation);
+        member.certificates.clear();
+        if let Some(node) = self.nodes.get_mut(&NodeId::from(id)) {
+            node.revoked = true;
+            node.lost = true;
+            node.presence.session = None;
+            node.presence.told = NodeState::Lost;
+        }
+        self.deadlines.arm(at, Deadline::RevokedWork(id));
+        self.look_again = true;
+    }
+
+    fn identity_added(&mut self, identity: Identity, at: Timestamp) {
         self.accounts.insert(identity.account.clone());
         if identity.role == Role::Node {
             let id = NodeId::from(identity.id);
             self.nodes.insert(id, Node::new(id, identity.name.clone(), identity.account.clone(), at));
         }
-        let id: IdentityId = identity.id;
-        self.identities.insert(id, identity);
+        self.members.insert(identity.id, Member::new(identity, at));
     }
 
     fn job_queued(&mut self, job: Job) {

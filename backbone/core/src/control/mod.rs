@@ -4,7 +4,8 @@
 //! only thing that changes what the journal stands for. Connections, silence and cool-downs are not durable: after a restart
 //! they are learnt again from the agents' hellos, and for a minute nobody is declared lost.
 //!
-//! * `client.rs`: identities, money, submit, cancel
+//! * `membership.rs`: identities, tokens, certificates, revocation
+//! * `client.rs`: money, submit, cancel
 //! * `agent.rs`: hello and reconciling, reports, output
 //! * `ending.rs`: from an attempt's ending to a settlement or a retry
 //! * `due.rs`: deadlines and placing
@@ -15,6 +16,7 @@ mod client;
 mod due;
 mod ending;
 mod evolve;
+mod membership;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +34,13 @@ use crate::effect::{Effect, NodeMessage};
 use crate::event::{Event, EventBody};
 use crate::job::Job;
 use crate::ledger::Ledger;
+use crate::membership::{ALARM_SHOWN_FOR, Member, TokenEnd, TokenState, Tokens, WRONG_PROOFS_MAX};
 use crate::node::Node;
 use crate::scheduler::explain::{self, NodeFit};
 use crate::scheduler::queue::Queue;
+
+/// Events that deadlines bring about in one pass. Bounds one journal record; the next pass follows at once.
+const EVENTS_PER_PASS_MAX: usize = 4096;
 
 /// What the machine is made with. Everything that could change a bill is frozen in events when it is first used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +96,8 @@ pub struct Control {
     at: Timestamp,
     started_at: Timestamp,
     ledger: Ledger,
-    identities: BTreeMap<IdentityId, Identity>,
+    members: BTreeMap<IdentityId, Member>,
+    tokens: Tokens,
     /// Every account of an identity: those that money may go to.
     accounts: BTreeSet<AccountId>,
     jobs: BTreeMap<JobId, Job>,
@@ -127,7 +134,8 @@ impl Control {
             at: Timestamp::ZERO,
             started_at: Timestamp::ZERO,
             ledger: Ledger::default(),
-            identities: BTreeMap::new(),
+            members: BTreeMap::new(),
+            tokens: Tokens::default(),
             accounts: BTreeSet::new(),
             jobs: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -146,12 +154,29 @@ impl Control {
     /// Decides a command. Changes nothing durable: only [`Control::evolve`] does. `now` is never before the last event.
     pub fn decide(&mut self, now: Timestamp, command: Command) -> Decision {
         let mut draft = Draft::new(self, now);
+        let revoked = command.actor().is_some_and(|by| self.member(by.id).is_some_and(|by| by.revoked.is_some()));
+        if revoked {
+            // It was sent before its connection was cut, and comes after the revocation.
+            draft.decision.reply = Some(Reply::Refused(Refused::Revoked));
+            return draft.decision;
+        }
         let reply = match command {
             Command::EngineStarted { boot, boot_clock, wall, version } => {
                 draft.emit(EventBody::EngineStarted { boot, boot_clock, wall, version });
                 Ok(Reply::Done)
             }
-            Command::AddIdentity { identity } => self.add_identity(identity, &mut draft),
+            Command::AddIdentity { identity, certificate } => self.add_identity(identity, certificate, &mut draft),
+            Command::CreateToken { by, token, verifier, role, name, account, rejoin, ttl } => {
+                let wish = membership::TokenWish { role, name, account, rejoin };
+                self.create_token(&by, token, verifier, wish, ttl, &mut draft)
+            }
+            Command::AddFirstToken { token, verifier, ttl } => self.add_first_token(token, verifier, ttl, &mut draft),
+            Command::RevokeToken { by, token } => self.revoke_token(&by, token, &mut draft),
+            Command::Redeem(redemption) => self.redeem(*redemption, &mut draft),
+            Command::WrongProof { token } => self.wrong_proof(token, &mut draft),
+            Command::Renew { identity, using, certificate } => self.renew(identity, using, certificate, &mut draft),
+            Command::CertificateUsed { identity, serial } => Ok(self.certificate_used(identity, serial, &mut draft)),
+            Command::RevokeIdentity { by, identity, why } => self.revoke_identity(&by, identity, why, &mut draft),
             Command::Credit { by, account, amount, key, why } => self.credit(by, account, amount, key, why, &mut draft),
             Command::Submit { by, key, spec, spec_digest, no_queue } => {
                 self.submit(by, key, spec, spec_digest, no_queue, &mut draft)
@@ -187,16 +212,22 @@ impl Control {
         self.take(decision)
     }
 
-    /// Fires every deadline that has come, places every job that fits, and takes the events in. Call after each batch of
-    /// commands and when [`Control::next_deadline`] has come.
+    /// Fires every deadline that has come, places every job that fits, and takes the events in, as far as one pass goes. Call
+    /// after each batch of commands and as long as [`Control::next_deadline`] has come.
     pub fn advance(&mut self, now: Timestamp) -> Decision {
+        let now = now.max(self.at);
         let mut whole = Decision::default();
-        while let Some(deadline) = self.deadlines.pop_due(now) {
+        while whole.events.len() < EVENTS_PER_PASS_MAX
+            && let Some(deadline) = self.deadlines.pop_due(now)
+        {
             let mut draft = Draft::new(self, now);
             self.fire(deadline, &mut draft);
             whole.absorb(self.take(draft.decision));
         }
-        self.place(now, &mut whole);
+        // What is overdue goes first, over as many passes as that takes: a job that is to end must not be placed before.
+        if self.deadlines.next().is_none_or(|at| at > now) {
+            self.place(now, &mut whole);
+        }
         whole
     }
 
@@ -220,7 +251,7 @@ impl Control {
 
     /// Every node with its fitness for a job that is queued or would be, best first among those that fit, then by name.
     pub fn fitness(&self, now: Timestamp, spec: &JobSpec) -> Vec<NodeFit> {
-        explain::fitness(self.nodes.values(), now, spec, &BTreeSet::new())
+        explain::fitness(self.nodes.values().filter(|node| !node.revoked), now, spec, &BTreeSet::new())
     }
 
     /// How many queued jobs go before this one; `None` unless it is queued.
@@ -266,12 +297,64 @@ impl Control {
 
     /// An identity.
     pub fn identity(&self, id: IdentityId) -> Option<&Identity> {
-        self.identities.get(&id)
+        self.members.get(&id).map(|member| &member.identity)
     }
 
     /// The identity of this name.
     pub fn identity_named(&self, name: &Name) -> Option<&Identity> {
-        self.identities.values().find(|identity| identity.name == *name)
+        self.member_named(name).map(|member| &member.identity)
+    }
+
+    /// A member.
+    pub fn member(&self, id: IdentityId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    /// The member of this name.
+    pub fn member_named(&self, name: &Name) -> Option<&Member> {
+        self.members.values().find(|member| member.identity.name == *name)
+    }
+
+    /// Every member.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Every token that is remembered.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// What looks like theft or tampering, newest first: a key that came with a token after another one had used it, and a
+    /// token that was tried with wrong secrets until it was ended.
+    pub fn alarms(&self, now: Timestamp) -> Vec<String> {
+        let shown = |at: &Timestamp| now.since(*at) < ALARM_SHOWN_FOR;
+        let mut alarms: Vec<(Timestamp, String)> = Vec::new();
+        for token in self.tokens.iter() {
+            if let (TokenState::Ended(TokenEnd::Misused), Some(at)) = (token.state, token.ended_at.filter(shown)) {
+                let text = format!(
+                    "token {} came {WRONG_PROOFS_MAX} times with a wrong secret and was ended: \
+                     whoever should join needs a new one",
+                    token.id
+                );
+                alarms.push((at, text));
+            }
+            let Some(binding) = &token.binding else { continue };
+            let Some(member) = self.members.get(&binding.identity).filter(|member| member.revoked.is_none()) else {
+                continue;
+            };
+            let Identity { role, name, .. } = &member.identity;
+            alarms.extend(token.alarms.iter().filter(|alarm| shown(&alarm.at)).map(|alarm| {
+                let text = format!(
+                    "token {} came a second time with another key, from {}; the first user is {role}/{name}, from {}: \
+                     if one of them is a stranger, revoke {role}/{name}",
+                    token.id, alarm.from, binding.from,
+                );
+                (alarm.at, text)
+            }));
+        }
+        alarms.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        alarms.into_iter().map(|(_, text)| text).collect()
     }
 
     /// The money.
@@ -286,13 +369,16 @@ impl Control {
 
     /// What is wrong with the whole, if anything: a breached invariant or a rolled-back journal. Money is frozen then.
     pub fn problems(&self) -> Vec<String> {
-        let rollback = self.rollback.map(|fence| {
-            format!(
-                "a node has seen fence {}, and the last one in this journal is {}: it was rolled back; nothing is scheduled",
-                fence.0, self.last_fence.0,
-            )
-        });
-        rollback.into_iter().chain(self.breach.as_ref().map(ToString::to_string)).collect()
+        self.rolled_back().into_iter().chain(self.breach.as_ref().map(ToString::to_string)).collect()
+    }
+
+    /// What shows that the journal is an old copy, if anything does. Who joined or was revoked since then is not known.
+    fn rolled_back(&self) -> Option<String> {
+        let fence = self.rollback?;
+        Some(format!(
+            "a node has seen fence {}, and the last one in this journal is {}: it was rolled back; nothing is scheduled",
+            fence.0, self.last_fence.0,
+        ))
     }
 
     /// Checks every invariant over the whole state; tells the first that is broken.
@@ -302,6 +388,9 @@ impl Control {
 
     /// Whether the queue and the counts kept beside the jobs are what the jobs say.
     pub(crate) fn queue_agrees(&self) -> Result<(), Breach> {
+        if !self.tokens.agree() {
+            return Err(Breach { what: "the list of ended tokens is not what the tokens say".into() });
+        }
         let queued = self.jobs.values().filter(|job| job.placement().is_none()).count();
         let open: u64 = self.open_jobs.values().map(|count| u64::from(*count)).sum();
         if queued != self.queue.len() || open != self.jobs.len() as u64 {

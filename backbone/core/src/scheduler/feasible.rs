@@ -30,6 +30,8 @@ pub struct Fit {
 /// One thing that speaks against a node. Shown to people as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
+    /// Its identity was revoked.
+    Revoked,
     /// It never connected.
     NeverSeen,
     /// It is silent.
@@ -93,7 +95,8 @@ impl Unfit {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NeverSeen | Self::Silent(..) | Self::NotConnected | Self::CoolingDown | Self::Occupied(..) => true,
-            Self::OtherNode
+            Self::Revoked
+            | Self::OtherNode
             | Self::NoAdapter(_)
             | Self::Label(..)
             | Self::Region(_)
@@ -109,6 +112,7 @@ impl Unfit {
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Revoked => write!(f, "it was revoked"),
             Self::NeverSeen => write!(f, "it has never connected"),
             Self::Silent(state, span) => write!(f, "it is {state}: silent for {span}"),
             Self::NotConnected => write!(f, "it is not connected"),
@@ -144,6 +148,9 @@ pub fn fit(node: &Node, now: Timestamp, spec: &JobSpec) -> Result<Fit, Unfit> {
 /// Tells everything that speaks against the node; the fit is there whenever its GPUs could be chosen and priced, even if
 /// something else speaks against it, so that prices can be shown.
 pub fn examine(node: &Node, now: Timestamp, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) -> Option<Fit> {
+    if node.revoked {
+        against(Unfit::Revoked);
+    }
     let Some(offer) = &node.offer else {
         against(Unfit::NeverSeen);
         return None;

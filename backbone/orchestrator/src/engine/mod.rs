@@ -1,7 +1,7 @@
 //! The engine: one thread that owns [`Control`]. *Remember before you speak.*
 //!
 //! It takes what waits (at most [`BATCH_MAX`]), has each command decided, lets deadlines fire, appends all events as one
-//! record, syncs it, and only then lets out effects, events, replies and the answers to queries. While one batch syncs the
+//! record, syncs it, tells the [`Gate`], and only then lets out effects, events, replies and the answers to queries. While one batch syncs the
 //! next one gathers: that is the throughput story too.
 //!
 //! A journal that fails ends the process: what is on disk is decided at the next start, from the disk alone.
@@ -15,11 +15,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use modchain_core::{Command, Control, ControlConfig, Effect, Event, Reply};
-use modchain_types::{Identity, Text, Timestamp};
+use modchain_core::{Command, Control, ControlConfig, Effect, Event, Refused, Reply};
+use modchain_types::{Text, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Past, TimeSource};
+use crate::founders::{FirstToken, Founder, Founders};
+use crate::gate::Gate;
 use crate::store::journal::{self, AppendError, Disk, Journal, JournalReader, OpenError, RealDisk};
 use outlet::Outlet;
 pub use outlet::OutletReceiver;
@@ -51,13 +53,11 @@ pub enum StartError {
     /// The first batch cannot be written.
     #[error("the start cannot be recorded")]
     Append(#[from] AppendError),
-    /// An identity that `init` made cannot be recorded.
-    #[error("the identity `{name}` cannot be recorded: {why}")]
-    Identity {
-        /// Its name.
-        name: String,
+    /// The token that `init` made cannot be recorded.
+    #[error("the token of the first operator cannot be recorded: {why}")]
+    FirstToken {
         /// What the machine said.
-        why: String,
+        why: Refused,
     },
     /// The thread cannot be started.
     #[error("the engine's thread cannot be started: {0}")]
@@ -163,8 +163,10 @@ pub struct EngineOptions {
     pub version: Text<64>,
     /// Where time comes from.
     pub time: Box<dyn TimeSource>,
-    /// Identities that `init` made; those that the journal lacks are added to it.
-    pub identities: Vec<Identity>,
+    /// What `init` has prepared; what the journal lacks of it is added to it.
+    pub founders: Founders,
+    /// Learns of every certificate before anybody hears of it.
+    pub gate: Arc<Gate>,
     /// Writing and syncing.
     pub disk: Box<dyn Disk>,
     /// What happens when the journal fails.
@@ -173,7 +175,7 @@ pub struct EngineOptions {
 
 impl EngineOptions {
     /// The real disk, and an abort when it fails.
-    pub fn new(data: &Path, version: Text<64>, time: Box<dyn TimeSource>, identities: Vec<Identity>) -> Self {
+    pub fn new(data: &Path, version: Text<64>, time: Box<dyn TimeSource>, founders: Founders) -> Self {
         let on_fatal = |error: &AppendError| {
             tracing::error!("{error}; stopping at once, the next start decides from the disk what was kept");
             std::process::abort();
@@ -182,7 +184,8 @@ impl EngineOptions {
             data: data.to_owned(),
             version,
             time,
-            identities,
+            founders,
+            gate: Arc::default(),
             disk: Box::new(RealDisk),
             on_fatal: Box::new(on_fatal),
         }
@@ -195,6 +198,7 @@ pub struct Engine {
     clock: Clock,
     journal: Journal,
     data: PathBuf,
+    gate: Arc<Gate>,
     on_fatal: OnFatal,
     /// Effects of the start.
     effects: Vec<Effect>,
@@ -216,12 +220,13 @@ impl Engine {
     /// Replays the journal, audits the state, records the start and the identities that are missing. Every event goes to
     /// `observe`, in order: what follows comes out of the outlets. Blocks.
     pub fn open(options: EngineOptions, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
-        let EngineOptions { data, version, time, identities, disk, on_fatal } = options;
+        let EngineOptions { data, version, time, founders, gate, disk, on_fatal } = options;
         let dir = journal_dir(&data);
         let (_, asset) = journal::identify(&dir).map_err(OpenError::from)?;
         let mut control = Control::new(ControlConfig::new(asset));
         let mut past = Past::default();
         let replay = |events: Vec<Event>| {
+            gate.take(&events);
             for event in &events {
                 control.evolve(event);
                 past.observe(event);
@@ -240,18 +245,30 @@ impl Engine {
             version,
         };
         let mut first = control.apply(now, started);
-        for identity in identities {
-            let name = identity.name.to_string();
-            let decision = control.apply(now, Command::AddIdentity { identity });
+        let Founders { members, token } = founders;
+        for Founder { identity, certificate } in members {
+            let name = identity.name.clone();
+            let decision = control.apply(now, Command::AddIdentity { identity, certificate });
             if let Some(Reply::Refused(why)) = decision.reply {
-                return Err(StartError::Identity { name, why: why.to_string() });
+                // No reason not to start: somebody may have joined under this name meanwhile. What the journal does not
+                // know is not let in.
+                tracing::error!(%name, %why, "an identity that `init` made stays out: run `init` with another name");
+            }
+            first.events.extend(decision.events);
+            first.effects.extend(decision.effects);
+        }
+        if let Some(FirstToken { id, verifier, ttl }) = token {
+            let decision = control.apply(now, Command::AddFirstToken { token: id, verifier, ttl });
+            if let Some(Reply::Refused(why)) = decision.reply {
+                return Err(StartError::FirstToken { why });
             }
             first.events.extend(decision.events);
             first.effects.extend(decision.effects);
         }
         journal.append(&first.events)?;
+        gate.take(&first.events);
         first.events.iter().for_each(&mut observe);
-        Ok(Self { control, clock, journal, data, on_fatal, effects: first.effects })
+        Ok(Self { control, clock, journal, data, gate, on_fatal, effects: first.effects })
     }
 
     /// The state as it is now.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question};
 use crate::clock::Clock;
+use crate::gate::Gate;
 use crate::store::journal::Journal;
 
 /// The longest sleep: the machine's clock is read again after it, because timers do not count the machine's sleep.
@@ -34,6 +35,7 @@ pub(super) struct Runner {
     clock: Clock,
     journal: Journal,
     data: PathBuf,
+    gate: Arc<Gate>,
     on_fatal: Option<OnFatal>,
     messages: mpsc::Receiver<Message>,
     effects: Outlet<Vec<Effect>>,
@@ -61,13 +63,26 @@ impl Runner {
         events: Outlet<Arc<Vec<Event>>>,
         health: Arc<Health>,
     ) -> Self {
-        let Engine { control, clock, journal, data, on_fatal, effects: first } = engine;
+        let Engine { control, clock, journal, data, gate, on_fatal, effects: first } = engine;
         if !first.is_empty() {
             effects.send(first);
         }
         let on_fatal = Some(on_fatal);
         let audited = Instant::now();
-        Self { control, clock, journal, data, on_fatal, messages, effects, events, health, audited, storage_seen: None }
+        Self {
+            control,
+            clock,
+            journal,
+            data,
+            gate,
+            on_fatal,
+            messages,
+            effects,
+            events,
+            health,
+            audited,
+            storage_seen: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -138,7 +153,7 @@ impl Runner {
     /// After the hourly audit found a breach no new money moves; what runs goes on.
     fn refuse(&self, command: &Command) -> Option<Refused> {
         let why = self.health.frozen.get()?;
-        matches!(command, Command::Submit { .. } | Command::Credit { .. }).then(|| Refused::Frozen { why: why.clone() })
+        moves_new_money(command).then(|| Refused::Frozen { why: why.clone() })
     }
 
     /// Syncs the batch and lets it out; tells whether to go on.
@@ -151,6 +166,8 @@ impl Runner {
             }
             return false;
         }
+        // Before anybody hears of it: who is told that an identity is revoked can rely on it.
+        self.gate.take(&events);
         if !events.is_empty() {
             self.events.send(Arc::new(events));
         }
@@ -188,6 +205,41 @@ impl Runner {
         let low = stat.f_bavail.saturating_mul(stat.f_frsize) < STORAGE_LOW_BYTES;
         if self.health.storage_low.swap(low, Ordering::Relaxed) != low {
             tracing::warn!(low, "free space where the data is crossed {STORAGE_LOW_BYTES} bytes");
+        }
+    }
+}
+
+fn moves_new_money(command: &Command) -> bool {
+    matches!(command, Command::Submit { .. } | Command::Credit { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modchain_core::Actor;
+    use modchain_types::{AccountId, IdentityId, Micro, Role, Text, TokenId};
+
+    #[test]
+    fn while_money_is_frozen_people_still_join_and_are_revoked() {
+        let account: AccountId = "boss".parse().expect("an account");
+        let by = Actor { id: IdentityId([1; 16]), role: Role::Operator, account: account.clone() };
+        let key = "k".parse().expect("a key");
+        let credit = Command::Credit { by: by.clone(), account, amount: Micro(1), key, why: Text::default() };
+        assert!(moves_new_money(&credit));
+        let token = TokenId([1; 5]);
+        let create = Command::CreateToken {
+            by: by.clone(),
+            token,
+            verifier: [0; 32],
+            role: Role::Node,
+            name: None,
+            account: None,
+            rejoin: false,
+            ttl: Span::from_secs(60),
+        };
+        let revoke = Command::RevokeIdentity { by, identity: IdentityId([2; 16]), why: Text::default() };
+        for goes_on in [create, Command::WrongProof { token }, revoke] {
+            assert!(!moves_new_money(&goes_on), "{goes_on:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Events in words.
 
+use modchain_core::membership::TokenEnd;
 use modchain_core::{Event, EventBody};
-use modchain_types::{AccountId, AttemptId, JobId, JobState, NodeId, Text};
+use modchain_types::{AccountId, AttemptId, IdentityId, JobId, JobState, NodeId, Role, Text};
 use modchain_wire::view::{EventKind, EventView};
 
 use super::job::Job;
@@ -23,19 +24,50 @@ pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
         | EventBody::IdentityAdded { .. }
         | EventBody::Deposited { .. }
         | EventBody::NodeConnected { .. }
-        | EventBody::NodeLost { .. } => None,
+        | EventBody::NodeLost { .. }
+        | EventBody::TokenCreated { .. }
+        | EventBody::MemberJoined { .. }
+        | EventBody::TokenEnded { .. }
+        | EventBody::TokenAlarm { .. }
+        | EventBody::CertificateIssued { .. }
+        | EventBody::CertificateUsed { .. }
+        | EventBody::CertificateRetired { .. }
+        | EventBody::IdentityRevoked { .. } => None,
     }
 }
 
-/// Whose event it is; `None` for those that everybody may see.
-pub(super) fn owner(model: &Model, body: &EventBody, job: Option<&Job>) -> Option<AccountId> {
+/// Who may see an event, besides operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Everybody.
+    All,
+    /// Whoever holds this account.
+    Account(AccountId),
+    /// Nobody else.
+    Operators,
+}
+
+/// Whose event it is.
+pub(super) fn audience(model: &Model, body: &EventBody, job: Option<&Job>) -> Audience {
+    let of = |account: Option<&AccountId>| account.map_or(Audience::Operators, |a| Audience::Account(a.clone()));
+    let member = |id: &IdentityId| of(model.identities.get(id).map(|identity| &identity.account));
     match body {
-        EventBody::EngineStarted { .. } => None,
-        EventBody::IdentityAdded { identity } => Some(identity.account.clone()),
-        EventBody::Deposited { account, .. } => Some(account.clone()),
+        EventBody::EngineStarted { .. } => Audience::All,
+        EventBody::IdentityAdded { identity } | EventBody::MemberJoined { identity, .. } => of(Some(&identity.account)),
+        EventBody::Deposited { account, .. } => of(Some(account)),
         EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => {
-            model.nodes.get(node).map(|node| node.identity.account.clone())
+            of(model.nodes.get(node).map(|node| &node.identity.account))
         }
+        EventBody::TokenCreated { token, .. }
+        | EventBody::TokenEnded { token, .. }
+        | EventBody::TokenAlarm { token, .. } => {
+            let maker = model.token_makers.get(token).and_then(|by| model.identities.get(by));
+            of(maker.map(|maker| &maker.account))
+        }
+        EventBody::CertificateIssued { identity, .. }
+        | EventBody::CertificateUsed { identity, .. }
+        | EventBody::CertificateRetired { identity, .. }
+        | EventBody::IdentityRevoked { identity, .. } => member(identity),
         EventBody::JobQueued { .. }
         | EventBody::CancelRequested { .. }
         | EventBody::InputFailed { .. }
@@ -44,7 +76,7 @@ pub(super) fn owner(model: &Model, body: &EventBody, job: Option<&Job>) -> Optio
         | EventBody::AttemptStarting { .. }
         | EventBody::AttemptStarted { .. }
         | EventBody::ResultRecorded { .. }
-        | EventBody::AttemptEnded { .. } => job.map(|job| job.account.clone()),
+        | EventBody::AttemptEnded { .. } => of(job.map(|job| &job.account)),
     }
 }
 
@@ -77,6 +109,17 @@ pub(super) fn event(
         view.attempt = Some(attempt);
         let known = job.and_then(|job| job.attempts.iter().rev().find(|known| known.number == attempt.number));
         view.node = known.and_then(|known| model.node_name(known.node)).cloned();
+    };
+    // As people name it; an event about a node is also found by its name.
+    let who = |view: &mut EventView, id: IdentityId| match model.identities.get(&id) {
+        Some(identity) => {
+            view.account = Some(identity.account.clone());
+            if identity.role == Role::Node {
+                view.node = Some(identity.name.clone());
+            }
+            format!("{}/{}", identity.role, identity.name)
+        }
+        None => id.to_string(),
     };
     let name = |view: &EventView| view.node.as_ref().map_or("a node".to_owned(), ToString::to_string);
     let text = match &event.body {
@@ -146,6 +189,48 @@ pub(super) fn event(
             view.kind = EventKind::Node;
             about_node(&mut view, *node);
             format!("{} is lost: silent for too long", name(&view))
+        }
+        EventBody::TokenCreated { token, grant, by, .. } => {
+            view.kind = EventKind::Account;
+            let by = by.map_or("init".to_owned(), |by| who(&mut view, by));
+            let name = grant.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
+            format!("token {token} for the {}{name} made by {by}", grant.role)
+        }
+        EventBody::MemberJoined { token, identity, from, .. } => {
+            view.kind = EventKind::Account;
+            let who = who(&mut view, identity.id);
+            format!("{who} joined with token {token} from {}, account {}", from.as_str(), identity.account)
+        }
+        EventBody::TokenEnded { token, end } => {
+            view.kind = EventKind::Account;
+            match end {
+                TokenEnd::Spent => format!("token {token} is spent"),
+                TokenEnd::Expired => format!("token {token} expired unused"),
+                TokenEnd::Revoked => format!("token {token} was revoked"),
+                TokenEnd::Misused => format!("token {token} was revoked: too many wrong secrets were tried"),
+            }
+        }
+        EventBody::TokenAlarm { token, from } => {
+            view.kind = EventKind::Account;
+            format!("ALARM: token {token} came a second time with another key, from {}", from.as_str())
+        }
+        EventBody::CertificateIssued { identity, certificate, .. } => {
+            view.kind = EventKind::Account;
+            format!("{} got the certificate {}", who(&mut view, *identity), certificate.serial)
+        }
+        EventBody::CertificateUsed { identity, serial } => {
+            view.kind = EventKind::Account;
+            format!("{} uses the certificate {serial}", who(&mut view, *identity))
+        }
+        EventBody::CertificateRetired { identity, serial } => {
+            view.kind = EventKind::Account;
+            format!("{}'s older certificate {serial} is no longer accepted", who(&mut view, *identity))
+        }
+        EventBody::IdentityRevoked { identity, by, why } => {
+            view.kind = EventKind::Account;
+            let by = by.and_then(|by| model.identities.get(&by)).map_or(String::new(), |by| format!(" by {}", by.name));
+            let why = if why.is_empty() { String::new() } else { format!(": {}", why.as_str()) };
+            format!("{} was revoked{by}{why}", who(&mut view, *identity))
         }
     };
     view.text = Text::cut(text);

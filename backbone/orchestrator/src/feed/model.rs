@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use modchain_core::{Actor, Event, EventBody};
 use modchain_types::{
     AccountId, Asset, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, Offer, OutputLengths,
-    Reservation, Role, Span, Timestamp, WallTime,
+    Reservation, Role, Span, Timestamp, TokenId, WallTime,
 };
 use modchain_wire::agent::HostLoad;
 
-use super::describe;
+use super::describe::{self, Audience};
 use super::job::{Attempt, Job};
 use super::statement::Statement;
 
@@ -24,6 +24,8 @@ pub(super) struct Model {
     /// Every change of anything gets the next number; readers ask for what changed after the last one they saw.
     pub(super) revision: u64,
     pub(super) identities: BTreeMap<IdentityId, Identity>,
+    /// Who made each join token: whoever holds its account may see what becomes of it.
+    pub(super) token_makers: BTreeMap<TokenId, IdentityId>,
     /// The account that the platform's fees are shown under: the first operator's.
     platform: Option<AccountId>,
     pub(super) jobs: BTreeMap<JobId, Job>,
@@ -46,8 +48,8 @@ pub(super) struct Model {
 /// An event with what a reader's filter asks about.
 #[derive(Debug)]
 pub(super) struct Row {
-    /// Whose it is; `None` for events that everybody may see.
-    pub(super) owner: Option<AccountId>,
+    /// Who may see it.
+    pub(super) audience: Audience,
     /// The revision that it led to.
     pub(super) revision: u64,
     pub(super) view: modchain_wire::view::EventView,
@@ -59,6 +61,8 @@ pub(super) struct Node {
     pub(super) identity: Identity,
     pub(super) state: NodeState,
     pub(super) offer: Option<Offer>,
+    /// Whether its identity was revoked: it is shown no more.
+    pub(super) revoked: bool,
     pub(super) attempts: BTreeMap<JobId, Reservation>,
     pub(super) load: Option<HostLoad>,
     pub(super) rtt: Option<Span>,
@@ -88,6 +92,7 @@ impl Model {
             anchors: Vec::new(),
             revision: 0,
             identities: BTreeMap::new(),
+            token_makers: BTreeMap::new(),
             platform: None,
             jobs: BTreeMap::new(),
             by_age: BTreeMap::new(),
@@ -139,8 +144,8 @@ impl Model {
         let job = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job));
         let after = job.map(|job| job.state(self));
         let view = describe::event(self, event, job, before, after);
-        let owner = describe::owner(self, &event.body, job);
-        self.events.push(Row { owner, revision: self.revision, view });
+        let audience = describe::audience(self, &event.body, job);
+        self.events.push(Row { audience, revision: self.revision, view });
     }
 
     fn change(&mut self, event: &Event) {
@@ -216,7 +221,33 @@ impl Model {
                 }
                 self.node_state_changed(*node);
             }
+            EventBody::MemberJoined { identity, .. } => {
+                if !self.identities.contains_key(&identity.id) {
+                    self.add_identity(identity.clone());
+                }
+            }
+            EventBody::TokenCreated { token, by: Some(by), .. } => {
+                self.token_makers.insert(*token, *by);
+            }
+            EventBody::IdentityRevoked { identity, .. } => self.remove_node(NodeId::from(*identity)),
+            EventBody::TokenCreated { by: None, .. }
+            | EventBody::TokenEnded { .. }
+            | EventBody::TokenAlarm { .. }
+            | EventBody::CertificateIssued { .. }
+            | EventBody::CertificateUsed { .. }
+            | EventBody::CertificateRetired { .. } => {}
         }
+    }
+
+    /// A node that was revoked is lost for good; its name stays in the jobs that ran there.
+    fn remove_node(&mut self, node: NodeId) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.state = NodeState::Lost;
+            entry.connected_at = None;
+            entry.revoked = true;
+            self.node_names.remove(&entry.identity.name);
+        }
+        self.node_state_changed(node);
     }
 
     fn add_identity(&mut self, identity: Identity) {
@@ -233,6 +264,7 @@ impl Model {
                     identity: identity.clone(),
                     state: NodeState::Lost,
                     offer: None,
+                    revoked: false,
                     attempts: BTreeMap::new(),
                     load: None,
                     rtt: None,

@@ -9,6 +9,7 @@ use modchain_types::{
 use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, NodesPage, NodesQuery};
 use modchain_wire::view::{AccountView, EventKind, EventView, LedgerKind, NodeView, StatusView};
 
+use super::describe::Audience;
 use super::job::Job;
 use super::model::{Model, Node};
 
@@ -176,7 +177,7 @@ impl Model {
             }
             items.push(node.view());
         }
-        NodesPage { items: List::cut(items), total: self.nodes.len() as u64, more }
+        NodesPage { items: List::cut(items), total: self.node_names.len() as u64, more }
     }
 
     /// Nodes by name after this one.
@@ -246,7 +247,7 @@ impl Model {
     pub(super) fn status(&self, actor: &Actor, uptime: modchain_types::Span, now: Timestamp) -> StatusView {
         let mut nodes: std::collections::BTreeMap<NodeState, u64> = std::collections::BTreeMap::new();
         let (mut gpus, mut gpus_reserved) = (0, 0);
-        for node in self.nodes.values() {
+        for node in self.nodes.values().filter(|node| !node.revoked) {
             *nodes.entry(node.state).or_default() += 1;
             gpus += node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
             gpus_reserved += node.attempts.values().map(|reservation| reservation.gpus.len() as u64).sum::<u64>();
@@ -292,7 +293,11 @@ impl Sight for Actor {
 impl super::model::Row {
     /// Whether this actor may see the event.
     pub(super) fn visible_to(&self, actor: &Actor) -> bool {
-        self.owner.as_ref().is_none_or(|owner| actor.may_touch(owner))
+        match &self.audience {
+            Audience::All => true,
+            Audience::Account(account) => actor.may_touch(account),
+            Audience::Operators => actor.may_touch_all(),
+        }
     }
 }
 

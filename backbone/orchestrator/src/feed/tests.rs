@@ -30,11 +30,11 @@ fn account(name: &str) -> AccountId {
 }
 
 fn client(name: &str) -> Actor {
-    Actor { role: Role::Client, account: account(name) }
+    Actor { id: IdentityId([0; 16]), role: Role::Client, account: account(name) }
 }
 
 fn operator() -> Actor {
-    Actor { role: Role::Operator, account: account("boss") }
+    Actor { id: IdentityId([0; 16]), role: Role::Operator, account: account("boss") }
 }
 
 fn spec(name: &str) -> JobSpec {

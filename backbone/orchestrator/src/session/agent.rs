@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use modchain_certs::DenyList;
 use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
 use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
 use modchain_types::{Assignment, Identity, List, NodeId, Span, TaskBody, Text};
@@ -13,12 +14,13 @@ use modchain_wire::agent::{
     AgentHello, AgentWelcome, BlobChunk, BlobGet, BlobHead, GoAway, Heartbeat, HeartbeatEcho, Probe, Reconcile,
     ReportAck, Stop, StreamRefused,
 };
+use modchain_wire::join::RenewRequest;
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, Message, Sentence, ToAgent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::jobs_blobs::{named_by, task_of};
-use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, log_panic, version, wall_now};
+use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, certify, log_panic, version, wall_now};
 use crate::dispatch::MAILBOX_MESSAGES;
 use crate::relay;
 use crate::store::blobs::BlobError;
@@ -47,6 +49,7 @@ pub(crate) struct AgentSession {
     pub(crate) identity: Identity,
     pub(crate) node: NodeId,
     id: SessionId,
+    connection: Connection,
 }
 
 /// Serves a connection until it ends.
@@ -58,7 +61,7 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
     let (id, node) = (context.next_session(), NodeId::from(identity.id));
     let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
     context.dispatch.enter(id, mailbox, connection.clone()).await;
-    let session = Arc::new(AgentSession { context, identity, node, id });
+    let session = Arc::new(AgentSession { context, identity, node, id, connection: connection.clone() });
     if session.admit(&connection, &hello).await {
         tracing::info!(node = %session.identity.name, session = id.0, "agent connected");
         session.clone().run(&connection, writer, reader, messages, hello.offer.capabilities.slots).await;
@@ -99,9 +102,14 @@ impl AgentSession {
         };
         let command = Command::AgentConnected { node: self.node, session: self.id, arrival: Box::new(arrival) };
         let (code, why) = match services.engine.command(command).await {
+            // Its identity may have been joined again between the handshake and the hello. What the engine decided before
+            // this answer, the gate knows.
+            Ok(Reply::Welcome) if services.gate.denies(&self.identity.id, &self.connection.peer().serial) => {
+                (CloseCode::Revoked, "a newer certificate took its place".into())
+            }
             Ok(Reply::Welcome) => return true,
             Ok(Reply::Refused(refused)) => (close_code(&refused), refused.to_string()),
-            Ok(Reply::Done | Reply::Submitted { .. } | Reply::Cancelling { .. }) => {
+            Ok(_) => {
                 tracing::error!("the engine answered a hello with something else");
                 (CloseCode::Internal, String::new())
             }
@@ -282,6 +290,7 @@ impl AgentSession {
                     writer.reset(StreamCode::Stalled);
                 }
             }
+            Ok(Ok(Some(FromAgent::Renew(request)))) => self.renew(&mut writer, &request).await,
             Ok(Ok(Some(_))) => {
                 reader.stop(StreamCode::Refused);
                 writer.reset(StreamCode::Refused);
@@ -320,6 +329,20 @@ impl AgentSession {
                 Err(error) => return give_up(&mut writer, &error),
             };
         }
+    }
+
+    /// A certificate for a new key of this node.
+    async fn renew(&self, writer: &mut Writer, request: &RenewRequest) {
+        let answer: ToAgent = match certify::renew(&self.context, &self.connection, &self.identity, request).await {
+            Ok(renewed) => renewed.into(),
+            Err(error) => {
+                tracing::warn!(node = %self.identity.name, %error, "the certificate is not renewed");
+                StreamRefused { why: Sentence::cut(error.to_string()), retryable: error.retryable() }.into()
+            }
+        };
+        // Whoever does not hear it asks again.
+        let _ = writer.write(&answer).await;
+        let _ = writer.finish().await;
     }
 
     /// A blob, only if the attempt that is live on this node under this fence names it.
@@ -405,6 +428,7 @@ fn close_code(refused: &Refused) -> CloseCode {
         Refused::Probing => CloseCode::TooManyConnections,
         Refused::UnknownNode => CloseCode::UnknownIdentity,
         Refused::StaleSession => CloseCode::Superseded,
+        Refused::Revoked => CloseCode::Revoked,
         Refused::Frozen { .. }
         | Refused::NotAllowed { .. }
         | Refused::Invalid { .. }
@@ -416,7 +440,18 @@ fn close_code(refused: &Refused) -> CloseCode {
         | Refused::Limit { .. }
         | Refused::NoFit { .. }
         | Refused::AlreadyEnded { .. }
-        | Refused::NotTestMoney => CloseCode::Internal,
+        | Refused::NotTestMoney
+        | Refused::UnknownIdentity
+        | Refused::AlreadyRevoked { .. }
+        | Refused::LastOperator { .. }
+        | Refused::UnknownToken
+        | Refused::TokenTaken
+        | Refused::TokenExpired
+        | Refused::TokenUsed
+        | Refused::TokenRevoked
+        | Refused::WrongProof
+        | Refused::WrongRole { .. }
+        | Refused::WrongName { .. } => CloseCode::Internal,
     }
 }
 

@@ -3,23 +3,28 @@
 //! ```text
 //! accept → identity known? ─┬─ agent   (control, heartbeats, attempts → relay, blobs)
 //!                           └─ console (one task for each request)
+//! join port ── join (one short conversation)
 //! ```
 //!
 //! [`Server`] owns the accept loop, which owns a task for each connection, which owns a task for each stream: stopping the
 //! server stops them all.
 
 mod agent;
+mod certify;
 mod console;
 mod counts;
 mod jobs_blobs;
+mod join;
 mod rate;
+mod sources;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use modchain_core::SessionId;
-use modchain_link::{Accepted, CloseCode, Endpoint, Protocol};
+use modchain_certs::{Credentials, TlsError};
+use modchain_core::{Command, SessionId};
+use modchain_link::{Accepted, CloseCode, Endpoint, JoinEndpoint, Protocol};
 use modchain_types::{IdentityId, JobId, Role, Text, WallTime};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) services: Services,
     pub(crate) feed: FeedHandle,
     dispatch: DispatchHandle,
+    endpoint: Arc<Endpoint>,
     sessions: AtomicU64,
     /// Streams that send a job's standard input.
     pub(crate) input_writers: Counts<JobId>,
@@ -54,6 +60,9 @@ pub(crate) struct Context {
     requests: Counts<IdentityId>,
     submits: rate::RateLimit,
     offers: rate::RateLimit,
+    renewals: rate::RateLimit,
+    tokens: rate::RateLimit,
+    sources: sources::Sources,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -63,45 +72,87 @@ impl Context {
     }
 }
 
+/// Shows newcomers of both ports another certificate.
+pub struct Shower {
+    main: Arc<Endpoint>,
+    join: Arc<JoinEndpoint>,
+}
+
+impl Shower {
+    /// From now on; connections that are there stay.
+    pub fn show(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        self.main.show(credentials)?;
+        self.join.show(credentials)
+    }
+}
+
 /// The orchestrator's connections.
 pub struct Server {
-    endpoint: Arc<Endpoint>,
+    join_endpoint: Arc<JoinEndpoint>,
     context: Arc<Context>,
     accepting: JoinHandle<()>,
+    joining: JoinHandle<()>,
 }
 
 impl Server {
     /// Begins to take connections.
-    pub fn start(endpoint: Endpoint, services: Services, feed: FeedHandle, dispatch: DispatchHandle) -> Self {
-        let endpoint = Arc::new(endpoint);
+    pub fn start(
+        endpoint: Endpoint,
+        join_endpoint: JoinEndpoint,
+        services: Services,
+        feed: FeedHandle,
+        dispatch: DispatchHandle,
+    ) -> Self {
+        let (endpoint, join_endpoint) = (Arc::new(endpoint), Arc::new(join_endpoint));
         let context = Arc::new(Context {
             services,
             feed,
             dispatch,
+            endpoint: endpoint.clone(),
             sessions: AtomicU64::new(1),
             input_writers: Counts::default(),
             requests: Counts::default(),
             submits: rate::RateLimit::new(rate::Rate::SUBMITS),
             offers: rate::RateLimit::new(rate::Rate::OFFERS),
+            renewals: rate::RateLimit::new(rate::Rate::RENEWALS),
+            tokens: rate::RateLimit::new(rate::Rate::TOKENS),
+            sources: sources::Sources::default(),
             stopping: CancellationToken::new(),
         });
-        let accepting = tokio::spawn(accept(endpoint.clone(), context.clone()));
-        Self { endpoint, context, accepting }
+        let accepting = tokio::spawn(accept(endpoint, context.clone()));
+        let joining = tokio::spawn(join::accept(join_endpoint.clone(), context.clone()));
+        Self { join_endpoint, context, accepting, joining }
     }
 
     /// Where it listens.
     pub fn local_address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.endpoint.local_address()
+        self.context.endpoint.local_address()
+    }
+
+    /// Where it listens for joiners.
+    pub fn join_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.join_endpoint.local_address()
+    }
+
+    /// What shows newcomers a new certificate.
+    pub fn shower(&self) -> Shower {
+        Shower { main: self.context.endpoint.clone(), join: self.join_endpoint.clone() }
     }
 
     /// Takes no more connections, tells every peer to come back later, and closes. Bounded: a few seconds at most.
     pub async fn shutdown(mut self) {
         self.context.stopping.cancel();
-        if tokio::time::timeout(GOODBYE_TIMEOUT, &mut self.accepting).await.is_err() {
+        let both = async { tokio::join!(&mut self.accepting, &mut self.joining) };
+        if tokio::time::timeout(GOODBYE_TIMEOUT, both).await.is_err() {
             tracing::info!("some sessions did not end in time");
             self.accepting.abort();
+            self.joining.abort();
         }
-        self.endpoint.close(CloseCode::GoingAway, "the orchestrator is stopping", CLOSE_TIMEOUT).await;
+        let why = "the orchestrator is stopping";
+        tokio::join!(
+            self.context.endpoint.close(CloseCode::GoingAway, why, CLOSE_TIMEOUT),
+            self.join_endpoint.close(CloseCode::GoingAway, why, CLOSE_TIMEOUT),
+        );
     }
 }
 
@@ -109,6 +160,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.context.stopping.cancel();
         self.accepting.abort();
+        self.joining.abort();
     }
 }
 
@@ -149,6 +201,10 @@ async fn serve(accepted: Accepted, context: Arc<Context>) {
         connection.close(CloseCode::UnknownIdentity, "");
         return;
     };
+    if context.services.gate.is_unused(&peer.id, &peer.serial) {
+        let used = Command::CertificateUsed { identity: peer.id, serial: peer.serial };
+        let _ = context.services.engine.tell(used).await; // an engine that is gone ends everything
+    }
     match (protocol, identity.role) {
         (Protocol::Agent, Role::Node) => agent::serve(connection, identity, context).await,
         (Protocol::Console, Role::Client | Role::Operator) => console::serve(connection, identity, context).await,

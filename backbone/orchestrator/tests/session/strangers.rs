@@ -1,12 +1,14 @@
 //! Who may not.
 
 use modchain_link::{CloseCode, CloseReason, Protocol, StreamCode, connect};
-use modchain_types::{Digest, Fence, InstanceId, List, Micro, Span};
+use modchain_types::{Chunk, Digest, Fence, InstanceId, List, Micro, Role, Span, TokenId};
 use modchain_wire::agent::{AttemptOpen, BlobGet};
 use modchain_wire::console::{
-    AccountQuery, BlobPut, Cancel, ConsoleHello, Credit, EventsOpen, ExplainQuery, InputOpen, JobQuery, JobsQuery,
-    LedgerQuery, LogsOpen, NodesQuery, QuoteRequest, Refusal, RefusalCode, StateOpen, StatusQuery, Submit,
+    AccountQuery, BlobPut, Cancel, ConsoleHello, Credit, EventsOpen, ExplainQuery, IdentitiesQuery, InputOpen,
+    JobQuery, JobsQuery, LedgerQuery, LinkQuery, LogsOpen, NodesQuery, QuoteRequest, Refusal, RefusalCode, Revoke,
+    StateOpen, StatusQuery, Submit, TokenCreate, TokenRevoke, TokensQuery, WhoamiQuery,
 };
+use modchain_wire::join::RenewRequest;
 use modchain_wire::{FromAgent, FromConsole, Message, ToAgent, ToConsole};
 
 use super::world::{HOLD, MODULE, World, soon, spec, text};
@@ -98,6 +100,15 @@ fn role_table() -> Vec<(FromConsole, bool, bool)> {
     };
     let events = EventsOpen { after: None, since: None, kind: None, job: None, node: None, follow: false };
     let ledger = LedgerQuery { account: None, since: None, kind: None, job: None, limit: 1, before: None };
+    let token = TokenCreate {
+        token: TokenId([1; 5]),
+        verifier: [0; 32],
+        role: Role::Node,
+        name: None,
+        account: None,
+        rejoin: false,
+        ttl: Span::from_secs(60),
+    };
     // The request; whether clients may; whether operators may.
     vec![
         (submit.into(), true, false),
@@ -116,6 +127,14 @@ fn role_table() -> Vec<(FromConsole, bool, bool)> {
         (StateOpen { job: Some(job()), resume: None }.into(), true, true),
         (BlobPut { digest: Digest::of(b""), bytes: 1 << 40 }.into(), true, false),
         (InputOpen { job: job() }.into(), true, false),
+        (WhoamiQuery { detail: false }.into(), true, true),
+        (RenewRequest { request: Chunk::default(), proof: Chunk::default() }.into(), true, true),
+        (IdentitiesQuery { role: None, revoked: true, limit: 1, after: None }.into(), true, true),
+        (Revoke { identity: text("node/nothing"), why: text("") }.into(), false, true),
+        (token.into(), true, true),
+        (TokensQuery { ended: true }.into(), true, true),
+        (TokenRevoke { token: TokenId([9; 5]) }.into(), true, true),
+        (LinkQuery { detail: false }.into(), false, true),
     ]
 }
 

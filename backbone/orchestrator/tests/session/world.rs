@@ -1,10 +1,11 @@
 //! The orchestrator under test, and scripts for its peers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use modchain_certs::Credentials;
 use modchain_link::{Connection, FrameReader, FrameWriter, Protocol, connect};
-use modchain_orchestrator::config::Settings;
+use modchain_orchestrator::config::{CERT_LIFE, Settings};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
 use modchain_orchestrator::serve::Orchestrator;
 use modchain_types::{
@@ -39,7 +40,8 @@ pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,
     pub(crate) orchestrator: Option<Orchestrator>,
     pub(crate) address: String,
-    made: Initialised,
+    pub(crate) join_address: String,
+    pub(crate) made: Initialised,
 }
 
 /// Puts a limit on something that must happen.
@@ -54,18 +56,14 @@ pub(crate) fn text<const MAX: usize>(text: impl Into<String>) -> Text<MAX> {
 impl World {
     /// Clients alice and bob, the operator, and one node, whose earnings go to `owner`. Alice and bob have credit.
     pub(crate) async fn start() -> Self {
-        let data = tempfile::tempdir().expect("a directory");
         let name = |name: &str| name.parse().expect("a name");
-        let options = InitOptions {
-            data: data.path().join("orchestrator"),
+        let world = Self::found(InitOptions {
             clients: vec![name("alice"), name("bob"), name("owner")],
             operators: vec![name("boss")],
             nodes: vec![(name("rig-1"), Some("owner".parse().expect("an account")))],
             ..InitOptions::default()
-        };
-        let made = init(&options).expect("a data directory");
-        let mut world = Self { data, orchestrator: None, address: String::new(), made };
-        world.serve().await;
+        })
+        .await;
         let boss = world.console("boss").await;
         for account in ["alice", "bob"] {
             let given = boss.credit(account, CREDIT, account).await.expect("credit");
@@ -74,14 +72,33 @@ impl World {
         world
     }
 
+    /// Whoever `init` is told to make, and nobody has credit.
+    pub(crate) async fn found(options: InitOptions) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let options = InitOptions { data: data.path().join("orchestrator"), ..options };
+        let made = init(&options).expect("a data directory");
+        let mut world = Self { data, orchestrator: None, address: String::new(), join_address: String::new(), made };
+        world.serve().await;
+        world
+    }
+
+    /// Where the orchestrator has its data.
+    pub(crate) fn place(&self) -> PathBuf {
+        self.data.path().join("orchestrator")
+    }
+
     pub(crate) async fn serve(&mut self) {
         let settings = Settings {
-            data: self.data.path().join("orchestrator"),
+            data: self.place(),
             listen: "127.0.0.1:0".parse().expect("an address"),
+            join_listen: "127.0.0.1:0".parse().expect("an address"),
+            advertise: None,
+            cert_life: CERT_LIFE,
             log: None,
         };
         let orchestrator = Orchestrator::start(&settings).await.expect("it starts");
         self.address = orchestrator.local_address().expect("it listens").to_string();
+        self.join_address = orchestrator.join_address().expect("it listens").to_string();
         self.orchestrator = Some(orchestrator);
     }
 
@@ -97,16 +114,7 @@ impl World {
     }
 
     pub(crate) async fn console(&self, name: &str) -> Console {
-        let connection =
-            connect(&self.credentials(name), &self.address, Protocol::Console).await.expect("a connection");
-        let (mut out, mut input) = connection.open_bi::<FromConsole, ToConsole>().await.expect("a stream");
-        let hello = ConsoleHello { types: ToConsole::known_types(), version: text("0"), wall: WallTime(0) };
-        out.write(&hello.into()).await.expect("it is taken");
-        match soon("welcome", input.read()).await {
-            Ok(Some(ToConsole::Welcome(welcome))) => assert_eq!(welcome.identity.name.as_str(), name),
-            other => panic!("no welcome: {other:?}"),
-        }
-        Console { connection }
+        Console::connect(&self.credentials(name), &self.address, name).await
     }
 
     pub(crate) async fn agent(&self) -> Agent {
@@ -192,6 +200,19 @@ pub(crate) struct Console {
 }
 
 impl Console {
+    /// Connects and is welcomed by this name.
+    pub(crate) async fn connect(credentials: &Credentials, address: &str, name: &str) -> Self {
+        let connection = connect(credentials, address, Protocol::Console).await.expect("a connection");
+        let (mut out, mut input) = connection.open_bi::<FromConsole, ToConsole>().await.expect("a stream");
+        let hello = ConsoleHello { types: ToConsole::known_types(), version: text("0"), wall: WallTime(0) };
+        out.write(&hello.into()).await.expect("it is taken");
+        match soon("welcome", input.read()).await {
+            Ok(Some(ToConsole::Welcome(welcome))) => assert_eq!(welcome.identity.name.as_str(), name),
+            other => panic!("no welcome: {other:?}"),
+        }
+        Self { connection }
+    }
+
     /// Opens a stream with a request.
     pub(crate) async fn open(&self, request: impl Into<FromConsole>) -> (Out, In) {
         let (mut out, input) = self.connection.open_bi::<FromConsole, ToConsole>().await.expect("a stream");

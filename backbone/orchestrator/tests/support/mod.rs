@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use modchain_core::membership::{Certificate, TokenEnd, TokenGrant};
 use modchain_core::{Event, EventBody, Outcome, Settlement};
 use modchain_orchestrator::store::journal::{Disk, Journal};
 use modchain_types::*;
@@ -146,6 +147,14 @@ pub fn kind(body: &EventBody) -> &'static str {
         EventBody::NodeConnected { .. } => "node_connected",
         EventBody::NodeLost { .. } => "node_lost",
         EventBody::InputFailed { .. } => "input_failed",
+        EventBody::TokenCreated { .. } => "token_created",
+        EventBody::MemberJoined { .. } => "member_joined",
+        EventBody::TokenEnded { .. } => "token_ended",
+        EventBody::TokenAlarm { .. } => "token_alarm",
+        EventBody::CertificateIssued { .. } => "certificate_issued",
+        EventBody::CertificateUsed { .. } => "certificate_used",
+        EventBody::CertificateRetired { .. } => "certificate_retired",
+        EventBody::IdentityRevoked { .. } => "identity_revoked",
     }
 }
 
@@ -197,6 +206,43 @@ pub fn bodies() -> Vec<EventBody> {
             Identity { id: IdentityId([4; 16]), role, name: "rig-1".parse().expect("name"), account: account.clone() };
         bodies.push(EventBody::IdentityAdded { identity });
     }
+    let token = TokenId([5; 5]);
+    let serial = CertificateSerial([0x7f; 16]);
+    let certificate = Certificate {
+        serial,
+        key: KeyDigest([0xee; 32]),
+        not_before: WallTime(1_790_000_000_000),
+        not_after: WallTime(1_790_086_400_000),
+    };
+    for rejoins in [None, Some(IdentityId([4; 16]))] {
+        let name = rejoins.map(|_| "rig-1".parse().expect("name"));
+        let grant = TokenGrant { role: Role::Node, name, account: rejoins.map(|_| account.clone()), rejoins };
+        let (verifier, by, ttl) = ([6; 32], rejoins, Span::from_secs(900));
+        bodies.push(EventBody::TokenCreated { token, verifier, grant, by, ttl });
+        bodies.push(EventBody::CertificateIssued {
+            identity: IdentityId([4; 16]),
+            certificate,
+            beside: rejoins.map(|_| serial),
+        });
+        bodies.push(EventBody::IdentityRevoked { identity: IdentityId([4; 16]), by, why: text("sold") });
+    }
+    bodies.push(EventBody::MemberJoined {
+        token,
+        identity: Identity {
+            id: IdentityId([4; 16]),
+            role: Role::Node,
+            name: "rig-1".parse().expect("name"),
+            account: account.clone(),
+        },
+        certificate,
+        from: text("rig (linux) at 192.0.2.1"),
+    });
+    for end in [TokenEnd::Spent, TokenEnd::Expired, TokenEnd::Revoked, TokenEnd::Misused] {
+        bodies.push(EventBody::TokenEnded { token, end });
+    }
+    bodies.push(EventBody::TokenAlarm { token, from: text("192.0.2.2") });
+    bodies.push(EventBody::CertificateUsed { identity: IdentityId([4; 16]), serial });
+    bodies.push(EventBody::CertificateRetired { identity: IdentityId([4; 16]), serial });
     for spec in [spec(TaskBody::Inline(wasm_task())), bare_spec()] {
         bodies.push(EventBody::JobQueued {
             job,

@@ -6,6 +6,7 @@
 
 mod books;
 mod job;
+mod member;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +19,7 @@ use modchain_types::{
 
 pub use books::Books;
 use job::JobRecord;
+use member::Membership;
 
 /// What must always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +66,14 @@ pub enum Rule {
     NodeNotOverbooked,
     /// No GPU is reserved twice.
     GpuOnce,
+    /// Nobody who was revoked gets a certificate, work or pay, lets others in, or has work done.
+    RevokedStaysOut,
+    /// Who joins by a token becomes what the token is for, in its time.
+    GrantKept,
+    /// A certificate is dropped only when a newer one has been in use for long enough.
+    RetiredInTurn,
+    /// No stranger fills the journal with alarms.
+    AlarmsBounded,
 
     /// The bill is for something that really ran, and the outcome is what really happened.
     TrueOutcome,
@@ -73,6 +83,8 @@ pub enum Rule {
     AtMostOneRuns,
     /// What was acknowledged is never lost, and the same question gets the same answer.
     AnswersKept,
+    /// Whoever has a certificate by an answer that arrived comes in, unless it was revoked.
+    NobodyLockedOut,
     /// Replaying the journal gives the same state.
     ReplayIsLive,
     /// `Control` finds nothing wrong with itself.
@@ -145,6 +157,7 @@ pub struct Auditor {
     at: Timestamp,
     last_fence: u64,
     identities: BTreeMap<IdentityId, Identity>,
+    membership: Membership,
     deposits: BTreeSet<SubmitKey>,
     books: Books,
     jobs: BTreeMap<JobId, JobRecord>,
@@ -228,6 +241,8 @@ impl Auditor {
             | EventBody::AttemptEnded { .. }
             | EventBody::JobFinished { .. } => self.job_event(event),
             EventBody::NodeConnected { node, offer } => {
+                let revoked = self.is_revoked((*node).into());
+                rule(Rule::RevokedStaysOut, !revoked, || format!("{node} connects"))?;
                 let record = self.node(*node)?;
                 if let Some(offer) = offer {
                     record.capabilities = Some(offer.capabilities.clone());
@@ -235,6 +250,14 @@ impl Auditor {
                 Ok(())
             }
             EventBody::NodeLost { node } => self.node(*node).map(|_| ()),
+            EventBody::TokenCreated { .. }
+            | EventBody::MemberJoined { .. }
+            | EventBody::TokenEnded { .. }
+            | EventBody::TokenAlarm { .. }
+            | EventBody::CertificateIssued { .. }
+            | EventBody::CertificateUsed { .. }
+            | EventBody::CertificateRetired { .. }
+            | EventBody::IdentityRevoked { .. } => self.member_event(event),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::event::EventBody;
 use crate::ledger::Account;
 
 mod jobs;
+mod members;
+mod membership_model;
 mod nodes;
 
 const HOLD: u64 = 100_000;
@@ -28,12 +30,15 @@ fn account(name: &str) -> AccountId {
     name.parse().expect("an account")
 }
 
+const PEOPLE: [(u8, &str); 3] = [(101, "alice"), (102, "bob"), (103, "owen")];
+
 fn client(name: &str) -> Actor {
-    Actor { role: Role::Client, account: account(name) }
+    let (id, _) = PEOPLE.into_iter().find(|(_, known)| *known == name).expect("one of the people");
+    Actor { id: IdentityId([id; 16]), role: Role::Client, account: account(name) }
 }
 
 fn operator() -> Actor {
-    Actor { role: Role::Operator, account: account("root") }
+    Actor { id: IdentityId([0; 16]), role: Role::Operator, account: account("root") }
 }
 
 fn node(number: u8) -> NodeId {
@@ -87,7 +92,7 @@ fn spec() -> JobSpec {
 }
 
 impl World {
-    /// Alice and Bob have a unit each; the nodes belong to Owen; nobody is connected.
+    /// Root is the operator, Alice and Bob have a unit each, the nodes belong to Owen; nobody is connected.
     fn new() -> Self {
         let control = Control::new(ControlConfig::new(Asset::Test));
         let mut world = Self {
@@ -99,9 +104,8 @@ impl World {
             changes: Vec::new(),
         };
         world.start();
-        let people = [(101, Role::Client, "alice"), (102, Role::Client, "bob"), (103, Role::Client, "owen")];
-        for (id, role, name) in people {
-            world.identity(id, role, name, name);
+        for (id, name) in PEOPLE {
+            world.identity(id, Role::Client, name, name);
         }
         world.identity(1, Role::Node, "n1", "owen");
         world.identity(2, Role::Node, "n2", "owen");
@@ -122,7 +126,7 @@ impl World {
     fn identity(&mut self, id: u8, role: Role, name: &str, account_name: &str) {
         let name = name.parse().expect("a name");
         let identity = Identity { id: IdentityId([id; 16]), role, name, account: account(account_name) };
-        self.done(Command::AddIdentity { identity });
+        self.done(Command::AddIdentity { identity, certificate: None });
     }
 
     fn absorb(&mut self, decision: Decision) -> Option<Reply> {

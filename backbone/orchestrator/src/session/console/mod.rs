@@ -4,6 +4,7 @@
 //! why and what next; a job that the asker may not see is answered as one that does not exist.
 
 mod logs;
+mod members;
 mod refuse;
 mod requests;
 mod state;
@@ -92,7 +93,7 @@ pub(super) struct ConsoleSession {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(connection: Connection, identity: Identity, context: Arc<Context>) {
-    let actor = Actor { role: identity.role, account: identity.account.clone() };
+    let actor = Actor { id: identity.id, role: identity.role, account: identity.account.clone() };
     let session = Arc::new(ConsoleSession { context, connection: connection.clone(), identity, actor });
     if !session.welcome().await {
         connection.close(CloseCode::HelloExpected, "");
@@ -216,6 +217,14 @@ impl ConsoleSession {
             FromConsole::Logs(open) => self.logs(writer, reader, open).await,
             FromConsole::BlobPut(put) => self.blob_put(writer, reader, put).await,
             FromConsole::InputOpen(open) => self.input(writer, reader, open).await,
+            FromConsole::Whoami(_) => self.whoami(writer).await,
+            FromConsole::Renew(request) => self.renew(writer, request).await,
+            FromConsole::Identities(query) => self.identities(writer, query).await,
+            FromConsole::Revoke(revoke) => self.revoke(writer, revoke).await,
+            FromConsole::TokenCreate(create) => self.token_create(writer, create).await,
+            FromConsole::Tokens(query) => self.tokens(writer, query).await,
+            FromConsole::TokenRevoke(revoke) => self.token_revoke(writer, revoke).await,
+            FromConsole::Link(_) => self.link(writer).await,
             FromConsole::Hello(_)
             | FromConsole::BlobPiece(_)
             | FromConsole::InputPiece(_)

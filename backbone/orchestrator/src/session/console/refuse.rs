@@ -7,6 +7,7 @@ use modchain_types::{JobId, Role};
 use modchain_wire::Sentence;
 use modchain_wire::console::{Refusal, RefusalCode};
 
+use super::super::certify::NotRenewed;
 use super::verbs::Verb;
 use crate::store::blobs::BlobError;
 use crate::store::input::InputError;
@@ -57,10 +58,26 @@ pub(super) fn ambiguous(name: &str, some: &[JobId], total: usize) -> Refusal {
     refusal(RefusalCode::Ambiguous, format!("job {name} matches {total} jobs ({shown})"), "write more of the id")
 }
 
+/// No such identity.
+pub(super) fn no_identity(name: &str) -> Refusal {
+    refusal(RefusalCode::NotFound, format!("there is no identity `{name}`"), "modchain cert list --all lists them")
+}
+
+/// Why there is no new certificate.
+pub(super) fn by_certify(error: NotRenewed) -> Refusal {
+    match error {
+        NotRenewed::Refused(refused) => by_engine(refused, None),
+        NotRenewed::BadRequest => invalid(error, "update this program"),
+        NotRenewed::TooOften => refusal(RefusalCode::Busy, error, "wait a moment"),
+        NotRenewed::Internal(why) => internal(why),
+    }
+}
+
 /// The role may not do this at all.
 pub(super) fn not_allowed(verb: Verb, role: Role) -> Refusal {
     let hint = match (verb, role) {
         (Verb::Credit, _) => "only operators give credit",
+        (Verb::Revoke, _) => "only operators revoke identities: ask yours",
         (_, Role::Operator) => "use a client's context: jobs belong to those who pay for them",
         (_, Role::Client | Role::Node | Role::Orchestrator) => "",
     };
@@ -97,7 +114,7 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
         Refused::InsufficientFunds { .. } => {
             refusal(RefusalCode::InsufficientFunds, message, "lower --max-cost, or ask for more credit")
         }
-        Refused::Limit { .. } => refusal(RefusalCode::Limit, message, "wait until some jobs have ended"),
+        Refused::Limit { .. } => refusal(RefusalCode::Limit, message, "wait until some of them have ended"),
         Refused::NoFit { .. } => {
             refusal(RefusalCode::NoFit, message, "leave --no-queue out to wait for a node, or ask for less")
         }
@@ -106,8 +123,27 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
             refusal(RefusalCode::Conflict, format!("{job} has already ended ({state})"), "")
         }
         Refused::NotTestMoney => refusal(RefusalCode::NotAllowed, message, "this orchestrator works with real money"),
-        // About agents' connections; a console never hears them.
-        Refused::DuplicateInstance | Refused::Probing | Refused::StaleSession => internal(message),
+        Refused::StaleSession => {
+            refusal(RefusalCode::Conflict, "this certificate was replaced by a newer one", "connect again")
+        }
+        Refused::Revoked => refusal(RefusalCode::NotAllowed, message, "ask for a new token"),
+        Refused::UnknownIdentity => refusal(RefusalCode::NotFound, message, "modchain cert list --all lists them"),
+        Refused::AlreadyRevoked { .. } => refusal(RefusalCode::Conflict, message, "who was revoked stays out"),
+        Refused::LastOperator { .. } => {
+            let hint = "let another one join first: modchain token create --role operator";
+            refusal(RefusalCode::Conflict, message, hint)
+        }
+        Refused::UnknownToken => refusal(RefusalCode::NotFound, message, "modchain token list --all lists them"),
+        Refused::TokenTaken => refusal(RefusalCode::Conflict, message, "make another one"),
+        Refused::TokenExpired | Refused::TokenUsed | Refused::TokenRevoked => {
+            refusal(RefusalCode::Conflict, message, "")
+        }
+        // About agents' connections and the join port; a console never hears them.
+        Refused::DuplicateInstance
+        | Refused::Probing
+        | Refused::WrongProof
+        | Refused::WrongRole { .. }
+        | Refused::WrongName { .. } => internal(message),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests with one short answer.
 
-use modchain_core::{Command, Reply};
-use modchain_types::{AccountId, List, Span};
+use modchain_core::{Command, Control, Reply};
+use modchain_types::{AccountId, List, Role, Span};
 use modchain_wire::Sentence;
 use modchain_wire::console::{AccountQuery, Cancel, Credit, JobQuery, JobsQuery, LedgerQuery, NodesQuery};
 
@@ -22,7 +22,7 @@ impl ConsoleSession {
         match reply {
             Reply::Cancelling { .. } => {}
             Reply::Refused(refused) => return Err(refuse::by_engine(refused, Some(&cancel.job)).into()),
-            Reply::Done | Reply::Submitted { .. } | Reply::Welcome => {
+            _ => {
                 return Err(refuse::internal("the engine answered something else").into());
             }
         }
@@ -77,11 +77,18 @@ impl ConsoleSession {
     pub(super) async fn status(&self, writer: &mut Writer) -> Result<(), Failure> {
         let services = &self.context.services;
         let mut view = self.context.feed.status(&self.actor).await?;
-        let mut problems = services.engine.query(|control, _| control.problems()).await?;
+        let operator = self.actor.role == Role::Operator;
+        let ask = move |control: &Control, now| {
+            let alarms = if operator { control.alarms(now) } else { Vec::new() };
+            (control.problems(), alarms)
+        };
+        let (mut problems, alarms) = services.engine.query(ask).await?;
         problems.extend(services.engine.frozen().map(|why| format!("money is frozen: {why}")));
         if services.engine.storage_low() {
             problems.push("the orchestrator's disk is nearly full: new jobs are refused".into());
         }
+        // Last: strangers cause them, and must not push out of the list what is wrong with the whole.
+        problems.extend(alarms);
         view.problems = List::cut(problems.into_iter().map(Sentence::cut).collect());
         Ok(writer.write(&view.into()).await?)
     }
@@ -93,7 +100,7 @@ impl ConsoleSession {
         match reply {
             Reply::Done => {}
             Reply::Refused(refused) => return Err(refuse::by_engine(refused, None).into()),
-            Reply::Submitted { .. } | Reply::Cancelling { .. } | Reply::Welcome => {
+            _ => {
                 return Err(refuse::internal("the engine answered something else").into());
             }
         }

@@ -79,7 +79,7 @@ impl ConsoleSession {
         let submitted = match reply {
             Reply::Submitted { job, state, held, existing } => Submitted { job, state, held, existing },
             Reply::Refused(refused) => return Err(refuse::by_engine(refused, None).into()),
-            Reply::Done | Reply::Cancelling { .. } | Reply::Welcome => {
+            _ => {
                 return Err(refuse::internal("the engine answered something else").into());
             }
         };

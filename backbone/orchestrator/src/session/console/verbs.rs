@@ -22,12 +22,20 @@ pub(super) enum Verb {
     State,
     BlobPut,
     Input,
+    Whoami,
+    Renew,
+    Identities,
+    Revoke,
+    TokenCreate,
+    Tokens,
+    TokenRevoke,
+    Link,
 }
 
 impl Verb {
     /// Every verb.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Submit,
         Self::Quote,
         Self::Cancel,
@@ -44,6 +52,14 @@ impl Verb {
         Self::State,
         Self::BlobPut,
         Self::Input,
+        Self::Whoami,
+        Self::Renew,
+        Self::Identities,
+        Self::Revoke,
+        Self::TokenCreate,
+        Self::Tokens,
+        Self::TokenRevoke,
+        Self::Link,
     ];
 
     /// The verb of a request; `None` for messages that belong into the middle of one.
@@ -65,6 +81,14 @@ impl Verb {
             FromConsole::State(_) => Some(Self::State),
             FromConsole::BlobPut(_) => Some(Self::BlobPut),
             FromConsole::InputOpen(_) => Some(Self::Input),
+            FromConsole::Whoami(_) => Some(Self::Whoami),
+            FromConsole::Renew(_) => Some(Self::Renew),
+            FromConsole::Identities(_) => Some(Self::Identities),
+            FromConsole::Revoke(_) => Some(Self::Revoke),
+            FromConsole::TokenCreate(_) => Some(Self::TokenCreate),
+            FromConsole::Tokens(_) => Some(Self::Tokens),
+            FromConsole::TokenRevoke(_) => Some(Self::TokenRevoke),
+            FromConsole::Link(_) => Some(Self::Link),
             FromConsole::Hello(_)
             | FromConsole::BlobPiece(_)
             | FromConsole::InputPiece(_)
@@ -90,6 +114,14 @@ impl Verb {
             Self::State => "watching",
             Self::BlobPut => "uploading",
             Self::Input => "sending input",
+            Self::Whoami => "asking about oneself",
+            Self::Renew => "renewing a certificate",
+            Self::Identities => "reading identities",
+            Self::Revoke => "revoking identities",
+            Self::TokenCreate => "making tokens",
+            Self::Tokens => "reading tokens",
+            Self::TokenRevoke => "revoking tokens",
+            Self::Link => "reading the state of the sockets",
         }
     }
 
@@ -111,8 +143,14 @@ impl Verb {
                 | Self::Logs
                 | Self::State
                 | Self::BlobPut
-                | Self::Input => true,
-                Self::Credit => false,
+                | Self::Input
+                | Self::Whoami
+                | Self::Renew
+                | Self::Identities
+                | Self::TokenCreate
+                | Self::Tokens
+                | Self::TokenRevoke => true,
+                Self::Credit | Self::Revoke | Self::Link => false,
             },
             Role::Operator => match self {
                 Self::Quote
@@ -127,7 +165,15 @@ impl Verb {
                 | Self::Status
                 | Self::Credit
                 | Self::Logs
-                | Self::State => true,
+                | Self::State
+                | Self::Whoami
+                | Self::Renew
+                | Self::Identities
+                | Self::Revoke
+                | Self::TokenCreate
+                | Self::Tokens
+                | Self::TokenRevoke
+                | Self::Link => true,
                 // Jobs belong to those who pay for them.
                 Self::Submit | Self::BlobPut | Self::Input => false,
             },
@@ -141,10 +187,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_may_do_nothing_here_and_credit_is_the_operators_alone() {
+    fn nodes_may_do_nothing_here_and_some_things_are_the_operators_alone() {
         for verb in Verb::ALL {
             assert!(!verb.allowed(Role::Node) && !verb.allowed(Role::Orchestrator), "{verb:?}");
-            let denied_to_clients = verb == Verb::Credit;
+            let denied_to_clients = matches!(verb, Verb::Credit | Verb::Revoke | Verb::Link);
             assert_eq!(verb.allowed(Role::Client), !denied_to_clients, "{verb:?}");
             let denied_to_operators = matches!(verb, Verb::Submit | Verb::BlobPut | Verb::Input);
             assert_eq!(verb.allowed(Role::Operator), !denied_to_operators, "{verb:?}");

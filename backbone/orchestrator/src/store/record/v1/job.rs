@@ -57,16 +57,19 @@ struct Limits {
 /// Mirrors a plain enum of the vocabulary, both ways and exhaustively.
 macro_rules! mirror {
     ($name:ident { $($variant:ident),+ $(,)? }) => {
+        mirror!($name of t { $($variant),+ });
+    };
+    ($name:ident of $source:ident { $($variant:ident),+ $(,)? }) => {
         #[derive(Clone, Copy, Serialize, Deserialize)]
         pub(super) enum $name { $($variant,)+ }
 
-        impl From<t::$name> for $name {
-            fn from(value: t::$name) -> Self {
-                match value { $(t::$name::$variant => Self::$variant,)+ }
+        impl From<$source::$name> for $name {
+            fn from(value: $source::$name) -> Self {
+                match value { $($source::$name::$variant => Self::$variant,)+ }
             }
         }
 
-        impl From<$name> for t::$name {
+        impl From<$name> for $source::$name {
             fn from(value: $name) -> Self {
                 match value { $($name::$variant => Self::$variant,)+ }
             }

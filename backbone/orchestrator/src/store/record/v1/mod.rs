@@ -1,9 +1,10 @@
 //! Version 1 of the disk types. The order of fields and variants is the format: append variants, never reorder; anything
 //! else is version 2.
 //!
-//! The events are here, specifications in `job`, what nodes offer in `node`.
+//! The events are here, specifications in `job`, what nodes offer in `node`, who belongs in `member`.
 
 mod job;
+mod member;
 mod node;
 
 use modchain_core::{self as core, EventBody};
@@ -11,6 +12,7 @@ use modchain_types as t;
 use serde::{Deserialize, Serialize};
 
 use job::{Ending, ExitFrom, JobSpec, JobState, Reason};
+use member::{Certificate, Identity, TokenEnd, TokenGrant};
 use node::{Offer, Reservation, Tariff};
 
 /// A value on disk that is outside its bounds: damage that the checksums did not see, or a bug.
@@ -36,22 +38,6 @@ pub(super) struct Event {
 struct Attempt {
     job: [u8; 16],
     number: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Role {
-    Operator,
-    Client,
-    Node,
-    Orchestrator,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Identity {
-    id: [u8; 16],
-    role: Role,
-    name: String,
-    account: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,6 +142,45 @@ enum Body {
         job: [u8; 16],
         message: String,
     },
+    TokenCreated {
+        token: [u8; 5],
+        verifier: [u8; 32],
+        grant: TokenGrant,
+        by: Option<[u8; 16]>,
+        ttl: u64,
+    },
+    MemberJoined {
+        token: [u8; 5],
+        identity: Identity,
+        certificate: Certificate,
+        from: String,
+    },
+    TokenEnded {
+        token: [u8; 5],
+        end: TokenEnd,
+    },
+    TokenAlarm {
+        token: [u8; 5],
+        from: String,
+    },
+    CertificateIssued {
+        identity: [u8; 16],
+        certificate: Certificate,
+        beside: Option<[u8; 16]>,
+    },
+    CertificateUsed {
+        identity: [u8; 16],
+        serial: [u8; 16],
+    },
+    CertificateRetired {
+        identity: [u8; 16],
+        serial: [u8; 16],
+    },
+    IdentityRevoked {
+        identity: [u8; 16],
+        by: Option<[u8; 16]>,
+        why: String,
+    },
 }
 
 impl From<&core::Event> for Event {
@@ -230,6 +255,35 @@ impl From<&EventBody> for Body {
             }
             EventBody::NodeLost { node } => Self::NodeLost { node: node.0 },
             EventBody::InputFailed { job, message } => Self::InputFailed { job: job.0, message: message.to_string() },
+            EventBody::TokenCreated { token, verifier, grant, by, ttl } => Self::TokenCreated {
+                token: token.0,
+                verifier: *verifier,
+                grant: grant.into(),
+                by: by.map(|by| by.0),
+                ttl: ttl.0,
+            },
+            EventBody::MemberJoined { token, identity, certificate, from } => Self::MemberJoined {
+                token: token.0,
+                identity: identity.into(),
+                certificate: certificate.into(),
+                from: from.to_string(),
+            },
+            EventBody::TokenEnded { token, end } => Self::TokenEnded { token: token.0, end: (*end).into() },
+            EventBody::TokenAlarm { token, from } => Self::TokenAlarm { token: token.0, from: from.to_string() },
+            EventBody::CertificateIssued { identity, certificate, beside } => Self::CertificateIssued {
+                identity: identity.0,
+                certificate: certificate.into(),
+                beside: beside.map(|serial| serial.0),
+            },
+            EventBody::CertificateUsed { identity, serial } => {
+                Self::CertificateUsed { identity: identity.0, serial: serial.0 }
+            }
+            EventBody::CertificateRetired { identity, serial } => {
+                Self::CertificateRetired { identity: identity.0, serial: serial.0 }
+            }
+            EventBody::IdentityRevoked { identity, by, why } => {
+                Self::IdentityRevoked { identity: identity.0, by: by.map(|by| by.0), why: why.to_string() }
+            }
         }
     }
 }
@@ -299,6 +353,40 @@ impl Body {
             Self::InputFailed { job, message } => {
                 EventBody::InputFailed { job: t::JobId(job), message: t::Text::new(message)? }
             }
+            Self::TokenCreated { token, verifier, grant, by, ttl } => EventBody::TokenCreated {
+                token: t::TokenId(token),
+                verifier,
+                grant: grant.into_core()?,
+                by: by.map(t::IdentityId),
+                ttl: t::Span(ttl),
+            },
+            Self::MemberJoined { token, identity, certificate, from } => EventBody::MemberJoined {
+                token: t::TokenId(token),
+                identity: identity.into_core()?,
+                certificate: certificate.into(),
+                from: t::Text::new(from)?,
+            },
+            Self::TokenEnded { token, end } => EventBody::TokenEnded { token: t::TokenId(token), end: end.into() },
+            Self::TokenAlarm { token, from } => {
+                EventBody::TokenAlarm { token: t::TokenId(token), from: t::Text::new(from)? }
+            }
+            Self::CertificateIssued { identity, certificate, beside } => EventBody::CertificateIssued {
+                identity: t::IdentityId(identity),
+                certificate: certificate.into(),
+                beside: beside.map(t::CertificateSerial),
+            },
+            Self::CertificateUsed { identity, serial } => {
+                EventBody::CertificateUsed { identity: t::IdentityId(identity), serial: t::CertificateSerial(serial) }
+            }
+            Self::CertificateRetired { identity, serial } => EventBody::CertificateRetired {
+                identity: t::IdentityId(identity),
+                serial: t::CertificateSerial(serial),
+            },
+            Self::IdentityRevoked { identity, by, why } => EventBody::IdentityRevoked {
+                identity: t::IdentityId(identity),
+                by: by.map(t::IdentityId),
+                why: t::Text::new(why)?,
+            },
         })
     }
 }
@@ -313,31 +401,6 @@ impl From<&t::AttemptId> for Attempt {
 impl From<Attempt> for t::AttemptId {
     fn from(id: Attempt) -> Self {
         Self { job: t::JobId(id.job), number: id.number }
-    }
-}
-
-impl From<&t::Identity> for Identity {
-    fn from(identity: &t::Identity) -> Self {
-        let t::Identity { id, role, name, account } = identity;
-        let role = match role {
-            t::Role::Operator => Role::Operator,
-            t::Role::Client => Role::Client,
-            t::Role::Node => Role::Node,
-            t::Role::Orchestrator => Role::Orchestrator,
-        };
-        Self { id: id.0, role, name: name.to_string(), account: account.to_string() }
-    }
-}
-
-impl Identity {
-    fn into_core(self) -> Result<t::Identity> {
-        let role = match self.role {
-            Role::Operator => t::Role::Operator,
-            Role::Client => t::Role::Client,
-            Role::Node => t::Role::Node,
-            Role::Orchestrator => t::Role::Orchestrator,
-        };
-        Ok(t::Identity { id: t::IdentityId(self.id), role, name: self.name.parse()?, account: self.account.parse()? })
     }
 }
 

@@ -1,0 +1,136 @@
+//! The gate: which certificates are let in, as the journal says. Asked in every handshake, so it answers from memory at once.
+//!
+//! It learns only from events that are on disk, and learns them *before* anybody hears of their consequences (see
+//! [`crate::engine`]): whoever is told that an identity is revoked, or gets a certificate, can rely on the gate. It is filled
+//! by the replay, before any socket is bound. It must never let anybody in because it does not know better: an identity
+//! that it does not know is turned away later, by name, when the connection is served.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use modchain_certs::DenyList;
+use modchain_core::{Event, EventBody};
+use modchain_types::{CertificateSerial, IdentityId};
+
+/// What is let in.
+#[derive(Debug, Default)]
+pub struct Gate {
+    members: RwLock<HashMap<IdentityId, Entry>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    revoked: bool,
+    /// Accepted certificates, at most two, and whether each has been used.
+    accepted: Vec<(CertificateSerial, bool)>,
+}
+
+impl Gate {
+    /// Takes committed events in.
+    pub fn take(&self, events: &[Event]) {
+        if !events.iter().any(|event| concerns(&event.body)) {
+            return;
+        }
+        // The map is changed event by event, each whole.
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            match &event.body {
+                // Nobody is let in before a certificate is known.
+                EventBody::IdentityAdded { identity } => drop(members.entry(identity.id).or_default()),
+                EventBody::MemberJoined { identity, certificate, .. } => {
+                    members.entry(identity.id).or_default().accepted = vec![(certificate.serial, false)];
+                }
+                EventBody::CertificateIssued { identity, certificate, beside } => {
+                    let entry = members.entry(*identity).or_default();
+                    entry.accepted.retain(|(serial, _)| Some(*serial) == *beside);
+                    entry.accepted.push((certificate.serial, false));
+                }
+                EventBody::CertificateUsed { identity, serial } => {
+                    let entry = members.entry(*identity).or_default();
+                    for (known, used) in &mut entry.accepted {
+                        *used |= known == serial;
+                    }
+                }
+                EventBody::CertificateRetired { identity, serial } => {
+                    members.entry(*identity).or_default().accepted.retain(|(known, _)| known != serial);
+                }
+                EventBody::IdentityRevoked { identity, .. } => {
+                    *members.entry(*identity).or_default() = Entry { revoked: true, accepted: Vec::new() };
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether this certificate is let in for the first time.
+    pub fn is_unused(&self, id: &IdentityId, serial: &CertificateSerial) -> bool {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.get(id).is_some_and(|entry| entry.accepted.contains(&(*serial, false)))
+    }
+}
+
+impl DenyList for Gate {
+    fn denies(&self, id: &IdentityId, serial: &CertificateSerial) -> bool {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.get(id).is_some_and(|entry| entry.revoked || !entry.accepted.iter().any(|(known, _)| known == serial))
+    }
+}
+
+fn concerns(body: &EventBody) -> bool {
+    matches!(
+        body,
+        EventBody::IdentityAdded { .. }
+            | EventBody::MemberJoined { .. }
+            | EventBody::CertificateIssued { .. }
+            | EventBody::CertificateUsed { .. }
+            | EventBody::CertificateRetired { .. }
+            | EventBody::IdentityRevoked { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modchain_core::membership::Certificate;
+    use modchain_types::{KeyDigest, Text, Timestamp, WallTime};
+
+    const ID: IdentityId = IdentityId([1; 16]);
+
+    fn serial(number: u8) -> CertificateSerial {
+        CertificateSerial([number; 16])
+    }
+
+    fn issued(number: u8, beside: Option<u8>) -> EventBody {
+        let certificate = Certificate {
+            serial: serial(number),
+            key: KeyDigest([number; 32]),
+            not_before: WallTime(0),
+            not_after: WallTime(1),
+        };
+        EventBody::CertificateIssued { identity: ID, certificate, beside: beside.map(serial) }
+    }
+
+    fn take(gate: &Gate, bodies: impl IntoIterator<Item = EventBody>) {
+        let events: Vec<Event> =
+            bodies.into_iter().map(|body| Event { number: 1, at: Timestamp::ZERO, body }).collect();
+        gate.take(&events);
+    }
+
+    #[test]
+    fn only_the_certificates_that_the_journal_accepts_are_let_in() {
+        let gate = Gate::default();
+        assert!(!gate.denies(&ID, &serial(1)), "who is not known is turned away elsewhere");
+        take(&gate, [issued(1, None)]);
+        assert!(!gate.denies(&ID, &serial(1)) && gate.denies(&ID, &serial(2)));
+        assert!(gate.is_unused(&ID, &serial(1)));
+        take(&gate, [EventBody::CertificateUsed { identity: ID, serial: serial(1) }, issued(2, Some(1))]);
+        assert!(!gate.denies(&ID, &serial(1)) && !gate.denies(&ID, &serial(2)), "both while it is renewed");
+        assert!(!gate.is_unused(&ID, &serial(1)) && gate.is_unused(&ID, &serial(2)));
+        take(&gate, [issued(3, Some(1))]);
+        assert!(gate.denies(&ID, &serial(2)), "its answer was lost and another took its place");
+        take(&gate, [EventBody::CertificateRetired { identity: ID, serial: serial(1) }]);
+        assert!(gate.denies(&ID, &serial(1)) && !gate.denies(&ID, &serial(3)));
+        take(&gate, [EventBody::IdentityRevoked { identity: ID, by: None, why: Text::default() }]);
+        assert!(gate.denies(&ID, &serial(3)) && gate.denies(&ID, &serial(4)));
+    }
+}
