@@ -487,6 +487,33 @@ mod tests {
     }
 
     #[test]
+    fn what_joining_left_is_used_where_nobody_says_otherwise() {
+        let dir = tempfile::tempdir().expect("directory");
+        let data = dir.path();
+        std::fs::write(
+            data.join("joined.json"),
+            r#"{"format":1,"orchestrator":"joined:7443","join":"joined:7444","name":"n","pool":"p","account":"a",
+                "trust_domain":"d","token":"aaaaaaaa"}"#,
+        )
+        .expect("writes");
+        let load = |orchestrator: Option<&str>, text: &str| {
+            let settings = Settings { data: Some(data.into()), ..Settings::default() };
+            let file = File::read(text).expect("reads");
+            let config = Config::join(orchestrator.map(str::to_owned), None, &settings, file).expect("loads");
+            let config = config.with_joined().expect("reads");
+            (config.orchestrator.expect("is known"), config.identity.expect("is known"))
+        };
+        assert_eq!(load(None, ""), ("joined:7443".into(), data.join("identity")));
+        let file = "orchestrator = \"file:1\"\nidentity = \"/file\"";
+        assert_eq!(load(None, file), ("file:1".into(), "/file".into()));
+        assert_eq!(load(Some("flag:1"), file), ("flag:1".into(), "/file".into()));
+        std::fs::remove_file(data.join("joined.json")).expect("removes");
+        let settings = Settings { data: Some(data.into()), ..Settings::default() };
+        let config = Config::join(None, None, &settings, File::default()).expect("loads").with_joined().expect("loads");
+        assert_eq!((config.orchestrator, config.identity), (None, None));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (text, expected) in [
             ("region = \"eu\"\nreigon = \"x\"", "agent.toml:2: unknown field `reigon`"),

@@ -24,7 +24,9 @@ use crate::failure::clean;
 /// Longest time for one check.
 const CHECK_MAX: Duration = Duration::from_secs(6);
 
-/// A difference between two clocks that is worth a warning …
+/// A difference between two clocks that can be told from the time that an answer takes, …
+const SKEW_SEEN: Span = Span::from_secs(3);
+/// … one that is worth a warning, …
 const SKEW_WARNED: Span = Span::from_secs(60);
 /// … and one with which certificates are refused.
 const SKEW_MAX: Span = modchain_link::enrol::CLOCKS_APART_MAX;
@@ -309,7 +311,11 @@ fn clocks(here: WallTime, there: WallTime) -> Check {
     let apart = here.since(there).max(there.since(here));
     let which = if here < there { "behind" } else { "ahead of" };
     let hint = "set the clock (timedatectl set-ntp true, or chronyc makestep)";
-    let detail = format!("{apart} {which} the orchestrator's");
+    let detail = match apart {
+        // The answer's way takes time too.
+        apart if apart < SKEW_SEEN => "it agrees with the orchestrator's".to_owned(),
+        apart => format!("{apart} {which} the orchestrator's"),
+    };
     match apart {
         apart if apart > SKEW_MAX => Check::problem(name, format!("{detail}; certificates are refused"), hint),
         apart if apart > SKEW_WARNED => Check::warn(name, detail, hint),

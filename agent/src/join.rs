@@ -63,6 +63,8 @@ pub(crate) fn join(arguments: Join) -> Result<(), Failure> {
     let settings = Settings { data: data.clone(), ..Settings::default() };
     let config = Config::load(None, identity, &settings, file.as_deref())?;
     let dir = config.identity.clone().unwrap_or_else(|| identity_dir(&config.data));
+    // Whoever reads the answer may be in another folder.
+    let dir = std::path::absolute(&dir).unwrap_or(dir);
     // Before the token is looked at: it is still good after a refusal.
     if Credentials::exist(&dir) && !replace {
         let message = format!("this machine has joined already: there is an identity in {}", dir.display());

@@ -214,10 +214,11 @@ pub async fn join_noting(
     let (lock, request) = begun.await.map_err(files)?;
     let lock = lock?;
     let link = join_connect(&token.root().0, &address).await?;
-    let accept = converse(&link, token, name, &request).await?;
+    let answer = converse(&link, token, name, &request).await;
     let root = link.root().clone();
-    // The answer is here; whether the other side hears of it changes nothing.
+    // A program that ends now would leave the other side waiting for more.
     link.close_and_wait(CloseCode::Done, "").await;
+    let accept = answer?;
     let chain = certificates(&accept.chain);
     let credentials = request.accept(chain, root, role, accept.identity.id, wall())?;
     if accept.identity.role != role {
