@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use common::{World, beat, echo, pair, soon, until};
-use modchain_certs::{Credentials, DenyList, ORCHESTRATOR_NAME, Serial};
+use modchain_certs::{Credentials, DenyList, ORCHESTRATOR_NAME};
 use modchain_link::{
     Endpoint, FrameReader, FrameWriter, JoinEndpoint, Priority, Protocol, connect, join_connect, settings,
 };
-use modchain_types::{IdentityId, Role};
+use modchain_types::{CertificateSerial, IdentityId, Role};
 use modchain_wire::{ALPN_JOIN, FromAgent, Message, ToAgent};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{ConnectionIdGenerator, DatagramEvent, HashedConnectionIdGenerator};
@@ -683,7 +683,7 @@ impl rustls::client::ClientSessionStore for Sessions {
 struct Judged(AtomicUsize);
 
 impl DenyList for Judged {
-    fn denies(&self, _id: &IdentityId, _serial: &Serial) -> bool {
+    fn denies(&self, _id: &IdentityId, _serial: &CertificateSerial) -> bool {
         self.0.fetch_add(1, SeqCst);
         false
     }
