@@ -1,6 +1,6 @@
 //! Job output on a terminal. The bytes come from strangers: only text, newlines, tabs and SGR colours pass; everything that
-//! could move the cursor, write the clipboard, set titles or answer questions is dropped. State is kept between pieces, so
-//! that an escape sequence cut in two is still recognised.
+//! could move the cursor, write the clipboard, set titles or answer questions is dropped, and so are characters that hide or turn
+//! the text around them. State is kept between pieces, so that an escape sequence cut in two is still recognised.
 
 /// Longest SGR sequence that is let through; longer ones are nobody's colours.
 const SGR_BYTES_MAX: usize = 64;
@@ -103,7 +103,7 @@ impl Cleaner {
     }
 
     fn text(&self, c: char, out: &mut Vec<u8>) {
-        if matches!(c, '\n' | '\t') || !c.is_control() {
+        if matches!(c, '\n' | '\t') || !(c.is_control() || crate::text::is_hidden(c)) {
             out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
@@ -150,5 +150,78 @@ mod tests {
     fn bytes_that_are_no_text_are_marked() {
         let cleaned = Cleaner::default().clean(b"a\xffb");
         assert_eq!(String::from_utf8(cleaned).expect("text"), "a\u{fffd}b");
+    }
+
+    /// What must hold for anything that comes out.
+    fn check_shown(input: &[u8], shown: &[u8]) {
+        let shown = std::str::from_utf8(shown).expect("clean text is UTF-8");
+        // Only colours begin with an escape: a few digits, then an m.
+        let mut pieces = shown.split('\x1b');
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let (colour, after) = piece.strip_prefix('[').and_then(|rest| rest.split_once('m')).expect("a colour");
+            assert!(colour.len() <= SGR_BYTES_MAX && colour.bytes().all(|b| b.is_ascii_digit() || b";:".contains(&b)));
+            text.push_str(after);
+        }
+        for c in text.chars() {
+            assert!(matches!(c, '\n' | '\t') || !c.is_control(), "{c:?}");
+            assert!(!crate::text::is_hidden(c), "{c:?}");
+        }
+        // Nothing is made up and nothing changes its place.
+        let mut given = String::from_utf8_lossy(input).into_owned();
+        given.push(char::REPLACEMENT_CHARACTER);
+        let mut given = given.chars();
+        for c in shown.chars().filter(|c| *c != char::REPLACEMENT_CHARACTER) {
+            assert!(given.any(|one| one == c), "{c:?} was not there");
+        }
+    }
+
+    fn cleaned(input: &[u8], pieces: &[usize]) -> Vec<u8> {
+        let (mut cleaner, mut shown, mut rest) = (Cleaner::default(), Vec::new(), input);
+        for length in pieces {
+            let (piece, after) = rest.split_at((*length).min(rest.len()));
+            shown.extend(cleaner.clean(piece));
+            rest = after;
+        }
+        shown.extend(cleaner.clean(rest));
+        shown
+    }
+
+    #[test]
+    fn any_bytes_come_out_without_commands_to_the_terminal() {
+        let words: [&[u8]; 14] = [
+            b"\x1b[",
+            b"\x1b]52;c;",
+            b"\x07",
+            b"\x1b\\",
+            b"\x1bP",
+            b"\x1b[31m",
+            b"\xc2\x9b",
+            b"\xe2\x80\xae",
+            b"\xe2\x80\x8b",
+            b"\xf0\x9f",
+            b"\xff",
+            b"\x1b",
+            b"m",
+            b"1;",
+        ];
+        crate::fuzz::target("clean").words(&words).longest(512).executions(10_000).run(|input| {
+            let whole = cleaned(input, &[]);
+            check_shown(input, &whole);
+            assert_eq!(cleaned(input, &[1, 2, 3, input.len() / 2]), whole, "the pieces must not matter");
+            assert_eq!(cleaned(input, &vec![1; input.len()]), whole, "the pieces must not matter");
+            let kinds = ["\x1b[", "\n", "\u{fffd}"].map(|kind| String::from_utf8_lossy(&whole).contains(kind));
+            modchain_fuzz::signature(&(kinds, whole.len().checked_ilog2(), input.len().checked_ilog2()))
+        });
+    }
+
+    #[test]
+    fn hand_made_attacks_on_the_terminal_show_nothing_but_their_text() {
+        for bomb in crate::fuzz::bombs("clean") {
+            let (shown, spent) = modchain_fuzz::spend(|| cleaned(&bomb.input, &[]));
+            check_shown(&bomb.input, &shown);
+            assert!(spent.peak_bytes <= 4096 + 8 * bomb.input.len(), "{} takes {}", bomb.name, spent.peak_bytes);
+            assert_eq!(String::from_utf8_lossy(&shown).trim_end(), bomb.answer, "{}", bomb.name);
+        }
     }
 }

@@ -9,6 +9,8 @@ mod clean;
 mod cli;
 mod client;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 mod local;
 mod shell;
 mod signal;

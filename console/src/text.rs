@@ -130,13 +130,27 @@ pub(crate) fn job_id_width(short: bool) -> usize {
     if short { 8 } else { 28 }
 }
 
-/// Text from a stranger on one line: control characters and the marks that turn the writing direction become `·`.
+/// Text from a stranger on one line: control characters and hidden ones become `·`.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || is_bidi(c) { '·' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_hidden(c) { '·' } else { c }).collect()
 }
 
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Characters that show nothing and change what is seen: marks that turn the writing direction, line ends that are not
+/// newlines, joiners and spaces of no width, invisible letters. With them a text can look like another one.
+pub(crate) fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{00ad}'
+            | '\u{034f}'
+            | '\u{061c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// Standard base 64 with padding: how JSON carries bytes that are not UTF-8.
@@ -216,5 +230,50 @@ mod tests {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
         assert_eq!(base64(&[0xff, 0xfe]), "//4=");
+    }
+
+    #[test]
+    fn any_text_is_one_line_without_anything_hidden() {
+        crate::fuzz::target("line").words(&["\u{202e}", "\u{200d}", "\x1b[", "\r", "\u{2028}"]).longest(512).run(
+            |input| {
+                let text = String::from_utf8_lossy(input);
+                let line = one_line(&text);
+                assert!(line.chars().all(|c| !c.is_control() && !is_hidden(c)));
+                assert_eq!(line.chars().count(), text.chars().count(), "every character has its place");
+                modchain_fuzz::signature(&(line.matches('·').count().checked_ilog2(), input.len().checked_ilog2()))
+            },
+        );
+        for bomb in crate::fuzz::bombs("line") {
+            assert_eq!(one_line(&String::from_utf8_lossy(&bomb.input)), bomb.answer, "{}", bomb.name);
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_number_that_reads_back_or_a_complaint() {
+        use modchain_types::{Digest, IdentityId, Name, NodeId, SubmitKey};
+        fn shown<T: std::str::FromStr + ToString + PartialEq + std::fmt::Debug>(text: &str) -> bool {
+            let Ok(value) = text.parse::<T>() else { return false };
+            assert_eq!(value.to_string().parse::<T>().ok().as_ref(), Some(&value), "{text:?} does not read back");
+            true
+        }
+        crate::fuzz::target("number").words(&["ms", "s", "h", "GiB", ".", "j-", "T", "Z", "e", "-"]).run(|input| {
+            let Ok(text) = std::str::from_utf8(input) else { return 0 };
+            let ids = [shown::<JobId>(text), shown::<NodeId>(text), shown::<IdentityId>(text), shown::<Digest>(text)];
+            let words = [shown::<Name>(text), shown::<SubmitKey>(text), shown::<Micro>(text)];
+            let span = modchain_types::time::parse_span(text);
+            if span.is_ok() && text.trim().ends_with(|c: char| c.is_ascii_digit()) {
+                assert!(text.trim().bytes().all(|b| b.is_ascii_digit()), "{text:?}: a number without its unit");
+            }
+            let sizes = (parse_bytes(text).is_ok(), parse_cpus(text).is_ok(), parse_since(text, WallTime(0)).is_ok());
+            if let Ok(milli) = parse_cpus(text) {
+                assert_eq!(parse_cpus(&cpus(milli)), Ok(milli));
+            }
+            modchain_fuzz::signature(&(
+                ids,
+                words,
+                sizes,
+                span.map_or(0, |span| span.0.checked_ilog2().unwrap_or(0) + 1),
+            ))
+        });
     }
 }

@@ -339,7 +339,7 @@ fn and(text: &str) -> String {
 fn clean(bytes: &[u8]) -> String {
     let hidden = |c: &char| {
         c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     String::from_utf8_lossy(bytes).chars().filter(|c| !hidden(c)).take(TEXT_CHARS_MAX).collect()
 }

@@ -58,6 +58,7 @@ pub struct Accepted {
 pub struct Endpoint {
     quinn: quinn::Endpoint,
     buffers: Buffers,
+    deny: Option<Arc<dyn DenyList>>,
     gate: Arc<Gate>,
     admission: Arc<Admission>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<Accepted>>,
@@ -82,32 +83,34 @@ impl Endpoint {
         deny: Option<Arc<dyn DenyList>>,
         classify: Classify,
     ) -> Result<Self, BindError> {
-        let tls = modchain_certs::server_config(credentials, &Protocol::ALL.map(Protocol::alpn), deny.clone())?;
-        let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+        let server = judged_by(credentials, deny.clone())?;
         let failed = |source| BindError::Socket { address, source };
         let (socket, buffers) = bind_socket(address).map_err(failed)?;
-        let quinn = quinn::Endpoint::new(
-            endpoint_config(keys),
-            Some(server_config(Arc::new(crypto))),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(failed)?;
+        let quinn = quinn::Endpoint::new(endpoint_config(keys), Some(server), socket, Arc::new(TokioRuntime))
+            .map_err(failed)?;
         let (sender, accepted) = mpsc::channel(ACCEPTED_QUEUE);
         let admission = Arc::new(Admission::default());
         let gate = Arc::new(Gate::new(HANDSHAKES_MAX, Proof::UnderLoad, classify));
         let domain = credentials.trust_domain().clone();
-        let door = Arc::new(Door { gate: gate.clone(), domain, deny, admission: admission.clone(), sender });
+        let door =
+            Arc::new(Door { gate: gate.clone(), domain, deny: deny.clone(), admission: admission.clone(), sender });
         let welcome = move |incoming, place| welcome(incoming, place, door.clone());
         let handshakes = tokio::spawn(gate::take_newcomers(quinn.clone(), gate.clone(), welcome));
         Ok(Self {
             quinn,
             buffers,
+            deny,
             gate,
             admission,
             accepted: tokio::sync::Mutex::new(accepted),
             handshakes: Mutex::new(Some(handshakes)),
         })
+    }
+
+    /// Shows newcomers another certificate of the same orchestrator from now on; connections that are there stay.
+    pub fn show(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        self.quinn.set_server_config(Some(judged_by(credentials, self.deny.clone())?));
+        Ok(())
     }
 
     /// The next connection; `None` once the endpoint is closed. Safe to cancel.
@@ -165,6 +168,13 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.stop_handshakes();
     }
+}
+
+/// What newcomers meet: these credentials, and a judge of theirs.
+fn judged_by(credentials: &Credentials, deny: Option<Arc<dyn DenyList>>) -> Result<quinn::ServerConfig, TlsError> {
+    let tls = modchain_certs::server_config(credentials, &Protocol::ALL.map(Protocol::alpn), deny)?;
+    let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+    Ok(server_config(Arc::new(crypto)))
 }
 
 /// What decides about newcomers.

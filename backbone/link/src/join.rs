@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use modchain_certs::Credentials;
+use modchain_certs::{Credentials, TlsError};
 use modchain_wire::{ALPN_JOIN, Message};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::rustls::pki_types::CertificateDer;
@@ -67,14 +67,12 @@ impl JoinEndpoint {
     }
 
     fn bind_with(address: SocketAddr, credentials: &Credentials, classify: Classify) -> Result<Self, BindError> {
-        let tls = modchain_certs::join_server_config(credentials, &[ALPN_JOIN])?;
-        let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+        let server = shown(credentials)?;
         let failed = |source| BindError::Socket { address, source };
         let (socket, buffers) = bind_socket(address).map_err(failed)?;
         // Keys of its own, new at every start. Were they the main port's, this port, which does not know the main port's
         // connections, would tell strangers how to reset them (RFC 9000, 21.11).
         let config = quinn::EndpointConfig::default();
-        let server = join_server_config(Arc::new(crypto));
         let quinn = quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(failed)?;
         let (sender, joining) = mpsc::channel(JOIN_QUEUE);
         let gate = Arc::new(Gate::new(JOINS_MAX, Proof::Always, classify));
@@ -88,6 +86,12 @@ impl JoinEndpoint {
             joining: tokio::sync::Mutex::new(joining),
             newcomers: Mutex::new(Some(newcomers)),
         })
+    }
+
+    /// Shows newcomers another certificate of the same orchestrator from now on.
+    pub fn show(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        self.quinn.set_server_config(Some(shown(credentials)?));
+        Ok(())
     }
 
     /// The next newcomer; `None` once the endpoint is closed. Safe to cancel.
@@ -132,6 +136,12 @@ impl Drop for JoinEndpoint {
         self.quinn.close(CloseCode::GoingAway.into(), b"");
         self.stop_newcomers();
     }
+}
+
+fn shown(credentials: &Credentials) -> Result<quinn::ServerConfig, TlsError> {
+    let tls = modchain_certs::join_server_config(credentials, &[ALPN_JOIN])?;
+    let crypto = QuicServerConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
+    Ok(join_server_config(Arc::new(crypto)))
 }
 
 /// Has one newcomer from its first packet to its end.

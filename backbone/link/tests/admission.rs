@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::{World, address, beat, echo, id, pair, soon};
-use modchain_certs::{Credentials, DenyList};
+use modchain_certs::{Credentials, DenyList, Subject};
 use modchain_link::settings::{IDLE_TIMEOUT, NODE_CONNECTIONS_MAX};
 use modchain_link::{
     CertificateRefusal, CloseCode, CloseReason, ConnectError, Connection, Endpoint, Protocol, connect,
@@ -276,4 +276,22 @@ fn a_restarted_orchestrator_is_noticed_long_before_the_idle_timeout() {
         assert_eq!(reason, CloseReason::Restarted);
         assert!(reason.retryable() && started.elapsed() < IDLE_TIMEOUT / 5, "{:?}", started.elapsed());
     });
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_to_newcomers_and_disturbs_nobody() {
+    let world = World::new();
+    let endpoint = world.listen();
+    let (before, _accepted) = pair(&world, &endpoint, Role::Client, Protocol::Console).await;
+    let fresh =
+        world.authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues");
+    endpoint.show(&fresh).expect("shows");
+    let (after, _accepted) = pair(&world, &endpoint, Role::Client, Protocol::Console).await;
+    assert_eq!(after.peer().serial, fresh.identity().serial);
+    assert_ne!(before.peer().serial, after.peer().serial);
+    assert_eq!(before.close_reason(), None);
+    // It is judged as before: a certificate is still wanted.
+    let other = World::new();
+    let error = refusal(&endpoint, &other.member(Role::Node, 1), Protocol::Agent).await;
+    assert!(matches!(error, ConnectError::NotTrusted { .. }), "{error:?}");
 }

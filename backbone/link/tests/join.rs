@@ -230,7 +230,9 @@ async fn a_newcomer_has_64_kib_in_its_life_however_fast_it_is_read() {
     let bytes = frame.repeat(2 * JOIN_BYTES as usize / frame.len());
     let sent = tokio::spawn(async move {
         let mut sent = 0;
-        while let Ok(written) = tokio::time::timeout(A_WHILE, send.write(&bytes[sent..])).await {
+        while sent < bytes.len()
+            && let Ok(written) = tokio::time::timeout(A_WHILE, send.write(&bytes[sent..])).await
+        {
             sent += written.expect("alive");
         }
         (sent, send)

@@ -16,6 +16,7 @@ pub mod fence;
 pub mod founders;
 pub mod gate;
 pub mod init;
+pub mod issuer;
 pub mod relay;
 pub mod serve;
 pub mod session;

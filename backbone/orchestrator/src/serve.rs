@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use modchain_certs::Authority;
 use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
-use modchain_types::{Asset, JobId, JournalId, Name, Span, Text, WallTime};
+use modchain_types::{Asset, JobId, JournalId, Name, Span, Text};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -24,7 +23,8 @@ use crate::feed::Feed;
 use crate::fence::FenceKey;
 use crate::founders::{self, Founders};
 use crate::gate::Gate;
-use crate::session::{Server, reference_blobs};
+use crate::issuer::Issuer;
+use crate::session::{Server, Shower, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
 use crate::store::journal::JournalReader;
@@ -34,6 +34,8 @@ use crate::{dispatch, init};
 
 /// Longest wait for the engine to commit what it has accepted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two looks at the dates of the orchestrator's own certificates.
+const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(3600);
 /// Time between two sweeps over blobs that no job needs.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
 
@@ -57,7 +59,7 @@ pub struct Services {
     /// Marks fences.
     pub fence_key: FenceKey,
     /// Signs certificates.
-    pub authority: Arc<Authority>,
+    pub issuer: Arc<Issuer>,
     /// Life of the certificates of those who join.
     pub cert_life: Span,
     /// Who is let in.
@@ -70,8 +72,6 @@ pub struct Services {
     pub advertise: Option<Text<256>>,
     /// Where joiners are listened for.
     pub join_address: SocketAddr,
-    /// End of the orchestrator's own certificate.
-    pub own_certificate_ends: WallTime,
 }
 
 /// An orchestrator that serves.
@@ -80,6 +80,7 @@ pub struct Orchestrator {
     engine: EngineHandle,
     thread: EngineThread,
     sweeper: JoinHandle<()>,
+    renewer: JoinHandle<()>,
     /// Ends, with its name, when a part ends that the others cannot do without.
     watch: JoinHandle<&'static str>,
     /// Let go of last.
@@ -103,10 +104,8 @@ impl Orchestrator {
         let lock = DataLock::take(&data)
             .with_context(|| format!("{} cannot be served; has `init` made it?", data.display()))?;
         let now = SystemTime::now();
-        let authority = Authority::load(&init::authority_dir(&data), now).with_context(|| {
-            format!("there is no certificate authority in {}: run `modchain-orchestrator init` first", data.display())
-        })?;
-        let credentials = init::own_credentials(&data, &authority, now)?;
+        let issuer = Arc::new(Issuer::open(&data, now)?);
+        let credentials = issuer.own();
         let keys = EndpointKeys::load_or_create(&init::own_identity_dir(&data))?;
 
         let gate = Arc::new(Gate::default());
@@ -140,6 +139,7 @@ impl Orchestrator {
         let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))?;
         let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)?;
         let sweeper = tokio::spawn(sweep(blobs.clone()));
+        let join_address = join_endpoint.local_address()?;
         let services = Services {
             engine: engine.clone(),
             output,
@@ -149,17 +149,17 @@ impl Orchestrator {
             journal_id,
             asset,
             fence_key,
-            authority: Arc::new(authority),
+            issuer: issuer.clone(),
             cert_life: settings.cert_life,
             gate,
             pool,
             main_port: endpoint.local_address()?.port(),
             advertise,
-            join_address: join_endpoint.local_address()?,
-            own_certificate_ends: credentials.identity().not_after,
+            join_address,
         };
         let server = Server::start(endpoint, join_endpoint, services, feed, dispatch);
-        Ok(Self { server, engine, thread, sweeper, watch, _lock: lock })
+        let renewer = tokio::spawn(keep_certificates(issuer, server.shower()));
+        Ok(Self { server, engine, thread, sweeper, renewer, watch, _lock: lock })
     }
 
     /// Where it listens.
@@ -179,8 +179,9 @@ impl Orchestrator {
 
     /// Says goodbye to everybody, commits what was accepted, ends the engine. Takes some seconds at most.
     pub async fn shutdown(self) -> anyhow::Result<()> {
-        let Self { server, engine, thread, sweeper, watch, _lock } = self;
+        let Self { server, engine, thread, sweeper, renewer, watch, _lock } = self;
         sweeper.abort();
+        renewer.abort();
         watch.abort();
         server.shutdown().await;
         let _ = engine.stop().await; // an engine that is gone already has stopped
@@ -214,6 +215,22 @@ fn allow_many_files() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
+/// A program that runs for months outlives its certificates.
+async fn keep_certificates(issuer: Arc<Issuer>, shower: Shower) {
+    loop {
+        tokio::time::sleep(LOOK_AT_CERTIFICATES_EVERY).await;
+        let looking = issuer.clone();
+        let looked = tokio::task::spawn_blocking(move || looking.look(SystemTime::now())).await;
+        let shown = looked.map_err(anyhow::Error::from).flatten().and_then(|fresh| match fresh {
+            Some(fresh) => Ok(shower.show(&fresh)?),
+            None => Ok(()),
+        });
+        if let Err(error) = shown {
+            tracing::error!(error = format!("{error:#}"), "the orchestrator's own certificate cannot be renewed");
+        }
     }
 }
 

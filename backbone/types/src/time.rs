@@ -133,16 +133,17 @@ pub fn parse_span(text: &str) -> Result<Span, BadSpan> {
     if rest.is_empty() {
         return Err(bad());
     }
-    let mut total = 0u64;
+    let (mut total, mut first) = (0u64, true);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let count: u64 = rest[..digits].parse().map_err(|_| bad())?;
         rest = &rest[digits..];
         let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let first = std::mem::replace(&mut first, false);
         let unit = match &rest[..letters] {
             "ms" => 1_000,
             "s" => 1_000_000,
-            "" if total == 0 => 1_000_000,
+            "" if first => 1_000_000,
             "m" | "min" => 60_000_000,
             "h" => 3_600_000_000,
             "d" => 86_400_000_000,
@@ -178,7 +179,7 @@ mod tests {
             let span = parse_span(text).expect(text);
             assert_eq!((span.0, span.to_string().as_str()), (micros, shown), "{text}");
         }
-        for text in ["", "s", "1x", "-4s", "1.5h", "99999999999999999999d", "999999999999999d", "5s7"] {
+        for text in ["", "s", "1x", "-4s", "1.5h", "99999999999999999999d", "999999999999999d", "5s7", "0h5"] {
             assert!(parse_span(text).is_err(), "{text}");
         }
     }

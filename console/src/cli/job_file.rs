@@ -94,7 +94,7 @@ type Value<'i> = Spanned<DeValue<'i>>;
 impl Reader<'_> {
     fn fail(&self, at: Option<Range<usize>>, why: impl std::fmt::Display) -> Failure {
         let line = at.map_or(1, |span| line_of(self.text, span.start));
-        Failure::usage(format!("{}:{line}: {why}", self.source))
+        Failure::usage(format!("{}:{line}: {}", self.source, shortened(why.to_string())))
     }
 
     /// The first unknown key of a table, by its place in the file.
@@ -240,6 +240,18 @@ impl Reader<'_> {
     }
 }
 
+/// A complaint without the middle of what it quotes, where that is long: a file may have a value of a megabyte.
+fn shortened(why: String) -> String {
+    const BEGINNING_CHARS: usize = 100;
+    const END_CHARS: usize = 200;
+    let count = why.chars().count();
+    if count <= BEGINNING_CHARS + END_CHARS {
+        return why;
+    }
+    let beginning: String = why.chars().take(BEGINNING_CHARS).collect();
+    beginning + "…" + &why.chars().skip(count - END_CHARS).collect::<String>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,5 +315,51 @@ mod tests {
         assert!(without.hint.expect("hint").contains(SCHEMA));
         let other = JobFile::parse("schema = \"modchain.job/v9\"\n", "-", Path::new(".")).expect_err("v9");
         assert!(other.message.contains("modchain.job/v9"), "{other}");
+    }
+
+    #[test]
+    fn any_text_is_a_job_within_its_bounds_or_a_complaint_with_its_line() {
+        let words: Vec<&str> = KEYS
+            .iter()
+            .chain(&[" = ", "[", "]", "\"", "\"\"\"", "'", "{", "}", "\n", "1e9", "0x", "."])
+            .copied()
+            .collect();
+        let fuzz = crate::fuzz::target("job_file").words(&words).longest(4096);
+        // The parser keeps a token for every character in the worst case.
+        fuzz.memory(|input| (256 << 10) + 256 * input.len()).run(|input| {
+            let Ok(text) = std::str::from_utf8(input) else { return 0 };
+            match JobFile::parse(text, "job.toml", Path::new("/jobs")) {
+                Ok(job) => {
+                    assert!(job.priority.is_none_or(|priority| (-100..=100).contains(&priority)));
+                    assert!(job.retries.is_none_or(|retries| retries <= 19) && job.max_cost != Some(Micro::ZERO));
+                    assert!(job.env_file.iter().chain(&job.wasm).all(|path| path.is_absolute()));
+                    modchain_fuzz::signature(&(job.wasm.is_some(), job.cpus, job.env.len().min(3), job.kind.is_some()))
+                }
+                Err(failure) => {
+                    let line = failure.message.strip_prefix("job.toml:").and_then(|rest| rest.split(':').next());
+                    let line: usize = line.and_then(|line| line.parse().ok()).expect("a line");
+                    assert!(
+                        (1..=text.split('\n').count()).contains(&line),
+                        "{failure} in {} lines",
+                        text.lines().count()
+                    );
+                    assert!(failure.message.len() < 2000, "a complaint is for people");
+                    crate::fuzz::complaint(&failure.message)
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn bombs_are_refused_for_the_right_reason_within_their_memory() {
+        for bomb in crate::fuzz::bombs("job_file") {
+            let text = std::str::from_utf8(&bomb.input).expect("job files are text");
+            let (said, spent) = modchain_fuzz::spend(|| JobFile::parse(text, "job.toml", Path::new("/jobs")));
+            // The parser keeps a token for every character in the worst case.
+            let bound = (1 << 20) + 256 * text.len();
+            assert!(spent.peak_bytes <= bound, "{}: {} bytes for {}", bomb.name, spent.peak_bytes, text.len());
+            assert!(said.as_ref().err().is_none_or(|failure| failure.message.len() < 2000), "{}", bomb.name);
+            bomb.check(said.map(drop).map_err(|failure| failure.to_string()));
+        }
     }
 }

@@ -328,4 +328,16 @@ mod tests {
             assert!(failure.hint.unwrap_or_default().starts_with(hint), "{word}");
         }
     }
+
+    #[test]
+    fn any_filter_words_are_a_query_or_a_complaint() {
+        let words = ["state:", "label:", "name:", "account:", "queued,", "running", "=", " "];
+        crate::fuzz::target("filter").words(&words).longest(512).run(|input| {
+            let Ok(text) = std::str::from_utf8(input) else { return 0 };
+            match filter(&[text.to_owned()]) {
+                Ok(query) => modchain_fuzz::signature(&(query.states.len(), query.labels.len().min(3), query.ended)),
+                Err(failure) => crate::fuzz::complaint(&failure.message),
+            }
+        });
+    }
 }

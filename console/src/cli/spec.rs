@@ -417,4 +417,24 @@ mod tests {
         assert!(said(JobFlags { time_limit: Some(span(0)), ..flags(&folder) }).contains("time-limit"));
         assert!(said(JobFlags { name: Some("n".repeat(65)), ..flags(&folder) }).contains("name: 65 bytes"));
     }
+
+    #[test]
+    fn any_bytes_are_a_module_or_none_and_any_environment_file_is_pairs_or_a_complaint() {
+        crate::fuzz::target("module")
+            .words(&["(;", ";)", ";;", "\n", "(module", "\0asm\x01\0\0\0"])
+            .run(|input| modchain_fuzz::signature(&(looks_like_module(input), input.len().checked_ilog2())));
+        let folder = crate::fuzz::scratch();
+        let path = folder.path().join("env");
+        let fuzz = crate::fuzz::target("environment").words(&["=", "\n", "#", "\r\n", "\0"]).executions(10_000);
+        fuzz.run(|input| {
+            std::fs::write(&path, input).expect("writes");
+            match environment(BTreeMap::new(), std::slice::from_ref(&path), Vec::new(), &[], false) {
+                Ok(pairs) => {
+                    assert!(pairs.keys().all(|name| !name.is_empty() && !name.contains(['=', '\0', '\n'])));
+                    modchain_fuzz::signature(&pairs.len().checked_ilog2())
+                }
+                Err(failure) => crate::fuzz::complaint(&failure.message.replace(&path.display().to_string(), "")),
+            }
+        });
+    }
 }

@@ -246,4 +246,26 @@ mod tests {
         assert!(failure.message.contains("config.toml:2:") && failure.message.contains("colour"), "{failure}");
         assert_eq!(failure.exit, 2);
     }
+
+    #[test]
+    fn any_text_is_a_configuration_or_a_complaint_with_its_line() {
+        let folder = crate::fuzz::scratch();
+        let (config, contexts) = (folder.path().join("config.toml"), folder.path().join("contexts.toml"));
+        let words = ["context", "utc", "output", "=", "[contexts.", "]", "orchestrator", "identity", "\"", "\n"];
+        let fuzz = crate::fuzz::target("config").words(&words).longest(4096).executions(10_000);
+        // The parser keeps a token for every character in the worst case.
+        fuzz.memory(|input| (256 << 10) + 256 * input.len()).run(|input| {
+            let mut said = Vec::new();
+            for path in [&config, &contexts] {
+                fs::write(path, input).expect("writes");
+                let loaded =
+                    if path == &config { Config::load(path).map(drop) } else { Contexts::load(path).map(drop) };
+                said.push(match loaded {
+                    Ok(()) => 0,
+                    Err(failure) => crate::fuzz::complaint(&failure.message.replace(&path.display().to_string(), "")),
+                });
+            }
+            modchain_fuzz::signature(&said)
+        });
+    }
 }

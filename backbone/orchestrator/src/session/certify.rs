@@ -55,7 +55,7 @@ pub(super) fn sign(
     let Certificate { serial, not_before, not_after, .. } = *certificate;
     let subject = Subject::member(identity.role, identity.id).ok_or("it cannot be a member")?;
     let plan = CertificatePlan { subject, serial, not_before, not_after };
-    let issued = context.services.authority.sign(key, &plan).map_err(|error| error.to_string())?;
+    let issued = context.services.issuer.authority().sign(key, &plan).map_err(|error| error.to_string())?;
     let chain = issued.chain.iter().map(|der| Chunk::new(der.to_vec())).collect::<Result<Vec<_>, _>>();
     chain.and_then(List::new).map_err(|error| error.to_string())
 }
@@ -78,7 +78,8 @@ pub(super) async fn renew(
     }
     let subject = Subject::member(identity.role, identity.id).ok_or(NotRenewed::BadRequest)?;
     let plan = services
-        .authority
+        .issuer
+        .authority()
         .plan(subject, services.cert_life, wall_now())
         .map_err(|error| internal(error.to_string()))?;
     let certificate = planned(&plan, &key);

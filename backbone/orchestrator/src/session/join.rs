@@ -154,7 +154,8 @@ impl Conversation<'_> {
         let subject = Subject::member(request.role, fresh)
             .ok_or_else(|| refused(JoinRefusal::RoleMismatch, "nobody joins as an orchestrator", ""))?;
         let plan = services
-            .authority
+            .issuer
+            .authority()
             .plan(subject, services.cert_life, wall_now())
             .map_err(|error| internal(error.to_string()))?;
         let redemption = Redemption {

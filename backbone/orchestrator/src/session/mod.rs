@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use modchain_certs::{Credentials, TlsError};
 use modchain_core::{Command, SessionId};
 use modchain_link::{Accepted, CloseCode, Endpoint, JoinEndpoint, Protocol};
 use modchain_types::{IdentityId, JobId, Role, Text, WallTime};
@@ -70,6 +71,20 @@ impl Context {
     }
 }
 
+/// Shows newcomers of both ports another certificate.
+pub struct Shower {
+    main: Arc<Endpoint>,
+    join: Arc<JoinEndpoint>,
+}
+
+impl Shower {
+    /// From now on; connections that are there stay.
+    pub fn show(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        self.main.show(credentials)?;
+        self.join.show(credentials)
+    }
+}
+
 /// The orchestrator's connections.
 pub struct Server {
     join_endpoint: Arc<JoinEndpoint>,
@@ -115,6 +130,11 @@ impl Server {
     /// Where it listens for joiners.
     pub fn join_address(&self) -> std::io::Result<std::net::SocketAddr> {
         self.join_endpoint.local_address()
+    }
+
+    /// What shows newcomers a new certificate.
+    pub fn shower(&self) -> Shower {
+        Shower { main: self.context.endpoint.clone(), join: self.join_endpoint.clone() }
     }
 
     /// Takes no more connections, tells every peer to come back later, and closes. Bounded: a few seconds at most.

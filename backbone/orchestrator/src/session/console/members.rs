@@ -159,7 +159,7 @@ impl ConsoleSession {
             receive_buffer_errors: rcvbuf_errors(),
             connections: stats.connections as u64,
             handshakes: stats.handshakes as u64,
-            expires_at: services.own_certificate_ends,
+            expires_at: services.issuer.own_ends(),
         };
         Ok(writer.write(&view.into()).await?)
     }

@@ -6,7 +6,8 @@
 
 pub mod v1;
 
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::config::{Configuration, LittleEndian, Varint};
+use bincode::error::DecodeError;
 use modchain_core::Event;
 
 /// The version that is written.
@@ -17,11 +18,16 @@ pub const RECORD_VERSION: u16 = 1;
 pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 
 /// The decoder counts memory, not bytes: an honest list of short items takes up to eight times its bytes.
-const DECODE_LIMIT: usize = 8 * PAYLOAD_BYTES_MAX;
+const MEMORY_PER_BYTE: usize = 8;
+
+/// Payloads up to here may make the decoder take [`MEMORY_PER_BYTE`] times this. The decoder takes memory for what a length
+/// claims before it looks whether the bytes are there, and its limit is a constant of the type: hence a few classes, so that
+/// a record of a hundred bytes cannot claim gigabytes.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+/// As [`SMALL_BYTES_MAX`], for larger ones.
+const MIDDLE_BYTES_MAX: usize = 4 << 20;
 
 const CODEC: Configuration<LittleEndian, Varint> = bincode::config::standard();
-const DECODER: Configuration<LittleEndian, Varint, Limit<DECODE_LIMIT>> =
-    bincode::config::standard().with_limit::<DECODE_LIMIT>();
 
 /// Why bytes are not events, or events cannot become bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +37,14 @@ pub enum RecordError {
     Version {
         /// What the record says.
         got: u16,
+    },
+    /// The numbers of the events go beyond the last there is.
+    #[error("{count} events cannot begin with number {first}")]
+    Number {
+        /// Number of the first event.
+        first: u64,
+        /// How many there should be.
+        count: u32,
     },
     /// The bytes do not decode.
     #[error("event {number} does not decode: {why}")]
@@ -81,13 +95,14 @@ pub fn decode(version: u16, first: u64, count: u32, payload: &[u8]) -> Result<Ve
     if version != RECORD_VERSION {
         return Err(RecordError::Version { got: version });
     }
+    // One more than the last is the number that the journal is due for next.
+    let end = first.checked_add(count.into()).ok_or(RecordError::Number { first, count })?;
     let mut rest = payload;
     // The count is not proof: memory grows with what really decodes.
-    let mut events = Vec::with_capacity((count as usize).min(1024));
-    for number in (first..).take(count as usize) {
+    let mut events = Vec::with_capacity((count as usize).min(payload.len()).min(1024));
+    for number in first..end {
         let garbled = |why: String| RecordError::Garbled { number, why };
-        let (event, used): (v1::Event, usize) =
-            bincode::serde::decode_from_slice(rest, DECODER).map_err(|error| garbled(error.to_string()))?;
+        let (event, used) = decode_event(rest).map_err(|error| garbled(error.to_string()))?;
         rest = &rest[used..];
         events.push(event.into_core(number).map_err(|error| garbled(error.0))?);
     }
@@ -95,4 +110,17 @@ pub fn decode(version: u16, first: u64, count: u32, payload: &[u8]) -> Result<Ve
         return Err(RecordError::Trailing { extra: rest.len() });
     }
     Ok(events)
+}
+
+fn decode_event(bytes: &[u8]) -> Result<(v1::Event, usize), DecodeError> {
+    const SMALL: usize = MEMORY_PER_BYTE * SMALL_BYTES_MAX;
+    const MIDDLE: usize = MEMORY_PER_BYTE * MIDDLE_BYTES_MAX;
+    const LARGE: usize = MEMORY_PER_BYTE * PAYLOAD_BYTES_MAX;
+    if bytes.len() <= SMALL_BYTES_MAX {
+        bincode::serde::decode_from_slice(bytes, CODEC.with_limit::<SMALL>())
+    } else if bytes.len() <= MIDDLE_BYTES_MAX {
+        bincode::serde::decode_from_slice(bytes, CODEC.with_limit::<MIDDLE>())
+    } else {
+        bincode::serde::decode_from_slice(bytes, CODEC.with_limit::<LARGE>())
+    }
 }
