@@ -36,13 +36,15 @@ impl Raw {
         Self { config, endpoint, remote: remote.parse().expect("an address") }
     }
 
-    pub(crate) fn connecting(&self) -> quinn::Connecting {
-        self.endpoint.connect_with(self.config.clone(), self.remote, ORCHESTRATOR_NAME).expect("it begins")
-    }
-
-    /// Connects and is welcomed, or learns why not.
+    /// Connects and is welcomed, or learns why not. Nobody may be in a position to send anything before that is judged.
     pub(crate) async fn enter(&self) -> Result<quinn::Connection, CloseReason> {
-        let connection = soon("a handshake", self.connecting()).await?;
+        let connecting = self.endpoint.connect_with(self.config.clone(), self.remote, ORCHESTRATOR_NAME);
+        // One try for both questions: whoever begins a handshake uses up what was kept for it.
+        let connecting = match connecting.expect("it begins").into_0rtt() {
+            Ok(_) => panic!("there is a session to send early data with"),
+            Err(connecting) => connecting,
+        };
+        let connection = soon("a handshake", connecting).await?;
         let hello = ConsoleHello { types: ToConsole::known_types(), version: text("0"), wall: WallTime(0) };
         let frame = FromConsole::from(hello).to_frame().expect("it fits");
         let welcomed = async {
