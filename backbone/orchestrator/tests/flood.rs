@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use modchain_link::{Protocol, rcvbuf_errors};
+use modchain_link::Protocol;
 use modchain_types::{Digest, JobState, Micro};
 use modchain_wire::agent::OutputEnd;
 use modchain_wire::console::LinkQuery;
@@ -19,6 +19,7 @@ use pool::garbage::{Damage, begin_handshakes, offend, pester};
 use pool::heart::{Beat, Heart};
 use pool::raw::Raw;
 use pool::{Pool, Spread, count, names};
+use process::lost_at;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -134,7 +135,7 @@ async fn garbage_and_half_open_handshakes_disturb_neither_jobs_nor_heartbeats_no
     tokio::time::sleep(QUIET).await;
 
     let (quiet_memory, _) = pool.server().memory();
-    let (computed, lost, began) = (pool.server().computed(), rcvbuf_errors(), Instant::now());
+    let (computed, began) = (pool.server().computed(), Instant::now());
     let damage = Arc::new(Damage::default());
     let elsewhere = elsewhere();
     let mut hostile = JoinSet::new();
@@ -193,15 +194,17 @@ async fn garbage_and_half_open_handshakes_disturb_neither_jobs_nor_heartbeats_no
         damage.cut.load(Relaxed),
         damage.kept_out.load(Relaxed),
     );
+    let lost = |address: &str| lost_at(address).map_or("not told".to_owned(), |packets| packets.to_string());
     println!("flood: {} heartbeats before, {}", before.len(), spread(&before));
     println!("flood: {} heartbeats during, {}", within.len(), spread(&within));
     println!("flood: {} honest clients came in and submitted, {}", honest.len(), Spread::of(honest));
     println!(
-        "flood: memory {} MiB before, {} MiB after, {} MiB at most; {computing:.1?} computed; RcvbufErrors +{:?}; {}",
+        "flood: memory {} MiB before, {} MiB after, {} MiB at most; {computing:.1?} computed; packets lost at the two ports: {} and {}; {}",
         quiet_memory >> 20,
         memory >> 20,
         peak >> 20,
-        lost.zip(rcvbuf_errors()).map(|(before, now)| now - before),
+        lost(&pool.main),
+        lost(&pool.join),
         left(&boss).await,
     );
     assert!(damage.streams.load(Relaxed) >= garbage);

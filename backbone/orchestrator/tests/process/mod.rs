@@ -86,3 +86,14 @@ impl Server {
         Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / TICKS_PER_SECOND)
     }
 }
+
+/// Packets that the system has dropped at this port of ours because its buffer was full; `None` where it does not tell.
+pub(crate) fn lost_at(address: &str) -> Option<u64> {
+    let port = address.rsplit_once(':')?.1.parse::<u16>().ok()?;
+    let table = std::fs::read_to_string("/proc/net/udp").ok()?;
+    let own = table.lines().find(|line| {
+        let local = line.split_whitespace().nth(1);
+        local.is_some_and(|local| local.ends_with(&format!(":{port:04X}")))
+    })?;
+    own.split_whitespace().last()?.parse().ok()
+}
