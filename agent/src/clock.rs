@@ -29,6 +29,14 @@ pub fn wall() -> WallTime {
     WallTime(millis)
 }
 
+/// A time of the calendar as RFC 3339, to the second.
+pub fn utc(at: WallTime) -> String {
+    match jiff::Timestamp::from_second(at.0.div_euclid(1000)) {
+        Ok(timestamp) => timestamp.to_string(),
+        Err(_) => format!("{} ms", at.0),
+    }
+}
+
 /// Which boot of the machine this is. Fails where the system does not tell.
 pub fn boot_id() -> anyhow::Result<BootId> {
     let text = fs::read_to_string(BOOT_ID_FILE).with_context(|| format!("failed to read {BOOT_ID_FILE}"))?;

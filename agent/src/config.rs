@@ -1,4 +1,5 @@
-//! What the agent is told: by flags, by `MODCHAIN_AGENT_*`, by a file, in this order; the rest are defaults.
+//! What the agent is told: by flags, by `MODCHAIN_AGENT_*`, by a file, by what joining left, in this order; the rest are
+//! defaults.
 //!
 //! ```toml
 //! orchestrator = "pool.example:7443"
@@ -33,6 +34,7 @@ use modchain_types::{Adapter, Capabilities, List, Map, Micro, Offer, Tariff, Tex
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::joined::{Joined, identity_dir};
 use crate::probe::Machine;
 
 /// Most attempts at once, whatever the owner says: the orchestrator's receive window of a connection holds 60 streams, and
@@ -92,6 +94,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Whether somebody said where.
     pub data_given: bool,
+    /// What joining left, see [`Config::with_joined`].
+    pub joined: Option<Joined>,
     region: Text<64>,
     slots: Option<u32>,
     cpu_milli: Option<u32>,
@@ -159,6 +163,7 @@ impl Config {
             identity: identity.or(file.identity),
             data_given: settings.data.is_some() || file.data.is_some(),
             data: settings.data.clone().or(file.data).map_or_else(default_data, Ok)?,
+            joined: None,
             region: region.or(file.region).unwrap_or_default(),
             slots: slots.or(file.limits.slots.map(|slots| slots.0)),
             cpu_milli: cpu_milli.or(file.limits.cpus.map(|cores| cores.0)),
@@ -167,6 +172,16 @@ impl Config {
             labels: Map::new(labels).context("labels")?,
             tariff,
         })
+    }
+
+    /// With what joining left below the data folder, for where nobody says otherwise.
+    pub fn with_joined(mut self) -> anyhow::Result<Self> {
+        self.joined = Joined::read(&self.data).context("failed to read what joining left")?;
+        if let Some(joined) = &self.joined {
+            self.orchestrator.get_or_insert_with(|| joined.orchestrator.clone());
+            self.identity.get_or_insert_with(|| identity_dir(&self.data));
+        }
+        Ok(self)
     }
 
     /// What this machine offers under these settings.

@@ -6,7 +6,7 @@
 //! and never report a result that it has not written down.
 //!
 //! Reading order: [`config`], [`engine`] (the loop around the supervisor), [`outbox`] and [`spool`] (what survives),
-//! [`session`] (the connection), [`blobs`], [`executor`], [`probe`], [`clock`].
+//! [`session`] (the connection), [`joined`] (what joining left), [`blobs`], [`executor`], [`probe`], [`clock`].
 
 pub mod blobs;
 pub mod clock;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod engine;
 pub mod executor;
 pub mod files;
+pub mod joined;
 pub mod outbox;
 pub mod probe;
 pub mod session;

@@ -34,15 +34,27 @@ const EXIT_IMPATIENT: i32 = 130;
 /// Runs the agent until it is told to stop.
 pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
     let Some(orchestrator) = config.orchestrator.clone() else {
-        bail!("no orchestrator: say --orchestrator HOST:PORT, or orchestrator = \"HOST:PORT\" in the file");
+        bail!(
+            "no orchestrator: join one with `modchain-agent join`, or say --orchestrator HOST:PORT, or orchestrator = \
+             \"HOST:PORT\" in the file"
+        );
     };
     let Some(identity) = config.identity.clone() else {
-        bail!("no identity: say --identity DIR, or identity = \"DIR\" in the file");
+        bail!("no identity: join with `modchain-agent join`, or say --identity DIR, or identity = \"DIR\" in the file");
     };
     // Checked and not mended: a folder that is named by mistake, such as /tmp, must not be closed to its other users.
     ensure_private_dir(&config.data).context("failed to use the data folder")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start")?;
-    let node = NodeId::from(runtime.block_on(load_credentials(identity.clone()))?.identity().id);
+    let certificate = *runtime.block_on(load_credentials(identity.clone()))?.identity();
+    let node = NodeId::from(certificate.id);
+    tracing::info!(
+        %node,
+        identity = %identity.display(),
+        serial = %certificate.serial,
+        expires_at = clock::utc(certificate.not_after),
+        renews_at = clock::utc(certificate.renews_at()),
+        "this node's certificate"
+    );
     if !config.data_given {
         config.data.push(node.to_string());
         ensure_private_dir(&config.data).context("failed to use the data folder")?;

@@ -203,6 +203,19 @@ pub(crate) fn waiting_key(dir: &Path) -> Result<PrivateKey, CredentialsError> {
     }
 }
 
+/// Removes the key in `dir` that waits for its certificate.
+pub(crate) fn discard_waiting_key(dir: &Path) -> Result<(), CredentialsError> {
+    files::check_private_dir(dir)?;
+    let _lock = files::lock_dir(dir)?;
+    finish_earlier(dir)?;
+    let path = dir.join(KEY_FILE_NEW);
+    match std::fs::remove_file(&path) {
+        Ok(()) => Ok(files::sync_dir(dir)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(FileError::Io { action: "remove", path, source }.into()),
+    }
+}
+
 /// Finishes the move of somebody who did not get to its end: where `key.pem.new` is the key that `cert.pem` certifies,
 /// that key and the root beside it belong in place. Where either cannot be read there is nothing to finish. Harmless
 /// when repeated.

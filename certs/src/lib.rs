@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`identity`] (what a certificate says), [`token`] (how one gets the first), [`request`] (a key on its
 //! way to one), [`authority`] and [`leaf`] (issuing), [`key`], [`credentials`] (what one program holds), [`verify`] and
-//! [`tls`] (judging the other side), [`channel`], [`files`].
+//! [`tls`] (judging the other side), [`channel`], [`files`], [`process`].
 
 pub mod authority;
 pub mod channel;
@@ -19,6 +19,7 @@ pub mod files;
 pub mod identity;
 pub mod key;
 pub mod leaf;
+pub mod process;
 pub mod request;
 pub mod tls;
 pub mod token;
@@ -33,9 +34,11 @@ pub use files::FileError;
 pub use identity::{IdentityError, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, PeerIdentity, RootPin, TrustDomain};
 pub use key::PrivateKey;
 pub use leaf::{CertificatePlan, Issued, Subject};
+pub use process::harden_process;
 pub use request::{AcceptError, BadRequest, KeyRequest, RequestedKey};
 pub use tls::{
-    TlsError, client_config, install_crypto_provider, join_client_config, join_server_config, server_config,
+    TlsError, anonymous_client_config, client_config, install_crypto_provider, join_client_config, join_server_config,
+    server_config,
 };
 pub use token::{JoinToken, TokenError};
 pub use verify::DenyList;

@@ -93,6 +93,12 @@ impl KeyRequest {
         Ok(Self::for_key(credentials::waiting_key(dir)?))
     }
 
+    /// Forgets the key in `dir` that waits for its certificate, if there is one, because what comes back for it is of no use. A
+    /// key that its certificate is there for already is not waiting, and stays.
+    pub fn discard(dir: &Path) -> Result<(), CredentialsError> {
+        credentials::discard_waiting_key(dir)
+    }
+
     fn for_key(key: PrivateKey) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();

@@ -88,6 +88,20 @@ pub fn client_config(credentials: &Credentials, protocols: &[&[u8]]) -> Result<C
     Ok(config)
 }
 
+/// As [`client_config`], but with no certificate to show, for whoever wants to know nothing but whether the orchestrator is
+/// there and is the one of `credentials`: it refuses such a connection, and counts it among nobody's.
+pub fn anonymous_client_config(credentials: &Credentials, protocols: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let verifier = OrchestratorVerifier::new(credentials.root(), credentials.trust_domain().clone(), provider.clone())?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous() // a verifier of our own, which asks for more than the library's
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    resume_nothing(&mut config, protocols);
+    Ok(config)
+}
+
 /// A newcomer's side of the join port: as [`client_config`], but without a certificate. The other side must send its root
 /// last, SHA-256 of that root's `SubjectPublicKeyInfo` must be `pin`, and the other side must be that root's orchestrator;
 /// otherwise the handshake ends before a byte of what the program has to say is sent.

@@ -325,6 +325,24 @@ fn a_refused_certificate_leaves_the_waiting_key_and_the_old_certificate() {
 }
 
 #[test]
+fn a_waiting_key_can_be_forgotten_but_not_one_that_is_certified() {
+    let world = World::new();
+    let dir = world.dir.path().join("identity");
+    assert!(KeyRequest::discard(&dir).is_err(), "there is no such folder");
+    let digest = KeyRequest::load_or_create(&dir).expect("makes").key_digest();
+    KeyRequest::discard(&dir).expect("forgets");
+    KeyRequest::discard(&dir).expect("has nothing to forget");
+    let request = KeyRequest::load_or_create(&dir).expect("makes another");
+    assert_ne!(request.key_digest(), digest);
+    let (digest, chain) = (request.key_digest(), issue(&world, &request).chain);
+    // It was killed after the certificate was in place and before the key was.
+    accept(&world, request, chain).expect("accepted").save(&dir).expect("saves");
+    fs::rename(dir.join("key.pem"), waiting(&dir)).expect("moves back");
+    KeyRequest::discard(&dir).expect("finishes the move");
+    assert_eq!(Credentials::load(&dir).expect("loads").identity().key, digest);
+}
+
+#[test]
 fn a_key_whose_certificate_was_kept_does_not_wait_any_more() {
     let world = World::new();
     let dir = world.dir.path().join("identity");

@@ -80,6 +80,21 @@ impl Failure {
         Self::new("not_logged_in", NOT_ALLOWED, message)
     }
 
+    /// A text that is not a token, found out without asking anybody.
+    pub(crate) fn bad_token(message: impl Into<String>) -> Self {
+        Self::new("token_invalid", USAGE, message)
+    }
+
+    /// The certificate's time is over.
+    pub(crate) fn certificate_expired(message: impl Into<String>) -> Self {
+        Self::new("certificate_expired", NOT_ALLOWED, message)
+    }
+
+    /// The orchestrator lets nobody join like that.
+    pub(crate) fn join_refused(code: &'static str, exit: u8, message: impl Into<String>) -> Self {
+        Self::new(code, exit, message)
+    }
+
     /// No connection could be made.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
         Self { lost: true, ..Self::new("unreachable", UNREACHABLE, message) }

@@ -32,6 +32,9 @@ use crate::signal::Signals;
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
+    // Before anything else: keys in this process's memory must not end up in a file. A sandbox that forbids even that has
+    // rules of its own, and is no reason not to work.
+    let _ = modchain_certs::harden_process();
     restore_sigpipe();
     modchain_certs::install_crypto_provider();
     let line: Vec<OsString> = std::env::args_os().collect();
@@ -63,7 +66,8 @@ fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
                 let mut signals = Signals::install()
                     .map_err(|error| Failure::failed(format!("cannot take over signals: {error}")))?;
                 let outcome = cli::dispatch(&shell, cli.command, &mut signals).await;
-                client::link::let_goodbyes_out().await;
+                let hurry = matches!(outcome, Ok(exit::INTERRUPTED | exit::TERMINATED | exit::HUNG_UP));
+                client::link::let_goodbyes_out(hurry).await;
                 outcome
             });
             // A thread may be blocked in reading standard input for ever.

@@ -3,6 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_types::{JobId, Micro};
@@ -11,6 +12,8 @@ use serde::Serialize;
 use crate::args::{ColorWhen, Format, Global, parse_span};
 use crate::client::Client;
 use crate::client::config::{Config, Contexts, Paths, configured_amount};
+use crate::client::identities::Identities;
+use crate::client::renewal::Tell;
 use crate::client::state::Submits;
 use crate::exit::Failure;
 
@@ -48,10 +51,20 @@ pub(crate) struct Target {
     pub(crate) context: String,
     /// `HOST:PORT`.
     pub(crate) orchestrator: String,
+    /// `HOST:PORT` of the port where others join.
+    pub(crate) join: String,
     /// Folder of the identity.
     pub(crate) identity: PathBuf,
     /// What a job of this context may cost that does not say.
     pub(crate) max_cost: Option<Micro>,
+}
+
+/// Where an orchestrator lets others join if nothing else is known: one port above its main one.
+fn next_port(address: &str) -> String {
+    match address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>().ok().and_then(|p| p.checked_add(1)))) {
+        Some((host, Some(port))) => format!("{host}:{port}"),
+        _ => address.to_owned(),
+    }
 }
 
 impl Shell {
@@ -158,7 +171,8 @@ impl Shell {
         let name = self.global.context.as_ref().or(contexts.current.as_ref()).or(self.config.context.as_ref());
         let Some(name) = name else {
             return Err(Failure::not_logged_in("no context is chosen").hint(if contexts.contexts.is_empty() {
-                "modchain context add NAME --orchestrator HOST:PORT --identity DIR, or `modchain up` for a local stack"
+                "modchain join --orchestrator HOST:PORT --token-file FILE with a token of its operator, or `modchain up` for a \
+                 local stack"
             } else {
                 "modchain context use NAME; modchain context list shows them"
             }));
@@ -169,18 +183,34 @@ impl Shell {
             (None, Some(text)) => Some(configured_amount(text, &self.paths.config.display().to_string())?),
             (None, None) => None,
         };
-        Ok(Target {
-            context: name.clone(),
-            orchestrator: self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone()),
-            identity: context.identity.clone(),
-            max_cost,
-        })
+        let orchestrator = self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone());
+        let join = match &context.join {
+            Some(join) if self.global.orchestrator.is_none() => join.clone(),
+            _ => next_port(&orchestrator),
+        };
+        Ok(Target { context: name.clone(), orchestrator, join, identity: context.identity.clone(), max_cost })
     }
 
     /// Connects to the target.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let target = self.target()?;
-        Client::connect(&target.orchestrator, &target.identity, self.connect_timeout()?).await
+        Client::connect(&target.orchestrator, &target.identity, self.connect_timeout()?, self.tell()).await
+    }
+
+    /// As [`Shell::say`], for those who live longer than a call of it.
+    pub(crate) fn tell(&self) -> Tell {
+        let silent = self.quiet() || self.format().is_json();
+        Arc::new(move |line| {
+            if !silent {
+                // Nobody may read standard error, and that changes nothing.
+                let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(line));
+            }
+        })
+    }
+
+    /// The identities that `join` made.
+    pub(crate) fn identities(&self) -> Identities {
+        Identities::new(&self.paths.identities)
     }
 
     /// The list of submits.
@@ -238,20 +268,38 @@ impl Shell {
         }
     }
 
+    /// Whether standard input is a terminal.
+    pub(crate) fn stdin_tty(&self) -> bool {
+        self.stdin_tty
+    }
+
+    /// Whether there is a person who may be asked.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.global.no_input && self.stdin_tty && self.stderr_tty
+    }
+
     /// Asks a person. Without one, the answer must have been given before.
-    pub(crate) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+    pub(crate) async fn confirm(&self, question: &str) -> Result<bool, Failure> {
         if self.global.yes {
             return Ok(true);
         }
-        if self.global.no_input || !self.stdin_tty || !self.stderr_tty {
+        if !self.can_ask() {
             return Err(Failure { code: "confirmation_needed", ..Failure::usage(format!("needs a yes: {question}")) }
                 .hint("add -y to say yes"));
         }
-        let mut stderr = std::io::stderr().lock();
-        let mut answer = String::new();
-        write!(stderr, "{} [y/N] ", crate::text::one_line(question))
-            .and_then(|()| stderr.flush())
-            .and_then(|()| std::io::stdin().read_line(&mut answer))
+        let question = crate::text::one_line(question);
+        // On a thread of its own, so that Ctrl-C is heard meanwhile.
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stderr = std::io::stderr().lock();
+            let mut answer = String::new();
+            write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush())?;
+            drop(stderr);
+            std::io::stdin().read_line(&mut answer).map(|_| answer)
+        });
+        let answer = answer
+            .await
+            .map_err(std::io::Error::other)
+            .flatten()
             .map_err(|error| Failure::failed(format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }

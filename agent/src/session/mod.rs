@@ -6,12 +6,17 @@
 //!      └── wait: backoff, or as long as a GoAway says, or long if hopeless ◀──┘
 //! ```
 //!
+//! With a renewed certificate a second connection is made while the first one serves (see [`renewal`]). From its hello to its
+//! welcome nothing that comes on the first one's control stream is acted on, because the hello says what the agent holds; if
+//! there is a welcome the second takes over, and if there is none the first goes on as if nothing had been.
+//!
 //! Nothing but a probe is acted on before the verdicts. Attempts do not notice connections coming and going: what they print
 //! lies in their spools, and every connection goes on where the last one stopped. This module decides nothing about attempts;
 //! it hands what comes to the [`engine`](crate::engine), and sends what the engine says.
 
 mod attempt;
 mod heartbeat;
+mod renewal;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use modchain_certs::Credentials;
+use modchain_certs::{Credentials, PeerIdentity};
 use modchain_link::{Backoff, CloseCode, ConnectError, Connection, FrameReader, FrameWriter, Priority, Protocol};
 use modchain_types::{AttemptId, BootId, InstanceId, List, Span};
 use modchain_wire::Message;
@@ -31,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::DOWNLOADS_MAX;
 use crate::clock;
 use crate::engine::{EngineInput, HelloFacts, MESSAGES_WAITING_MAX, Serving, ToSession};
+use renewal::{Handover, Renewal, Schedule};
 
 /// Longest wait for the welcome, and then for the verdicts.
 const WELCOME_MAX: Duration = Duration::from_secs(10);
@@ -51,6 +57,9 @@ const SHORT_LIVED_WAIT: Span = Span::from_secs(2);
 
 /// Longest wait that a GoAway can ask for.
 const AWAY_MAX: Duration = Duration::from_secs(300);
+
+/// A difference between the two clocks that is worth a warning: certificates allow for ten minutes.
+const SKEW_TOLD: Span = Span::from_secs(60);
 
 /// Who this agent is, and where it goes.
 #[derive(Debug, Clone)]
@@ -74,6 +83,17 @@ pub struct Session {
     stop: CancellationToken,
 }
 
+/// A connection that was welcomed.
+struct Link {
+    connection: Connection,
+    /// The certificate that it was made with.
+    shown: PeerIdentity,
+    schedule: Schedule,
+    control: Control,
+    welcome: AgentWelcome,
+    line: mpsc::Receiver<ToSession>,
+}
+
 /// How a connection, or the try to make one, ended.
 enum End {
     /// This agent stops.
@@ -84,6 +104,15 @@ enum End {
     Lost(String),
     /// It was refused, and trying again with nothing changed will not help.
     Hopeless(String),
+}
+
+impl End {
+    fn why(self) -> String {
+        match self {
+            Self::Lost(why) | Self::Hopeless(why) => why,
+            Self::Stopped | Self::Away(_) => "the connection was not welcomed".into(),
+        }
+    }
 }
 
 impl From<ConnectError> for End {
@@ -158,31 +187,44 @@ impl Session {
         }
     }
 
-    /// One connection from its beginning to its end; tells whether it got as far as the verdicts.
+    /// One connection from its beginning to its end, with those that took its place; tells whether it got as far as the
+    /// verdicts.
     async fn connect_and_serve(&self) -> (End, bool) {
         let connected = tokio::select! {
             connected = self.connect() => connected,
             () = self.stop.cancelled() => return (End::Stopped, false),
         };
-        let (connection, control, welcome, line) = match connected {
-            Ok(connected) => connected,
+        let mut link = match connected {
+            Ok(link) => link,
             Err(end) => return (end, false),
         };
-        let mut tasks = JoinSet::new();
-        let end = self.serve(&connection, control, &welcome, line, &mut tasks).await;
-        // The next connection takes over what these tasks use, so they must be gone before it is made.
-        let served = self.connection.send_replace(None).is_some();
-        tasks.shutdown().await;
-        // A closed channel means that the engine is gone, and the session with it.
-        let _ = self.engine.send(EngineInput::Disconnected).await;
-        match &end {
-            End::Stopped => connection.close_and_wait(CloseCode::GoingAway, "the agent stops").await,
-            End::Away(_) | End::Lost(_) | End::Hopeless(_) => connection.close(CloseCode::Done, ""),
+        let mut served = false;
+        loop {
+            let connection = link.connection.clone();
+            let mut tasks = JoinSet::new();
+            let handed_over = self.serve(link, &mut tasks).await;
+            // The next connection takes over what these tasks use, so they must be gone before it is served.
+            served |= self.connection.send_replace(None).is_some();
+            tasks.shutdown().await;
+            let end = match handed_over {
+                Ok(next) => {
+                    connection.close(CloseCode::Done, "");
+                    link = next;
+                    continue;
+                }
+                Err(end) => end,
+            };
+            match &end {
+                End::Stopped => connection.close_and_wait(CloseCode::GoingAway, "the agent stops").await,
+                End::Away(_) | End::Lost(_) | End::Hopeless(_) => connection.close(CloseCode::Done, ""),
+            }
+            // A closed channel means that the engine is gone, and the session with it.
+            let _ = self.engine.send(EngineInput::Disconnected).await;
+            return (end, served);
         }
-        (end, served)
     }
 
-    async fn connect(&self) -> Result<(Connection, Control, AgentWelcome, mpsc::Receiver<ToSession>), End> {
+    async fn connect(&self) -> Result<Link, End> {
         let credentials = load_credentials(self.config.identity.clone()).await.map_err(|error| {
             // New files may be on their way into the folder just now.
             End::Lost(format!("{error:#}"))
@@ -190,8 +232,13 @@ impl Session {
         let connection = modchain_link::connect(&credentials, &self.config.orchestrator, Protocol::Agent)
             .await
             .map_err(End::from)?;
-        match self.greet(&connection).await {
-            Ok((control, welcome, line)) => Ok((connection, control, welcome, line)),
+        self.greet(connection, *credentials.identity(), Schedule::default()).await
+    }
+
+    /// Hello and welcome. A connection that is not welcomed is closed.
+    async fn greet(&self, connection: Connection, shown: PeerIdentity, schedule: Schedule) -> Result<Link, End> {
+        match self.say_hello(&connection).await {
+            Ok((control, welcome, line)) => Ok(Link { connection, shown, schedule, control, welcome, line }),
             Err(what) => match tokio::time::timeout(REASON_MAX, connection.why_refused()).await {
                 Ok(refused) => Err(refused.into()),
                 Err(_) => {
@@ -202,8 +249,7 @@ impl Session {
         }
     }
 
-    /// Hello and welcome.
-    async fn greet(
+    async fn say_hello(
         &self,
         connection: &Connection,
     ) -> Result<(Control, AgentWelcome, mpsc::Receiver<ToSession>), String> {
@@ -243,18 +289,23 @@ impl Session {
             journal = %welcome.journal,
             "connected"
         );
+        let (here, there) = (clock::wall(), welcome.wall);
+        let apart = here.since(there).max(there.since(here));
+        if apart > SKEW_TOLD {
+            tracing::warn!(
+                %apart,
+                here = clock::utc(here),
+                there = clock::utc(there),
+                "this machine's clock and the orchestrator's differ; set the clock before certificates are refused"
+            );
+        }
         Ok((Control { up, down }, welcome, messages))
     }
 
-    /// The control loop of one connection.
-    async fn serve(
-        &self,
-        connection: &Connection,
-        mut control: Control,
-        welcome: &AgentWelcome,
-        mut line: mpsc::Receiver<ToSession>,
-        tasks: &mut JoinSet<Option<String>>,
-    ) -> End {
+    /// The control loop of one connection, until it ends or another takes its place.
+    async fn serve(&self, link: Link, tasks: &mut JoinSet<Option<String>>) -> Result<Link, End> {
+        let Link { connection, shown, schedule, mut control, welcome, mut line } = link;
+        let connection = &connection;
         let beats = heartbeat::Heartbeats {
             connection: connection.clone(),
             interval: welcome.heartbeat,
@@ -262,6 +313,15 @@ impl Session {
             engine: self.engine.clone(),
         };
         tasks.spawn(async move { Some(beats.run().await) });
+        let (handovers_in, mut handovers) = mpsc::channel(1);
+        let renewal = Renewal {
+            config: self.config.clone(),
+            connection: connection.clone(),
+            shown,
+            schedule,
+            handovers: handovers_in,
+        };
+        let mut renewal = Some(renewal);
         // One stream for control, one for heartbeats, some for blobs; the rest is for attempts.
         let for_attempts = (welcome.streams_max as usize).saturating_sub(2 + DOWNLOADS_MAX).max(1);
         let mut streams = Streams {
@@ -278,53 +338,72 @@ impl Session {
             if !unsent && let Some(number) = probe.take() {
                 match control.up.queue(&ProbeAnswer { number }.into()) {
                     Ok(()) => unsent = true,
-                    Err(error) => return End::Lost(chain(&error)),
+                    Err(error) => return Err(End::Lost(chain(&error))),
                 }
             }
             tokio::select! {
-                () = self.stop.cancelled() => return End::Stopped,
+                () = self.stop.cancelled() => return Err(End::Stopped),
                 () = &mut verdicts_due, if !reconciled => {
-                    return End::Lost("the orchestrator did not judge the inventory in time".into());
+                    return Err(End::Lost("the orchestrator did not judge the inventory in time".into()));
                 }
                 frame = control.down.read() => {
                     let frame = match frame {
                         Ok(Some(frame)) => frame,
-                        Ok(None) => return lost(connection, "the control stream ended").await,
-                        Err(error) => return lost(connection, &chain(&error)).await,
+                        Ok(None) => return Err(lost(connection, "the control stream ended").await),
+                        Err(error) => return Err(lost(connection, &chain(&error)).await),
                     };
                     match on_frame(frame, &mut reconciled, &mut probe) {
                         Ok(Next::Tell(input)) => {
                             let verdicts = matches!(input, EngineInput::Reconcile(_));
                             if self.engine.send(input).await.is_err() {
-                                return End::Stopped;
+                                return Err(End::Stopped);
                             }
                             if verdicts {
                                 self.connection.send_replace(Some(connection.clone()));
+                                if let Some(renewal) = renewal.take() {
+                                    tasks.spawn(async move {
+                                        renewal.run().await;
+                                        None
+                                    });
+                                }
                             }
                         }
                         Ok(Next::Nothing) => {}
-                        Err(end) => return end,
+                        Err(end) => return Err(end),
                     }
                 }
                 message = line.recv(), if !unsent => match message {
                     Some(ToSession::Report(report)) => match control.up.queue(&FromAgent::Report(*report)) {
                         Ok(()) => unsent = true,
-                        Err(error) => return End::Lost(chain(&error)),
+                        Err(error) => return Err(End::Lost(chain(&error))),
                     },
                     Some(ToSession::Serve(attempts)) => attempts.into_iter().for_each(|one| streams.serve(one, tasks)),
                     Some(ToSession::Forget(attempt)) => streams.forget(attempt),
-                    None if self.engine.is_closed() => return End::Stopped,
-                    None => return End::Lost("the engine gave this connection up".into()),
+                    None if self.engine.is_closed() => return Err(End::Stopped),
+                    None => return Err(End::Lost("the engine gave this connection up".into())),
                 },
                 sent = control.up.flush(), if unsent => match sent {
                     Ok(()) => unsent = false,
-                    Err(error) => return lost(connection, &chain(&error)).await,
+                    Err(error) => return Err(lost(connection, &chain(&error)).await),
                 },
+                Some(Handover { connection, shown, schedule, failed }) = handovers.recv() => {
+                    // Nothing else here goes on meanwhile: what the hello says of attempts must stay true until the
+                    // orchestrator has judged it. Heartbeats and output have tasks of their own.
+                    let greeted = tokio::select! {
+                        greeted = self.greet(connection, shown, schedule) => greeted,
+                        () = self.stop.cancelled() => return Err(End::Stopped),
+                    };
+                    match greeted {
+                        Ok(link) => return Ok(link),
+                        // Whoever waits for the answer may have ended with the connection.
+                        Err(end) => drop(failed.send(end.why())),
+                    }
+                }
                 Some(done) = tasks.join_next() => match done {
                     Ok(None) => {}
-                    Ok(Some(why)) => return lost(connection, &why).await,
+                    Ok(Some(why)) => return Err(lost(connection, &why).await),
                     Err(error) if error.is_cancelled() => {}
-                    Err(error) => return End::Lost(format!("a task of the session failed: {error}")),
+                    Err(error) => return Err(End::Lost(format!("a task of the session failed: {error}"))),
                 },
             }
         }
@@ -401,6 +480,7 @@ fn on_frame(frame: ToAgent, reconciled: &mut bool, probe: &mut Option<u64>) -> R
         | ToAgent::InputEnd(_)
         | ToAgent::BlobHead(_)
         | ToAgent::BlobChunk(_)
+        | ToAgent::Renewed(_)
         | ToAgent::Refused(_) => Err(End::Lost("a frame came on the control stream that does not belong there".into())),
     }
 }

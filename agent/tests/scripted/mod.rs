@@ -4,6 +4,8 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod modules;
+
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,18 +14,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use modchain_certs::{Authority, Subject};
-use modchain_link::{CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter};
+use modchain_certs::{
+    Authority, CertificatePlan, Exporter, JoinToken, PeerIdentity, RequestedKey, RootPin, Subject, token,
+};
+use modchain_link::{CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter, JoinEndpoint, Joining};
 use modchain_types::{
-    Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Fence, FenceClaim, GpuRequest, IdentityId, Input, JobId,
-    JobSpec, JournalId, Limits, List, Map, Micro, Reason, Report, ReportBody, Requirements, Reservation, Role, Span,
-    Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
+    Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Fence, FenceClaim, GpuRequest, Identity, IdentityId, Input,
+    JobId, JobSpec, JournalId, Limits, List, Map, Micro, Reason, Report, ReportBody, Requirements, Reservation, Role,
+    Span, Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
 };
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, AttemptOpen, AttemptResume, BlobChunk, BlobHead, HeartbeatEcho, OutputAck, OutputEnd,
-    OutputStream, Reconcile, ReportAck, StreamRefused,
+    OutputStream, Probe, Reconcile, ReportAck, StreamRefused,
 };
-use modchain_wire::{CHUNK_BYTES_MAX, FromAgent, Message, Sentence, ToAgent};
+use modchain_wire::join::{ChainDer, JoinAccept, JoinChallenge, JoinHello, JoinRequest, RenewRequest, Renewed};
+use modchain_wire::{CHUNK_BYTES_MAX, FromAgent, FromJoiner, Message, Sentence, ToAgent, ToJoiner};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -35,8 +40,12 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))
 }
 
+/// The node of a [`World`].
+pub(crate) const NODE: IdentityId = IdentityId([7; 16]);
+
 pub(crate) struct World {
     pub(crate) dir: TempDir,
+    pub(crate) authority: Authority,
     endpoint: Endpoint,
     blobs: HashMap<Digest, Vec<u8>>,
     /// Whether heartbeats are answered.
@@ -47,12 +56,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_certificate(Duration::from_secs(3600), Duration::ZERO)
+    }
+
+    /// The node's certificate has a life of so long, of which a part is over.
+    pub(crate) fn with_certificate(life: Duration, age: Duration) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let now = SystemTime::now();
-        let authority = Authority::create(&dir.path().join("ca"), now).expect("authority");
+        let authority = Authority::create(&dir.path().join("ca"), now - Duration::from_secs(3600)).expect("authority");
         let hour = Duration::from_secs(3600);
-        let node = Subject::member(Role::Node, IdentityId([7; 16])).expect("a member");
-        authority.issue(node, hour, now).expect("issues").save(&dir.path().join("node")).expect("saves");
+        let node = Subject::member(Role::Node, NODE).expect("a member");
+        authority.issue(node, life, now - age).expect("issues").save(&dir.path().join("node")).expect("saves");
         let client = Subject::member(Role::Client, IdentityId([8; 16])).expect("a member");
         authority.issue(client, hour, now).expect("issues").save(&dir.path().join("client")).expect("saves");
         let orchestrator = authority.issue(Subject::ORCHESTRATOR, hour, now).expect("issues");
@@ -60,6 +74,7 @@ impl World {
         let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &orchestrator, &keys, None).expect("listens");
         Self {
             dir,
+            authority,
             endpoint,
             blobs: HashMap::new(),
             answers: Arc::new(AtomicBool::new(true)),
@@ -133,7 +148,7 @@ impl World {
     /// Waits for the agent's next connection and its hello.
     pub(crate) async fn knock(&self) -> Peer {
         let accepted = soon("a connection", self.endpoint.accept()).await.expect("open");
-        let connection = accepted.connection;
+        let (connection, shown) = (accepted.connection, accepted.peer);
         let (up, mut down) =
             soon("the control stream", connection.accept_bi::<ToAgent, FromAgent>()).await.expect("opens");
         let hello = match soon("the hello", down.read()).await {
@@ -141,14 +156,75 @@ impl World {
             other => panic!("no hello: {other:?}"),
         };
         let (attempts_in, attempts) = mpsc::channel(16);
+        let (renewals_in, renewals) = mpsc::channel(16);
         let streams = tokio::spawn(take_streams(
             connection.clone(),
             self.blobs.clone(),
             self.answers.clone(),
             self.blobs_asked.clone(),
             attempts_in,
+            renewals_in,
         ));
-        Peer { connection, up, down, hello, attempts, streams }
+        Peer { connection, shown, up, down, hello, attempts, renewals, streams }
+    }
+
+    /// A join port of the same orchestrator.
+    pub(crate) fn listen_join(&self) -> JoinEndpoint {
+        let orchestrator = self.authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now());
+        JoinEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &orchestrator.expect("issues")).expect("listens")
+    }
+
+    pub(crate) fn token(&self, role: Role) -> JoinToken {
+        JoinToken::generate(role, RootPin::of_root(self.authority.root()).expect("a root")).expect("a role to join in")
+    }
+
+    /// Takes one newcomer in as the node, after its proof.
+    pub(crate) async fn take_in(
+        &self,
+        endpoint: &JoinEndpoint,
+        token: &JoinToken,
+        plan: &CertificatePlan,
+    ) -> JoinRequest {
+        let mut newcomer = Newcomer::next(endpoint).await;
+        let request = newcomer.challenge().await.expect("asks");
+        let exporter = Exporter(newcomer.joining.exporter);
+        let (verifier, id) = (token.verifier(), token.id());
+        assert!(token::proves(&verifier, id, &Newcomer::NONCE, &exporter, &request.request, &request.proof));
+        let key = RequestedKey::read(&request.request).expect("sound");
+        let identity = Identity {
+            id: NODE,
+            role: Role::Node,
+            name: "oslo-03".parse().expect("a name"),
+            account: "alice".parse().expect("an account"),
+        };
+        let accept = JoinAccept {
+            identity,
+            chain: self.chain(&key, plan),
+            pool: "lab".parse().expect("a name"),
+            journal: JournalId([1; 16]),
+            main_port: self.endpoint.local_address().expect("bound").port(),
+            main_host: None,
+            existing: false,
+        };
+        newcomer.last(accept).await;
+        request
+    }
+
+    /// Whether somebody connects within a moment.
+    pub(crate) async fn hears_nobody(&self) -> bool {
+        tokio::time::timeout(Duration::from_millis(50), self.endpoint.accept()).await.is_err()
+    }
+
+    /// A plan of a certificate for the node, from now on.
+    pub(crate) fn plan(&self, life: Duration) -> CertificatePlan {
+        let node = Subject::member(Role::Node, NODE).expect("a member");
+        self.authority.plan(node, life.into(), wall()).expect("plans")
+    }
+
+    /// The certificate of a plan, for a key.
+    pub(crate) fn chain(&self, key: &RequestedKey, plan: &CertificatePlan) -> ChainDer {
+        let issued = self.authority.sign(key, plan).expect("signs");
+        List::new(issued.chain.iter().map(|der| Chunk::new(der.to_vec()).expect("fits")).collect()).expect("fits")
     }
 
     /// The same, with a welcome and one verdict for all.
@@ -158,6 +234,11 @@ impl World {
         peer.reconcile(verdict).await;
         peer
     }
+}
+
+pub(crate) fn wall() -> WallTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    WallTime::default().plus(since.into())
 }
 
 /// The agent's program; killed when dropped.
@@ -197,10 +278,13 @@ impl Drop for Agent {
 /// The orchestrator's end of one connection.
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
+    /// The certificate that the agent showed.
+    pub(crate) shown: PeerIdentity,
     pub(crate) up: FrameWriter<ToAgent>,
     pub(crate) down: FrameReader<FromAgent>,
     pub(crate) hello: AgentHello,
     attempts: mpsc::Receiver<AttemptStream>,
+    renewals: mpsc::Receiver<RenewalAsked>,
     streams: JoinHandle<()>,
 }
 
@@ -264,6 +348,19 @@ impl Peer {
         soon("an attempt's stream", self.attempts.recv()).await.expect("open")
     }
 
+    /// The next request for a certificate, proved on this very connection.
+    pub(crate) async fn renewal(&mut self) -> RenewalAsked {
+        let asked = soon("a renewal", self.renewals.recv()).await.expect("open");
+        assert!(asked.key.is_possessed(&Exporter(self.connection.exporter()), &asked.request.proof));
+        asked
+    }
+
+    /// An answer means that the agent has dealt with all that was said before.
+    pub(crate) async fn is_served(&mut self) {
+        self.say(Probe { number: 7 }).await;
+        assert!(matches!(self.hear().await, FromAgent::ProbeAnswer(answer) if answer.number == 7));
+    }
+
     /// Cuts the connection as a crash would, but at once.
     pub(crate) fn cut(self) {
         self.streams.abort();
@@ -274,6 +371,68 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.streams.abort();
+    }
+}
+
+/// Somebody at the join port who has said hello.
+pub(crate) struct Newcomer {
+    pub(crate) hello: JoinHello,
+    joining: Joining,
+    up: FrameWriter<ToJoiner>,
+    down: FrameReader<FromJoiner>,
+}
+
+impl Newcomer {
+    const NONCE: [u8; 32] = [5; 32];
+
+    pub(crate) async fn next(endpoint: &JoinEndpoint) -> Self {
+        let joining = soon("a newcomer", endpoint.accept()).await.expect("open");
+        let (up, mut down) = soon("a stream", joining.accept_bi::<ToJoiner, FromJoiner>()).await.expect("opens");
+        match soon("a hello", down.read()).await {
+            Ok(Some(FromJoiner::Hello(hello))) => Self { hello, joining, up, down },
+            other => panic!("no hello: {other:?}"),
+        }
+    }
+
+    /// Its request; `None` if it goes away instead.
+    pub(crate) async fn challenge(&mut self) -> Option<JoinRequest> {
+        let challenge = JoinChallenge { nonce: Self::NONCE, wall: wall() };
+        soon("sending", self.up.write(&challenge.into())).await.expect("sends");
+        match soon("a request", self.down.read()).await {
+            Ok(Some(FromJoiner::Request(request))) => Some(request),
+            Ok(Some(FromJoiner::Hello(_))) => panic!("a second hello"),
+            Ok(None) | Err(_) => None,
+        }
+    }
+
+    /// Says it, and waits until the newcomer has gone.
+    pub(crate) async fn last(mut self, message: impl Into<ToJoiner>) {
+        soon("sending", self.up.write(&message.into())).await.expect("sends");
+        soon("the newcomer's end", self.joining.closed()).await;
+    }
+}
+
+/// A request for a certificate, and the way to answer it.
+pub(crate) struct RenewalAsked {
+    pub(crate) request: RenewRequest,
+    pub(crate) key: RequestedKey,
+    up: FrameWriter<ToAgent>,
+}
+
+impl RenewalAsked {
+    pub(crate) async fn answer(mut self, message: impl Into<ToAgent>) {
+        soon("sending", self.up.write(&message.into())).await.expect("sends");
+        self.up.finish().await.expect("finishes");
+        soon("the answer's arrival", self.up.delivered()).await.expect("arrives");
+    }
+
+    pub(crate) async fn grant(self, world: &World, plan: &CertificatePlan) {
+        let chain = world.chain(&self.key, plan);
+        self.answer(Renewed { chain }).await;
+    }
+
+    pub(crate) async fn refuse(self) {
+        self.answer(StreamRefused { why: Sentence::cut("not now"), retryable: true }).await;
     }
 }
 
@@ -337,12 +496,13 @@ async fn take_streams(
     answers: Arc<AtomicBool>,
     blobs_asked: Arc<AtomicUsize>,
     attempts: mpsc::Sender<AttemptStream>,
+    renewals: mpsc::Sender<RenewalAsked>,
 ) {
     let blobs = Arc::new(blobs);
     let mut tasks = tokio::task::JoinSet::new();
     while let Ok((mut up, mut down)) = connection.accept_bi::<ToAgent, FromAgent>().await {
         let (blobs, answers, attempts) = (blobs.clone(), answers.clone(), attempts.clone());
-        let blobs_asked = blobs_asked.clone();
+        let (blobs_asked, renewals) = (blobs_asked.clone(), renewals.clone());
         tasks.spawn(async move {
             match down.read().await {
                 Ok(Some(FromAgent::Heartbeat(first))) => {
@@ -360,6 +520,10 @@ async fn take_streams(
                 }
                 Ok(Some(FromAgent::AttemptOpen(open))) => {
                     let _ = attempts.send(AttemptStream { open, up, down }).await;
+                }
+                Ok(Some(FromAgent::Renew(request))) => {
+                    let key = RequestedKey::read(&request.request).expect("a sound request");
+                    let _ = renewals.send(RenewalAsked { request, key, up }).await;
                 }
                 Ok(Some(FromAgent::BlobGet(get))) => {
                     blobs_asked.fetch_add(1, Ordering::Relaxed);

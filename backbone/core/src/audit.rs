@@ -1,7 +1,7 @@
 //! Every invariant. [`event`] checks what one event touches before it is written, in production too; [`whole`] checks the
 //! whole state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modchain_types::{AttemptId, Identity, JobId, Micro, NodeId, Role, TokenId};
 
@@ -9,7 +9,7 @@ use crate::control::Control;
 use crate::event::{Event, EventBody, Outcome, Settlement};
 use crate::job::{Job, Phase, Placement, Progress};
 use crate::ledger::{self, Account};
-use crate::membership::{Certificate, TokenState};
+use crate::membership::{Certificate, TokenEnd, TokenState};
 use crate::meter;
 use crate::node::Taken;
 
@@ -225,11 +225,35 @@ pub fn whole(control: &Control) -> Result<(), Breach> {
             format!("{} counts {:?} taken instead of {expected:?}", node.name, node.taken)
         })?;
     }
+    members(control)?;
+    control.queue_agrees()
+}
+
+/// Who belongs: names and certificates are one member's alone, and nobody who was revoked is in.
+fn members(control: &Control) -> Result<(), Breach> {
+    let (mut names, mut serials) = (BTreeSet::new(), BTreeSet::new());
     for member in control.members() {
         let (name, certificates) = (&member.identity.name, member.certificates.len());
+        ensure(names.insert(name), || format!("two are called {name}"))?;
         ensure(certificates <= 2, || format!("{certificates} certificates of {name} are accepted"))?;
         let out = member.revoked.is_none() || certificates == 0;
         ensure(out, || format!("{name} is revoked and a certificate of it is accepted"))?;
+        for known in &member.certificates {
+            let serial = known.certificate.serial;
+            ensure(serials.insert(serial), || {
+                format!("certificate {serial} is accepted of {name} and of another one")
+            })?;
+        }
     }
-    control.queue_agrees()
+    for node in control.nodes() {
+        let revoked = control.member(node.id.into()).is_some_and(|member| member.revoked.is_some());
+        ensure(node.revoked == revoked, || format!("{} is revoked as a node or as a member only", node.name))?;
+        ensure(!revoked || node.session().is_none(), || format!("{} is revoked and connected", node.name))?;
+    }
+    for token in control.tokens().iter() {
+        let used = matches!(token.state, TokenState::Bound | TokenState::Ended(TokenEnd::Spent));
+        let bound = token.binding.as_ref().is_some_and(|binding| control.member(binding.identity).is_some());
+        ensure(used == bound, || format!("token {} is {:?} and bound to {:?}", token.id, token.state, token.binding))?;
+    }
+    Ok(())
 }

@@ -10,9 +10,12 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// Upper bound of every wait.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Each wait is drawn evenly between zero and a bound that doubles from [`BACKOFF_FIRST`] to [`BACKOFF_MAX`].
+/// Each wait is drawn evenly between zero and a bound that doubles from the first one, [`BACKOFF_FIRST`] unless said otherwise,
+/// to the last one, [`BACKOFF_MAX`].
 #[derive(Debug, Clone)]
 pub struct Backoff {
+    first: Duration,
+    max: Duration,
     failures: u32,
     random: u64,
 }
@@ -27,16 +30,21 @@ impl Backoff {
 
     /// The same seed gives the same waits.
     pub fn seeded(seed: u64) -> Self {
-        Self { failures: 0, random: seed }
+        Self { first: BACKOFF_FIRST, max: BACKOFF_MAX, failures: 0, random: seed }
+    }
+
+    /// With other bounds; `max` goes before a longer `first`.
+    pub fn between(self, first: Duration, max: Duration) -> Self {
+        Self { first, max, ..self }
     }
 
     /// The wait after one more failure.
     pub fn next_delay(&mut self) -> Duration {
         let doublings = self.failures.min(16);
-        let bound = BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MAX);
+        let bound = self.first.saturating_mul(1 << doublings).min(self.max);
         self.failures = self.failures.saturating_add(1);
-        let bound_micros = u64::try_from(bound.as_micros()).expect("30 s fits");
-        Duration::from_micros(self.draw() % (bound_micros + 1))
+        let bound_micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.draw() % bound_micros.saturating_add(1))
     }
 
     /// It worked: the next failure begins at the short end.
@@ -97,5 +105,20 @@ mod tests {
         assert!(backoff.next_delay() <= BACKOFF_FIRST);
         let mut again = Backoff::seeded(7);
         assert_eq!(first, (0..50).map(|_| again.next_delay()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn other_bounds_are_kept_to() {
+        let (first, max) = (Duration::from_secs(30), Duration::from_secs(600));
+        let mut reached = [Duration::ZERO; 12];
+        for seed in 0..500 {
+            let mut backoff = Backoff::seeded(seed).between(first, max);
+            for (failures, longest) in reached.iter_mut().enumerate() {
+                let wait = backoff.next_delay();
+                assert!(wait <= first.saturating_mul(1 << failures).min(max));
+                *longest = (*longest).max(wait);
+            }
+        }
+        assert!(reached[0] > first / 10 * 9 && reached[11] > max / 10 * 9, "{reached:?}");
     }
 }

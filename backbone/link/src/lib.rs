@@ -11,16 +11,18 @@
 //! Somebody who has a token but no certificate yet comes to a port of its own, [`JoinEndpoint`], by [`join_connect`]: there
 //! the orchestrator alone is authenticated, and a connection is short and small.
 //!
-//! Reading order: [`settings`], [`code`], [`endpoint`], `gate`, [`dial`], [`connection`], [`stream`], [`join`], [`stats`],
-//! [`backoff`], [`keys`].
+//! Reading order: [`settings`], [`code`], [`endpoint`], `gate`, [`dial`], [`connection`], [`stream`], [`join`], [`enrol`]
+//! (getting certificates), [`reach`], [`stats`], [`backoff`], [`keys`].
 
 pub mod backoff;
 pub mod code;
 pub mod connection;
 pub mod dial;
 pub mod endpoint;
+pub mod enrol;
 pub mod join;
 pub mod keys;
+pub mod reach;
 pub mod settings;
 pub mod socket;
 pub mod stats;

@@ -42,6 +42,9 @@ pub const ACCEPTED_QUEUE: usize = 64;
 
 /// Longest that anybody may stay on the join port, from the first packet on. Joining is two exchanges and one write to disk.
 pub const JOIN_LIFE: Duration = Duration::from_secs(10);
+/// As [`IDLE_TIMEOUT`], on the join port: longer than anybody may stay, so that who is silent too long is told so and
+/// does not merely lose its connection.
+pub const JOIN_IDLE: Duration = Duration::from_secs(15);
 /// Newcomers on the join port at once, in handshake or after. What comes above it waits, see [`JOIN_INCOMING_MAX`].
 pub const JOINS_MAX: usize = 256;
 /// Newcomers whose handshake is over but who are not yet taken by [`crate::JoinEndpoint::accept`].
@@ -252,7 +255,7 @@ pub fn join_client_transport() -> TransportConfig {
 fn join_base() -> TransportConfig {
     let mut transport = base();
     transport
-        .max_idle_timeout(Some(IdleTimeout::try_from(JOIN_LIFE).expect("10 s fits")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(JOIN_IDLE).expect("15 s fit")))
         .stream_receive_window(VarInt::from_u32(JOIN_BYTES))
         .receive_window(VarInt::from_u32(JOIN_BYTES))
         .send_window(JOIN_BYTES.into())

@@ -511,7 +511,7 @@ async fn parameters_of_the_servers(world: &World, main: &Endpoint, join: &JoinEn
     let (client, _socket, said, tokens) = dial(newcomer_tls(world), join.local_address().expect("bound")).await;
     let joining = soon(join.accept()).await.expect("accepted");
     for (row, name, wanted) in [
-        ("idle timeout, join", "max_idle_timeout", "10000"),
+        ("idle timeout, join", "max_idle_timeout", "15000"),
         ("bidi streams before authorisation, join", "initial_max_streams_bidi", "1"),
         ("uni streams, join", "initial_max_streams_uni", "0"),
         ("stream window, join", "initial_max_stream_data_bidi_remote", "65536"),
@@ -569,7 +569,7 @@ async fn parameters_of_the_clients(world: &World, readback: &mut Readback) {
     let (address, heard, _server) = listening(join_tls(world));
     let _link = soon(join_connect(&world.pin(), &address)).await.expect("connects");
     let said = heard.lock().expect("sound").take().expect("it came with the handshake");
-    read("newcomer", said, "10000", "65536", ("connection window of a newcomer", "65536"));
+    read("newcomer", said, "15000", "65536", ("connection window of a newcomer", "65536"));
 }
 
 /// Longest wait for what must not come.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -15,6 +15,8 @@ pub const CONFIG_FILE: &str = "/etc/modchain/orchestrator.toml";
 pub const DATA_DIR: &str = "/var/lib/modchain/orchestrator";
 /// Port for agents and consoles, UDP. Joining has the next one.
 pub const PORT: u16 = 7443;
+/// Longest name of a host (RFC 1035).
+const HOST_CHARS_MAX: usize = 253;
 /// Life of the certificates of those who join.
 pub const CERT_LIFE: Span = Span::from_secs(24 * 3600);
 /// Shortest life that can be set: for trying renewal out, not for use.
@@ -93,6 +95,12 @@ impl Settings {
             Some(address) => address,
             None => SocketAddr::new(listen.ip(), next_port(listen.port())?),
         };
+        ensure!(
+            listen != join_listen || listen.port() == 0,
+            "agents and joiners cannot both have {listen}: give --join-listen another port"
+        );
+        let advertise = advertise.or(file.advertise);
+        advertise.as_deref().map(check_host).transpose()?;
         let cert_life = match (cert_life, &file.cert_life) {
             (Some(life), _) => life,
             (None, Some(text)) => modchain_types::time::parse_span(text).context("cert_life")?,
@@ -106,11 +114,26 @@ impl Settings {
             data: data.or(file.data).unwrap_or_else(|| DATA_DIR.into()),
             listen,
             join_listen,
-            advertise: advertise.or(file.advertise),
+            advertise,
             cert_life,
             log: file.log,
         })
     }
+}
+
+/// Members put a port behind it, so it must be a host and nothing else.
+fn check_host(host: &str) -> anyhow::Result<()> {
+    let is_name = |host: &str| {
+        let is_label = |label: &str| !label.is_empty() && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        host.len() <= HOST_CHARS_MAX && host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+    };
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_ipv6 = inner.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    ensure!(
+        is_name(host) || is_ipv6,
+        "`{host}` cannot be advertised: give a host name or an address alone, IPv6 in brackets, without a port"
+    );
+    Ok(())
 }
 
 /// A free main port has a free join port beside it.
@@ -149,6 +172,31 @@ mod tests {
             let overrides = Overrides { listen: Some(listen.parse().expect("address")), ..Overrides::default() };
             let settings = Settings::resolve(overrides, FileSettings::default());
             assert_eq!(settings.ok().map(|settings| settings.join_listen.port()), join, "{listen}");
+        }
+    }
+
+    #[test]
+    fn the_two_ports_differ_and_what_is_advertised_is_a_host_alone() {
+        let file = FileSettings { listen: "127.0.0.1:1".parse().ok(), ..FileSettings::default() };
+        let overrides = Overrides { join_listen: file.listen, ..Overrides::default() };
+        let error = Settings::resolve(overrides, file).expect_err("one port").to_string();
+        assert!(error.contains("--join-listen"), "{error}");
+        for (host, fits) in [
+            ("pool.example", true),
+            ("pool.example.", true),
+            ("192.0.2.1", true),
+            ("[2001:db8::1]", true),
+            ("2001:db8::1", false),
+            ("pool.example:7443", false),
+            ("[2001:db8::1]:7443", false),
+            ("https://pool.example", false),
+            ("pool example", false),
+            ("", false),
+            (".", false),
+        ] {
+            let overrides = Overrides { advertise: Some(host.into()), ..Overrides::default() };
+            let settings = Settings::resolve(overrides, FileSettings::default());
+            assert_eq!(settings.is_ok(), fits, "{host}: {settings:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What `init` prepares for the journal, which it must not touch because a running orchestrator may be writing it: identities
 //! with their certificates, and the token of a pool's first operator. `serve` takes them in at its start.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 const IDENTITIES_FILE: &str = "identities.jsonl";
 const TOKEN_FILE: &str = "first-token.json";
 const NAME_FILE: &str = "pool-name";
+const LOCK_FILE: &str = "init.lock";
 /// What a pool is called that was given no name.
 const NAME_DEFAULT: &str = "modchain";
 /// Mode of these files: they are nobody else's business, though they hold no secret.
@@ -88,14 +89,30 @@ impl Founders {
         Ok(Self { members: read_members(data)?, token: read_token(data)? })
     }
 
-    /// The token is in the journal: were it taken in again after the journal has forgotten it, it could be used twice.
-    pub fn forget_token(data: &Path) -> anyhow::Result<()> {
-        match fs::remove_file(data.join(TOKEN_FILE)) {
-            Ok(()) => Ok(files::sync_dir(data)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("{} cannot be removed", data.join(TOKEN_FILE).display())),
+    /// This token is in the journal: were it taken in again after the journal has forgotten it, it could be used twice.
+    /// One that `init` has left since is kept for the next start.
+    pub fn forget_token(data: &Path, taken_in: &FirstToken) -> anyhow::Result<()> {
+        let _lock = lock(data)?;
+        if read_token(data)?.as_ref() != Some(taken_in) {
+            return Ok(());
         }
+        let path = data.join(TOKEN_FILE);
+        fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
+        Ok(files::sync_dir(data)?)
     }
+}
+
+/// Held by whoever changes these files: two `init` at once would each forget the other's identities.
+pub fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("the lock file {} cannot be opened", path.display()))?;
+    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+    Ok(file)
 }
 
 fn read_file(data: &Path, file: &str) -> anyhow::Result<Option<String>> {
@@ -187,4 +204,24 @@ pub fn pool_name(data: &Path) -> anyhow::Result<Name> {
 /// Calls the pool so.
 pub fn write_pool_name(data: &Path, name: &Name) -> anyhow::Result<()> {
     Ok(files::write_atomic(&data.join(NAME_FILE), format!("{name}\n").as_bytes(), MODE)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_that_was_taken_in_is_forgotten() {
+        let dir = tempfile::tempdir().expect("directory");
+        let token = |number: u8| FirstToken { id: TokenId([number; 5]), verifier: [number; 32], ttl: FIRST_TOKEN_TTL };
+        write_token(dir.path(), &token(1)).expect("writes");
+        let taken_in = Founders::read(dir.path()).expect("reads").token.expect("a token");
+        // Another `init --operator-token`, while `serve` starts.
+        write_token(dir.path(), &token(2)).expect("writes");
+        Founders::forget_token(dir.path(), &taken_in).expect("forgets");
+        assert_eq!(Founders::read(dir.path()).expect("reads").token, Some(token(2)));
+        Founders::forget_token(dir.path(), &token(2)).expect("forgets");
+        Founders::forget_token(dir.path(), &token(2)).expect("is forgotten already");
+        assert_eq!(Founders::read(dir.path()).expect("reads").token, None);
+    }
 }

@@ -35,6 +35,8 @@ impl Gate {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             match &event.body {
+                // Nobody is let in before a certificate is known.
+                EventBody::IdentityAdded { identity } => drop(members.entry(identity.id).or_default()),
                 EventBody::MemberJoined { identity, certificate, .. } => {
                     members.entry(identity.id).or_default().accepted = vec![(certificate.serial, false)];
                 }
@@ -77,7 +79,8 @@ impl DenyList for Gate {
 fn concerns(body: &EventBody) -> bool {
     matches!(
         body,
-        EventBody::MemberJoined { .. }
+        EventBody::IdentityAdded { .. }
+            | EventBody::MemberJoined { .. }
             | EventBody::CertificateIssued { .. }
             | EventBody::CertificateUsed { .. }
             | EventBody::CertificateRetired { .. }

@@ -6,7 +6,6 @@
 //! their certificates are written; `serve` adds those to the journal that it lacks. So `init` never touches a journal that
 //! somebody may be writing, and a crash between any two steps is repaired by running it again.
 
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,8 +19,6 @@ use crate::engine::journal_dir;
 use crate::fence::FenceKey;
 use crate::founders::{self, FIRST_TOKEN_TTL, FirstToken, Founder};
 use crate::store::journal::{self, Journal};
-
-const LOCK_FILE: &str = "init.lock";
 
 /// What `init` is to make.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +105,7 @@ pub fn own_identity_dir(data: &Path) -> PathBuf {
 pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
     let data = &options.data;
     files::ensure_private_dir(data)?;
-    let _lock = lock(data)?;
+    let _lock = founders::lock(data)?;
     let now = SystemTime::now();
 
     let dir = authority_dir(data);
@@ -116,13 +113,15 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
         .context("the certificate authority")?;
     own_credentials(data, &authority, now)?;
     FenceKey::ensure(data)?;
+    // Before the journal is made: a wish that cannot be granted must leave a pool that is still new, so that the
+    // corrected command prints the token of its first operator.
+    let mut known = founders::read_members(data)?;
+    let wanted = wanted(options, &mut known)?;
     let (journal, asset, created) = ensure_journal(data, options.asset)?;
 
     if let Some(name) = &options.name {
         founders::write_pool_name(data, name)?;
     }
-    let mut known = founders::read_members(data)?;
-    let wanted = wanted(options, &mut known)?;
     let parent = options.identities.clone().unwrap_or_else(|| data.join("identities"));
     files::ensure_private_dir(&parent)?;
     let mut fresh = Vec::new();
@@ -164,19 +163,6 @@ fn first_token(data: &Path, authority: &Authority) -> anyhow::Result<OperatorTok
     let token = JoinToken::generate(Role::Operator, root).context("operators join by tokens")?;
     founders::write_token(data, &FirstToken { id: token.id(), verifier: token.verifier(), ttl: FIRST_TOKEN_TTL })?;
     Ok(OperatorToken(token.text()))
-}
-
-/// Two `init` at once would each forget the other's identities.
-fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join(LOCK_FILE);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .with_context(|| format!("the lock file {} cannot be opened", path.display()))?;
-    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
-    Ok(file)
 }
 
 /// The orchestrator's own certificate; a new one where there is none, where the one there is past half its life, or where it

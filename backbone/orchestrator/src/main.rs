@@ -150,6 +150,9 @@ fn node(text: &str) -> Result<(Name, Option<AccountId>), String> {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = modchain_certs::harden_process() {
+        eprintln!("warning: a crash may leave keys in an image of this program's memory: {error}");
+    }
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {

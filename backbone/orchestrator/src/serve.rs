@@ -113,7 +113,6 @@ impl Orchestrator {
             let (data, gate) = (data.clone(), gate.clone());
             tokio::task::spawn_blocking(move || open_stores(&data, gate)).await??
         };
-        Founders::forget_token(&data)?;
         let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
         let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
@@ -136,8 +135,10 @@ impl Orchestrator {
             reference_blobs(&engine, &blobs, job).await?;
         }
         let advertise = settings.advertise.clone().map(Text::new).transpose().context("the host to advertise")?;
-        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))?;
-        let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)?;
+        let endpoint = Endpoint::bind(settings.listen, &credentials, &keys, Some(gate.clone()))
+            .context("the main port cannot be opened: end whatever has it, or choose another with --listen")?;
+        let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)
+            .context("the join port cannot be opened: end whatever has it, or choose another with --join-listen")?;
         let sweeper = tokio::spawn(sweep(blobs.clone()));
         let join_address = join_endpoint.local_address()?;
         let services = Services {
@@ -204,8 +205,12 @@ fn open_stores(data: &Path, gate: Arc<Gate>) -> anyhow::Result<(Engine, Feed, Ou
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;
+    let token = founders.token.clone();
     let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders) };
     let engine = Engine::open(options, |event| feed.replay(event))?;
+    if let Some(token) = token {
+        Founders::forget_token(data, &token)?;
+    }
     Ok((engine, feed, output, input, blobs))
 }
 

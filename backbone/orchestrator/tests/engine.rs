@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use modchain_core::{Actor, Command, Control, Event, EventBody, Refused, Reply};
 use modchain_orchestrator::clock::SystemSource;
-use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, StartError, journal_dir};
+use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, journal_dir};
 use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{AppendError, Disk, Journal};
 use modchain_orchestrator::verify::{VerifyError, verify};
@@ -254,15 +254,17 @@ async fn deadlines_fire_without_a_command() {
 }
 
 #[test]
-fn an_identity_that_contradicts_the_journal_stops_the_start() {
+fn an_identity_that_contradicts_the_journal_stays_out_and_stops_no_start() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
     Engine::open(options(dir.path(), TestDisk::default()), |_| {}).expect("opens");
     let mut wrong = options(dir.path(), TestDisk::default());
     let identity = Identity { id: IdentityId([9; 16]), ..identity(Role::Client, "alice") };
-    wrong.founders.members = vec![Founder { identity, certificate: None }];
-    let error = Engine::open(wrong, |_| {}).err().expect("refuses");
-    assert!(matches!(&error, StartError::Identity { name, .. } if name == "alice"), "{error}");
+    let other = founder(Role::Client, "zoe");
+    wrong.founders.members = vec![Founder { identity, certificate: None }, other.clone()];
+    let engine = Engine::open(wrong, |_| {}).expect("opens");
+    assert!(engine.control().member(IdentityId([9; 16])).is_none());
+    assert!(engine.control().member(other.identity.id).is_some(), "those after it are taken in");
 }
 
 #[test]

@@ -61,6 +61,86 @@ fn init_is_additive_and_keeps_identities() {
     assert!(fails(2, &["init", "--data", &data, "--client", "Not A Name"]).contains("is not a name"));
 }
 
+/// What may be the text of a token for an operator.
+fn is_operator_token(text: &str) -> bool {
+    text.starts_with("MCJ1-o-") && text.len() == modchain_certs::token::TOKEN_CHARS
+}
+
+#[test]
+fn init_prints_the_first_operators_token_once() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, data) = data(&dir);
+    let first = ok(&["init", "--name", "lab", "--data", &data, "-o", "json"]);
+    let token = first["operator_token"].as_str().expect("a token");
+    assert!(is_operator_token(token), "{} characters", token.len());
+    assert_eq!(first["name"], "lab");
+    let kept = fs::read_to_string(path.join("first-token.json")).expect("reads");
+    assert!(!kept.contains(&token[69..95]), "not the secret");
+    assert_eq!(fs::metadata(path.join("first-token.json")).expect("file").permissions().mode() & 0o777, 0o600);
+    let second = ok(&["init", "--data", &data, "-o", "json"]);
+    assert_eq!((&second["operator_token"], &second["name"]), (&serde_json::Value::Null, &"lab".into()));
+    assert_eq!(fs::read_to_string(path.join("first-token.json")).expect("reads"), kept, "the first one stays good");
+
+    let human = |args: &[&str]| {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(output.stderr.is_empty());
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let said = human(&["init", "--data", &data]);
+    assert!(!said.contains("MCJ1-") && said.contains("found pool lab"), "{said}");
+    let said = human(&["init", "--data", &data, "--operator-token"]);
+    let tokens: Vec<&str> = said.lines().filter(|line| is_operator_token(line)).collect();
+    assert_eq!((tokens.len(), said.matches("MCJ1-").count()), (1, 1), "alone on its line, once: {said}");
+    assert!(said.contains("modchain join --orchestrator HOST:7444 --token-file -"), "{said}");
+
+    let other = dir.path().join("other").to_str().expect("utf-8").to_owned();
+    let made = ok(&["init", "--data", &other, "--operator", "root", "-o", "json"]);
+    assert_eq!(made["operator_token"], serde_json::Value::Null, "there is an operator already");
+}
+
+#[test]
+fn a_first_init_that_cannot_be_granted_leaves_a_pool_that_is_still_new() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (_, data) = data(&dir);
+    assert!(fails(1, &["init", "--data", &data, "--node", "rig=nobody"]).contains("there is no account `nobody`"));
+    let made = ok(&["init", "--data", &data, "--client", "somebody", "--node", "rig=somebody", "-o", "json"]);
+    assert_eq!(made["created"], true);
+    assert!(made["operator_token"].as_str().is_some_and(is_operator_token));
+}
+
+#[test]
+fn serve_tells_both_ports_and_says_what_to_do_when_it_cannot_have_them() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (_, data) = data(&dir);
+    ok(&["init", "--data", &data, "-o", "json"]);
+    let (mut server, ready) = Server::start(Path::new(&data));
+    let port = |key: &str| {
+        let address: std::net::SocketAddr = ready[key].as_str().expect("an address").parse().expect("an address");
+        assert!(address.ip().is_loopback());
+        address.port()
+    };
+    assert!(port("listen") != port("join") && port("listen") > 0 && port("join") > 0, "{ready}");
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
+
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let taken = taken.local_addr().map(|address| (taken, address.to_string())).expect("bound");
+    let address = taken.1.as_str();
+    let free = "127.0.0.1:0";
+    let serve =
+        |listen: &str, join: &str| fails(1, &["serve", "--data", &data, "--listen", listen, "--join-listen", join]);
+    let said = serve(address, free);
+    assert!(said.contains("choose another with --listen") && said.contains(address), "{said}");
+    let said = serve(free, address);
+    assert!(said.contains("choose another with --join-listen") && said.contains(address), "{said}");
+    let said = serve(address, address);
+    assert!(said.contains("give --join-listen another port"), "{said}");
+    let said = fails(1, &["serve", "--data", &data, "--listen", free, "--advertise", "pool.example:7443"]);
+    assert!(said.contains("without a port"), "{said}");
+    fails(2, &["serve", "--data", &data, "--join-listen", "nowhere"]);
+}
+
 #[test]
 fn serve_says_when_it_is_ready_keeps_others_out_verifies_meanwhile_and_stops_when_told() {
     let dir = tempfile::tempdir().expect("directory");

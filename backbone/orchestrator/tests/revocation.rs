@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modchain_certs::{Exporter, JoinToken, KeyRequest, RootPin};
-use modchain_link::{Alert, CertificateRefusal, CloseCode, CloseReason, ConnectError, Connection, Side, join_connect};
-use modchain_types::{Chunk, InstanceId, JobState, Micro, Role, Span, StopCause, WallTime};
+use modchain_link::{Alert, CertificateRefusal, CloseCode, CloseReason, ConnectError, Connection, Side};
+use modchain_types::{Chunk, InstanceId, JobState, Micro, Role, StopCause};
 use modchain_wire::console::{IdentitiesQuery, Refusal, RefusalCode, Submit, TokenCreate};
-use modchain_wire::join::{JoinHello, JoinRefusal, JoinRequest, RenewRequest};
-use modchain_wire::{FromJoiner, Message, ToAgent, ToConsole, ToJoiner};
-use peers::{Agent, CREDIT, Console, HOLD, MINIMUM, MODULE, acked, send, soon, spec, text};
+use modchain_wire::join::{JoinRefusal, RenewRequest};
+use modchain_wire::{ToAgent, ToConsole};
+use peers::joiner::{Joiner, now, wish};
+use peers::{Agent, CREDIT, Console, HOLD, MINIMUM, MODULE, acked, send, soon, spec};
 use pool::heart::Heart;
 use pool::raw::Raw;
 use pool::{Pool, Spread, count, names};
@@ -403,8 +404,7 @@ async fn a_certificate_that_was_renewed_while_its_holder_was_revoked_lets_nobody
                 let chain = fresh.chain.iter().map(|der| der.to_vec().into()).collect();
                 let old = pool.credentials(name);
                 let (root, id) = (old.root().clone(), client.identity().id);
-                let now = WallTime(jiff::Timestamp::now().as_millisecond());
-                let credentials = key.accept(chain, root, Role::Client, id, now).expect("it is for this key");
+                let credentials = key.accept(chain, root, Role::Client, id, now()).expect("it is for this key");
                 let error = Console::join(&credentials, &pool.main).await.err().expect("it is revoked");
                 assert!(is_revoked(&error), "{error:?}");
             }
@@ -422,69 +422,20 @@ async fn a_token_of_a_revoked_maker_lets_nobody_join() {
     let pool = Pool::start(&["alice"], &["rig-1=alice"]);
     let (boss, alice) = (pool.console("boss").await, pool.console("alice").await);
     let root = RootPin::of_root(pool.credentials("alice").root()).expect("a root");
-    let mut tokens = Vec::new();
-    for rejoin in [false, true] {
-        let token = JoinToken::generate(Role::Node, root).expect("nodes join");
-        let create = TokenCreate {
-            token: token.id(),
-            verifier: token.verifier(),
-            role: Role::Node,
-            name: rejoin.then(|| "rig-1".parse().expect("a name")),
-            account: None,
-            rejoin,
-            ttl: Span::from_secs(600),
-        };
-        assert!(matches!(alice.ask(create).await, ToConsole::Token(_)));
-        tokens.push(token);
+    let tokens = [false, true].map(|_| JoinToken::generate(Role::Node, root).expect("nodes join"));
+    let rejoin = TokenCreate { name: Some("rig-1".parse().expect("a name")), rejoin: true, ..wish(&tokens[1]) };
+    for wish in [wish(&tokens[0]), rejoin] {
+        alice.make(wish).await.expect("a token");
     }
     // One has shown its token already and is in the middle of its conversation.
-    let mut midway = Joiner::begin(&pool, &tokens[0]).await;
+    let key = KeyRequest::generate();
+    let midway = Joiner::new(&tokens[0], &key);
+    let challenged = midway.greet(&pool.join).await.ok().expect("a challenge");
     let view = boss.revoke("alice").await.expect("it is revoked");
     assert_eq!(view.tokens, 2);
-    assert_eq!(midway.finish(&tokens[0]).await, JoinRefusal::TokenRevoked);
+    assert_eq!(midway.go_on(challenged).await.answer().await.refused().code, JoinRefusal::TokenRevoked);
     for token in &tokens {
-        assert_eq!(Joiner::begin(&pool, token).await.finish(token).await, JoinRefusal::TokenRevoked);
-    }
-}
-
-/// Somebody with a token.
-struct Joiner {
-    link: modchain_link::JoinLink,
-    out: modchain_link::FrameWriter<FromJoiner>,
-    input: modchain_link::FrameReader<ToJoiner>,
-    nonce: [u8; 32],
-}
-
-impl Joiner {
-    /// As far as the challenge.
-    async fn begin(pool: &Pool, token: &JoinToken) -> Self {
-        let link = soon("the join port", join_connect(&token.root().0, &pool.join)).await.expect("it answers");
-        let (mut out, mut input) = link.open_bi::<FromJoiner, ToJoiner>().await.expect("a stream");
-        let wall = WallTime(jiff::Timestamp::now().as_millisecond());
-        let hello = JoinHello { types: ToJoiner::known_types(), version: text("0"), token: token.id(), wall };
-        out.write(&hello.into()).await.expect("it is taken");
-        match soon("a challenge", input.read()).await {
-            Ok(Some(ToJoiner::Challenge(challenge))) => Self { link, out, input, nonce: challenge.nonce },
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Why it does not get in.
-    async fn finish(&mut self, token: &JoinToken) -> JoinRefusal {
-        let key = KeyRequest::generate();
-        let proof = token.prove(&self.nonce, &Exporter(self.link.exporter()), key.der());
-        let request = JoinRequest {
-            role: token.role(),
-            request: Chunk::new(key.der().to_vec()).expect("it fits"),
-            proof: Chunk::new(proof.to_vec()).expect("it fits"),
-            name: None,
-            host: text("rig"),
-            system: text("linux"),
-        };
-        self.out.write(&request.into()).await.expect("it is taken");
-        match soon("an answer", self.input.read()).await {
-            Ok(Some(ToJoiner::Refused(refused))) => refused.code,
-            other => panic!("{other:?}"),
-        }
+        let refused = Joiner::new(token, &key).join(&pool.join).await.refused();
+        assert_eq!(refused.code, JoinRefusal::TokenRevoked);
     }
 }

@@ -5,10 +5,21 @@ mod peers;
 #[path = "session/world.rs"]
 mod world;
 
+#[path = "session/eavesdropper.rs"]
+mod eavesdropper;
+#[path = "session/joiner.rs"]
+mod joiner;
+#[path = "session/needles.rs"]
+mod needles;
+
 #[path = "session/jobs.rs"]
 mod jobs;
+#[path = "session/joining.rs"]
+mod joining;
 #[path = "session/output.rs"]
 mod output;
+#[path = "session/secrets.rs"]
+mod secrets;
 #[path = "session/strangers.rs"]
 mod strangers;
 #[path = "session/watching.rs"]

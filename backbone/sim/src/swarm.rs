@@ -38,6 +38,14 @@ pub struct Swarm {
     pub answer_lost: u32,
     /// That an attempt's output never arrives.
     pub output_lost: u32,
+    /// That somebody joins by a token, and not by a file.
+    pub joins_by_token: u32,
+    /// That a second key comes with a token.
+    pub tokens_stolen: u32,
+    /// That wrong proofs are given for a token.
+    pub wrong_proofs: u32,
+    /// Longest time between two renewals of a certificate.
+    pub renew_every: Span,
     /// Largest drift of an agent's clock, in millionths.
     pub drift_ppm: u64,
     /// What executors do.
@@ -82,6 +90,8 @@ pub enum Trouble {
     BodyUnreadable,
     /// A job's input cannot be completed.
     InputFailed,
+    /// A node or a client is revoked.
+    Revocation,
 }
 
 impl Swarm {
@@ -94,6 +104,8 @@ impl Swarm {
         let crash_after_sync = sometimes(&[20, 200]);
         let answer_lost = sometimes(&[1_000, 20_000, 50_000]);
         let output_lost = sometimes(&[500, 10_000]);
+        let tokens_stolen = sometimes(&[5_000, 50_000]);
+        let wrong_proofs = sometimes(&[10_000, 50_000]);
         let executor = ExecutorOdds {
             cannot_start: sometimes(&[1_000, 20_000]),
             node_fault: sometimes(&[1_000, 20_000]),
@@ -113,6 +125,7 @@ impl Swarm {
             (Trouble::OrchestratorCrash, 2),
             (Trouble::BodyUnreadable, 1),
             (Trouble::InputFailed, 1),
+            (Trouble::Revocation, 1),
         ] {
             if random.chance(50_000) {
                 troubles.extend([trouble].repeat(weight));
@@ -134,6 +147,10 @@ impl Swarm {
             crash_after_sync,
             answer_lost,
             output_lost,
+            joins_by_token: random.pick(&[0, 50_000, 100_000]),
+            tokens_stolen,
+            wrong_proofs,
+            renew_every: Span::from_secs(random.pick(&[400, 2_000, 6_000])),
             drift_ppm: random.pick(&[0, 100, 10_000]),
             executor,
         }
@@ -148,6 +165,8 @@ impl Swarm {
         self.crash_after_sync = 0;
         self.answer_lost = 0;
         self.output_lost = 0;
+        self.tokens_stolen = 0;
+        self.wrong_proofs = 0;
         self.executor = ExecutorOdds {
             cannot_start: 0,
             node_fault: 0,

@@ -11,7 +11,8 @@ use modchain_types::{Fence, GpuInfo, List, Map, Micro, TaskBody, Text, WallTime}
 use modchain_wire::console::{JobsPage, NodesPage};
 use modchain_wire::view::AttemptView;
 use modchain_wire::{
-    FRAME_HEADER_BYTES, FromAgent, FromConsole, Message, ToAgent, ToConsole, WireError, decode_task, encode_task,
+    FRAME_HEADER_BYTES, FromAgent, FromConsole, FromJoiner, Message, ToAgent, ToConsole, ToJoiner, WireError,
+    decode_task, encode_task,
 };
 use targets::{MEMORY_PER_CAP, SLACK_BYTES};
 
@@ -71,8 +72,19 @@ fn messages_to_consoles() {
 }
 
 #[test]
+fn messages_from_joiners() {
+    messages::<FromJoiner>("from_joiner");
+}
+
+#[test]
+fn messages_to_joiners() {
+    messages::<ToJoiner>("to_joiner");
+}
+
+#[test]
 fn frames() {
-    let golden = ["from_agent", "to_agent", "from_console", "to_console"].into_iter().flat_map(golden_frames);
+    let directions = ["from_agent", "to_agent", "from_console", "to_console", "from_joiner", "to_joiner"];
+    let golden = directions.into_iter().flat_map(golden_frames);
     fuzz("frame").seed_inputs(golden).run(targets::frame);
 }
 
@@ -99,6 +111,8 @@ fn bombs_are_refused_for_the_right_reason_within_their_memory() {
             "to_agent" => message::<ToAgent>(input),
             "from_console" => message::<FromConsole>(input),
             "to_console" => message::<ToConsole>(input),
+            "from_joiner" => message::<FromJoiner>(input),
+            "to_joiner" => message::<ToJoiner>(input),
             "frame" => FromAgent::from_frame(input).map(|_| 0),
             "task" => decode_task(input).map(|_| 0),
             other => panic!("{}: there is no reader {other}", bomb.name),
@@ -131,6 +145,8 @@ fn a_message_cut_off_anywhere_is_refused() {
     cut::<ToAgent>("to_agent");
     cut::<FromConsole>("from_console");
     cut::<ToConsole>("to_console");
+    cut::<FromJoiner>("from_joiner");
+    cut::<ToJoiner>("to_joiner");
 }
 
 /// The items of a page are many times larger in memory than on the wire. Their number is what bounds them.

@@ -9,8 +9,9 @@ use std::fmt;
 use modchain_types::*;
 use modchain_wire::agent::*;
 use modchain_wire::console::*;
+use modchain_wire::join::*;
 use modchain_wire::view::*;
-use modchain_wire::{CHUNK_BYTES_MAX, FromAgent, FromConsole, Message, ToAgent, ToConsole};
+use modchain_wire::{CHUNK_BYTES_MAX, FromAgent, FromConsole, FromJoiner, Message, ToAgent, ToConsole, ToJoiner};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 
@@ -466,25 +467,29 @@ macro_rules! bodies {
 fn no_message_has_a_list_of_nothing_a_type_within_itself_or_anything_without_a_bound() {
     bodies!(FromAgent:
         0x01 AgentHello, 0x07 Report, 0x08 OfferChanged, 0x0b ProbeAnswer, 0x10 Heartbeat, 0x20 AttemptOpen,
-        0x22 OutputChunk, 0x24 OutputEnd, 0x30 BlobGet,
+        0x22 OutputChunk, 0x24 OutputEnd, 0x30 BlobGet, 0x38 RenewRequest,
     );
     bodies!(ToAgent:
         0x02 AgentWelcome, 0x03 Reconcile, 0x04 Assignment, 0x05 Stop, 0x06 ReportAck, 0x09 GoAway, 0x0a modchain_wire::agent::Probe,
         0x11 HeartbeatEcho, 0x21 AttemptResume, 0x23 OutputAck, 0x25 InputChunk, 0x26 InputEnd, 0x31 BlobHead,
-        0x32 BlobChunk, 0x3f StreamRefused,
+        0x32 BlobChunk, 0x39 Renewed, 0x3f StreamRefused,
     );
     bodies!(FromConsole:
         0x41 ConsoleHello, 0x50 Submit, 0x52 QuoteRequest, 0x54 Cancel, 0x56 JobsQuery, 0x58 JobQuery,
         0x5a ExplainQuery, 0x5c NodesQuery, 0x5e AccountQuery, 0x60 LedgerQuery, 0x62 EventsOpen, 0x65 StatusQuery,
         0x67 Credit, 0x6a LogsOpen, 0x6d StateOpen, 0x70 BlobPut, 0x71 BlobPiece, 0x73 InputOpen, 0x75 InputPiece,
-        0x76 InputDone,
+        0x76 InputDone, 0x43 RenewRequest, 0x45 WhoamiQuery, 0x47 IdentitiesQuery, 0x49 Revoke, 0x4b TokenCreate,
+        0x4d TokensQuery, 0x4f TokenRevoke, 0x78 LinkQuery,
     );
     bodies!(ToConsole:
         0x42 ConsoleWelcome, 0x51 Submitted, 0x53 QuoteView, 0x57 JobsPage, 0x59 JobView, 0x5b ExplanationView,
         0x5d NodesPage, 0x5f AccountView, 0x61 LedgerPage, 0x63 EventsPage, 0x64 CaughtUp, 0x66 StatusView,
         0x6b LogChunk, 0x6c LogEnd, 0x6e StateSnapshot, 0x6f StateDelta, 0x72 BlobStored, 0x74 InputReady,
-        0x77 InputStored, 0x7e GoingAway, 0x7f Refusal,
+        0x77 InputStored, 0x7e GoingAway, 0x7f Refusal, 0x44 Renewed, 0x46 IdentityView, 0x48 IdentitiesPage,
+        0x4a RevokedView, 0x4c TokenView, 0x4e TokensPage, 0x79 LinkView,
     );
+    bodies!(FromJoiner: 0x81 JoinHello, 0x83 JoinRequest,);
+    bodies!(ToJoiner: 0x82 JoinChallenge, 0x84 JoinAccept, 0x8f JoinRefused,);
     assert_eq!(faults::<Task>(), BTreeSet::new(), "a task is kept by itself");
 }
 

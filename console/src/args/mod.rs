@@ -1,8 +1,10 @@
 //! The command line as clap reads it: global flags and one struct per command. Nothing here does anything.
 
+mod access;
 mod complaint;
 mod run;
 
+pub(crate) use access::{CertCommand, JoinArgs, LogoutArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use complaint::complaint;
 pub(crate) use run::{JobFlags, JobType, OnDisconnectFlag, QuoteArgs, RunArgs, parse_memory, parse_positive_micro};
 
@@ -27,7 +29,7 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
                    modchain logs -f @last",
-    after_help = "More: modchain help exit-codes|output|filters|environment"
+    after_help = "More: modchain help exit-codes|output|filters|environment|security"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -139,8 +141,34 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Give test credits to an account (operators)
     Credit(CreditArgs),
-    /// Tell who the orchestrator takes you for
+    /// Become a member of a pool with a token, and save a context for it
+    Join(JoinArgs),
+    /// Forget a context, and wipe the key that `join` made for it
+    Logout(LogoutArgs),
+    /// Make tokens with which others can join; list and revoke them
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain token create --role node --name rig-1\n  modchain token list\n  \
+                       modchain token revoke mzxw6ytb"
+    )]
+    Token(TokenCommand),
+    /// List who is in, and put somebody out
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain cert list\n  modchain cert revoke node/rig-1 --reason sold"
+    )]
+    Cert(CertCommand),
+    /// Tell who the orchestrator takes you for, and until when
     Whoami,
+    /// Look for what is wrong here and on the way to the orchestrator, and say what to do
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain doctor\n  modchain doctor -c lab -o json",
+        after_help = "Ends with 1 if anything does not work; what is merely worth a look is no problem."
+    )]
+    Doctor,
     /// Tell versions
     Version(VersionArgs),
     /// Manage contexts: an orchestrator and an identity, by a name
@@ -151,7 +179,7 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Explain a command or a topic: exit-codes, output, filters, environment
+    /// Explain a command or a topic: exit-codes, output, filters, environment, security
     Help {
         /// Command or topic
         #[arg(value_name = "COMMAND|TOPIC")]
@@ -451,6 +479,9 @@ pub(crate) enum ContextCommand {
         /// Folder with key.pem, cert.pem and ca.pem
         #[arg(long, value_name = "DIR")]
         identity: PathBuf,
+        /// Address of the port where others join, one above the other by default
+        #[arg(long, value_name = "HOST:PORT")]
+        join: Option<String>,
     },
     /// List contexts
     List,

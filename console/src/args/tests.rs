@@ -36,8 +36,20 @@ fn lines_of_the_documentation_parse() {
         &["events", "-f", "--kind", "job", "-o", "jsonl"],
         &["credit", "alice", "5.00", "--reason", "gift"],
         &["context", "add", "prod", "--orchestrator", "h:7443", "--identity", "d"],
+        &["context", "add", "prod", "--orchestrator", "h:7443", "--join", "h:7444", "--identity", "d"],
         &["version", "--server"],
         &["help", "exit-codes"],
+        &["join", "--orchestrator", "h:7444", "--token-file", "-"],
+        &["join", "--orchestrator", "h:7444", "--token", "MCJ1-x", "--name", "alice", "-c", "lab"],
+        &["token", "create", "--role", "node", "--name", "rig-1"],
+        &["token", "create", "--role", "client", "--account", "a", "--name", "b", "--rejoin", "--ttl", "24h"],
+        &["token", "list", "--all"],
+        &["token", "revoke", "mzxw6ytb", "-"],
+        &["cert", "list", "--role", "operator", "--all", "-o", "json"],
+        &["cert", "revoke", "node/rig-1", "client/bob", "--reason", "sold", "-y"],
+        &["doctor", "-o", "json"],
+        &["logout"],
+        &["logout", "lab", "-y"],
     ] {
         if let Err(error) = parse(line) {
             panic!("{line:?}: {error}");
@@ -65,6 +77,16 @@ fn nonsense_is_refused_with_usage_and_a_near_miss() {
         (&["cancel"], "required"),
         (&["logs"], "required"),
         (&["status", "-o", "xml"], "possible values"),
+        (&["join", "--token", "x", "--token-file", "y"], "cannot be used with"),
+        (&["join", "--name", "Alice"], "not a name"),
+        (&["token", "create"], "--role"),
+        (&["token", "create", "--role", "orchestrator"], "possible values"),
+        (&["token", "create", "--role", "node", "--rejoin"], "--name"),
+        (&["token", "create", "--role", "node", "--ttl", "25h"], "1s to 24h"),
+        (&["token", "create", "--role", "node", "--ttl", "0"], "1s to 24h"),
+        (&["token", "revoke"], "required"),
+        (&["cert", "revoke"], "required"),
+        (&["cert", "list", "--role", "robot"], "possible values"),
     ] {
         let error = parse(line).expect_err("nonsense");
         assert_eq!(error.exit_code(), 2, "{line:?}");

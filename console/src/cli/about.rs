@@ -1,33 +1,57 @@
-//! `whoami`, `version`, `context`, `help` and `completions`: the program about itself.
+//! `whoami`, `version`, `help` and `completions`: the program about itself.
 
 use clap::CommandFactory;
 
-use super::docs::{self, ContextDoc, ListDoc, ServerVersionDoc};
-use super::table::{Align, Table, pairs};
-use crate::args::{Cli, ContextCommand, Format, VersionArgs};
-use crate::client::config::{Context, Contexts, nearest};
+use modchain_wire::console::{RefusalCode, WhoamiQuery};
+
+use super::docs::{self, ServerVersionDoc};
+use super::table::pairs;
+use crate::args::{Cli, Format, VersionArgs};
+use crate::client::config::nearest;
 use crate::exit::{self, Failure, Outcome};
 use crate::shell::Shell;
+use crate::text;
 
 /// `modchain whoami`.
 pub(crate) async fn whoami(shell: &Shell) -> Outcome {
     let target = shell.target()?;
     let client = shell.connect().await?;
+    let renewals = match client.whoami(WhoamiQuery { detail: false }).await {
+        Ok(view) => Some(view.renewals),
+        // An older orchestrator does not count them.
+        Err(failure) if failure.code == RefusalCode::Unsupported.word() => None,
+        Err(failure) => return Err(failure),
+    };
     let welcome = client.welcome();
     let identity = &welcome.identity;
+    let certificate = client.certificate();
+    let domain = client.trust_domain();
     match shell.format() {
         Format::Json | Format::Jsonl => {
-            shell.print_document(&docs::whoami(welcome, &target.context, client.address()))?;
+            let certificate = docs::certificate(certificate, domain, renewals);
+            shell.print_document(&docs::whoami(welcome, &target.context, client.address(), certificate))?;
         }
         Format::Name => shell.print(&format!("{}\n", identity.name))?,
-        Format::Table => shell.print(&pairs(&[
-            ("name", identity.name.to_string()),
-            ("role", identity.role.to_string()),
-            ("account", identity.account.to_string()),
-            ("context", target.context),
-            ("orchestrator", client.address().to_owned()),
-            ("money", welcome.asset.to_string()),
-        ]))?,
+        Format::Table => {
+            let now = text::wall_now();
+            let until = |at: modchain_types::WallTime, past: &str| {
+                let when = text::date_time(at, shell.utc());
+                if at > now { format!("{when}  in {}", at.since(now)) } else { format!("{when}  {past}") }
+            };
+            shell.print(&pairs(&[
+                ("name", identity.name.to_string()),
+                ("role", identity.role.to_string()),
+                ("account", identity.account.to_string()),
+                ("context", target.context),
+                ("orchestrator", client.address().to_owned()),
+                ("money", welcome.asset.to_string()),
+                ("trust domain", domain.to_string()),
+                ("certificate", certificate.serial.to_string()),
+                ("expires", until(certificate.not_after, "ended")),
+                ("renews", until(certificate.renews_at(), "now")),
+                ("renewals", renewals.map_or_else(|| "?".into(), |count| count.to_string())),
+            ]))?;
+        }
     }
     Ok(exit::OK)
 }
@@ -55,115 +79,6 @@ pub(crate) async fn version(shell: &Shell, args: &VersionArgs) -> Outcome {
         }
     }
     Ok(exit::OK)
-}
-
-/// `modchain context ...`.
-pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
-    let path = &shell.paths.contexts;
-    match command {
-        ContextCommand::Add { name, identity } => {
-            let orchestrator = shell.global().orchestrator.clone().ok_or_else(|| {
-                Failure::usage("the orchestrator's address is missing").hint("add --orchestrator HOST:PORT")
-            })?;
-            check_address(&orchestrator)?;
-            let identity = identity.canonicalize().map_err(|error| {
-                Failure::usage(format!("cannot use the identity in {}: {error}", identity.display()))
-            })?;
-            modchain_certs::Credentials::load(&identity).map_err(|error| {
-                let why = anyhow::Error::new(error);
-                Failure::not_logged_in(format!("cannot use the identity in {}: {why:#}", identity.display()))
-                    .hint("the folder holds key.pem, cert.pem and ca.pem, and the key is readable by its owner alone")
-            })?;
-            let name = name.to_string();
-            Contexts::update(path, |contexts| {
-                let max_cost = contexts.contexts.get(&name).and_then(|old| old.max_cost.clone());
-                contexts.contexts.insert(name.clone(), Context { orchestrator, identity, max_cost });
-                contexts.current.get_or_insert_with(|| name.clone());
-                Ok(())
-            })?;
-            shell.say(&format!("context {name} added"));
-        }
-        ContextCommand::Use { name } => {
-            Contexts::update(path, |contexts| {
-                contexts.get(&name)?;
-                contexts.current = Some(name.clone());
-                Ok(())
-            })?;
-            shell.say(&format!("{name} is the current context"));
-        }
-        ContextCommand::Remove { name } => {
-            Contexts::update(path, |contexts| {
-                contexts.get(&name)?;
-                contexts.contexts.remove(&name);
-                contexts.current.take_if(|current| *current == name);
-                Ok(())
-            })?;
-            shell.say(&format!("context {name} removed"));
-        }
-        ContextCommand::List => {
-            let contexts = shell.contexts()?;
-            let documents: Vec<ContextDoc> =
-                contexts.contexts.iter().map(|(name, context)| document(name, context, &contexts)).collect();
-            match shell.format() {
-                Format::Json => {
-                    let total = Some(documents.len() as u64);
-                    shell.print_document(&ListDoc { schema: "modchain.contexts/v1", items: documents, total })?;
-                }
-                Format::Jsonl => documents.iter().try_for_each(|document| shell.print_document(document))?,
-                Format::Name => shell.print(&documents.iter().map(|d| format!("{}\n", d.name)).collect::<String>())?,
-                Format::Table => {
-                    let columns = ["CURRENT", "NAME", "ORCHESTRATOR", "IDENTITY"].map(|name| (name, Align::Left));
-                    let mut table = Table::new(&columns);
-                    for document in documents {
-                        let mark = if document.current { "*" } else { "" };
-                        table.row(vec![mark.into(), document.name, document.orchestrator, document.identity]);
-                    }
-                    shell.print(&table.render())?;
-                }
-            }
-        }
-        ContextCommand::Show { name } => {
-            let contexts = shell.contexts()?;
-            let name = match name {
-                Some(name) => name,
-                None => shell.target()?.context,
-            };
-            let document = document(&name, contexts.get(&name)?, &contexts);
-            match shell.format() {
-                Format::Json | Format::Jsonl => shell.print_document(&document)?,
-                Format::Name => shell.print(&format!("{name}\n"))?,
-                Format::Table => shell.print(&pairs(&[
-                    ("name", document.name),
-                    ("orchestrator", document.orchestrator),
-                    ("identity", document.identity),
-                    ("current", if document.current { "yes" } else { "no" }.into()),
-                ]))?,
-            }
-        }
-    }
-    Ok(exit::OK)
-}
-
-fn document(name: &str, context: &Context, contexts: &Contexts) -> ContextDoc {
-    ContextDoc {
-        schema: "modchain.context/v1",
-        name: name.to_owned(),
-        orchestrator: context.orchestrator.clone(),
-        identity: context.identity.display().to_string(),
-        current: contexts.current.as_deref() == Some(name),
-    }
-}
-
-/// A host and a port; whether anybody is there shows later.
-fn check_address(address: &str) -> Result<(), Failure> {
-    let bad =
-        || Failure::usage(format!("`{address}` is not HOST:PORT")).hint("such as orch.example.org:7443 or [::1]:7443");
-    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-    let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    if host.is_empty() || bare_ipv6 || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return Err(bad());
-    }
-    Ok(())
 }
 
 /// `modchain help`.
@@ -205,4 +120,5 @@ const TOPICS: &[(&str, &str)] = &[
     ("output", include_str!("help/output.txt")),
     ("filters", include_str!("help/filters.txt")),
     ("environment", include_str!("help/environment.txt")),
+    ("security", include_str!("help/security.txt")),
 ];

@@ -2,13 +2,18 @@
 //! [`crate::shell`], and give back an exit code.
 
 pub(crate) mod about;
+pub(crate) mod cert;
+pub(crate) mod context;
 pub(crate) mod docs;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod jobs;
+pub(crate) mod join;
 pub(crate) mod logs;
 pub(crate) mod money;
 pub(crate) mod pool;
 pub(crate) mod run;
+pub(crate) mod token;
 pub(crate) mod wait;
 
 mod follow;
@@ -17,6 +22,7 @@ mod job_file;
 mod log_printer;
 mod output;
 mod progress;
+mod secret;
 mod spec;
 mod table;
 
@@ -64,9 +70,14 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Ledger(args) => money::ledger(shell, args).await,
         Command::Events(args) => events::events(shell, args).await,
         Command::Credit(args) => money::credit(shell, args).await,
+        Command::Join(args) => join::join(shell, args).await,
+        Command::Logout(args) => context::logout(shell, &args).await,
+        Command::Token(command) => token::token(shell, command).await,
+        Command::Cert(command) => cert::cert(shell, command).await,
         Command::Whoami => about::whoami(shell).await,
+        Command::Doctor => doctor::doctor(shell).await,
         Command::Version(args) => about::version(shell, &args).await,
-        Command::Context(command) => about::context(shell, command),
+        Command::Context(command) => context::context(shell, command),
         Command::Completions { shell: of } => about::completions(shell, of),
         Command::Help { topic } => about::help(shell, &topic),
     }

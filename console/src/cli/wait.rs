@@ -153,7 +153,7 @@ pub(crate) async fn cancel(shell: &Shell, args: CancelArgs) -> Outcome {
         shell.say("nothing to cancel");
         return show_cancelled(shell, &ended, asset);
     }
-    if !shell.confirm(&question(shell, &live, asset))? {
+    if !shell.confirm(&question(shell, &live, asset)).await? {
         return Err(Failure::failed("nothing was cancelled"));
     }
     let mut views = Vec::new();

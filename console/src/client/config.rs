@@ -27,17 +27,21 @@ pub(crate) struct Paths {
     pub(crate) contexts: PathBuf,
     /// State: submit keys, the local stack.
     pub(crate) state: PathBuf,
+    /// The identities that `join` made, one folder each.
+    pub(crate) identities: PathBuf,
 }
 
 impl Paths {
     /// By the XDG rules; `config` is the file of `--config`, if one was named.
     pub(crate) fn find(config: Option<&Path>) -> Result<Self, Failure> {
         let base = etcetera::choose_base_strategy().map_err(|_| {
-            Failure::failed("there is no home directory").hint("set HOME, or XDG_CONFIG_HOME and XDG_STATE_HOME")
+            Failure::failed("there is no home directory")
+                .hint("set HOME, or XDG_CONFIG_HOME, XDG_STATE_HOME and XDG_DATA_HOME")
         })?;
         let config = config.map_or_else(|| base.config_dir().join("modchain/config.toml"), Path::to_owned);
         let state = base.state_dir().unwrap_or_else(|| base.data_dir()).join("modchain");
-        Ok(Self { contexts: config.with_file_name("contexts.toml"), config, state })
+        let identities = base.data_dir().join("modchain/identities");
+        Ok(Self { contexts: config.with_file_name("contexts.toml"), config, state, identities })
     }
 }
 
@@ -83,6 +87,9 @@ pub(crate) fn line_of(text: &str, position: usize) -> usize {
 pub(crate) struct Context {
     /// `HOST:PORT`.
     pub(crate) orchestrator: String,
+    /// `HOST:PORT` of the port where others join, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) join: Option<String>,
     /// Folder with `key.pem`, `cert.pem` and `ca.pem`; absolute.
     pub(crate) identity: PathBuf,
     /// As `--max-cost`, for jobs of this context that say nothing else.
@@ -143,7 +150,7 @@ impl Contexts {
             let failure = Failure::not_found(format!("there is no context `{name}`"));
             match (near, names.is_empty()) {
                 (Some(near), _) => failure.hint(format!("did you mean `{near}`?")),
-                (None, true) => failure.hint("modchain context add NAME --orchestrator HOST:PORT --identity DIR"),
+                (None, true) => failure.hint("modchain join, or modchain context add"),
                 (None, false) => failure.hint(format!("there are: {}", names.join(", "))),
             }
         })
@@ -205,7 +212,7 @@ mod tests {
     use super::*;
 
     fn context(address: &str) -> Context {
-        Context { orchestrator: address.into(), identity: "/id".into(), max_cost: None }
+        Context { orchestrator: address.into(), join: None, identity: "/id".into(), max_cost: None }
     }
 
     #[test]

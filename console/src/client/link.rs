@@ -6,19 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_certs::Credentials;
+use modchain_certs::{Credentials, PeerIdentity, TrustDomain};
 use modchain_link::{
-    CloseCode, ConnectError, Connection, FrameReader, FrameWriter, OpenError, Protocol, ReadError, WriteError,
+    CertificateRefusal, ConnectError, Connection, FrameReader, FrameWriter, OpenError, Protocol, ReadError, WriteError,
 };
-use modchain_types::{Digest, Span, Text};
+use modchain_types::{Digest, Span, Text, WallTime};
 use modchain_wire::console::{
-    AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery, JobQuery,
-    JobsPage, JobsQuery, LedgerPage, LedgerQuery, NodesPage, NodesQuery, QuoteRequest, StatusQuery, Submit, Submitted,
+    AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery,
+    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, LinkQuery, NodesPage,
+    NodesQuery, QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke, TokensPage,
+    TokensQuery, WhoamiQuery,
 };
-use modchain_wire::view::{AccountView, ExplanationView, JobView, QuoteView, StatusView};
+use modchain_wire::view::{
+    AccountView, ExplanationView, IdentityView, JobView, LinkView, QuoteView, RevokedView, StatusView, TokenView,
+};
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, Message, ToConsole};
 
+use super::identities::read_joined;
+use super::renewal::{self, Renewal, Tell};
 use crate::exit::Failure;
+use crate::text::{self, wall_now};
 
 /// Longest wait for the answer to one request. The orchestrator answers from memory, or after one sync of its disk.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +39,13 @@ pub(crate) struct Client {
     connection: Connection,
     welcome: ConsoleWelcome,
     address: String,
+    certificate: PeerIdentity,
+    trust_domain: TrustDomain,
+    /// How far the orchestrator's clock was ahead of this one when it welcomed us, in milliseconds; half a round trip is
+    /// taken off.
+    clock_ahead_ms: i64,
+    /// `None` only while it is dropped.
+    renewal: Option<Renewal>,
     /// The first stream stays open as long as the connection is used.
     _control: (FrameWriter<FromConsole>, FrameReader<ToConsole>),
 }
@@ -55,26 +69,41 @@ async fn dial(credentials: &Credentials, address: &str) -> Result<Connection, Co
 }
 
 impl Client {
-    /// Connects as the identity in this folder. `patience` bounds the whole of it.
-    pub(crate) async fn connect(address: &str, identity: &Path, patience: Duration) -> Result<Self, Failure> {
+    /// Connects as the identity in this folder. `patience` bounds the whole of it; `tell` hears what its user should know
+    /// of the certificate, as long as the connection is held.
+    pub(crate) async fn connect(
+        address: &str,
+        identity: &Path,
+        patience: Duration,
+        tell: Tell,
+    ) -> Result<Self, Failure> {
         if !Credentials::exist(identity) {
-            return Err(Failure::not_logged_in(format!("there is no identity in {}", identity.display()))
-                .hint("modchain context add NAME --orchestrator HOST:PORT --identity DIR"));
+            return Err(Failure::not_logged_in(format!("there is no identity in {}", identity.display())).hint(
+                "modchain join makes one with a token: modchain join --orchestrator HOST:PORT --token-file FILE",
+            ));
         }
         let credentials = Credentials::load(identity).map_err(|error| {
             Failure::not_logged_in(format!("cannot use the identity in {}: {}", identity.display(), chain(&error)))
         })?;
-        tokio::time::timeout(patience, Self::connect_with(&credentials, address))
+        tokio::time::timeout(patience, Self::connect_with(&credentials, identity, address, tell))
             .await
             .unwrap_or_else(|_| Err(cannot_reach(address, &format!("no answer within {}", Span::from(patience)))))
     }
 
-    async fn connect_with(credentials: &Credentials, address: &str) -> Result<Self, Failure> {
-        let connection = dial(credentials, address).await.map_err(|error| connect_failure(address, &error))?;
+    async fn connect_with(
+        credentials: &Credentials,
+        identity: &Path,
+        address: &str,
+        tell: Tell,
+    ) -> Result<Self, Failure> {
+        let certificate = *credentials.identity();
+        let failed = |error: &ConnectError| connect_failure(address, error, identity, &certificate);
+        let connection = dial(credentials, address).await.map_err(|error| failed(&error))?;
+        let asked = tokio::time::Instant::now();
         let hello = ConsoleHello {
             types: ToConsole::known_types(),
             version: Text::cut(env!("CARGO_PKG_VERSION")),
-            wall: crate::text::wall_now(),
+            wall: wall_now(),
         };
         let welcomed = async {
             let (mut writer, mut reader) = connection.open_bi().await.map_err(|error| open_failure(&error))?;
@@ -85,11 +114,25 @@ impl Client {
             }
         };
         match welcomed.await {
-            Ok((welcome, control)) => Ok(Self { connection, welcome, address: address.to_owned(), _control: control }),
+            Ok((welcome, control)) => {
+                let half_way = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(i64::MAX);
+                let clock_ahead_ms = welcome.wall.0.saturating_add(half_way).saturating_sub(wall_now().0);
+                let renewal = Renewal::start(connection.clone(), identity, certificate, tell);
+                Ok(Self {
+                    connection,
+                    welcome,
+                    address: address.to_owned(),
+                    certificate,
+                    trust_domain: credentials.trust_domain().clone(),
+                    clock_ahead_ms,
+                    renewal: Some(renewal),
+                    _control: control,
+                })
+            }
             // The certificate is judged only after the handshake: the reason is that of the close.
             Err(failure) if failure.lost => {
                 match tokio::time::timeout(CLOSE_REASON_TIMEOUT, connection.why_refused()).await {
-                    Ok(error) => Err(connect_failure(address, &error)),
+                    Ok(error) => Err(failed(&error)),
                     Err(_) => Err(failure),
                 }
             }
@@ -105,6 +148,21 @@ impl Client {
     /// Where it is.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The certificate that this connection was made with.
+    pub(crate) fn certificate(&self) -> &PeerIdentity {
+        &self.certificate
+    }
+
+    /// The name of everything that the orchestrator's root has issued.
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// How far the orchestrator's clock is ahead of this one, in milliseconds; negative when it is behind.
+    pub(crate) fn clock_ahead_ms(&self) -> i64 {
+        self.clock_ahead_ms
     }
 
     /// The path's current round trip.
@@ -141,7 +199,9 @@ impl Client {
 /// silence is noticed.
 impl Drop for Client {
     fn drop(&mut self) {
-        self.connection.close(CloseCode::Done, "");
+        if let Some(renewal) = self.renewal.take() {
+            renewal.part();
+        }
         GOODBYE_SAID.store(true, Ordering::Relaxed);
     }
 }
@@ -153,9 +213,10 @@ static GOODBYE_SAID: AtomicBool = AtomicBool::new(false);
 /// tenth of a second; if the word is lost, silence says the same later.
 const GOODBYE_TIME: Duration = Duration::from_millis(5);
 
-/// To be called before the process ends.
-pub(crate) async fn let_goodbyes_out() {
+/// To be called before the process ends; in a `hurry` if a signal ends it.
+pub(crate) async fn let_goodbyes_out(hurry: bool) {
     if GOODBYE_SAID.load(Ordering::Relaxed) {
+        renewal::let_finish(hurry).await;
         tokio::time::sleep(GOODBYE_TIME).await;
     }
 }
@@ -198,6 +259,20 @@ requests! {
     status(StatusQuery) -> StatusView: Status;
     /// Gives test credits.
     credit(Credit) -> AccountView: Account;
+    /// Asks about oneself.
+    whoami(WhoamiQuery) -> IdentityView: Identity;
+    /// Asks for a page of identities.
+    identities(IdentitiesQuery) -> IdentitiesPage: Identities;
+    /// Puts somebody out; the answer comes once every connection is cut.
+    revoke(Revoke) -> RevokedView: Revoked;
+    /// Lets somebody join, once.
+    token_create(TokenCreate) -> TokenView: Token;
+    /// Asks for tokens.
+    tokens(TokensQuery) -> TokensPage: Tokens;
+    /// Lets nobody join with a token any more.
+    token_revoke(TokenRevoke) -> TokenView: Token;
+    /// Asks how the orchestrator's sockets are.
+    link(LinkQuery) -> LinkView: Link;
 }
 
 impl Client {
@@ -281,7 +356,7 @@ pub(crate) fn unexpected(message: Option<&ToConsole>) -> Failure {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -294,11 +369,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn cannot_reach(address: &str, why: &str) -> Failure {
     Failure::unreachable(format!("cannot reach {address}: {why}"))
-        .hint("modchain context list shows where each context points; `modchain up` starts a local stack")
+        .hint("modchain doctor looks for the reason; `modchain up` starts a local stack")
 }
 
-fn connect_failure(address: &str, error: &ConnectError) -> Failure {
-    let why = crate::text::one_line(&chain(error));
+fn connect_failure(address: &str, error: &ConnectError, identity: &Path, certificate: &PeerIdentity) -> Failure {
+    let why = text::one_line(&chain(error));
     let failure = match error {
         ConnectError::Resolve { .. }
         | ConnectError::Socket(_)
@@ -313,11 +388,43 @@ fn connect_failure(address: &str, error: &ConnectError) -> Failure {
         ConnectError::Version { .. } | ConnectError::OtherThanToken { .. } | ConnectError::NotJoinPort { .. } => {
             Failure::untrusted(format!("cannot reach {address}: {why}"))
         }
+        ConnectError::CertificateRefused { why: CertificateRefusal::Expired, .. } => {
+            expired(identity, certificate, wall_now())
+        }
+        ConnectError::CertificateRefused { why: CertificateRefusal::Revoked | CertificateRefusal::Unknown, .. } => {
+            Failure::not_logged_in(why)
+                .hint("with a new token: modchain join --orchestrator HOST:PORT --token-file FILE")
+        }
         ConnectError::Credentials(_) | ConnectError::CertificateRefused { .. } | ConnectError::WrongRole => {
             Failure::not_logged_in(why).hint("look at the context's identity: modchain context show")
         }
     };
     Failure { lost: error.retryable(), ..failure }
+}
+
+/// The orchestrator says that our certificate has ended.
+fn expired(identity: &Path, certificate: &PeerIdentity, now: WallTime) -> Failure {
+    let ended = text::rfc3339(certificate.not_after);
+    if now < certificate.not_after {
+        return Failure::certificate_expired(format!(
+            "by the orchestrator's clock the certificate of this identity is not valid now; by this machine's clock it is, \
+             until {ended}"
+        ))
+        .hint("one of the two clocks is wrong: modchain doctor");
+    }
+    let role = certificate.role;
+    let (join, name) = match read_joined(identity) {
+        Some(joined) => (joined.join, joined.name.to_string()),
+        None => ("HOST:PORT".into(), "NAME".into()),
+    };
+    Failure::certificate_expired(format!(
+        "the certificate of this identity ended {} ago ({ended})",
+        now.since(certificate.not_after)
+    ))
+    .hint(format!(
+        "ask for a token, which is made with `modchain token create --role {role} --name {name} --rejoin`; then: \
+         modchain join --orchestrator {join} --token-file FILE"
+    ))
 }
 
 fn open_failure(error: &OpenError) -> Failure {
@@ -337,5 +444,34 @@ fn write_failure(error: &WriteError) -> Failure {
     match error {
         WriteError::Message(_) => Failure::usage(format!("the request is too large: {}", chain(error))),
         WriteError::Stopped(_) | WriteError::Ended | WriteError::Closed(_) => Failure::lost(chain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use modchain_types::{CertificateSerial, IdentityId, KeyDigest, Role};
+
+    use super::*;
+
+    #[test]
+    fn who_comes_too_late_is_told_how_to_join_again_and_a_wrong_clock_is_told_apart() {
+        let folder = tempfile::tempdir().expect("folder");
+        let certificate = PeerIdentity {
+            role: Role::Client,
+            id: IdentityId([1; 16]),
+            serial: CertificateSerial([2; 16]),
+            key: KeyDigest([3; 32]),
+            not_before: WallTime(0),
+            not_after: WallTime(1_000_000),
+        };
+        let late = expired(folder.path(), &certificate, WallTime(8_200_000));
+        assert!(late.message.contains("ended 2h00m ago"), "{late}");
+        let hint = late.hint.expect("says what next");
+        for word in ["token create --role client --name NAME --rejoin", "modchain join --orchestrator"] {
+            assert!(hint.contains(word), "{hint}");
+        }
+        assert_eq!((late.exit, late.code), (4, "certificate_expired"));
+        let early = expired(folder.path(), &certificate, WallTime(500_000));
+        assert!(early.hint.expect("says what next").contains("clocks is wrong"));
     }
 }

@@ -1,7 +1,9 @@
 //! This program's side of the console protocol, and what it keeps on disk for its user. Knows no terminal.
 
 pub(crate) mod config;
+pub(crate) mod identities;
 pub(crate) mod link;
+pub(crate) mod renewal;
 pub(crate) mod state;
 
 pub(crate) use link::Client;

@@ -1,6 +1,7 @@
 //! The local stack: one orchestrator and some agents, all of them the real programs, on loopback ports, with everything they
 //! keep in one folder.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -56,6 +57,7 @@ const AGENT_CONFIG: &str = "[prices]\ncore_hour = \"0.03\"\ngib_hour = \"0.004\"
 #[derive(Deserialize)]
 struct Serving {
     listen: String,
+    join: Option<String>,
 }
 
 /// What stands in the lock file.
@@ -69,6 +71,8 @@ struct Owner {
 pub(crate) struct Stack {
     /// Where the orchestrator listens.
     pub(crate) address: String,
+    /// Where others join.
+    join: Option<String>,
     /// Where everything is kept.
     pub(crate) data: PathBuf,
     orchestrator: Keeper,
@@ -89,8 +93,9 @@ impl Stack {
         let lock = lock(&data)?;
         let siblings = Siblings::find().await?;
         init(&siblings, &data, agents).await?;
-        let (address, orchestrator) = serve(&siblings, &data, tell.clone()).await?;
-        let mut stack = Self { address, data, orchestrator, agents: Vec::new(), lock };
+        let (serving, orchestrator) = serve(&siblings, &data, tell.clone()).await?;
+        let Serving { listen: address, join } = serving;
+        let mut stack = Self { address, join, data, orchestrator, agents: Vec::new(), lock };
         match stack.finish_start(&siblings, agents, tell).await {
             Ok(()) => Ok(stack),
             Err(failure) => {
@@ -120,7 +125,9 @@ impl Stack {
     }
 
     async fn connect(&self, name: &str) -> Result<Client, Failure> {
-        Client::connect(&self.address, &identity(&self.data, name), CONNECT_TIMEOUT).await
+        // Certificates are issued anew at each start: there is nothing to tell of them.
+        let tell = std::sync::Arc::new(|_: &str| {});
+        Client::connect(&self.address, &identity(&self.data, name), CONNECT_TIMEOUT, tell).await
     }
 
     async fn give_credit(&self, operator: &Client) -> Result<(), Failure> {
@@ -170,8 +177,12 @@ impl Stack {
     /// Its contexts, `local` first.
     pub(crate) fn contexts(&self) -> Vec<(String, Context)> {
         let names = [CLIENTS[0], CLIENTS[1], OWNER, OPERATOR];
-        let context =
-            |name| Context { orchestrator: self.address.clone(), identity: identity(&self.data, name), max_cost: None };
+        let context = |name| Context {
+            orchestrator: self.address.clone(),
+            join: self.join.clone(),
+            identity: identity(&self.data, name),
+            max_cost: None,
+        };
         names.into_iter().map(|name| (name.to_owned(), context(name))).collect()
     }
 
@@ -273,14 +284,17 @@ async fn serve(
     siblings: &Siblings,
     data: &Path,
     tell: impl Fn(String) + Send + 'static,
-) -> Result<(String, Keeper), Failure> {
-    let recipe = |listen: &str| Recipe {
-        name: "the orchestrator".into(),
-        program: siblings.orchestrator.clone(),
-        args: vec!["serve".into(), "--data".into(), data.join("orchestrator").into(), "--listen".into(), listen.into()],
-        log: data.join("orchestrator.log"),
+) -> Result<(Serving, Keeper), Failure> {
+    let recipe = |listen: &str, join: Option<&str>| {
+        let mut args: Vec<OsString> =
+            vec!["serve".into(), "--data".into(), data.join("orchestrator").into(), "--listen".into(), listen.into()];
+        if let Some(join) = join {
+            args.extend(["--join-listen".into(), join.into()]);
+        }
+        let (name, log) = ("the orchestrator".into(), data.join("orchestrator.log"));
+        Recipe { name, program: siblings.orchestrator.clone(), args, log }
     };
-    let first = recipe("127.0.0.1:0");
+    let first = recipe("127.0.0.1:0", None);
     let mut child = first.spawn(Stdio::piped())?;
     let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut line = String::new();
@@ -313,8 +327,8 @@ async fn serve(
             let _ = log.flush().await;
         });
     }
-    let keeper = Keeper::keep(recipe(&serving.listen), child, tell);
-    Ok((serving.listen, keeper))
+    let keeper = Keeper::keep(recipe(&serving.listen, serving.join.as_deref()), child, tell);
+    Ok((serving, keeper))
 }
 
 fn agent_recipe(siblings: &Siblings, data: &Path, number: u16, address: &str) -> Result<Recipe, Failure> {

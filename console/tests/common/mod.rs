@@ -47,16 +47,7 @@ impl Home {
 
     /// Runs a command with this on its standard input.
     pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Done {
-        let mut child = self
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        // A program that ends early closes the pipe, and that is for the assertions to judge.
-        let _ = child.stdin.take().expect("is piped").write_all(input);
-        Done::of(child.wait_with_output().expect("ends"), args)
+        Done::with_input(self.command(args), args, input)
     }
 }
 
@@ -70,6 +61,15 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Runs a command with this on its standard input; `args` is what to call it by.
+    pub(crate) fn with_input(mut command: Command, args: &[&str], input: &[u8]) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        // A program that ends early closes the pipe, and that is for the assertions to judge.
+        let _ = child.stdin.take().expect("is piped").write_all(input);
+        Self::of(child.wait_with_output().expect("ends"), args)
+    }
+
     fn of(output: Output, args: &[&str]) -> Self {
         Self {
             line: args.join(" "),

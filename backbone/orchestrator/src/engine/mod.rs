@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use modchain_core::{Command, Control, ControlConfig, Effect, Event, Reply};
+use modchain_core::{Command, Control, ControlConfig, Effect, Event, Refused, Reply};
 use modchain_types::{Text, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,13 +53,11 @@ pub enum StartError {
     /// The first batch cannot be written.
     #[error("the start cannot be recorded")]
     Append(#[from] AppendError),
-    /// An identity that `init` made cannot be recorded.
-    #[error("the identity `{name}` cannot be recorded: {why}")]
-    Identity {
-        /// Its name.
-        name: String,
+    /// The token that `init` made cannot be recorded.
+    #[error("the token of the first operator cannot be recorded: {why}")]
+    FirstToken {
         /// What the machine said.
-        why: String,
+        why: Refused,
     },
     /// The thread cannot be started.
     #[error("the engine's thread cannot be started: {0}")]
@@ -248,16 +246,21 @@ impl Engine {
         };
         let mut first = control.apply(now, started);
         let Founders { members, token } = founders;
-        let members = members.into_iter().map(|Founder { identity, certificate }| {
-            (identity.name.to_string(), Command::AddIdentity { identity, certificate })
-        });
-        let token = token.map(|FirstToken { id, verifier, ttl }| {
-            ("the first operator".to_owned(), Command::AddFirstToken { token: id, verifier, ttl })
-        });
-        for (name, command) in members.chain(token) {
-            let decision = control.apply(now, command);
+        for Founder { identity, certificate } in members {
+            let name = identity.name.clone();
+            let decision = control.apply(now, Command::AddIdentity { identity, certificate });
             if let Some(Reply::Refused(why)) = decision.reply {
-                return Err(StartError::Identity { name, why: why.to_string() });
+                // No reason not to start: somebody may have joined under this name meanwhile. What the journal does not
+                // know is not let in.
+                tracing::error!(%name, %why, "an identity that `init` made stays out: run `init` with another name");
+            }
+            first.events.extend(decision.events);
+            first.effects.extend(decision.effects);
+        }
+        if let Some(FirstToken { id, verifier, ttl }) = token {
+            let decision = control.apply(now, Command::AddFirstToken { token: id, verifier, ttl });
+            if let Some(Reply::Refused(why)) = decision.reply {
+                return Err(StartError::FirstToken { why });
             }
             first.events.extend(decision.events);
             first.effects.extend(decision.effects);

@@ -153,7 +153,7 @@ impl Runner {
     /// After the hourly audit found a breach no new money moves; what runs goes on.
     fn refuse(&self, command: &Command) -> Option<Refused> {
         let why = self.health.frozen.get()?;
-        matches!(command, Command::Submit { .. } | Command::Credit { .. }).then(|| Refused::Frozen { why: why.clone() })
+        moves_new_money(command).then(|| Refused::Frozen { why: why.clone() })
     }
 
     /// Syncs the batch and lets it out; tells whether to go on.
@@ -205,6 +205,41 @@ impl Runner {
         let low = stat.f_bavail.saturating_mul(stat.f_frsize) < STORAGE_LOW_BYTES;
         if self.health.storage_low.swap(low, Ordering::Relaxed) != low {
             tracing::warn!(low, "free space where the data is crossed {STORAGE_LOW_BYTES} bytes");
+        }
+    }
+}
+
+fn moves_new_money(command: &Command) -> bool {
+    matches!(command, Command::Submit { .. } | Command::Credit { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modchain_core::Actor;
+    use modchain_types::{AccountId, IdentityId, Micro, Role, Text, TokenId};
+
+    #[test]
+    fn while_money_is_frozen_people_still_join_and_are_revoked() {
+        let account: AccountId = "boss".parse().expect("an account");
+        let by = Actor { id: IdentityId([1; 16]), role: Role::Operator, account: account.clone() };
+        let key = "k".parse().expect("a key");
+        let credit = Command::Credit { by: by.clone(), account, amount: Micro(1), key, why: Text::default() };
+        assert!(moves_new_money(&credit));
+        let token = TokenId([1; 5]);
+        let create = Command::CreateToken {
+            by: by.clone(),
+            token,
+            verifier: [0; 32],
+            role: Role::Node,
+            name: None,
+            account: None,
+            rejoin: false,
+            ttl: Span::from_secs(60),
+        };
+        let revoke = Command::RevokeIdentity { by, identity: IdentityId([2; 16]), why: Text::default() };
+        for goes_on in [create, Command::WrongProof { token }, revoke] {
+            assert!(!moves_new_money(&goes_on), "{goes_on:?}");
         }
     }
 }

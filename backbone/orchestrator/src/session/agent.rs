@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use modchain_certs::DenyList;
 use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
 use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
 use modchain_types::{Assignment, Identity, List, NodeId, Span, TaskBody, Text};
@@ -101,6 +102,11 @@ impl AgentSession {
         };
         let command = Command::AgentConnected { node: self.node, session: self.id, arrival: Box::new(arrival) };
         let (code, why) = match services.engine.command(command).await {
+            // Its identity may have been joined again between the handshake and the hello. What the engine decided before
+            // this answer, the gate knows.
+            Ok(Reply::Welcome) if services.gate.denies(&self.identity.id, &self.connection.peer().serial) => {
+                (CloseCode::Revoked, "a newer certificate took its place".into())
+            }
             Ok(Reply::Welcome) => return true,
             Ok(Reply::Refused(refused)) => (close_code(&refused), refused.to_string()),
             Ok(_) => {

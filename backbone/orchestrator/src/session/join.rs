@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use modchain_certs::{Exporter, RequestedKey, Subject, token};
 use modchain_core::membership::TokenState;
 use modchain_core::{Command, Redemption, Refused, Reply};
-use modchain_link::{CloseCode, FrameReader, FrameWriter, JoinEndpoint, Joining, StreamCode};
+use modchain_link::{CloseCode, FrameReader, FrameWriter, JoinEndpoint, Joining, ReadError, StreamCode};
 use modchain_types::{Identity, IdentityId, Span, Text, TokenId};
 use modchain_wire::join::{JoinAccept, JoinChallenge, JoinHello, JoinRefusal, JoinRefused, JoinRequest};
 use modchain_wire::{FromJoiner, Sentence, ToJoiner};
 use tokio::task::JoinSet;
 
 use super::{Context, certify, log_panic, wall_now};
+use crate::engine::EngineGone;
 
 /// How far the two clocks may be apart: certificates are dated back by as much.
 const SKEW_MAX: Span = Span::from_secs(10 * 60);
@@ -59,35 +60,53 @@ async fn serve(joining: Joining, context: Arc<Context>) {
         let mut conversation = Conversation { context: &context, joining: &joining };
         let answer: ToJoiner = match conversation.hold(&mut writer, &mut reader).await {
             Ok(accept) => accept.into(),
-            Err(Some(refused)) => {
+            Err(Unanswered::Refused(refused)) => {
                 tracing::info!(remote = %joining.remote, code = refused.code.word(), why = %refused.message, "not joined");
                 reader.stop(StreamCode::Refused);
-                refused.into()
+                (*refused).into()
             }
-            Err(None) => return None,
+            Err(Unanswered::Closed(code)) => return Some(code),
         };
         writer.write(&answer).await.ok()?;
         writer.finish().await.ok()?;
-        writer.delivered().await.ok()
-    };
-    let delivered = tokio::time::timeout(CONVERSATION, conversation).await.ok().flatten();
-    if delivered.is_some() {
+        writer.delivered().await.ok()?;
         let _ = tokio::time::timeout(GOODBYE, joining.closed()).await;
-    }
-    joining.close(CloseCode::Done, "");
+        None
+    };
+    let code = match tokio::time::timeout(CONVERSATION, conversation).await {
+        Ok(code) => code.unwrap_or(CloseCode::Done),
+        Err(_) => CloseCode::TimeUp,
+    };
+    joining.close(code, "");
 }
 
 /// One joiner.
 struct Conversation<'a> {
-    context: &'a Context,
+    context: &'a Arc<Context>,
     joining: &'a Joining,
 }
 
-/// What is said instead of an answer; `None` where nobody listens any more.
-type Refusal = Option<JoinRefused>;
+/// Why a joiner gets no certificate.
+#[derive(Debug)]
+enum Unanswered {
+    /// It is told.
+    Refused(Box<JoinRefused>),
+    /// It said nothing that can be answered, or is gone: the connection is closed with this.
+    Closed(CloseCode),
+}
+
+/// Of a message that is not the one whose turn it is.
+fn unexpected<M>(read: Result<Option<M>, ReadError>) -> Unanswered {
+    Unanswered::Closed(match read {
+        Err(ReadError::Frame(_) | ReadError::Truncated) => CloseCode::BadFrame,
+        Err(ReadError::Stalled) => CloseCode::TimeUp,
+        Ok(_) => CloseCode::HelloExpected,
+        Err(ReadError::Reset(_) | ReadError::Closed(_)) => CloseCode::Done,
+    })
+}
 
 impl Conversation<'_> {
-    async fn hold(&mut self, writer: &mut Writer, reader: &mut Reader) -> Result<JoinAccept, Refusal> {
+    async fn hold(&mut self, writer: &mut Writer, reader: &mut Reader) -> Result<JoinAccept, Unanswered> {
         let remote = self.joining.remote;
         if let Some(left) = self.context.sources.blocked(remote.ip(), Instant::now()) {
             return Err(refused(
@@ -98,16 +117,16 @@ impl Conversation<'_> {
         }
         let hello = match reader.read().await {
             Ok(Some(FromJoiner::Hello(hello))) => hello,
-            _ => return Err(None),
+            read => return Err(unexpected(read)),
         };
         check_clock(&hello)?;
         let (verifier, state) = self.token(hello.token).await?;
         let nonce = crate::init::random().map_err(|error| internal(error.to_string()))?;
         let challenge = JoinChallenge { nonce, wall: wall_now() };
-        writer.write(&challenge.into()).await.map_err(|_| None)?;
+        writer.write(&challenge.into()).await.map_err(|_| Unanswered::Closed(CloseCode::Done))?;
         let request = match reader.read().await {
             Ok(Some(FromJoiner::Request(request))) => request,
-            _ => return Err(None),
+            read => return Err(unexpected(read)),
         };
         let bad = || refused(JoinRefusal::BadRequest, "the signing request is not a sound one for a P-256 key", "");
         let key = RequestedKey::read(&request.request).map_err(|_| bad())?;
@@ -120,7 +139,7 @@ impl Conversation<'_> {
     }
 
     /// What proofs are checked with; that a token is over is told only to who proves to have had it.
-    async fn token(&self, id: TokenId) -> Result<([u8; 32], TokenState), Refusal> {
+    async fn token(&self, id: TokenId) -> Result<([u8; 32], TokenState), Unanswered> {
         let known = move |control: &modchain_core::Control, _| {
             control.tokens().get(id).map(|token| (token.verifier, token.state))
         };
@@ -135,7 +154,7 @@ impl Conversation<'_> {
         })
     }
 
-    async fn wrong_proof(&self, token: TokenId, state: TokenState) -> Refusal {
+    async fn wrong_proof(&self, token: TokenId, state: TokenState) -> Unanswered {
         if state == TokenState::Issued {
             tracing::warn!(remote = %self.joining.remote, %token, "a wrong secret for a token");
         }
@@ -148,7 +167,12 @@ impl Conversation<'_> {
         )
     }
 
-    async fn redeem(&self, token: TokenId, request: &JoinRequest, key: &RequestedKey) -> Result<JoinAccept, Refusal> {
+    async fn redeem(
+        &self,
+        token: TokenId,
+        request: &JoinRequest,
+        key: &RequestedKey,
+    ) -> Result<JoinAccept, Unanswered> {
         let services = &self.context.services;
         let fresh = IdentityId(crate::init::random().map_err(|error| internal(error.to_string()))?);
         let subject = Subject::member(request.role, fresh)
@@ -166,12 +190,17 @@ impl Conversation<'_> {
             certificate: certify::planned(&plan, key),
             from: Text::cut(origin(request, self.joining.remote)),
         };
-        let command = Command::Redeem(Box::new(redemption));
-        let (identity, certificate, existing) = match services.engine.command(command).await.map_err(|_| stopping())? {
+        // A task of its own: who is in the journal takes its place, whatever becomes of this conversation.
+        let settling = tokio::spawn(settle(self.context.clone(), redemption));
+        let settled = settling.await.map_err(|error| internal(error.to_string()))?;
+        let (reply, number) = settled.map_err(|_| stopping())?;
+        let (identity, certificate, existing) = match reply {
             Reply::Joined { identity, certificate, existing } => (identity, certificate, existing),
             Reply::Refused(why) => return Err(by_engine(why)),
             _ => return Err(internal("the engine answered something else".into())),
         };
+        // Who has the answer comes to the main port at once, where the feed is asked who that is.
+        self.context.feed.reached(number).await.map_err(|_| stopping())?;
         let chain = certify::sign(self.context, key, &identity, &certificate).map_err(internal)?;
         let Identity { role, name, .. } = &identity;
         tracing::info!(remote = %self.joining.remote, %role, %name, %token, existing, "joined");
@@ -187,13 +216,30 @@ impl Conversation<'_> {
     }
 }
 
-/// Where a joiner comes from, for people: its own words are a stranger's, so only plain characters of them are kept.
-fn origin(request: &JoinRequest, remote: SocketAddr) -> String {
-    let plain = |text: &str| text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect::<String>();
-    format!("{} ({}) at {}", plain(&request.host), plain(&request.system), remote.ip().to_canonical())
+/// Redeems. Who joins again takes the place of whoever has the certificate of before, a thief perhaps: once the engine
+/// answers, the gate lets that one in no more, and what it has open ends here.
+async fn settle(context: Arc<Context>, redemption: Redemption) -> Result<(Reply, u64), EngineGone> {
+    let command = Command::Redeem(Box::new(redemption));
+    let (reply, number) = context.services.engine.command_numbered(command).await?;
+    if let Reply::Joined { identity, existing: false, .. } = &reply {
+        // Nobody can be connected with the new certificate yet: it is not signed.
+        let connections = context.endpoint.close_identity(&identity.id, CloseCode::Revoked, "");
+        if connections > 0 {
+            tracing::warn!(name = %identity.name, connections, "joined again: the connections of before are cut");
+        }
+    }
+    Ok((reply, number))
 }
 
-fn check_clock(hello: &JoinHello) -> Result<(), Refusal> {
+/// Where a joiner comes from, for people. First what is proved, then what it says of itself: a stranger's words, so
+/// only plain characters of them are kept, and they cannot be taken for the address.
+fn origin(request: &JoinRequest, remote: SocketAddr) -> String {
+    let plain = |text: &str| text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect::<String>();
+    let (address, host, system) = (remote.ip().to_canonical(), plain(&request.host), plain(&request.system));
+    format!("{address} (calls itself {host}, {system})")
+}
+
+fn check_clock(hello: &JoinHello) -> Result<(), Unanswered> {
     let now = wall_now();
     let (behind, ahead) = (now.since(hello.wall), hello.wall.since(now));
     let skew = behind.max(ahead);
@@ -208,32 +254,35 @@ fn check_clock(hello: &JoinHello) -> Result<(), Refusal> {
     ))
 }
 
-fn refused(code: JoinRefusal, message: impl Into<String>, hint: impl Into<String>) -> Refusal {
-    Some(JoinRefused { code, message: Sentence::cut(message.into()), hint: Sentence::cut(hint.into()) })
+fn refused(code: JoinRefusal, message: impl Into<String>, hint: impl Into<String>) -> Unanswered {
+    let (message, hint) = (Sentence::cut(message.into()), Sentence::cut(hint.into()));
+    Unanswered::Refused(Box::new(JoinRefused { code, message, hint }))
 }
 
 fn blocked_hint(left: Duration) -> String {
     format!("wait {}; then check the token", Span::from_secs(left.as_secs() + 1))
 }
 
-fn internal(why: String) -> Refusal {
+/// What went wrong is for the operator; a stranger is not told what this machine looks like inside.
+fn internal(why: String) -> Unanswered {
     tracing::error!(why, "a joiner could not be served");
-    refused(JoinRefusal::Internal, why, "the orchestrator's log has more; repeating it is harmless")
+    let message = "the orchestrator had an internal error";
+    refused(JoinRefusal::Internal, message, "the orchestrator's log has more; repeating it is harmless")
 }
 
-fn stopping() -> Refusal {
+fn stopping() -> Unanswered {
     refused(JoinRefusal::Busy, "the orchestrator is stopping", "repeat it in a moment: that is harmless")
 }
 
 /// What the engine refuses, in people's words.
-fn by_engine(why: Refused) -> Refusal {
+fn by_engine(why: Refused) -> Unanswered {
     let message = why.to_string();
     let ask = "ask who made it for a new one";
     match why {
         Refused::TokenExpired => refused(JoinRefusal::TokenExpired, message, ask),
         Refused::TokenUsed => refused(
             JoinRefusal::TokenUsed,
-            "this token was used already, by another key",
+            message,
             "if that was not you, tell the operator at once: the token was stolen; else ask for a new one",
         ),
         Refused::TokenRevoked => refused(JoinRefusal::TokenRevoked, message, ask),
@@ -267,7 +316,7 @@ mod tests {
             system: Text::cut("linux"),
         };
         let remote = "[::ffff:192.0.2.1]:5".parse().expect("address");
-        assert_eq!(origin(&request, remote), "rig[31m-1 (linux) at 192.0.2.1");
+        assert_eq!(origin(&request, remote), "192.0.2.1 (calls itself rig[31m-1, linux)");
     }
 
     #[test]
@@ -282,7 +331,7 @@ mod tests {
             assert!(check_clock(&hello(fits)).is_ok(), "{fits}");
         }
         for (off, word) in [(-700, "behind"), (700, "ahead of")] {
-            let refused = check_clock(&hello(off)).expect_err("too far").expect("is said");
+            let Err(Unanswered::Refused(refused)) = check_clock(&hello(off)) else { panic!("{off} s are too far") };
             assert_eq!(refused.code, JoinRefusal::ClockTooFar);
             assert!(refused.message.contains(word) && refused.message.contains("11m"), "{}", refused.message.as_str());
         }

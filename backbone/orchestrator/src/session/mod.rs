@@ -61,6 +61,7 @@ pub(crate) struct Context {
     submits: rate::RateLimit,
     offers: rate::RateLimit,
     renewals: rate::RateLimit,
+    tokens: rate::RateLimit,
     sources: sources::Sources,
     pub(crate) stopping: CancellationToken,
 }
@@ -114,6 +115,7 @@ impl Server {
             submits: rate::RateLimit::new(rate::Rate::SUBMITS),
             offers: rate::RateLimit::new(rate::Rate::OFFERS),
             renewals: rate::RateLimit::new(rate::Rate::RENEWALS),
+            tokens: rate::RateLimit::new(rate::Rate::TOKENS),
             sources: sources::Sources::default(),
             stopping: CancellationToken::new(),
         });

@@ -27,6 +27,9 @@ impl Rate {
     pub(super) const OFFERS: Self = Self { burst: 60, per_second: 1 };
     /// Of members that renew their certificates: once a day is usual, and each costs a signature and 200 bytes of the journal.
     pub(super) const RENEWALS: Self = Self { burst: 30, per_second: 1 };
+    /// Of members that make tokens: as many at once as may wait, twice over. Tokens can be ended as quickly as they are
+    /// made, so their number alone bounds no journal.
+    pub(super) const TOKENS: Self = Self { burst: 200, per_second: 1 };
 }
 
 /// A token bucket for each identity.

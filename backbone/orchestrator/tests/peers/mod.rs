@@ -1,6 +1,8 @@
 //! Scripts for the orchestrator's peers: consoles and agents that speak the protocols by hand, over real connections.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod joiner;
+
 use std::time::Duration;
 
 use modchain_certs::Credentials;
@@ -112,6 +114,13 @@ impl Console {
             Some(welcome) => Ok(Self { connection, welcome }),
             None => Err(soon("the reason", connection.why_refused()).await),
         }
+    }
+
+    /// Connects and is welcomed by this name.
+    pub(crate) async fn connect(credentials: &Credentials, address: &str, name: &str) -> Self {
+        let console = Self::join(credentials, address).await.expect("a welcome");
+        assert_eq!(console.identity().name.as_str(), name);
+        console
     }
 
     pub(crate) fn identity(&self) -> &Identity {

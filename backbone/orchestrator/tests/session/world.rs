@@ -1,5 +1,7 @@
 //! The orchestrator under test, within this process.
 
+use std::path::PathBuf;
+
 use modchain_certs::Credentials;
 use modchain_orchestrator::config::{CERT_LIFE, Settings};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
@@ -12,24 +14,21 @@ pub(crate) struct World {
     pub(crate) data: tempfile::TempDir,
     pub(crate) orchestrator: Option<Orchestrator>,
     pub(crate) address: String,
-    made: Initialised,
+    pub(crate) join_address: String,
+    pub(crate) made: Initialised,
 }
 
 impl World {
     /// Clients alice and bob, the operator, and one node, whose earnings go to `owner`. Alice and bob have credit.
     pub(crate) async fn start() -> Self {
-        let data = tempfile::tempdir().expect("a directory");
         let name = |name: &str| name.parse().expect("a name");
-        let options = InitOptions {
-            data: data.path().join("orchestrator"),
+        let world = Self::found(InitOptions {
             clients: vec![name("alice"), name("bob"), name("owner")],
             operators: vec![name("boss")],
             nodes: vec![(name("rig-1"), Some("owner".parse().expect("an account")))],
             ..InitOptions::default()
-        };
-        let made = init(&options).expect("a data directory");
-        let mut world = Self { data, orchestrator: None, address: String::new(), made };
-        world.serve().await;
+        })
+        .await;
         let boss = world.console("boss").await;
         for account in ["alice", "bob"] {
             let given = boss.credit(account, CREDIT, account).await.expect("credit");
@@ -38,9 +37,24 @@ impl World {
         world
     }
 
+    /// Whoever `init` is told to make, and nobody has credit.
+    pub(crate) async fn found(options: InitOptions) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let options = InitOptions { data: data.path().join("orchestrator"), ..options };
+        let made = init(&options).expect("a data directory");
+        let mut world = Self { data, orchestrator: None, address: String::new(), join_address: String::new(), made };
+        world.serve().await;
+        world
+    }
+
+    /// Where the orchestrator has its data.
+    pub(crate) fn place(&self) -> PathBuf {
+        self.data.path().join("orchestrator")
+    }
+
     pub(crate) async fn serve(&mut self) {
         let settings = Settings {
-            data: self.data.path().join("orchestrator"),
+            data: self.place(),
             listen: "127.0.0.1:0".parse().expect("an address"),
             join_listen: "127.0.0.1:0".parse().expect("an address"),
             advertise: None,
@@ -49,6 +63,7 @@ impl World {
         };
         let orchestrator = Orchestrator::start(&settings).await.expect("it starts");
         self.address = orchestrator.local_address().expect("it listens").to_string();
+        self.join_address = orchestrator.join_address().expect("it listens").to_string();
         self.orchestrator = Some(orchestrator);
     }
 
@@ -64,9 +79,7 @@ impl World {
     }
 
     pub(crate) async fn console(&self, name: &str) -> Console {
-        let console = Console::join(&self.credentials(name), &self.address).await.expect("a welcome");
-        assert_eq!(console.identity().name.as_str(), name);
-        console
+        Console::connect(&self.credentials(name), &self.address, name).await
     }
 
     pub(crate) async fn agent(&self) -> Agent {

@@ -70,6 +70,8 @@ impl Auditor {
             EventBody::JobQueued { job, account, spec, fee_basis_points, key, .. } => {
                 rule(Rule::Once, !self.jobs.contains_key(job), || format!("{job} queued again"))?;
                 rule(Rule::Known, *job == JobId::derive(account, key), || format!("{job} is not of {account} {key}"))?;
+                let left = self.left_at(account).is_some();
+                rule(Rule::RevokedStaysOut, !left, || format!("{job} of {account}, whose clients are revoked"))?;
                 self.books.hold(account, *job, spec.max_cost);
                 let record = JobRecord {
                     account: account.clone(),
@@ -89,6 +91,7 @@ impl Auditor {
                 self.assigned(event, *attempt, *node, tariff, reservation)?;
             }
             EventBody::AttemptStarting { attempt } => {
+                self.on_trusted_node(*attempt)?;
                 self.progress(*attempt, JobState::Assigned, JobState::Starting)?;
                 self.open(attempt.job)?.attempts_counted += 1;
                 let job = self.open(attempt.job)?;
@@ -98,11 +101,13 @@ impl Auditor {
                 })?;
             }
             EventBody::AttemptStarted { attempt } => {
+                self.on_trusted_node(*attempt)?;
                 self.progress(*attempt, JobState::Starting, JobState::Running)?;
             }
             EventBody::CancelRequested { job, .. } => self.stop_wished(*job, JobState::Cancelled)?,
             EventBody::InputFailed { job, .. } => self.stop_wished(*job, JobState::Failed)?,
             EventBody::ResultRecorded { attempt, .. } => {
+                self.on_trusted_node(*attempt)?;
                 let placed = self.placed(*attempt)?;
                 rule(Rule::Once, placed.result_at.is_none(), || format!("{attempt} has a second result"))?;
                 placed.result_at = Some(event.at);
@@ -138,6 +143,13 @@ impl Auditor {
             | EventBody::IdentityRevoked { .. } => {}
         }
         Ok(())
+    }
+
+    /// What a node that was revoked says of its attempts counts no more.
+    fn on_trusted_node(&mut self, attempt: AttemptId) -> Result<(), Breach> {
+        let node = self.placed(attempt)?.node;
+        let revoked = self.is_revoked(node.into());
+        rule(Rule::RevokedStaysOut, !revoked, || format!("{attempt} goes on by the word of {node}, which was revoked"))
     }
 
     fn stop_wished(&mut self, job: JobId, end: JobState) -> Result<(), Breach> {
@@ -177,7 +189,10 @@ impl Auditor {
             result_at: None,
         });
         self.count(Some(JobState::Queued), JobState::Assigned, None);
-        let revoked = self.membership.is_revoked(node.into());
+        let account = self.open(attempt.job)?.account.clone();
+        let left = self.left_at(&account).is_some();
+        rule(Rule::RevokedStaysOut, !left, || format!("{attempt} is assigned for {account}, which nobody holds"))?;
+        let revoked = self.is_revoked(node.into());
         rule(Rule::RevokedStaysOut, !revoked, || format!("{attempt} is assigned to {node}, which was revoked"))?;
         let on_node = self.node(node)?;
         on_node.placed.insert(attempt.job, reservation.clone());
@@ -243,6 +258,12 @@ impl Auditor {
         };
         rule(Rule::StateTable, in_table, || format!("{job} goes from {from} to {to}"))?;
 
+        // What was due at that very moment may still have come first.
+        let left = self.left_at(&account).is_some_and(|at| at < event.at);
+        rule(Rule::RevokedStaysOut, !left || to == JobState::Cancelled || stopping == Some(to), || {
+            format!("{job} is {to} after its client was revoked")
+        })?;
+
         self.split(job, hold, fee_basis_points, settlement)?;
         match &placed {
             Some(placed) => self.bill(event, job, hold, placed, outcome, settlement)?,
@@ -289,6 +310,10 @@ impl Auditor {
         if gross == Micro::ZERO {
             return rule(Rule::OwnerIsPaid, paid.owner.is_none(), || format!("{job}: an owner is paid nothing"));
         }
+        let revoked = self.is_revoked(placed.node.into());
+        rule(Rule::RevokedStaysOut, !revoked, || {
+            format!("{job} costs {gross} for {}, which was revoked", placed.node)
+        })?;
         let owner = self.node(placed.node)?.owner.clone();
         rule(Rule::OwnerIsPaid, paid.owner.as_ref() == Some(&owner), || {
             format!("{job}: {:?} is paid, the work was done for {owner}", paid.owner)

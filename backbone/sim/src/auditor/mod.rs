@@ -66,8 +66,14 @@ pub enum Rule {
     NodeNotOverbooked,
     /// No GPU is reserved twice.
     GpuOnce,
-    /// Nobody who was revoked gets a certificate or work.
+    /// Nobody who was revoked gets a certificate, work or pay, lets others in, or has work done.
     RevokedStaysOut,
+    /// Who joins by a token becomes what the token is for, in its time.
+    GrantKept,
+    /// A certificate is dropped only when a newer one has been in use for long enough.
+    RetiredInTurn,
+    /// No stranger fills the journal with alarms.
+    AlarmsBounded,
 
     /// The bill is for something that really ran, and the outcome is what really happened.
     TrueOutcome,
@@ -77,6 +83,8 @@ pub enum Rule {
     AtMostOneRuns,
     /// What was acknowledged is never lost, and the same question gets the same answer.
     AnswersKept,
+    /// Whoever has a certificate by an answer that arrived comes in, unless it was revoked.
+    NobodyLockedOut,
     /// Replaying the journal gives the same state.
     ReplayIsLive,
     /// `Control` finds nothing wrong with itself.
@@ -233,6 +241,8 @@ impl Auditor {
             | EventBody::AttemptEnded { .. }
             | EventBody::JobFinished { .. } => self.job_event(event),
             EventBody::NodeConnected { node, offer } => {
+                let revoked = self.is_revoked((*node).into());
+                rule(Rule::RevokedStaysOut, !revoked, || format!("{node} connects"))?;
                 let record = self.node(*node)?;
                 if let Some(offer) = offer {
                     record.capabilities = Some(offer.capabilities.clone());
@@ -247,7 +257,7 @@ impl Auditor {
             | EventBody::CertificateIssued { .. }
             | EventBody::CertificateUsed { .. }
             | EventBody::CertificateRetired { .. }
-            | EventBody::IdentityRevoked { .. } => self.member_event(&event.body),
+            | EventBody::IdentityRevoked { .. } => self.member_event(event),
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Agent {
     clock: Clock,
     disk: Disk,
     pub(super) process: Option<Process>,
+    /// Whether the machine was taken away for good.
+    gone: bool,
     /// Until then no connection can be made.
     pub(super) cut_off_until: Timestamp,
 }
@@ -107,30 +109,51 @@ impl Agent {
 impl World {
     pub(super) fn populate_agents(&mut self) {
         let with_gpus = self.random.chance(30_000);
-        for number in 0..self.swarm.nodes {
-            let drift = self.swarm.drift_ppm;
-            let agent = Agent {
-                offer: draw_offer(&mut self.random, with_gpus, number),
-                clock: Clock {
-                    base: self.random.below(1 << 40),
-                    rate: self.random.between(1_000_000 - drift, 1_000_000 + drift),
-                },
-                disk: Disk::default(),
-                process: None,
-                cut_off_until: Timestamp::ZERO,
-            };
-            let node = NodeId([number as u8 + 1; 16]);
-            self.agents.insert(node, agent);
-            let at = self.soon(Span::from_secs(2));
-            self.at(at, Happening::AgentStarts(node));
+        for _ in 0..self.swarm.nodes {
+            self.add_machine(with_gpus);
         }
+    }
+
+    /// One more, in place of one that was revoked.
+    pub(super) fn new_machine(&mut self) -> NodeId {
+        let with_gpus = self.random.chance(30_000);
+        self.add_machine(with_gpus)
+    }
+
+    fn add_machine(&mut self, with_gpus: bool) -> NodeId {
+        let number = self.agents.len() as u64;
+        let drift = self.swarm.drift_ppm;
+        let agent = Agent {
+            offer: draw_offer(&mut self.random, with_gpus, number),
+            clock: Clock {
+                base: self.random.below(1 << 40),
+                rate: self.random.between(1_000_000 - drift, 1_000_000 + drift),
+            },
+            disk: Disk::default(),
+            process: None,
+            gone: false,
+            cut_off_until: Timestamp::ZERO,
+        };
+        let node = NodeId([number as u8 + 1; 16]);
+        self.agents.insert(node, agent);
+        let at = self.soon(Span::from_secs(2));
+        self.at(at, Happening::AgentStarts(node));
+        node
+    }
+
+    /// The machine is never seen again, with all that ran on it.
+    pub(super) fn take_away(&mut self, node: NodeId) {
+        self.agent_dies(node, Span::ZERO);
+        let agent = self.agent(node);
+        agent.gone = true;
+        agent.disk = Disk::default();
     }
 
     pub(super) fn agent_starts(&mut self, node: NodeId) -> Result<(), Breach> {
         let instance = InstanceId(self.random.bytes());
         let now = self.now;
         let agent = self.agent(node);
-        if agent.process.is_some() {
+        if agent.process.is_some() || agent.gone {
             return Ok(());
         }
         let capabilities = agent.offer.capabilities.clone();
@@ -179,8 +202,9 @@ impl World {
     pub(super) fn connect(&mut self, node: NodeId, instance: InstanceId) -> Result<(), Breach> {
         let now = self.now;
         let down = self.orchestrator.control.is_none();
+        let is_in = self.is_in(node.into());
         let agent = self.agent(node);
-        let out_of_reach = down || now < agent.cut_off_until;
+        let out_of_reach = down || now < agent.cut_off_until || !is_in;
         let (offer, highest_fence) = (agent.offer.clone(), agent.disk.highest_fence);
         let sent = agent.clock.local(now);
         let Some(process) = self.process(node, instance).filter(|process| process.session == Session::None) else {
@@ -202,7 +226,9 @@ impl World {
     }
 
     fn connect_later(&mut self, node: NodeId, instance: InstanceId) {
-        let at = self.soon(Span::from_secs(4)) + Span::from_millis(200);
+        // Who was revoked is refused however often it tries; seldom is enough to see that.
+        let patience = if self.auditor.is_revoked(node.into()) { 120 } else { 4 };
+        let at = self.soon(Span::from_secs(patience)) + Span::from_millis(200);
         self.at(at, Happening::Connect(node, instance));
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use modchain_core::{Actor, Command, Refused, Reply};
 use modchain_types::{
-    AccountId, Adapter, Digest, GpuRequest, Identity, IdentityId, Input, JobId, JobSpec, Limits, List, Map, Micro,
-    OnDisconnect, Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
+    AccountId, Adapter, Digest, GpuRequest, IdentityId, Input, JobId, JobSpec, Limits, List, Map, Micro, OnDisconnect,
+    Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
 };
 
 use super::orchestrator::Answer;
@@ -29,6 +29,16 @@ pub(super) struct Clients {
     introduced: bool,
 }
 
+impl Clients {
+    pub(super) fn accounts(&self) -> &[AccountId] {
+        &self.accounts
+    }
+
+    pub(super) fn introduced(&self) -> bool {
+        self.introduced
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Submit {
     job: JobId,
@@ -48,12 +58,8 @@ enum Wish {
     Credit { account: AccountId, amount: Micro, key: SubmitKey },
 }
 
-fn operator() -> Actor {
+pub(super) fn operator() -> Actor {
     Actor { id: IdentityId([0; 16]), role: Role::Operator, account: account("operator") }
-}
-
-fn client(account: &AccountId) -> Actor {
-    Actor { id: IdentityId([0; 16]), role: Role::Client, account: account.clone() }
 }
 
 fn account(name: &str) -> AccountId {
@@ -70,38 +76,17 @@ impl World {
         self.at(self.now + Span::from_secs(3), Happening::ClientActs);
     }
 
-    /// Every identity, and credit for every client; again after each start until all of it is known.
+    fn client(&self, account: &AccountId) -> Actor {
+        let number = self.clients.accounts.iter().position(|known| known == account).expect("one of the accounts");
+        Actor { id: IdentityId([100 + number as u8; 16]), role: Role::Client, account: account.clone() }
+    }
+
+    /// Everybody who does not join by a token; again after each start until all of it is known.
     pub(super) fn introduce_everybody(&mut self) -> Result<(), Breach> {
         if self.clients.introduced {
             return Ok(());
         }
-        let clients = self.clients.accounts.clone();
-        let identity = |id: [u8; 16], role: Role, name: String, account: AccountId| Identity {
-            id: IdentityId(id),
-            role,
-            name: name.parse().expect("a valid name"),
-            account,
-        };
-        let mut commands: Vec<Command> = Vec::new();
-        for (number, account) in clients.iter().enumerate() {
-            let identity = identity([100 + number as u8; 16], Role::Client, account.to_string(), account.clone());
-            commands.push(Command::AddIdentity { identity, certificate: None });
-        }
-        for (number, node) in self.agents.keys().enumerate() {
-            let owner = account(&format!("owner-{}", number % 3));
-            let identity = identity(node.0, Role::Node, format!("node-{number}"), owner);
-            commands.push(Command::AddIdentity { identity, certificate: None });
-        }
-        for account in &clients {
-            commands.push(Command::Credit {
-                by: operator(),
-                account: account.clone(),
-                amount: Micro(20_000_000),
-                key: key(format!("first-{account}")),
-                why: Text::cut("welcome"),
-            });
-        }
-        for command in commands {
+        for command in self.introductions() {
             match self.command(command)? {
                 Answer::Reply(reply) => {
                     rule(Rule::AnswersKept, reply == Reply::Done, || format!("introducing gives {reply:?}"))?;
@@ -111,6 +96,12 @@ impl World {
         }
         self.clients.introduced = true;
         Ok(())
+    }
+
+    /// Credit for a client that has come in.
+    pub(super) fn welcome(&mut self, account: &AccountId) {
+        let key = key(format!("first-{account}"));
+        self.ask(Wish::Credit { account: account.clone(), amount: Micro(20_000_000), key });
     }
 
     pub(super) fn client_acts(&mut self) -> Result<(), Breach> {
@@ -151,9 +142,12 @@ impl World {
 
     pub(super) fn request_arrives(&mut self, number: u64) -> Result<(), Breach> {
         let wish = self.clients.requests[&number].clone();
-        let before = self.expectation(&wish);
+        let command = self.command_of(&wish);
+        let by = command.actor().expect("somebody asks").clone();
+        let admitted = by.role == Role::Operator || self.auditor.is_revoked(by.id) || self.comes_in(by.id)?;
+        let before = self.expectation(&wish, &by);
         let answer = match self.orchestrator.control {
-            Some(_) if self.clients.introduced => self.command(command_of(&wish))?,
+            Some(_) if self.clients.introduced && admitted => self.command(command)?,
             Some(_) | None => Answer::Died,
         };
         if let Answer::Reply(reply) = answer {
@@ -177,9 +171,22 @@ impl World {
         Ok(())
     }
 
+    fn command_of(&self, wish: &Wish) -> Command {
+        match wish.clone() {
+            Wish::Submit(Submit { job: _, account, key, spec, digest, no_queue, valid: _ }) => {
+                Command::Submit { by: self.client(&account), key, spec, spec_digest: digest, no_queue }
+            }
+            Wish::Cancel { by, job, grace } => Command::Cancel { by, job, grace, why: Text::cut("no longer needed") },
+            Wish::Credit { account, amount, key } => {
+                Command::Credit { by: operator(), account, amount, key, why: Text::cut("more") }
+            }
+        }
+    }
+
     /// What the books say before the request is decided.
-    fn expectation(&self, wish: &Wish) -> Before {
+    fn expectation(&self, wish: &Wish, by: &Actor) -> Before {
         match wish {
+            _ if self.auditor.is_revoked(by.id) => Before::Revoked,
             Wish::Submit(submit) => Before::Submit {
                 known: self.clients.accepted.get(&submit.job).copied(),
                 free: self.auditor.books().free(&submit.account),
@@ -189,7 +196,7 @@ impl World {
                 let visible = owner.is_some_and(|submit| by.may_touch(&submit.account)) && self.auditor.knows(*job);
                 Before::Cancel { visible, ended: self.auditor.ended(*job) }
             }
-            Wish::Credit { .. } => Before::Credit,
+            Wish::Credit { account, .. } => Before::Credit { known: self.auditor.has_account(account) },
         }
     }
 
@@ -208,7 +215,7 @@ impl World {
             }
             (14..30, Some(submit)) => {
                 let job = submit.job;
-                let by = if self.random.chance(10_000) { client(&account) } else { client(&submit.account) };
+                let by = if self.random.chance(10_000) { self.client(&account) } else { self.client(&submit.account) };
                 Wish::Cancel { by, job, grace: Span::from_secs(self.random.pick(&[0, 10, 60])) }
             }
             (30..33, _) => Wish::Credit {
@@ -248,13 +255,15 @@ impl World {
 /// Where the books stood.
 #[derive(Debug)]
 enum Before {
+    Revoked,
     Submit { known: Option<(Digest, Micro)>, free: i128 },
     Cancel { visible: bool, ended: Option<modchain_types::JobState> },
-    Credit,
+    Credit { known: bool },
 }
 
 fn is_expected(wish: &Wish, before: &Before, reply: &Reply) -> bool {
     match (wish, before, reply) {
+        (_, Before::Revoked, reply) => *reply == Reply::Refused(Refused::Revoked),
         (Wish::Submit(submit), Before::Submit { known: Some((digest, hold)), .. }, reply) => match reply {
             Reply::Submitted { held, existing, .. } => submit.digest == *digest && *existing && held == hold,
             Reply::Refused(Refused::IdempotencyConflict { .. }) => submit.digest != *digest,
@@ -281,22 +290,11 @@ fn is_expected(wish: &Wish, before: &Before, reply: &Reply) -> bool {
             _ => false,
         },
         // Keys are drawn from a few: another amount or account under a used key is refused.
-        (Wish::Credit { .. }, Before::Credit, reply) => {
-            matches!(reply, Reply::Done | Reply::Refused(Refused::Invalid { .. }))
-        }
+        (Wish::Credit { .. }, Before::Credit { known }, reply) => match reply {
+            Reply::Refused(Refused::UnknownAccount { .. }) => !known,
+            reply => *known && matches!(reply, Reply::Done | Reply::Refused(Refused::Invalid { .. })),
+        },
         _ => false,
-    }
-}
-
-fn command_of(wish: &Wish) -> Command {
-    match wish.clone() {
-        Wish::Submit(Submit { job: _, account, key, spec, digest, no_queue, valid: _ }) => {
-            Command::Submit { by: client(&account), key, spec, spec_digest: digest, no_queue }
-        }
-        Wish::Cancel { by, job, grace } => Command::Cancel { by, job, grace, why: Text::cut("no longer needed") },
-        Wish::Credit { account, amount, key } => {
-            Command::Credit { by: operator(), account, amount, key, why: Text::cut("more") }
-        }
     }
 }
 

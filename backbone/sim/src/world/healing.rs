@@ -18,11 +18,13 @@ impl World {
         self.swarm.heal();
         let now = self.now;
         self.agents.values_mut().for_each(|agent| agent.cut_off_until = now);
+        self.take_revoked_machines_away();
         self.live_for(QUIET)?;
         self.nothing_waits_in_vain()?;
         self.cancel_everything()?;
         self.live_for(LAST_ORDERS)?;
         self.everything_has_ended()?;
+        self.everybody_comes_in()?;
         self.look_at_the_whole()?;
         self.compare_with_replay()
     }

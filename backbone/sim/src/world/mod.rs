@@ -8,6 +8,7 @@
 //! * `agent.rs`: the shell around `Supervisor`: disk, connection, crash and recovery
 //! * `executor.rs`: what jobs do
 //! * `client.rs`: the workload, and what clients may expect of answers
+//! * `member.rs`: joining, renewing, revoking
 //! * `trouble.rs`: faults that come from outside
 //! * `healing.rs`: the end, in which everything must come to rest
 
@@ -15,6 +16,7 @@ mod agent;
 mod client;
 mod executor;
 mod healing;
+mod member;
 mod network;
 mod orchestrator;
 mod trouble;
@@ -22,7 +24,7 @@ mod trouble;
 use std::collections::{BTreeMap, VecDeque};
 
 use modchain_core::Event;
-use modchain_types::{AttemptId, InstanceId, NodeId, Timestamp};
+use modchain_types::{AttemptId, IdentityId, InstanceId, NodeId, Timestamp};
 
 use crate::auditor::{Auditor, Breach};
 use crate::random::Random;
@@ -32,6 +34,7 @@ use crate::{Failure, Tally};
 
 use agent::Agent;
 use client::Clients;
+use member::Members;
 use network::{Connection, ConnectionId, FromAgent, ToAgent};
 use orchestrator::Orchestrator;
 
@@ -81,6 +84,10 @@ enum Happening {
     ClientActs,
     /// A client's request arrives at the orchestrator.
     Request(u64),
+    /// Somebody who is not in yet takes the next step.
+    Joins(IdentityId),
+    /// Somebody renews its certificate.
+    Renews(IdentityId),
     /// Something befalls the world.
     Trouble,
 }
@@ -100,6 +107,7 @@ pub struct World {
     orchestrator: Orchestrator,
     agents: BTreeMap<NodeId, Agent>,
     clients: Clients,
+    members: Members,
 
     auditor: Auditor,
     witness: Witness,
@@ -122,6 +130,7 @@ impl World {
             orchestrator: Orchestrator::new(),
             agents: BTreeMap::new(),
             clients: Clients::default(),
+            members: Members::default(),
             auditor: Auditor::default(),
             witness: Witness::default(),
             trace: (trace == Trace::On).then(VecDeque::new),
@@ -163,6 +172,7 @@ impl World {
         self.note(|| "a world begins".into());
         self.populate_agents();
         self.populate_clients();
+        self.populate_members();
         self.at(self.now, Happening::OrchestratorStarts);
         let soon = self.soon(self.swarm.trouble_every);
         self.at(soon, Happening::Trouble);
@@ -199,6 +209,8 @@ impl World {
             Happening::OrchestratorStarts => self.orchestrator_starts(),
             Happening::ClientActs => self.client_acts(),
             Happening::Request(request) => self.request_arrives(request),
+            Happening::Joins(identity) => self.joins(identity),
+            Happening::Renews(identity) => self.renews(identity),
             Happening::Trouble => self.trouble(),
         }
     }

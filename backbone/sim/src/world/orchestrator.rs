@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use modchain_core::ledger::Account;
+use modchain_core::membership::Token;
 use modchain_core::{Command, Control, ControlConfig, Decision, Effect, Event, Refused, Reply, SessionEnd, SessionId};
 use modchain_types::{Asset, BootId, NodeId, NodeState, Span, Text, Timestamp, WallTime};
 
@@ -82,6 +83,17 @@ impl World {
         command: Command,
         let_out: impl FnOnce(&mut Self, &Reply),
     ) -> Result<Answer, Breach> {
+        let answer = self.decide(command, let_out)?;
+        self.advance()?;
+        Ok(answer)
+    }
+
+    /// As [`World::command`], with others to follow in the same batch: nothing that is due comes in between.
+    pub(super) fn command_in_batch(&mut self, command: Command) -> Result<Answer, Breach> {
+        self.decide(command, |_, _| {})
+    }
+
+    fn decide(&mut self, command: Command, let_out: impl FnOnce(&mut Self, &Reply)) -> Result<Answer, Breach> {
         let now = self.now;
         self.note(|| format!("command {command:?}"));
         let Some(control) = &mut self.orchestrator.control else { return Ok(Answer::Died) };
@@ -92,7 +104,6 @@ impl World {
         self.note(|| format!("  answer {reply:?}"));
         let_out(self, &reply);
         self.carry_out(effects)?;
-        self.advance()?;
         Ok(Answer::Reply(reply))
     }
 
@@ -105,7 +116,7 @@ impl World {
     }
 
     /// Lets the control do what is due, until nothing is.
-    fn advance(&mut self) -> Result<(), Breach> {
+    pub(super) fn advance(&mut self) -> Result<(), Breach> {
         for _ in 0..ADVANCES_MAX {
             let Some(control) = &mut self.orchestrator.control else { return Ok(()) };
             let decision = control.advance(self.now);
@@ -173,7 +184,13 @@ impl World {
             .collect();
         let theirs: BTreeMap<Account, i128> =
             control.ledger().balances().map(|(account, balance)| (account.clone(), balance)).collect();
-        rule(Rule::BooksAgree, ours == theirs, || format!("the auditor has {ours:?}, the ledger {theirs:?}"))
+        rule(Rule::BooksAgree, ours == theirs, || format!("the auditor has {ours:?}, the ledger {theirs:?}"))?;
+        for member in control.members() {
+            let ours = self.auditor.accepted(member.identity.id);
+            let theirs: BTreeSet<_> = member.certificates.iter().map(|known| known.certificate.serial).collect();
+            rule(Rule::BooksAgree, ours == theirs, || format!("the auditor accepts {ours:?} of {member:?}"))?;
+        }
+        Ok(())
     }
 
     /// A fresh control with the same journal must stand where the live one stands.
@@ -185,10 +202,18 @@ impl World {
         same("ledgers", live.ledger() == replayed.ledger())?;
         same("open jobs", live.jobs().eq(replayed.jobs()))?;
         same("ended jobs", live.ended_count() == replayed.ended_count())?;
+        same("members", live.members().eq(replayed.members()))?;
+        // Wrong proofs are forgiven.
+        let tokens = |control: &Control| -> Vec<Token> {
+            control.tokens().iter().map(|token| Token { wrong_proofs: 0, ..token.clone() }).collect()
+        };
+        same("tokens", tokens(live) == tokens(&replayed))?;
         let nodes = |control: &Control| -> Vec<_> {
             control
                 .nodes()
-                .map(|node| (node.id, node.offer.clone(), node.placed.clone(), node.taken.clone(), node.lost))
+                .map(|node| {
+                    (node.id, node.offer.clone(), node.placed.clone(), node.taken.clone(), node.lost, node.revoked)
+                })
                 .collect()
         };
         same("nodes", nodes(live) == nodes(&replayed))?;
@@ -244,6 +269,11 @@ impl World {
         Ok(())
     }
 
+    /// The welcomed connections of a node.
+    pub(super) fn sessions_of(&self, node: NodeId) -> Vec<ConnectionId> {
+        self.orchestrator.sessions.iter().filter(|(_, other)| **other == node).map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn orchestrator_notices(&mut self, connection: ConnectionId) -> Result<(), Breach> {
         if let Some(node) = self.orchestrator.sessions.remove(&connection) {
             self.command(Command::AgentDisconnected { node, session: SessionId(connection) })?;
@@ -264,6 +294,9 @@ impl World {
         let welcomed = self.orchestrator.sessions.contains_key(&connection);
         match message {
             FromAgent::Hello(arrival) => {
+                if !self.comes_in(node.into())? && !self.auditor.is_revoked(node.into()) {
+                    return Ok(()); // the orchestrator died over it
+                }
                 let lease = self.orchestrator.control.as_ref().map_or(Span::ZERO, |control| control.config().lease);
                 let hello = Command::AgentConnected { node, session, arrival };
                 self.command_then(hello, |world, reply| {

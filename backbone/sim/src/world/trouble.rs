@@ -15,7 +15,11 @@ impl World {
         let next = self.soon(self.swarm.trouble_every);
         self.at(next, Happening::Trouble);
         let trouble = self.swarm.troubles[self.random.below(self.swarm.troubles.len() as u64) as usize];
-        let nodes: Vec<NodeId> = self.agents.keys().copied().collect();
+        let whole = |node: &&NodeId| !self.auditor.is_revoked((**node).into());
+        let nodes: Vec<NodeId> = self.agents.keys().filter(whole).copied().collect();
+        if nodes.is_empty() {
+            return Ok(()); // a new one is on its way
+        }
         let node = self.random.pick(&nodes);
         self.note(|| format!("trouble: {trouble:?} for {node}"));
         match trouble {
@@ -46,6 +50,7 @@ impl World {
                     self.command(Command::BodyUnreadable { attempt, fence, message })?;
                 }
             }
+            Trouble::Revocation => self.revocation()?,
             Trouble::InputFailed => {
                 if let Some((attempt, _)) = self.some_attempt() {
                     let message = Text::cut("the input is too long");

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use modchain_fuzz::{signature, spend};
 use modchain_wire::frame::SPEC_BYTES_MAX;
 use modchain_wire::{
-    FRAME_HEADER_BYTES, FrameHeader, FromAgent, FromConsole, Message, ToAgent, ToConsole, WireError, decode_task,
-    encode_task,
+    FRAME_HEADER_BYTES, FrameHeader, FromAgent, FromConsole, FromJoiner, Message, ToAgent, ToConsole, ToJoiner,
+    WireError, decode_task, encode_task,
 };
 
 /// Memory that a frame may take, in times of its cap. The decoder's own limit is eight: it counts what the bytes claim, and
@@ -51,7 +51,14 @@ pub fn frame(input: &[u8]) -> u64 {
             Err(error) => refused(0, input.len(), &error),
         }
     }
-    signature(&[one::<FromAgent>(input), one::<ToAgent>(input), one::<FromConsole>(input), one::<ToConsole>(input)])
+    signature(&[
+        one::<FromAgent>(input),
+        one::<ToAgent>(input),
+        one::<FromConsole>(input),
+        one::<ToConsole>(input),
+        one::<FromJoiner>(input),
+        one::<ToJoiner>(input),
+    ])
 }
 
 /// A task as the blob store keeps it.

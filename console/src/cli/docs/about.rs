@@ -1,7 +1,10 @@
 //! Documents of this program and its settings.
 
+use modchain_certs::{PeerIdentity, TrustDomain};
 use modchain_wire::console::ConsoleWelcome;
 use serde::Serialize;
+
+use super::time;
 
 /// `modchain.whoami/v1`.
 #[derive(Debug, Serialize)]
@@ -15,10 +18,38 @@ pub(crate) struct WhoamiDoc {
     orchestrator: String,
     journal: String,
     currency: &'static str,
+    #[serde(flatten)]
+    certificate: CertificateDoc,
+}
+
+/// The certificate in use.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertificateDoc {
+    /// Its end.
+    pub(crate) expires_at: String,
+    /// When it is renewed.
+    pub(crate) renews_at: String,
+    /// How often it was renewed.
+    pub(crate) renewals: Option<u64>,
+    /// Its number.
+    pub(crate) serial: String,
+    /// Of the root that issued it.
+    pub(crate) trust_domain: String,
+}
+
+/// What documents say of a certificate.
+pub(crate) fn certificate(certificate: &PeerIdentity, domain: &TrustDomain, renewals: Option<u64>) -> CertificateDoc {
+    CertificateDoc {
+        expires_at: time(certificate.not_after),
+        renews_at: time(certificate.renews_at()),
+        renewals,
+        serial: certificate.serial.to_string(),
+        trust_domain: domain.to_string(),
+    }
 }
 
 /// The document of who the orchestrator takes this program for.
-pub(crate) fn whoami(welcome: &ConsoleWelcome, context: &str, addr: &str) -> WhoamiDoc {
+pub(crate) fn whoami(welcome: &ConsoleWelcome, context: &str, addr: &str, certificate: CertificateDoc) -> WhoamiDoc {
     WhoamiDoc {
         schema: "modchain.whoami/v1",
         name: welcome.identity.name.to_string(),
@@ -29,6 +60,7 @@ pub(crate) fn whoami(welcome: &ConsoleWelcome, context: &str, addr: &str) -> Who
         orchestrator: addr.to_owned(),
         journal: welcome.journal.to_string(),
         currency: welcome.asset.code(),
+        certificate,
     }
 }
 
@@ -75,6 +107,40 @@ pub(crate) struct ContextDoc {
     pub(crate) identity: String,
     /// Whether it is used where none is named.
     pub(crate) current: bool,
+    /// `HOST:PORT` of the port where others join.
+    pub(crate) join: Option<String>,
+    /// What its certificate says; unknown where it cannot be read.
+    pub(crate) role: Option<&'static str>,
+    /// Of the root that issued it.
+    pub(crate) trust_domain: Option<String>,
+    /// Its end.
+    pub(crate) expires_at: Option<String>,
+    /// When it is renewed.
+    pub(crate) renews_at: Option<String>,
+}
+
+/// `modchain.doctor/v1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DoctorDoc {
+    /// `modchain.doctor/v1`.
+    pub(crate) schema: &'static str,
+    /// In the order in which they were looked at.
+    pub(crate) checks: Vec<CheckDoc>,
+    /// Whether no check found a problem.
+    pub(crate) ok: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckDoc {
+    /// What.
+    pub(crate) name: &'static str,
+    /// `ok`, `warn` or `problem`.
+    pub(crate) status: &'static str,
+    /// What was found.
+    pub(crate) detail: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
 }
 
 /// `modchain.up/v1`: what `up --headless -o json` prints when the stack is ready.

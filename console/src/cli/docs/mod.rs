@@ -3,6 +3,7 @@
 //! full, and what is not known is `null`, never 0. The golden files beside the tests pin them; `console/schemas` lists them.
 
 mod about;
+mod access;
 mod event;
 mod job;
 mod log;
@@ -10,7 +11,8 @@ mod money;
 mod pool;
 mod quote;
 
-pub(crate) use about::{ContextDoc, ServerVersionDoc, UpDoc, version, whoami};
+pub(crate) use about::{CheckDoc, ContextDoc, DoctorDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
+pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, submitted};
 pub(crate) use log::{log, log_end, logs_begin, logs_end};

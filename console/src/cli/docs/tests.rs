@@ -8,6 +8,7 @@ use modchain_wire::agent::HostLoad;
 use modchain_wire::console::{ConsoleWelcome, Submitted};
 use modchain_wire::view::*;
 
+use super::about::CertificateDoc;
 use super::*;
 
 fn golden(name: &str, document: &impl Serialize) {
@@ -334,7 +335,14 @@ fn the_program_about_itself_keeps_its_form() {
         streams_max: 32,
         wall: AT,
     };
-    golden("whoami", &whoami(&welcome, "local", "127.0.0.1:7443"));
+    let certificate = || CertificateDoc {
+        expires_at: time(AT.plus(Span::from_secs(86_400))),
+        renews_at: time(AT.plus(Span::from_secs(57_600))),
+        renewals: Some(3),
+        serial: "0f".repeat(16),
+        trust_domain: "mzxw6ytboi2dgnbv.modchain".into(),
+    };
+    golden("whoami", &whoami(&welcome, "local", "127.0.0.1:7443", certificate()));
     let version = version(Some(ServerVersionDoc { addr: "orch:7443".into(), version: "0.1.0".into() }));
     let mut version = serde_json::to_value(version).expect("JSON");
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
@@ -347,6 +355,11 @@ fn the_program_about_itself_keeps_its_form() {
         orchestrator: "127.0.0.1:7443".into(),
         identity: "/id".into(),
         current: true,
+        join: Some("127.0.0.1:7444".into()),
+        role: Some("client"),
+        trust_domain: Some(certificate().trust_domain),
+        expires_at: Some(certificate().expires_at),
+        renews_at: Some(certificate().renews_at),
     };
     golden("context", &one());
     golden("contexts", &ListDoc { schema: "modchain.contexts/v1", items: vec![one()], total: Some(1) });
@@ -359,4 +372,89 @@ fn the_program_about_itself_keeps_its_form() {
         pid: 1,
     };
     golden("up", &up);
+    let check = |status, hint: Option<&str>| CheckDoc {
+        name: "clock",
+        status,
+        detail: "is 1m00s behind the orchestrator's".into(),
+        hint: hint.map(str::to_owned),
+    };
+    let checks = vec![check("warn", Some("set the clock"))];
+    golden("doctor", &DoctorDoc { schema: "modchain.doctor/v1", checks, ok: true });
+}
+
+fn identity_view() -> IdentityView {
+    IdentityView {
+        identity: Identity {
+            id: IdentityId([2; 16]),
+            role: Role::Node,
+            name: name("rig-1"),
+            account: "alice".parse().expect("an account"),
+        },
+        state: IdentityState::Active,
+        joined_at: AT,
+        certificates: List::new(vec![CertificateView {
+            serial: CertificateSerial([0x0f; 16]),
+            issued_at: AT,
+            expires_at: AT.plus(Span::from_secs(86_400)),
+            renews_at: AT.plus(Span::from_secs(57_600)),
+            used: true,
+        }])
+        .expect("fits"),
+        renewals: 3,
+        connections: 1,
+        revoked_at: None,
+        why: text(""),
+    }
+}
+
+#[test]
+fn who_is_in_and_how_keeps_its_form() {
+    golden("cert", &cert(&identity_view()));
+    golden("certs", &ListDoc { schema: "modchain.certs/v1", items: vec![cert(&identity_view())], total: Some(1) });
+    let gone = IdentityView {
+        state: IdentityState::Revoked,
+        certificates: List::default(),
+        connections: 0,
+        revoked_at: Some(AT),
+        why: text("sold"),
+        ..identity_view()
+    };
+    let ended = serde_json::to_value(cert(&gone)).expect("JSON");
+    for field in ["serial", "issued_at", "expires_at", "renews_at", "used"] {
+        assert_eq!(ended[field], serde_json::Value::Null, "{field}: there is no certificate to tell of");
+    }
+    let view =
+        RevokedView { identity: gone, connections_closed: 1, jobs: 2, tokens: 0, took: Span::from_micros(3_100) };
+    golden("revoked", &revoked(&view));
+    let made = TokenView {
+        id: TokenId(*b"fooba"),
+        role: Role::Node,
+        name: Some(name("rig-1")),
+        account: Some("alice".parse().expect("an account")),
+        issued_by: Some(name("alice")),
+        issued_at: AT,
+        expires_at: AT.plus(Span::from_secs(900)),
+        state: TokenState::Spent,
+        identity: Some(name("rig-1")),
+        from: Some(text("rig-1 at 192.0.2.7")),
+        alarms: List::new(vec![text("a second key asked with it")]).expect("fits"),
+    };
+    golden("token", &token(&made, Some("MCJ1-n-the-text")));
+    golden("tokens", &ListDoc { schema: "modchain.tokens/v1", items: vec![token(&made, None)], total: Some(1) });
+    let listed = serde_json::to_value(token(&made, None)).expect("JSON");
+    assert!(listed.get("token").is_none(), "nobody but its maker ever sees the text");
+    let joined = JoinedDoc {
+        schema: "modchain.joined/v1",
+        name: "alice".into(),
+        role: "client",
+        account: "alice".into(),
+        pool: "lab".into(),
+        context: "alice".into(),
+        orchestrator: "orch:7443".into(),
+        identity: "/identities/alice".into(),
+        expires_at: time(AT),
+        renews_at: time(AT),
+        trust_domain: "mzxw6ytboi2dgnbv.modchain".into(),
+    };
+    golden("joined", &joined);
 }

@@ -229,7 +229,7 @@ impl World {
     }
 
     /// What is durable of membership, after a replay as well as live.
-    fn check_replay(&self) {
+    pub(super) fn check_replay(&self) {
         let replayed = self.replayed();
         assert!(self.control.members().eq(replayed.members()));
         let durable = |control: &Control| -> Vec<Token> {
@@ -244,7 +244,8 @@ impl World {
 fn each_role_may_let_in_whom_the_table_says_and_into_its_own_account() {
     let [root, alice, rig] = [operator(), client("alice"), node_actor()];
     let not_allowed = "letting others than nodes of one's own join is not allowed for this role";
-    let cases: [(&Actor, Role, Option<&'static str>, Result<Option<&str>, &str>); 15] = [
+    type Case<'a> = (&'a Actor, Role, Option<&'static str>, Result<Option<&'a str>, &'a str>);
+    let cases: [Case<'_>; 15] = [
         (&root, Role::Operator, None, Ok(None)),
         (&root, Role::Client, None, Ok(None)),
         (&root, Role::Client, Some("bob"), Ok(Some("bob"))),

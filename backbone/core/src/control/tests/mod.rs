@@ -12,6 +12,7 @@ use crate::ledger::Account;
 
 mod jobs;
 mod members;
+mod membership_model;
 mod nodes;
 
 const HOLD: u64 = 100_000;

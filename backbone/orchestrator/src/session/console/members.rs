@@ -11,7 +11,7 @@ use modchain_link::{CloseCode, rcvbuf_errors};
 use modchain_types::{IdentityId, List, Name, Role, Span, Text, Timestamp, WallTime};
 use modchain_wire::Sentence;
 use modchain_wire::console::{
-    IdentitiesPage, IdentitiesQuery, Revoke, TokenCreate, TokenRevoke, TokensPage, TokensQuery,
+    IdentitiesPage, IdentitiesQuery, RefusalCode, Revoke, TokenCreate, TokenRevoke, TokensPage, TokensQuery,
 };
 use modchain_wire::join::RenewRequest;
 use modchain_wire::view::{CertificateView, IdentityState, IdentityView, LinkView, RevokedView, TokenState, TokenView};
@@ -91,6 +91,10 @@ impl ConsoleSession {
     }
 
     pub(super) async fn token_create(&self, writer: &mut Writer, create: TokenCreate) -> Result<(), Failure> {
+        if let Err(wait) = self.context.tokens.take(self.identity.id, Instant::now()) {
+            let message = format!("too many tokens at once; the next is made in {} ms", wait.as_millis() + 1);
+            return Err(refuse::refusal(RefusalCode::Busy, message, "wait a moment").into());
+        }
         let TokenCreate { token, verifier, role, name, account, rejoin, ttl } = create;
         let by = self.actor.clone();
         let command = Command::CreateToken { by, token, verifier, role, name, account, rejoin, ttl };
@@ -201,14 +205,15 @@ async fn cut(context: Arc<Context>, by: Actor, identity: IdentityId, why: Text<2
     Ok(Cut { jobs, tokens, connections, number })
 }
 
-/// The identity that is meant by `ROLE/NAME`, a name, or an id.
+/// The identity that is meant by `ROLE/NAME`, a name, or an id. Ids go before names: a name is of its bearer's choice,
+/// and must not draw onto a decoy what is meant for the identity with this id.
 fn find(control: &Control, text: &str) -> Option<IdentityId> {
     let (role, name) = match text.split_once('/') {
         Some((role, name)) => (Some(role.parse::<Role>().ok()?), name),
         None => (None, text),
     };
-    let named = name.parse::<Name>().ok().and_then(|name| control.member_named(&name));
-    let member = named.or_else(|| name.parse().ok().and_then(|id| control.member(id)))?;
+    let by_id = name.parse().ok().and_then(|id| control.member(id));
+    let member = by_id.or_else(|| control.member_named(&name.parse::<Name>().ok()?))?;
     role.is_none_or(|role| role == member.identity.role).then_some(member.identity.id)
 }
 

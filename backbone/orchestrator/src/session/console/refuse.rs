@@ -123,6 +123,9 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
             refusal(RefusalCode::Conflict, format!("{job} has already ended ({state})"), "")
         }
         Refused::NotTestMoney => refusal(RefusalCode::NotAllowed, message, "this orchestrator works with real money"),
+        Refused::StaleSession => {
+            refusal(RefusalCode::Conflict, "this certificate was replaced by a newer one", "connect again")
+        }
         Refused::Revoked => refusal(RefusalCode::NotAllowed, message, "ask for a new token"),
         Refused::UnknownIdentity => refusal(RefusalCode::NotFound, message, "modchain cert list --all lists them"),
         Refused::AlreadyRevoked { .. } => refusal(RefusalCode::Conflict, message, "who was revoked stays out"),
@@ -138,7 +141,6 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
         // About agents' connections and the join port; a console never hears them.
         Refused::DuplicateInstance
         | Refused::Probing
-        | Refused::StaleSession
         | Refused::WrongProof
         | Refused::WrongRole { .. }
         | Refused::WrongName { .. } => internal(message),

@@ -78,15 +78,17 @@ impl ConsoleSession {
         let services = &self.context.services;
         let mut view = self.context.feed.status(&self.actor).await?;
         let operator = self.actor.role == Role::Operator;
-        let problems = move |control: &Control, now| {
+        let ask = move |control: &Control, now| {
             let alarms = if operator { control.alarms(now) } else { Vec::new() };
-            [control.problems(), alarms].concat()
+            (control.problems(), alarms)
         };
-        let mut problems = services.engine.query(problems).await?;
+        let (mut problems, alarms) = services.engine.query(ask).await?;
         problems.extend(services.engine.frozen().map(|why| format!("money is frozen: {why}")));
         if services.engine.storage_low() {
             problems.push("the orchestrator's disk is nearly full: new jobs are refused".into());
         }
+        // Last: strangers cause them, and must not push out of the list what is wrong with the whole.
+        problems.extend(alarms);
         view.problems = List::cut(problems.into_iter().map(Sentence::cut).collect());
         Ok(writer.write(&view.into()).await?)
     }

@@ -1,0 +1,200 @@
+//! `cert`: who is in, and putting somebody out.
+
+use modchain_types::id::BadId;
+use modchain_types::{IdentityId, Name, Role, Text};
+use modchain_wire::console::{IdentitiesQuery, IdentityRef, Revoke};
+use modchain_wire::view::{IdentityView, RevokedView};
+
+use super::docs::{self, ListDoc};
+use super::jobs::ids;
+use super::table::{Align, Table};
+use crate::args::{CertCommand, Format};
+use crate::client::Client;
+use crate::exit::{self, Failure, Outcome};
+use crate::shell::Shell;
+use crate::text;
+
+/// Identities asked for at once.
+const PAGE: u32 = 500;
+
+/// `modchain cert ...`.
+pub(crate) async fn cert(shell: &Shell, command: CertCommand) -> Outcome {
+    match command {
+        CertCommand::List { role, all } => list(shell, role.map(Role::from), all).await,
+        CertCommand::Revoke { identities, reason } => revoke(shell, identities, reason).await,
+    }
+}
+
+async fn list(shell: &Shell, role: Option<Role>, revoked: bool) -> Outcome {
+    let client = shell.connect().await?;
+    let (views, total) = pages(&client, role, revoked).await?;
+    match shell.format() {
+        Format::Json => {
+            let items = views.iter().map(docs::cert).collect();
+            shell.print_document(&ListDoc { schema: "modchain.certs/v1", items, total: Some(total) })?;
+        }
+        Format::Jsonl => views.iter().try_for_each(|view| shell.print_document(&docs::cert(view)))?,
+        Format::Name => shell.print(&views.iter().map(|view| who(view) + "\n").collect::<String>())?,
+        Format::Table => shell.print(&table(shell, &views))?,
+    }
+    Ok(exit::OK)
+}
+
+async fn pages(client: &Client, role: Option<Role>, revoked: bool) -> Result<(Vec<IdentityView>, u64), Failure> {
+    let mut views: Vec<IdentityView> = Vec::new();
+    loop {
+        let after = views.last().map(|view| view.identity.name.clone());
+        let page = client.identities(IdentitiesQuery { role, revoked, limit: PAGE, after }).await?;
+        let (total, more, count) = (page.total, page.more, page.items.len());
+        views.extend(page.items);
+        if !more || count == 0 {
+            return Ok((views, total));
+        }
+    }
+}
+
+/// As [`IdentityRef`] takes it.
+fn who(view: &IdentityView) -> String {
+    format!("{}/{}", view.identity.role, view.identity.name)
+}
+
+fn table(shell: &Shell, views: &[IdentityView]) -> String {
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("ACCOUNT", Align::Left),
+        ("STATE", Align::Left),
+        ("EXPIRES", Align::Left),
+        ("RENEWS", Align::Left),
+        ("RENEWALS", Align::Right),
+        ("CONNECTIONS", Align::Right),
+    ]);
+    for view in views {
+        let newest = view.certificates.first();
+        let when = |at| text::date_time(at, shell.utc());
+        table.row(vec![
+            who(view),
+            view.identity.account.to_string(),
+            view.state.word().into(),
+            newest.map_or_else(|| "-".into(), |certificate| when(certificate.expires_at)),
+            newest.map_or_else(|| "-".into(), |certificate| when(certificate.renews_at)),
+            view.renewals.to_string(),
+            view.connections.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+async fn revoke(shell: &Shell, words: Vec<String>, reason: String) -> Outcome {
+    let why = Text::new(reason).map_err(|error| Failure::usage(format!("reason: {error}")))?;
+    let identities = ids(words)?.iter().map(|word| reference(word)).collect::<Result<Vec<_>, _>>()?;
+    if identities.is_empty() {
+        return Err(Failure::usage("no identity was named").hint("modchain cert list shows them"));
+    }
+    if !shell.confirm(&question(&identities)).await? {
+        return Err(Failure::failed("nobody was revoked"));
+    }
+    let client = shell.connect().await?;
+    let mut views = Vec::new();
+    for identity in identities {
+        let request = Revoke { identity: identity.clone(), why: Text::clone(&why) };
+        let view = client.revoke(request).await.map_err(|failure| not_revoked(failure, &identity, &views))?;
+        // Said as it is done: the next one may fail.
+        match shell.format() {
+            Format::Json => {}
+            Format::Jsonl => shell.print_document(&docs::revoked(&view))?,
+            Format::Name => shell.print(&(who(&view.identity) + "\n"))?,
+            Format::Table if shell.quiet() => {}
+            Format::Table => shell.print(&line(&view))?,
+        }
+        views.push(view);
+    }
+    match (shell.format(), views.as_slice()) {
+        (Format::Json, [view]) => shell.print_document(&docs::revoked(view))?,
+        (Format::Json, views) => {
+            let items: Vec<_> = views.iter().map(docs::revoked).collect();
+            let total = Some(items.len() as u64);
+            shell.print_document(&ListDoc { schema: "modchain.revocations/v1", items, total })?;
+        }
+        _ => {}
+    }
+    Ok(exit::OK)
+}
+
+/// `ROLE/NAME`, a name or an id, as far as that can be judged here.
+fn reference(word: &str) -> Result<IdentityRef, Failure> {
+    let bad =
+        |error: BadId| Failure::usage(error.to_string()).hint("write node/rig-1, a name or an id; modchain cert list");
+    match word.split_once('/') {
+        Some((role, name)) => {
+            if role.parse::<Role>().map_err(bad)? == Role::Orchestrator {
+                return Err(Failure::usage("the orchestrator itself cannot be revoked"));
+            }
+            name.parse::<Name>().map_err(bad)?;
+        }
+        None if word.parse::<IdentityId>().is_ok() => {}
+        None => drop(word.parse::<Name>().map_err(bad)?),
+    }
+    Ok(Text::new(word).expect("roles, names and ids are short"))
+}
+
+fn question(identities: &[IdentityRef]) -> String {
+    let who = match identities {
+        [identity] => identity.to_string(),
+        more => format!("{} identities", more.len()),
+    };
+    format!("Revoke {who}? Cut off at once and for good; a node's jobs move to others, a client's are cancelled.")
+}
+
+fn line(view: &RevokedView) -> String {
+    let count = |number: u64, one: &str, more: &str| match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {more}"),
+    };
+    // Tenths of a millisecond, rounded up: nothing takes no time.
+    let tenths = view.took.0.div_ceil(100);
+    let mut line = format!(
+        "{}  revoked, {} closed in {}.{} ms",
+        who(&view.identity),
+        count(view.connections_closed.into(), "connection", "connections"),
+        tenths / 10,
+        tenths % 10
+    );
+    if view.jobs > 0 {
+        let what = if view.identity.identity.role == Role::Node { "moved" } else { "cancelled" };
+        line.push_str(&format!(", {} {what}", count(view.jobs, "job", "jobs")));
+    }
+    if view.tokens > 0 {
+        line.push_str(&format!(", {} revoked", count(view.tokens.into(), "token", "tokens")));
+    }
+    text::one_line(&line) + "\n"
+}
+
+/// A failure in the middle of several must not hide what was done before it, nor that an answer may be all that is lost.
+fn not_revoked(failure: Failure, identity: &IdentityRef, views: &[RevokedView]) -> Failure {
+    let mut hints = Vec::new();
+    if failure.lost {
+        hints.push(format!("{identity} may have been revoked: modchain cert list --all"));
+    } else {
+        hints.extend(failure.hint.clone());
+    }
+    if !views.is_empty() {
+        let done: Vec<String> = views.iter().map(|view| who(&view.identity)).collect();
+        hints.push(format!("revoked before that: {}", done.join(", ")));
+    }
+    failure.hint(hints.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_meant_is_judged_as_far_as_it_can_be_before_anything_is_asked() {
+        for word in ["node/rig-1", "client/alice", "operator/root", "rig-1", "00000000000000000000000001"] {
+            assert_eq!(reference(word).expect(word).as_str(), word);
+        }
+        for word in ["", "node/", "/rig", "robot/rig-1", "node/Rig", "orchestrator/x", "a b", "node/a/b"] {
+            assert_eq!(reference(word).expect_err(word).exit, exit::USAGE, "{word}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `context` and `logout`: with which orchestrator one speaks, and as whom.
+
+use std::path::Path;
+
+use modchain_certs::Credentials;
+
+use super::docs::{self, ContextDoc, ListDoc};
+use super::table::{Align, Table, pairs};
+use crate::args::{ContextCommand, Format, LogoutArgs};
+use crate::client::config::{Context, Contexts};
+use crate::client::identities::read_joined;
+use crate::client::link::chain;
+use crate::exit::{self, Failure, Outcome};
+use crate::shell::Shell;
+use crate::text;
+
+/// `modchain context ...`.
+pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
+    let path = &shell.paths.contexts;
+    match command {
+        ContextCommand::Add { name, identity, join } => {
+            let orchestrator = shell.global().orchestrator.clone().ok_or_else(|| {
+                Failure::usage("the orchestrator's address is missing").hint("add --orchestrator HOST:PORT")
+            })?;
+            check_address(&orchestrator)?;
+            let identity = identity.canonicalize().map_err(|error| {
+                Failure::usage(format!("cannot use the identity in {}: {error}", identity.display()))
+            })?;
+            Credentials::load(&identity).map_err(|error| {
+                let why = chain(&error);
+                Failure::not_logged_in(format!("cannot use the identity in {}: {why}", identity.display()))
+                    .hint("the folder holds key.pem, cert.pem and ca.pem, and the key is readable by its owner alone")
+            })?;
+            let name = name.to_string();
+            if let Some(join) = &join {
+                check_address(join)?;
+            }
+            Contexts::update(path, |contexts| {
+                let old = contexts.contexts.get(&name);
+                let max_cost = old.and_then(|old| old.max_cost.clone());
+                // The other port of the same orchestrator is still there.
+                let same = old.filter(|old| old.orchestrator == orchestrator);
+                let join = join.or_else(|| same.and_then(|old| old.join.clone()));
+                contexts.contexts.insert(name.clone(), Context { orchestrator, join, identity, max_cost });
+                contexts.current.get_or_insert_with(|| name.clone());
+                Ok(())
+            })?;
+            shell.say(&format!("context {name} added"));
+        }
+        ContextCommand::Use { name } => {
+            Contexts::update(path, |contexts| {
+                contexts.get(&name)?;
+                contexts.current = Some(name.clone());
+                Ok(())
+            })?;
+            shell.say(&format!("{name} is the current context"));
+        }
+        ContextCommand::Remove { name } => {
+            let folder = Contexts::update(path, |contexts| {
+                let folder = contexts.get(&name)?.identity.clone();
+                contexts.contexts.remove(&name);
+                contexts.current.take_if(|current| *current == name);
+                Ok(folder)
+            })?;
+            shell.say(&format!("context {name} removed; its identity stays in {}", folder.display()));
+        }
+        ContextCommand::List => {
+            let contexts = shell.contexts()?;
+            let documents: Vec<ContextDoc> =
+                contexts.contexts.iter().map(|(name, context)| document(name, context, &contexts)).collect();
+            match shell.format() {
+                Format::Json => {
+                    let total = Some(documents.len() as u64);
+                    shell.print_document(&ListDoc { schema: "modchain.contexts/v1", items: documents, total })?;
+                }
+                Format::Jsonl => documents.iter().try_for_each(|document| shell.print_document(document))?,
+                Format::Name => shell.print(&documents.iter().map(|d| format!("{}\n", d.name)).collect::<String>())?,
+                Format::Table => {
+                    let columns = ["CURRENT", "NAME", "ROLE", "ORCHESTRATOR", "EXPIRES", "IDENTITY"]
+                        .map(|name| (name, Align::Left));
+                    let mut table = Table::new(&columns);
+                    for (document, context) in documents.into_iter().zip(contexts.contexts.values()) {
+                        let mark = if document.current { "*" } else { "" };
+                        table.row(vec![
+                            mark.into(),
+                            document.name,
+                            document.role.unwrap_or("?").into(),
+                            document.orchestrator,
+                            expiry(shell, &context.identity),
+                            document.identity,
+                        ]);
+                    }
+                    shell.print(&table.render())?;
+                }
+            }
+        }
+        ContextCommand::Show { name } => {
+            let contexts = shell.contexts()?;
+            let name = match name {
+                Some(name) => name,
+                None => shell.target()?.context,
+            };
+            let context = contexts.get(&name)?;
+            let document = document(&name, context, &contexts);
+            match shell.format() {
+                Format::Json | Format::Jsonl => shell.print_document(&document)?,
+                Format::Name => shell.print(&format!("{name}\n"))?,
+                Format::Table => shell.print(&pairs(&[
+                    ("name", document.name),
+                    ("orchestrator", document.orchestrator),
+                    ("join", document.join.unwrap_or_else(|| "?".into())),
+                    ("identity", document.identity),
+                    ("role", document.role.unwrap_or("?").into()),
+                    ("expires", expiry(shell, &context.identity)),
+                    ("current", if document.current { "yes" } else { "no" }.into()),
+                ]))?,
+            }
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn document(name: &str, context: &Context, contexts: &Contexts) -> ContextDoc {
+    // A context may point to what is not there any more.
+    let credentials = credentials(&context.identity);
+    let certificate = credentials.as_ref().map(|found| docs::certificate(found.identity(), found.trust_domain(), None));
+    ContextDoc {
+        schema: "modchain.context/v1",
+        name: name.to_owned(),
+        orchestrator: context.orchestrator.clone(),
+        join: context.join.clone(),
+        identity: context.identity.display().to_string(),
+        current: contexts.current.as_deref() == Some(name),
+        role: credentials.as_ref().map(|found| found.identity().role.word()),
+        trust_domain: certificate.as_ref().map(|found| found.trust_domain.clone()),
+        expires_at: certificate.as_ref().map(|found| found.expires_at.clone()),
+        renews_at: certificate.map(|found| found.renews_at),
+    }
+}
+
+/// What lies in an identity's folder, if it can be used.
+fn credentials(folder: &Path) -> Option<Credentials> {
+    if Credentials::exist(folder) { Credentials::load(folder).ok() } else { None }
+}
+
+fn expiry(shell: &Shell, folder: &Path) -> String {
+    let Some(credentials) = credentials(folder) else { return "?".into() };
+    let end = credentials.identity().not_after;
+    let past = if end <= text::wall_now() { "  ended" } else { "" };
+    format!("{}{past}", text::date_time(end, shell.utc()))
+}
+
+/// A host and a port; whether anybody is there shows later.
+pub(crate) fn check_address(address: &str) -> Result<(), Failure> {
+    let bad =
+        || Failure::usage(format!("`{address}` is not HOST:PORT")).hint("such as orch.example.org:7443 or [::1]:7443");
+    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || bare_ipv6 || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err(bad());
+    }
+    Ok(())
+}
+
+/// `modchain logout`.
+pub(crate) async fn logout(shell: &Shell, args: &LogoutArgs) -> Outcome {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => shell.target()?.context,
+    };
+    let contexts = shell.contexts()?;
+    let folder = contexts.get(&name)?.identity.clone();
+    let identities = shell.identities();
+    let shared = contexts.contexts.iter().find(|(other, context)| **other != name && context.identity == folder);
+    let wipes = identities.holds(&folder) && shared.is_none();
+    let credentials = credentials(&folder);
+    let question = format!("Log out of {name}? Its key is wiped, and only a new token brings one back.");
+    if wipes && !shell.confirm(&question).await? {
+        return Err(Failure::failed("nothing was removed"));
+    }
+    if wipes {
+        // Before the context: whoever is stopped in between can log out again.
+        let joined = read_joined(&folder);
+        identities.wipe(&folder)?;
+        if let Some(certificate) = credentials.as_ref().map(|found| *found.identity()) {
+            let who =
+                joined.map_or_else(|| certificate.id.to_string(), |joined| format!("{}/{}", joined.role, joined.name));
+            let until = text::date_time(certificate.not_after, shell.utc());
+            shell.say(&format!("the key is wiped; wherever a copy of it is, its certificate is good until {until}"));
+            shell.say(&format!("to end it now, an operator runs: modchain cert revoke {who}"));
+        }
+    }
+    Contexts::update(&shell.paths.contexts, |contexts| {
+        contexts.contexts.remove(&name);
+        contexts.current.take_if(|current| *current == name);
+        Ok(())
+    })?;
+    shell.say(&format!("context {name} removed"));
+    match shared {
+        _ if wipes => {}
+        Some((other, _)) => shell.say(&format!("its identity stays, because the context {other} uses it too")),
+        None => shell.say(&format!("its identity stays in {}", folder.display())),
+    }
+    Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_a_host_and_a_port() {
+        for address in ["h:1", "orch.example.org:7443", "[::1]:7443", "127.0.0.1:65535"] {
+            assert!(check_address(address).is_ok(), "{address}");
+        }
+        for address in ["", "h", ":1", "h:", "h:0", "h:65536", "::1:7443", "h:port"] {
+            assert_eq!(check_address(address).expect_err("refused").exit, exit::USAGE, "{address}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A certificate lasts a day, and nobody should have to think of that: whatever command is connected when its certificate is
+//! due has it renewed beside its own work. Only one program renews an identity at a time; the files' lock sees to that.
+//!
+//! ```text
+//! connected ─▶ not due: sleep, look again ─▶ due: renew ─▶ files replaced; this connection goes on with the old certificate
+//!                                                    └▶ failed: wait, try again; said once when the end comes near
+//! ```
+//!
+//! It must never fail a command, and delays its end by [`PARTING_TIME`] at most.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use modchain_certs::{Credentials, PeerIdentity};
+use modchain_link::enrol::{self, LockError, RenewError};
+use modchain_link::{Backoff, CloseCode, Connection};
+use modchain_types::{Span, WallTime};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::link::chain;
+use crate::text::wall_now;
+
+/// Hears what a person should know although nobody asked.
+pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Longest sleep before a look at the clock: a wall clock may be set, and a machine may sleep.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Bounds of the waits between tries that failed.
+const RETRY_FIRST: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(10 * 60);
+/// Hundredths of a certificate's life after which a failure to renew it is worth a word.
+const WORRY_PERCENT: u64 = 80;
+/// How long a command that is done waits for a renewal that is not.
+const PARTING_TIME: Duration = Duration::from_secs(2);
+
+/// Renewals that were not done when their command was.
+static PARTING: Mutex<Vec<Renewal>> = Mutex::new(Vec::new());
+
+/// Renews the certificate of one connection's identity as long as the connection is held.
+pub(crate) struct Renewal {
+    connection: Connection,
+    task: JoinHandle<()>,
+    /// Whether a renewal is on its way.
+    busy: watch::Receiver<bool>,
+}
+
+impl Renewal {
+    /// Begins to watch the certificate in `folder`, with which `connection` was made.
+    pub(crate) fn start(connection: Connection, folder: &Path, certificate: PeerIdentity, tell: Tell) -> Self {
+        // Known at once, so that a short command waits for what has not even begun.
+        let (busy, watched) = watch::channel(is_due(&certificate, wall_now()));
+        let keeper = Keeper { connection: connection.clone(), folder: folder.to_owned(), certificate, tell, busy };
+        Self { connection, task: tokio::spawn(keeper.keep()), busy: watched }
+    }
+
+    /// The connection is needed no more. It is closed now, or by [`let_finish`] if it is being used to renew.
+    pub(crate) fn part(self) {
+        if *self.busy.borrow() && self.connection.close_reason().is_none() {
+            PARTING.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        } else {
+            self.end();
+        }
+    }
+
+    fn end(self) {
+        self.task.abort();
+        self.connection.close(CloseCode::Done, "");
+    }
+}
+
+/// Closes the connections of commands that are done. Those that are being used to renew are waited for, [`PARTING_TIME`] at
+/// most and not at all if somebody is in a hurry: a renewal that is cut off is made up for by the next command.
+pub(crate) async fn let_finish(hurry: bool) {
+    let parting = std::mem::take(&mut *PARTING.lock().unwrap_or_else(PoisonError::into_inner));
+    let deadline = tokio::time::Instant::now() + if hurry { Duration::ZERO } else { PARTING_TIME };
+    for mut renewal in parting {
+        // Whatever it is, the next command goes on from there.
+        let _ = tokio::time::timeout_at(deadline, renewal.busy.wait_for(|busy| !busy)).await;
+        renewal.end();
+    }
+}
+
+struct Keeper {
+    connection: Connection,
+    folder: PathBuf,
+    certificate: PeerIdentity,
+    tell: Tell,
+    busy: watch::Sender<bool>,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut backoff = Backoff::new().between(RETRY_FIRST, RETRY_MAX);
+        let mut told = false;
+        loop {
+            let now = wall_now();
+            if is_due(&self.certificate, now) {
+                // Another program may have done it.
+                self.reload().await;
+            }
+            if !is_due(&self.certificate, now) {
+                self.busy.send_replace(false);
+                let left: Duration = self.certificate.renews_at().since(now).into();
+                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+                continue;
+            }
+            self.busy.send_replace(true);
+            match enrol::renew(&self.connection, &self.folder).await {
+                Ok(renewal) => {
+                    self.certificate = renewal.identity;
+                    backoff.reset();
+                    continue;
+                }
+                Err(error) => {
+                    self.busy.send_replace(false);
+                    if self.connection.close_reason().is_some() {
+                        return;
+                    }
+                    if let Some(words) = worry(&self.certificate, wall_now(), &error).filter(|_| !told) {
+                        (self.tell)(&words);
+                        told = true;
+                    }
+                }
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn reload(&mut self) {
+        let folder = self.folder.clone();
+        let loaded = tokio::task::spawn_blocking(move || Credentials::load(&folder).ok());
+        if let Ok(Some(credentials)) = loaded.await {
+            self.certificate = *credentials.identity();
+        }
+    }
+}
+
+fn is_due(certificate: &PeerIdentity, now: WallTime) -> bool {
+    certificate.renews_at() <= now
+}
+
+/// What to say of a renewal that failed; nothing while there is plenty of time, or while another program is at it.
+fn worry(certificate: &PeerIdentity, now: WallTime, error: &RenewError) -> Option<String> {
+    let share = Span(certificate.life().0 / 100 * WORRY_PERCENT);
+    if matches!(error, RenewError::Lock(LockError::Busy { .. })) || now < certificate.begins_at().plus(share) {
+        return None;
+    }
+    let left = certificate.not_after.since(now);
+    Some(format!("warning: this certificate ends in {left} and could not be renewed: {}", chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use modchain_types::{CertificateSerial, IdentityId, KeyDigest, Role};
+
+    use super::*;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    fn certificate() -> PeerIdentity {
+        // Dated back by ten minutes, so its real beginning is zero.
+        PeerIdentity {
+            role: Role::Client,
+            id: IdentityId([1; 16]),
+            serial: CertificateSerial([2; 16]),
+            key: KeyDigest([3; 32]),
+            not_before: WallTime(-600_000),
+            not_after: WallTime(DAY_MS),
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_due_from_its_own_moment_on() {
+        let certificate = certificate();
+        let due = certificate.renews_at();
+        assert!(!is_due(&certificate, WallTime(due.0 - 1)) && is_due(&certificate, due));
+        assert!((DAY_MS / 100 * 60..=DAY_MS / 100 * 72).contains(&due.0), "{due:?}");
+    }
+
+    #[test]
+    fn a_failure_is_told_of_only_when_the_end_comes_near_and_nobody_else_is_at_it() {
+        let certificate = certificate();
+        let (early, late) = (WallTime(DAY_MS / 100 * 79), WallTime(DAY_MS / 6 * 5));
+        let busy = RenewError::Lock(LockError::Busy { dir: "/identity".into() });
+        assert_eq!(worry(&certificate, early, &RenewError::NoAnswer), None);
+        assert_eq!(worry(&certificate, late, &busy), None);
+        let words = worry(&certificate, late, &RenewError::NoAnswer).expect("is told of");
+        assert!(words.starts_with("warning: this certificate ends in 4h00m and could not be renewed: "), "{words}");
+    }
+}
