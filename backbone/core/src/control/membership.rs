@@ -103,10 +103,14 @@ impl Control {
         }
         let newest = known.and_then(|member| member.certificates.last()).map(|newest| newest.certificate);
         let revoked = known.is_some_and(|member| member.revoked.is_some());
-        // The file that this comes from is read at every start, and the certificate may have been renewed since.
+        // The file that this comes from is read at every start, and the certificate may have been renewed since. Dates are
+        // whole seconds, and two certificates may be made within one.
+        let is_newer = |newest: &Certificate| {
+            certificate.is_some_and(|it| it.not_before >= newest.not_before && it.serial != newest.serial)
+        };
         if let Some(certificate) = certificate
             && !revoked
-            && newest.is_none_or(|newest| certificate.not_before > newest.not_before)
+            && newest.as_ref().is_none_or(is_newer)
         {
             let beside = newest.map(|newest| newest.serial);
             draft.emit(EventBody::CertificateIssued { identity: id, certificate, beside });

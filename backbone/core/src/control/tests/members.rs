@@ -776,6 +776,21 @@ fn the_last_operator_that_can_come_in_is_not_revoked() {
 }
 
 #[test]
+fn of_two_certificates_of_one_second_the_one_that_comes_later_counts() {
+    let mut world = World::new();
+    let (id, account) = (member(50), account("root"));
+    let identity = Identity { id, role: Role::Operator, name: name("op"), account };
+    let twin = |serial: u8| Certificate { not_before: WallTime(50), ..certificate(serial, serial) };
+    let add = |serial| Command::AddIdentity { identity: identity.clone(), certificate: Some(twin(serial)) };
+    world.done(add(50));
+    world.done(add(51));
+    assert_eq!(world.accepted(id), [50, 51]);
+    world.done(add(51));
+    assert_eq!(world.accepted(id), [50, 51], "the same one again changes nothing");
+    world.check_replay();
+}
+
+#[test]
 fn an_old_copy_of_the_journal_lets_nobody_in_and_still_revokes() {
     let mut world = with_rig();
     world.grant(asked(2, Role::Node, |_| {}));
