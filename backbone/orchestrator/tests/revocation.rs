@@ -430,7 +430,7 @@ async fn a_token_of_a_revoked_maker_lets_nobody_join() {
     // One has shown its token already and is in the middle of its conversation.
     let key = KeyRequest::generate();
     let midway = Joiner::new(&tokens[0], &key);
-    let challenged = midway.greet(&pool.join).await.ok().expect("a challenge");
+    let challenged = midway.greet(&pool.join).await.expect("a challenge");
     let view = boss.revoke("alice").await.expect("it is revoked");
     assert_eq!(view.tokens, 2);
     assert_eq!(midway.go_on(challenged).await.answer().await.refused().code, JoinRefusal::TokenRevoked);
