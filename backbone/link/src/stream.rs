@@ -294,6 +294,13 @@ impl<M: Message> FrameWriter<M> {
         }
     }
 
+    /// Comes back when the other side reads no more of this stream: it has stopped it, or the connection ended. For who has
+    /// nothing to write for a long time, and would learn it only then. Safe to cancel, and independent of writes.
+    pub fn unwanted(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.send.stopped();
+        async move { drop(stopped.await) }
+    }
+
     /// Gives the stream up: what is not yet delivered may be lost, and the other side learns why.
     pub fn reset(&mut self, code: StreamCode) {
         self.queue.clear();

@@ -268,6 +268,19 @@ async fn a_reset_and_a_stop_carry_their_reason() {
 }
 
 #[tokio::test]
+async fn a_writer_with_nothing_to_say_learns_that_nobody_reads_any_more() {
+    let both = both().await;
+    let (here, there) = stream(&both).await;
+    let (_idle, quiet) = stream(&both).await;
+    let (unwanted, still_wanted) = (there.0.unwanted(), quiet.0.unwanted());
+    drop(here);
+    soon(unwanted).await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), quiet.0.unwanted()).await.is_err(), "this one is read");
+    both.client.close(CloseCode::Done, "");
+    soon(still_wanted).await;
+}
+
+#[tokio::test]
 async fn a_writer_dropped_in_mid_frame_resets_and_between_frames_ends() {
     let both = both().await;
     let (mut here, mut there) = stream(&both).await;

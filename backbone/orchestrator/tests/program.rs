@@ -1,13 +1,14 @@
 //! The program from the outside: `init`, `serve`, `ledger verify`, `version`.
 
+mod process;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_modchain-orchestrator");
+use process::{PROGRAM, Server};
 
 fn run(args: &[&str]) -> Output {
     Command::new(PROGRAM).args(args).output().expect("runs")
@@ -23,49 +24,6 @@ fn fails(code: i32, args: &[&str]) -> String {
     let output = run(args);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Ends with the test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Server {
-    fn start(data: &Path) -> (Self, serde_json::Value) {
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        let server = Self(child);
-        BufReader::new(stdout).read_line(&mut line).expect("reads");
-        (server, serde_json::from_str(&line).expect("the ready line"))
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, signal).expect("signals");
-    }
-
-    fn ended(&mut self, limit: Duration) -> std::process::ExitStatus {
-        let until = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.0.try_wait().expect("waits") {
-                return status;
-            }
-            assert!(Instant::now() < until, "it did not end in time");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
 }
 
 fn data(dir: &tempfile::TempDir) -> (std::path::PathBuf, String) {
@@ -190,7 +148,7 @@ fn serve_says_when_it_is_ready_keeps_others_out_verifies_meanwhile_and_stops_whe
     ok(&["init", "--data", &data, "--client", "alice", "-o", "json"]);
     let (mut server, ready) = Server::start(Path::new(&data));
     assert_eq!(ready["schema"], "modchain.serving/v1");
-    assert_eq!(ready["pid"], server.0.id());
+    assert_eq!(ready["pid"], server.pid());
     assert!(ready["listen"].as_str().expect("an address").starts_with("127.0.0.1:"));
     assert!(fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]).contains("another process is serving"));
     let verified = ok(&["ledger", "verify", "--data", &data, "-o", "json"]);

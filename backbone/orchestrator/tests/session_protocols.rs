@@ -1,6 +1,7 @@
 //! A real orchestrator in this process (journal, stores, QUIC on loopback), with scripted agents and consoles that speak the
 //! protocols by hand.
 
+mod peers;
 #[path = "session/world.rs"]
 mod world;
 

@@ -240,3 +240,17 @@ fn an_event_that_breaks_an_invariant_is_dropped_and_freezes_money() {
     assert_eq!((decision.events.len(), &world.control.ledger), (0, &before));
     assert!(world.control.problems()[0].contains("is not the hold"), "{:?}", world.control.problems());
 }
+
+#[test]
+fn an_account_has_a_bounded_number_of_open_jobs_and_one_that_ends_makes_room() {
+    let mut world = World::new();
+    world.control.config.open_jobs_max = 2;
+    let job = world.submit("one", |_| {});
+    world.submit("two", |_| {});
+    let what = "2 jobs of this account are open, which is the most allowed at once".to_owned();
+    assert_eq!(world.submit_as("alice", "three", spec()), Reply::Refused(Refused::Limit { what }));
+    assert!(matches!(world.submit_as("alice", "one", spec()), Reply::Submitted { existing: true, .. }));
+    assert!(matches!(world.submit_as("bob", "three", spec()), Reply::Submitted { .. }), "bob has his own");
+    world.tell(Command::Cancel { by: client("alice"), job, grace: Span::ZERO, why: Text::default() });
+    world.submit("three", |_| {});
+}

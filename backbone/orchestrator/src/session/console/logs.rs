@@ -20,9 +20,10 @@ impl ConsoleSession {
     pub(super) async fn logs(&self, writer: &mut Writer, reader: &mut Reader, open: LogsOpen) -> Result<(), Failure> {
         let job = self.resolve(&open.job).await?;
         writer.set_priority(Priority::JobOutput);
+        let unwanted = writer.unwanted();
         tokio::select! {
             sent = self.send_logs(writer, job, &open) => sent?,
-            failure = self.hung_up(reader) => return Err(failure),
+            failure = self.hung_up(reader, unwanted) => return Err(failure),
         }
         let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&open.job))?;
         self.tell_what_is_missing(writer, &view).await?;

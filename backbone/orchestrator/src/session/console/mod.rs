@@ -242,13 +242,20 @@ impl ConsoleSession {
     }
 
     /// Ends when the asker is gone, gives its stream up, or says something more: whoever follows has nothing more to say.
+    /// `unwanted` tells when it reads no more; with nothing to tell it, nothing else would.
     ///
     /// A stream that the asker has merely finished goes on: that is how commands ask.
-    async fn hung_up(&self, reader: &mut Reader) -> Failure {
-        match reader.read().await {
-            Ok(None) => ReadError::Closed(self.connection.closed().await).into(),
-            Ok(Some(_)) => refuse::invalid("nothing more can be said on this stream", "").into(),
-            Err(error) => error.into(),
+    async fn hung_up(&self, reader: &mut Reader, unwanted: impl Future<Output = ()>) -> Failure {
+        let more = async {
+            match reader.read().await {
+                Ok(None) => std::future::pending().await,
+                Ok(Some(_)) => refuse::invalid("nothing more can be said on this stream", "").into(),
+                Err(error) => error.into(),
+            }
+        };
+        tokio::select! {
+            failure = more => failure,
+            () = unwanted => WriteError::Stopped(Some(StreamCode::Cancelled)).into(),
         }
     }
 }

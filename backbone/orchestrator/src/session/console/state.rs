@@ -10,6 +10,7 @@ use crate::feed::{Change, Cursor, EventFilter};
 impl ConsoleSession {
     pub(super) async fn state(&self, writer: &mut Writer, reader: &mut Reader, open: StateOpen) -> Result<(), Failure> {
         writer.set_priority(Priority::State);
+        let unwanted = writer.unwanted();
         let only = match &open.job {
             Some(name) => Some(self.resolve(name).await?),
             None => None,
@@ -36,7 +37,7 @@ impl ConsoleSession {
         };
         tokio::select! {
             ended = watch => ended,
-            failure = self.hung_up(reader) => Err(failure),
+            failure = self.hung_up(reader, unwanted) => Err(failure),
         }
     }
 
@@ -61,6 +62,7 @@ impl ConsoleSession {
         open: EventsOpen,
     ) -> Result<(), Failure> {
         writer.set_priority(Priority::State);
+        let unwanted = writer.unwanted();
         let EventsOpen { after, since, kind, job, node, follow } = open;
         let job = match &job {
             Some(name) => Some(self.resolve(name).await?),
@@ -94,7 +96,7 @@ impl ConsoleSession {
         };
         tokio::select! {
             ended = send => ended,
-            failure = self.hung_up(reader) => Err(failure),
+            failure = self.hung_up(reader, unwanted) => Err(failure),
         }
     }
 }
