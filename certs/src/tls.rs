@@ -10,6 +10,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError}
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::credentials::Credentials;
+use crate::identity::RootPin;
 use crate::verify::{DenyList, JoinVerifier, MemberVerifier, OrchestratorVerifier};
 
 /// Why TLS cannot be set up.
@@ -103,11 +104,11 @@ pub fn anonymous_client_config(credentials: &Credentials, protocols: &[&[u8]]) -
 }
 
 /// A newcomer's side of the join port: as [`client_config`], but without a certificate. The other side must send its root
-/// last, SHA-256 of that root's `SubjectPublicKeyInfo` must be `pin`, and the other side must be that root's orchestrator;
+/// last, that root must be the one that `pin` names, and the other side must be that root's orchestrator;
 /// otherwise the handshake ends before a byte of what the program has to say is sent.
-pub fn join_client_config(pin: &[u8; 32], protocols: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+pub fn join_client_config(pin: RootPin, protocols: &[&[u8]]) -> Result<ClientConfig, TlsError> {
     let provider = provider();
-    let verifier = JoinVerifier::new(*pin, provider.clone());
+    let verifier = JoinVerifier::new(pin, provider.clone());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous() // a verifier of our own, which learns the root in the handshake

@@ -13,10 +13,8 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 
-use crate::identity::{IdentityError, PeerIdentity, TrustDomain};
+use crate::identity::{IdentityError, PeerIdentity, RootPin, TrustDomain};
 use crate::tls::TlsError;
 
 /// The identities and certificates that are no longer welcome. Asked during every handshake, so it must answer at once and
@@ -163,12 +161,12 @@ impl ServerCertVerifier for OrchestratorVerifier {
 /// last certificate. Whoever copies our root, which is no secret, still has to show a certificate that it leads to.
 #[derive(Debug)]
 pub(crate) struct JoinVerifier {
-    pin: [u8; 32],
+    pin: RootPin,
     provider: Arc<CryptoProvider>,
 }
 
 impl JoinVerifier {
-    pub(crate) fn new(pin: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
+    pub(crate) fn new(pin: RootPin, provider: Arc<CryptoProvider>) -> Self {
         Self { pin, provider }
     }
 }
@@ -183,7 +181,7 @@ impl ServerCertVerifier for JoinVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let (root, issuers) = intermediates.split_last().ok_or(CertificateError::UnknownIssuer)?;
-        if !equal(&public_key_digest(root)?, &self.pin) {
+        if RootPin::of_root(root).map_err(|_| CertificateError::BadEncoding)? != self.pin {
             return Err(CertificateError::UnknownIssuer.into());
         }
         // From here on it is an orchestrator's certificate as any other, with this root as the only one.
@@ -216,21 +214,6 @@ impl ServerCertVerifier for JoinVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// SHA-256 of a certificate's `SubjectPublicKeyInfo`.
-fn public_key_digest(certificate: &CertificateDer<'_>) -> Result<[u8; 32], Error> {
-    let Ok(([], parsed)) = X509Certificate::from_der(certificate) else {
-        return Err(CertificateError::BadEncoding.into());
-    };
-    let digest = ring::digest::digest(&ring::digest::SHA256, parsed.tbs_certificate.subject_pki.raw);
-    Ok(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
-}
-
-/// Takes the same time wherever the two differ.
-fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
-    let differing = left.iter().zip(right).fold(0, |differing, (left, right)| differing | (left ^ right));
-    std::hint::black_box(differing) == 0
 }
 
 fn roots(root: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {

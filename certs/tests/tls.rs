@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use common::{ID, LIFETIME, World, dns, node_like, uri};
 use modchain_certs::{
-    Credentials, DenyList, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, Subject, TlsError, client_config, join_client_config,
-    join_server_config, server_config,
+    Credentials, DenyList, ORCHESTRATOR_ID, ORCHESTRATOR_NAME, RootPin, Subject, TlsError, client_config,
+    join_client_config, join_server_config, server_config,
 };
 use modchain_types::{CertificateSerial, IdentityId, Role};
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
@@ -268,14 +268,14 @@ fn the_librarys_own_settings_would_resume_a_session() {
 const SECRET: &[u8] = b"the token's proof";
 
 /// A newcomer's pin of this root.
-fn pin(root: &CertificateDer<'_>) -> [u8; 32] {
+fn pin(root: &CertificateDer<'_>) -> RootPin {
     use x509_parser::prelude::{FromDer, X509Certificate};
     let (_, root) = X509Certificate::from_der(root).expect("a certificate");
     let digest = ring::digest::digest(&ring::digest::SHA256, root.tbs_certificate.subject_pki.raw);
-    digest.as_ref().try_into().expect("32 bytes")
+    RootPin(digest.as_ref().try_into().expect("32 bytes"))
 }
 
-fn newcomer(pin: &[u8; 32]) -> ClientConfig {
+fn newcomer(pin: RootPin) -> ClientConfig {
     join_client_config(pin, &[PROTOCOL]).expect("settings")
 }
 
@@ -323,7 +323,7 @@ fn the_join_ports_settings_read_back() {
     assert!(!config.send_half_rtt_data && !config.enable_secret_extraction);
     assert_eq!(config.alpn_protocols, [PROTOCOL]);
     assert!(format!("{config:?}").contains("NoClientAuth"));
-    let client = newcomer(&[0; 32]);
+    let client = newcomer(RootPin([0; 32]));
     assert!(format!("{:?}", client.resumption).contains("NoClientSessionStorage"), "{:?}", client.resumption);
     assert!(!client.enable_early_data && !client.enable_secret_extraction && client.enable_sni);
     assert!(!client.client_auth_cert_resolver.has_certs());
@@ -335,7 +335,7 @@ fn the_join_ports_settings_read_back() {
 fn a_newcomer_learns_the_root_that_it_pinned_and_only_then_speaks() {
     let world = World::new();
     let root = world.authority.root();
-    let (verdict, seen, heard) = join(newcomer(&pin(root)), join_server(&world.orchestrator()));
+    let (verdict, seen, heard) = join(newcomer(pin(root)), join_server(&world.orchestrator()));
     assert_eq!(verdict, Ok(()));
     assert_eq!(heard, SECRET, "what the refusals below are measured by");
     assert_eq!((seen.len(), seen.last()), (3, Some(root)));
@@ -348,7 +348,7 @@ fn a_newcomer_says_nothing_to_anybody_but_the_orchestrator_of_its_pin() {
     let ours = pin(world.authority.root());
     let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
     let refused = |server: ServerConfig| {
-        let (verdict, _, heard) = join(newcomer(&ours), server);
+        let (verdict, _, heard) = join(newcomer(ours), server);
         assert_eq!(heard, b"", "{verdict:?}");
         verdict.expect_err("refused")
     };
@@ -368,7 +368,7 @@ fn a_newcomer_says_nothing_to_anybody_but_the_orchestrator_of_its_pin() {
     let orchestrator = uri(&world.domain().uri(Role::Orchestrator, ORCHESTRATOR_ID));
     let named = || vec![dns(ORCHESTRATOR_NAME), orchestrator.clone()];
     let (root, server_auth) = (world.authority.root(), ExtendedKeyUsagePurpose::ServerAuth);
-    assert_eq!(join(newcomer(&ours), signed(named(), server_auth.clone(), root)).0, Ok(()), "the forger is able");
+    assert_eq!(join(newcomer(ours), signed(named(), server_auth.clone(), root)).0, Ok(()), "the forger is able");
     assert_eq!(refused(signed(named(), server_auth.clone(), other.authority.root())), unknown, "another root");
     for (what, names, usage) in [
         ("a client's usage", named(), ExtendedKeyUsagePurpose::ClientAuth),
@@ -407,8 +407,8 @@ fn every_bit_of_the_pin_counts() {
     let right = pin(world.authority.root());
     for bit in [0, 7, 100, 255] {
         let mut wrong = right;
-        wrong[bit / 8] ^= 1 << (bit % 8);
-        let (verdict, _, heard) = join(newcomer(&wrong), join_server(&world.orchestrator()));
+        wrong.0[bit / 8] ^= 1 << (bit % 8);
+        let (verdict, _, heard) = join(newcomer(wrong), join_server(&world.orchestrator()));
         assert_eq!((verdict.is_err(), heard.len()), (true, 0), "bit {bit}");
     }
 }

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use modchain_certs::{
-    Authority, CertificatePlan, Exporter, JoinToken, PeerIdentity, RequestedKey, RootPin, Subject, token,
-};
+use modchain_certs::{Authority, CertificatePlan, JoinToken, PeerIdentity, RequestedKey, RootPin, Subject, token};
 use modchain_link::{CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter, JoinEndpoint, Joining};
 use modchain_types::{
     Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Fence, FenceClaim, GpuRequest, Identity, IdentityId, Input,
@@ -187,7 +185,7 @@ impl World {
     ) -> JoinRequest {
         let mut newcomer = Newcomer::next(endpoint).await;
         let request = newcomer.challenge().await.expect("asks");
-        let exporter = Exporter(newcomer.joining.exporter);
+        let exporter = newcomer.joining.exporter;
         let (verifier, id) = (token.verifier(), token.id());
         assert!(token::proves(&verifier, id, &Newcomer::NONCE, &exporter, &request.request, &request.proof));
         let key = RequestedKey::read(&request.request).expect("sound");
@@ -351,7 +349,7 @@ impl Peer {
     /// The next request for a certificate, proved on this very connection.
     pub(crate) async fn renewal(&mut self) -> RenewalAsked {
         let asked = soon("a renewal", self.renewals.recv()).await.expect("open");
-        assert!(asked.key.is_possessed(&Exporter(self.connection.exporter()), &asked.request.proof));
+        assert!(asked.key.is_possessed(&self.connection.exporter(), &asked.request.proof));
         asked
     }
 

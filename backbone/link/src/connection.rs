@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use modchain_certs::PeerIdentity;
+use modchain_certs::channel::{EXPORTER_LABEL, RENEWAL_CONTEXT};
+use modchain_certs::{Exporter, PeerIdentity};
 use modchain_types::IdentityId;
 use modchain_wire::Message;
 use quinn::VarInt;
@@ -15,7 +16,7 @@ use crate::bad_frames::{BadFrames, Penalty};
 use crate::code::{CloseCode, CloseReason};
 use crate::dial::ConnectError;
 use crate::gate::Place;
-use crate::settings::{CLOSE_TIMEOUT, EXPORTER_LABEL, EXPORTER_RENEW, OPEN_TIMEOUT, Protocol};
+use crate::settings::{CLOSE_TIMEOUT, OPEN_TIMEOUT, Protocol};
 use crate::stream::{FrameReader, FrameWriter};
 
 /// A connection; cheap to clone. It is closed when the last clone and the last of its streams are dropped.
@@ -90,8 +91,8 @@ impl Connection {
 
     /// Bytes that both ends of this one connection know and nobody else: a proof that is bound to them is worth nothing on
     /// another connection.
-    pub fn exporter(&self) -> [u8; 32] {
-        self.inner.exporter(EXPORTER_RENEW)
+    pub fn exporter(&self) -> Exporter {
+        self.inner.exporter(RENEWAL_CONTEXT)
     }
 
     /// Lets the peer have this many streams at once, up to the protocol's most; before, it has one. Gives the number, which
@@ -181,11 +182,11 @@ impl Inner {
         (FrameWriter::new(send, self.clone()), FrameReader::new(recv, self.clone()))
     }
 
-    pub(crate) fn exporter(&self, context: &[u8]) -> [u8; 32] {
+    pub(crate) fn exporter(&self, context: &[u8]) -> Exporter {
         let mut bytes = [0; 32];
         let exported = self.quinn.export_keying_material(&mut bytes, EXPORTER_LABEL, context);
         exported.expect("the handshake is over, and 32 bytes are few");
-        bytes
+        Exporter(bytes)
     }
 
     pub(crate) fn close(&self, code: CloseCode, reason: &str) {

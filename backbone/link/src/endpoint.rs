@@ -332,6 +332,6 @@ mod tests {
         let (node, address) = (member(2), remote.to_string());
         let connected = async { tokio::join!(dial::connect(&node, &address, Protocol::Agent), endpoint.accept()) };
         let (client, accepted) = tokio::time::timeout(Duration::from_secs(10), connected).await.expect("in time");
-        assert_eq!(client.expect("connects").exporter(), accepted.expect("accepted").connection.exporter());
+        assert_eq!(client.expect("connects").exporter().0, accepted.expect("accepted").connection.exporter().0);
     }
 }

@@ -18,9 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use modchain_certs::files::ensure_private_dir;
-use modchain_certs::{
-    AcceptError, Credentials, CredentialsError, Exporter, JoinToken, KeyRequest, PeerIdentity, TrustDomain,
-};
+use modchain_certs::{AcceptError, Credentials, CredentialsError, JoinToken, KeyRequest, PeerIdentity, TrustDomain};
 use modchain_types::{Chunk, Identity, JournalId, Name, Span, Text, WallTime};
 use modchain_wire::join::{ChainDer, JoinAccept, JoinChallenge, JoinHello, JoinRefused, JoinRequest, RenewRequest};
 use modchain_wire::{FromAgent, FromConsole, FromJoiner, Message, ToAgent, ToConsole, ToJoiner};
@@ -213,7 +211,7 @@ pub async fn join_noting(
     });
     let (lock, request) = begun.await.map_err(files)?;
     let lock = lock?;
-    let link = join_connect(&token.root().0, &address).await?;
+    let link = join_connect(token.root(), &address).await?;
     let answer = converse(&link, token, name, &request).await;
     let root = link.root().clone();
     // A program that ends now would leave the other side waiting for more.
@@ -274,7 +272,7 @@ async fn converse(
     if apart(here, there) > CLOCKS_APART_MAX {
         return Err(JoinError::Clock { here, there });
     }
-    let proof = token.prove(&nonce, &Exporter(link.exporter()), request.der());
+    let proof = token.prove(&nonce, &link.exporter(), request.der());
     let message = JoinRequest {
         role: token.role(),
         request: Chunk::new(request.der().to_vec()).expect("a request of ours is short"),
@@ -389,7 +387,7 @@ pub async fn renew(connection: &Connection, dir: &Path) -> Result<Renewal, Renew
         Ok::<_, CredentialsError>((lock, old, request))
     })
     .await?;
-    let proof = request.prove_renewal(&Exporter(connection.exporter()));
+    let proof = request.prove_renewal(&connection.exporter());
     let message = RenewRequest {
         request: Chunk::new(request.der().to_vec()).expect("a request of ours is short"),
         proof: Chunk::new(proof).expect("a proof of ours is short"),

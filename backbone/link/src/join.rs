@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use modchain_certs::{Credentials, TlsError};
+use modchain_certs::channel::JOIN_CONTEXT;
+use modchain_certs::{Credentials, Exporter, RootPin, TlsError};
 use modchain_wire::{ALPN_JOIN, Message};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::rustls::pki_types::CertificateDer;
@@ -28,7 +29,7 @@ use crate::connection::{Inner, OpenError, Origin};
 use crate::dial::{self, ConnectError, Dialed};
 use crate::endpoint::BindError;
 use crate::gate::{self, Classify, Gate, Place, Proof};
-use crate::settings::{EXPORTER_JOIN, JOIN_LIFE, JOIN_QUEUE, JOINS_MAX, join_client_transport, join_server_config};
+use crate::settings::{JOIN_LIFE, JOIN_QUEUE, JOINS_MAX, join_client_transport, join_server_config};
 use crate::socket::{Buffers, bind_socket};
 use crate::stats::EndpointStats;
 use crate::stream::{FrameReader, FrameWriter};
@@ -49,7 +50,7 @@ pub struct Joining {
     /// Where it is, which it has proved.
     pub remote: SocketAddr,
     /// Bytes that both ends of this one connection know and nobody else.
-    pub exporter: [u8; 32],
+    pub exporter: Exporter,
     inner: Arc<Inner>,
 }
 
@@ -57,7 +58,7 @@ pub struct Joining {
 pub struct JoinLink {
     inner: Arc<Inner>,
     root: CertificateDer<'static>,
-    exporter: [u8; 32],
+    exporter: Exporter,
 }
 
 impl JoinEndpoint {
@@ -156,7 +157,7 @@ async fn welcome(incoming: Incoming, place: Place, gate: Arc<Gate>, sender: mpsc
     let (held, let_go) = oneshot::channel();
     let origin = Origin::Newcomer { _place: place.keep(), _held: held };
     let inner = Arc::new(Inner::new(quinn, origin));
-    let exporter = inner.exporter(EXPORTER_JOIN);
+    let exporter = inner.exporter(JOIN_CONTEXT);
     let weak = Arc::downgrade(&inner);
     let life = async {
         // An error means that the endpoint is going away.
@@ -193,7 +194,7 @@ impl Joining {
 
 /// Connects to the join port at `address`, written as `HOST:PORT` with the brackets of IPv6, of the orchestrator whose root
 /// has a public key of this digest. Returns only when it has proved to be that one. Tries addresses as [`crate::connect`].
-pub async fn join_connect(pin: &[u8; 32], address: &str) -> Result<JoinLink, ConnectError> {
+pub async fn join_connect(pin: RootPin, address: &str) -> Result<JoinLink, ConnectError> {
     let tls = modchain_certs::join_client_config(pin, &[ALPN_JOIN])?;
     let crypto = QuicClientConfig::try_from(tls).expect("ring has the cipher suite that QUIC begins with");
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -202,7 +203,7 @@ pub async fn join_connect(pin: &[u8; 32], address: &str) -> Result<JoinLink, Con
     let root = dial::peer_chain(&quinn).and_then(|mut chain| chain.pop());
     let root = root.ok_or_else(|| ConnectError::OtherThanToken { address: address.to_owned() })?;
     let inner = Arc::new(Inner::new(quinn, Origin::Dialed { address: address.to_owned(), endpoint }));
-    let exporter = inner.exporter(EXPORTER_JOIN);
+    let exporter = inner.exporter(JOIN_CONTEXT);
     Ok(JoinLink { inner, root, exporter })
 }
 
@@ -228,7 +229,7 @@ impl JoinLink {
     }
 
     /// Bytes that both ends of this one connection know and nobody else.
-    pub fn exporter(&self) -> [u8; 32] {
+    pub fn exporter(&self) -> Exporter {
         self.exporter
     }
 
@@ -277,21 +278,21 @@ mod tests {
             authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues");
         let root = quinn::rustls::server::ParsedCertificate::try_from(authority.root()).expect("a certificate");
         let digest = ring::digest::digest(&ring::digest::SHA256, &root.subject_public_key_info());
-        let pin: [u8; 32] = digest.as_ref().try_into().expect("32 bytes");
+        let pin = RootPin(digest.as_ref().try_into().expect("32 bytes"));
         // Here loopback addresses count as any other.
         let endpoint = JoinEndpoint::bind_with((Ipv4Addr::LOCALHOST, 0).into(), &credentials, Some).expect("listens");
         let address = endpoint.local_address().expect("bound").to_string();
         let mut held = Vec::new();
         for _ in 0..HANDSHAKES_PER_SOURCE {
-            let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+            let (link, joining) = soon(async { tokio::join!(join_connect(pin, &address), endpoint.accept()) }).await;
             held.push((link.expect("connects"), joining.expect("accepts")));
         }
-        let error = soon(join_connect(&pin, &address)).await.err().expect("one too many");
+        let error = soon(join_connect(pin, &address)).await.err().expect("one too many");
         assert!(matches!(error, ConnectError::Busy { .. }) && error.retryable(), "{error:?}");
         let stats = endpoint.stats();
         assert_eq!((stats.connections, stats.refused_for(Refusal::Source)), (HANDSHAKES_PER_SOURCE, 1));
 
-        let tls = modchain_certs::join_client_config(&pin, &[ALPN_JOIN]).expect("settings");
+        let tls = modchain_certs::join_client_config(pin, &[ALPN_JOIN]).expect("settings");
         let crypto = QuicClientConfig::try_from(tls).expect("QUIC");
         let elsewhere = quinn::Endpoint::client((Ipv4Addr::new(127, 0, 0, 2), 0).into()).expect("socket");
         let config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -302,8 +303,8 @@ mod tests {
 
         // One goes, and its place is another's.
         held.pop();
-        let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+        let (link, joining) = soon(async { tokio::join!(join_connect(pin, &address), endpoint.accept()) }).await;
         let link = link.expect("connects");
-        assert_eq!(link.exporter(), joining.expect("accepts").exporter);
+        assert_eq!(link.exporter().0, joining.expect("accepts").exporter.0);
     }
 }

@@ -70,7 +70,7 @@ pub async fn join_port(
     token: Option<TokenId>,
     wall: WallTime,
 ) -> Result<Option<WallTime>, ConnectError> {
-    let link = join_connect(&pin.0, address).await?;
+    let link = join_connect(pin, address).await?;
     let time = match token {
         Some(token) => {
             let ask = async {

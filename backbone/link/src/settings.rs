@@ -60,13 +60,6 @@ pub const JOIN_INCOMING_BUFFER_BYTES: u64 = 16 * 1024;
 /// As [`INCOMING_BUFFER_TOTAL_BYTES`].
 pub const JOIN_INCOMING_BUFFER_TOTAL_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The label under which both ends of a connection export keying material (RFC 8446, 7.5).
-pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-modchain";
-/// What the material is for, on the join port.
-pub const EXPORTER_JOIN: &[u8] = b"join";
-/// What the material is for, on the main port.
-pub const EXPORTER_RENEW: &[u8] = b"renew";
-
 /// How long the proof of address of a retry is good.
 pub const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(15);
 

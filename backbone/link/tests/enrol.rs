@@ -164,12 +164,12 @@ async fn a_joiner_proves_its_token_and_its_key_on_this_very_channel_and_keeps_wh
             let request = newcomer.challenge(wall()).await.expect("asks");
             assert_eq!((request.role, request.name.as_ref()), (role, Some(&name("wished"))));
             assert!(request.system.starts_with("linux ") && !request.host.is_empty(), "{request:?}");
-            let proved = |nonce: &[u8; 32], exporter: [u8; 32]| {
-                let (verifier, exporter) = (token.verifier(), Exporter(exporter));
+            let proved = |nonce: &[u8; 32], exporter: Exporter| {
+                let verifier = token.verifier();
                 token::proves(&verifier, token.id(), nonce, &exporter, &request.request, &request.proof)
             };
             assert!(proved(&NONCE, newcomer.joining.exporter));
-            assert!(!proved(&[6; 32], newcomer.joining.exporter) && !proved(&NONCE, [0; 32]));
+            assert!(!proved(&[6; 32], newcomer.joining.exporter) && !proved(&NONCE, Exporter([0; 32])));
             let key = RequestedKey::read(&request.request).expect("sound");
             let accepted = accept(role, chain(world, &key, &plan(world, role, id(7))));
             newcomer.last(accepted).await;
@@ -418,7 +418,7 @@ impl Renewing {
         let (mut up, mut down) = soon(self.there.connection.accept_bi::<Out, In>()).await.expect("a stream");
         let request = request_of(soon(down.read()).await.expect("reads").expect("a frame"));
         let key = RequestedKey::read(&request.request).expect("sound");
-        assert!(key.is_possessed(&Exporter(self.there.connection.exporter()), &request.proof));
+        assert!(key.is_possessed(&self.there.connection.exporter(), &request.proof));
         assert!(!key.is_possessed(&Exporter([0; 32]), &request.proof));
         soon(up.write(&answer(&key))).await.expect("writes");
         soon(up.finish()).await.expect("finishes");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{World, address, beat, echo, is_retry, join_address, pair, soon, until};
-use modchain_certs::Subject;
+use modchain_certs::{RootPin, Subject};
 use modchain_link::settings::{JOIN_BYTES, JOIN_LIFE};
 use modchain_link::{
     CloseCode, CloseReason, ConnectError, FrameReader, FrameWriter, JoinEndpoint, JoinLink, Joining, OpenError,
@@ -23,11 +23,11 @@ type There = (FrameWriter<ToAgent>, FrameReader<FromAgent>);
 
 async fn both(world: &World, endpoint: &JoinEndpoint) -> (JoinLink, Joining) {
     let (pin, address) = (world.pin(), join_address(endpoint));
-    let (link, joining) = soon(async { tokio::join!(join_connect(&pin, &address), endpoint.accept()) }).await;
+    let (link, joining) = soon(async { tokio::join!(join_connect(pin, &address), endpoint.accept()) }).await;
     (link.expect("connects"), joining.expect("accepts"))
 }
 
-async fn refusal(pin: &[u8; 32], address: &str) -> ConnectError {
+async fn refusal(pin: RootPin, address: &str) -> ConnectError {
     soon(join_connect(pin, address)).await.err().expect("refused")
 }
 
@@ -63,12 +63,12 @@ async fn what_is_exported_is_the_same_at_both_ends_and_nowhere_else() {
     let mut exported = Vec::new();
     for _ in 0..2 {
         let (link, joining) = both(&world, &join).await;
-        assert_eq!(link.exporter(), joining.exporter);
-        exported.push(link.exporter());
+        assert_eq!(link.exporter().0, joining.exporter.0);
+        exported.push(link.exporter().0);
         let (client, accepted) = pair(&world, &main, Role::Node, Protocol::Agent).await;
-        assert_eq!(client.exporter(), accepted.connection.exporter());
-        assert_eq!(client.exporter(), client.clone().exporter(), "asked twice it says the same");
-        exported.push(client.exporter());
+        assert_eq!(client.exporter().0, accepted.connection.exporter().0);
+        assert_eq!(client.exporter().0, client.clone().exporter().0, "asked twice it says the same");
+        exported.push(client.exporter().0);
     }
     exported.sort();
     exported.dedup();
@@ -84,7 +84,7 @@ async fn the_exporters_label_and_context_are_the_promised_ones() {
     let (client, joining, _socket) = raw(&world, &endpoint).await;
     let mut bytes = [0; 32];
     client.export_keying_material(&mut bytes, b"EXPORTER-modchain", b"join").expect("exports");
-    assert_eq!(bytes, joining.exporter);
+    assert_eq!(bytes, joining.exporter.0);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn every_newcomer_must_prove_its_address_on_an_idle_port_too() {
     let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("socket");
     nobody.set_read_timeout(Some(common::PATIENCE)).expect("a limit");
     let (pin, silent) = (world.pin(), nobody.local_addr().expect("bound").to_string());
-    let client = tokio::spawn(async move { join_connect(&pin, &silent).await.is_ok() });
+    let client = tokio::spawn(async move { join_connect(pin, &silent).await.is_ok() });
     let first = tokio::task::spawn_blocking(move || {
         loop {
             let mut datagram = vec![0; 2048];
@@ -125,7 +125,7 @@ async fn another_orchestrator_than_the_tokens_is_named_and_hears_nothing() {
     let (world, other) = (World::new(), World::new());
     let endpoint = world.listen_join();
     let address = join_address(&endpoint);
-    let error = refusal(&other.pin(), &address).await;
+    let error = refusal(other.pin(), &address).await;
     assert!(matches!(error, ConnectError::OtherThanToken { .. }) && !error.retryable(), "{error:?}");
     assert_eq!(
         error.to_string(),
@@ -134,7 +134,7 @@ async fn another_orchestrator_than_the_tokens_is_named_and_hears_nothing() {
     until("the orchestrator has noticed", || endpoint.stats().refused_for(Refusal::BrokenOff) == 1).await;
     // It never was a newcomer: the next one that comes out is another.
     let (link, joining) = both(&world, &endpoint).await;
-    assert_eq!(link.exporter(), joining.exporter);
+    assert_eq!(link.exporter().0, joining.exporter.0);
     assert_eq!(endpoint.stats().connections, 1);
 }
 
@@ -144,7 +144,7 @@ async fn an_orchestrator_whose_certificate_is_over_is_told_from_a_foreign_one() 
     let long_ago = SystemTime::now() - Duration::from_secs(7200);
     let expired = world.authority.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), long_ago).expect("issues");
     let endpoint = JoinEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &expired).expect("listens");
-    let error = refusal(&world.pin(), &join_address(&endpoint)).await;
+    let error = refusal(world.pin(), &join_address(&endpoint)).await;
     assert!(matches!(error, ConnectError::OrchestratorExpired { .. }) && error.retryable(), "{error:?}");
     assert!(error.to_string().contains("set the clock"), "{error}");
 }
@@ -153,7 +153,7 @@ async fn an_orchestrator_whose_certificate_is_over_is_told_from_a_foreign_one() 
 async fn the_two_ports_do_not_take_each_others_and_say_so() {
     let world = World::new();
     let (main, join) = (world.listen(), world.listen_join());
-    let error = refusal(&world.pin(), &address(&main)).await;
+    let error = refusal(world.pin(), &address(&main)).await;
     assert!(matches!(error, ConnectError::NotJoinPort { .. }) && !error.retryable(), "{error:?}");
     assert!(error.to_string().contains("main port") && error.to_string().contains("7444"), "{error}");
     until("the main port counts it", || main.stats().refused_for(Refusal::Protocol) == 1).await;
@@ -168,19 +168,19 @@ async fn the_two_ports_do_not_take_each_others_and_say_so() {
 async fn nobody_at_the_address_is_said_as_to_everybody_else() {
     let world = World::new();
     let free = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let error = refusal(&world.pin(), &free.to_string()).await;
+    let error = refusal(world.pin(), &free.to_string()).await;
     assert!(matches!(error, ConnectError::Refused { .. }) && error.retryable(), "{error:?}");
     assert!(error.to_string().starts_with(&format!("nothing listens at {free}")), "{error}");
     let mute = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let error = refusal(&world.pin(), &mute.local_addr().expect("bound").to_string()).await;
+    let error = refusal(world.pin(), &mute.local_addr().expect("bound").to_string()).await;
     assert!(matches!(error, ConnectError::Silent { .. }) && error.retryable(), "{error:?}");
-    let error = refusal(&world.pin(), "127.0.0.1").await;
+    let error = refusal(world.pin(), "127.0.0.1").await;
     assert!(matches!(error, ConnectError::Resolve { .. }), "{error:?}");
 }
 
 /// A newcomer made of quinn alone, with windows of quinn's own and all that they allow.
 async fn raw(world: &World, endpoint: &JoinEndpoint) -> (quinn::Connection, Joining, quinn::Endpoint) {
-    let tls = modchain_certs::join_client_config(&world.pin(), &[ALPN_JOIN]).expect("settings");
+    let tls = modchain_certs::join_client_config(world.pin(), &[ALPN_JOIN]).expect("settings");
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
     let client = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).expect("socket");
     let config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -276,7 +276,7 @@ async fn nobody_stays_longer_than_ten_seconds_whatever_it_does() {
         }
     });
     // One that nobody takes.
-    let waiting = soon(join_connect(&world.pin(), &join_address(&endpoint))).await.expect("connects");
+    let waiting = soon(join_connect(world.pin(), &join_address(&endpoint))).await.expect("connects");
     for (what, link) in [("idle", &idle), ("busy", &busy), ("waiting", &waiting)] {
         let reason = tokio::time::timeout(JOIN_LIFE + common::PATIENCE, link.closed()).await.expect("in time");
         assert_eq!(reason.code(), Some(CloseCode::TimeUp), "{what}: {reason:?}");

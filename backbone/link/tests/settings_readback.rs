@@ -212,7 +212,7 @@ fn client_tls(credentials: &Credentials, protocol: Protocol) -> rustls::ClientCo
 }
 
 fn newcomer_tls(world: &World) -> rustls::ClientConfig {
-    modchain_certs::join_client_config(&world.pin(), &[ALPN_JOIN]).expect("settings")
+    modchain_certs::join_client_config(world.pin(), &[ALPN_JOIN]).expect("settings")
 }
 
 fn tls(world: &World, readback: &mut Readback) {
@@ -567,7 +567,7 @@ async fn parameters_of_the_clients(world: &World, readback: &mut Readback) {
         read(who, said, "30000", "524288", window);
     }
     let (address, heard, _server) = listening(join_tls(world));
-    let _link = soon(join_connect(&world.pin(), &address)).await.expect("connects");
+    let _link = soon(join_connect(world.pin(), &address)).await.expect("connects");
     let said = heard.lock().expect("sound").take().expect("it came with the handshake");
     read("newcomer", said, "15000", "65536", ("connection window of a newcomer", "65536"));
 }

@@ -8,7 +8,7 @@ mod process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modchain_certs::{Exporter, JoinToken, KeyRequest, RootPin};
+use modchain_certs::{JoinToken, KeyRequest, RootPin};
 use modchain_link::{Alert, CertificateRefusal, CloseCode, CloseReason, ConnectError, Connection, Side};
 use modchain_types::{Chunk, InstanceId, JobState, Micro, Role, StopCause};
 use modchain_wire::console::{IdentitiesQuery, Refusal, RefusalCode, Submit, TokenCreate};
@@ -387,7 +387,7 @@ async fn a_certificate_that_was_renewed_while_its_holder_was_revoked_lets_nobody
     for (round, name) in clients.iter().enumerate() {
         let client = pool.console(name).await;
         let key = KeyRequest::generate();
-        let proof = key.prove_renewal(&Exporter(client.connection.exporter()));
+        let proof = key.prove_renewal(&client.connection.exporter());
         let request = RenewRequest {
             request: Chunk::new(key.der().to_vec()).expect("it fits"),
             proof: Chunk::new(proof).expect("it fits"),

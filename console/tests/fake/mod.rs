@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use modchain_certs::channel::Exporter;
 use modchain_certs::{Authority, Credentials, JoinToken, RequestedKey, RootPin, Subject, token};
 use modchain_link::join::Joining;
 use modchain_link::{Accepted, CloseCode, Connection, Endpoint, EndpointKeys, JoinEndpoint};
@@ -169,7 +168,7 @@ impl State {
         self.keys.lock().expect("lock").push(key);
         // The verifier is not known here; that the secret is not needed to read the request is what matters.
         assert_eq!(proof.len(), token::PROOF_BYTES);
-        assert!(!token::proves(&[0; 32], hello.token, &nonce, &Exporter(joining.exporter), &request, &proof));
+        assert!(!token::proves(&[0; 32], hello.token, &nonce, &joining.exporter, &request, &proof));
         let answer = match act {
             Joins::Vanish => return joining.close(CloseCode::GoingAway, "lost"),
             Joins::Refuse(code) => ToJoiner::from(JoinRefused {

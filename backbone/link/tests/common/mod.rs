@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use modchain_certs::{Authority, Credentials, DenyList, Subject};
+use modchain_certs::{Authority, Credentials, DenyList, RootPin, Subject};
 use modchain_link::{Accepted, Connection, Endpoint, EndpointKeys, JoinEndpoint, Protocol, connect};
 use modchain_types::{IdentityId, Role, Timestamp};
 use modchain_wire::agent::{Heartbeat, HeartbeatEcho, HostLoad};
@@ -59,10 +59,10 @@ impl World {
     }
 
     /// What a token says of the root.
-    pub(crate) fn pin(&self) -> [u8; 32] {
+    pub(crate) fn pin(&self) -> RootPin {
         let root = rustls::server::ParsedCertificate::try_from(self.authority.root()).expect("a certificate");
         let digest = ring::digest::digest(&ring::digest::SHA256, &root.subject_public_key_info());
-        digest.as_ref().try_into().expect("32 bytes")
+        RootPin(digest.as_ref().try_into().expect("32 bytes"))
     }
 }
 

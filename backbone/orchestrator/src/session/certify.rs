@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use modchain_certs::{CertificatePlan, Exporter, RequestedKey, Subject};
+use modchain_certs::{CertificatePlan, RequestedKey, Subject};
 use modchain_core::membership::Certificate;
 use modchain_core::{Command, Refused, Reply};
 use modchain_link::Connection;
@@ -73,7 +73,7 @@ pub(super) async fn renew(
         return Err(NotRenewed::TooOften);
     }
     let key = RequestedKey::read(&request.request).map_err(|_| NotRenewed::BadRequest)?;
-    if !key.is_possessed(&Exporter(connection.exporter()), &request.proof) {
+    if !key.is_possessed(&connection.exporter(), &request.proof) {
         return Err(NotRenewed::BadRequest);
     }
     let subject = Subject::member(identity.role, identity.id).ok_or(NotRenewed::BadRequest)?;

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modchain_certs::{Exporter, RequestedKey, Subject, token};
+use modchain_certs::{RequestedKey, Subject, token};
 use modchain_core::membership::TokenState;
 use modchain_core::{Command, Redemption, Refused, Reply};
 use modchain_link::{CloseCode, FrameReader, FrameWriter, JoinEndpoint, Joining, ReadError, StreamCode};
@@ -130,7 +130,7 @@ impl Conversation<'_> {
         };
         let bad = || refused(JoinRefusal::BadRequest, "the signing request is not a sound one for a P-256 key", "");
         let key = RequestedKey::read(&request.request).map_err(|_| bad())?;
-        let exporter = Exporter(self.joining.exporter);
+        let exporter = self.joining.exporter;
         if !token::proves(&verifier, hello.token, &nonce, &exporter, &request.request, &request.proof) {
             self.context.sources.wrong(remote.ip(), Instant::now());
             return Err(self.wrong_proof(hello.token, state).await);

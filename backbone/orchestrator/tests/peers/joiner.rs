@@ -81,8 +81,8 @@ impl<'a> Joiner<'a> {
         JoinHello { types: ToJoiner::known_types(), version: text("0"), token: self.token.id(), wall: self.wall }
     }
 
-    pub(crate) fn request(&self, nonce: &[u8; 32], exporter: [u8; 32]) -> JoinRequest {
-        let proof = self.secret_of.prove(nonce, &Exporter(exporter), self.key.der());
+    pub(crate) fn request(&self, nonce: &[u8; 32], exporter: Exporter) -> JoinRequest {
+        let proof = self.secret_of.prove(nonce, &exporter, self.key.der());
         JoinRequest {
             role: self.role,
             request: Chunk::new(self.key.der().to_vec()).expect("it fits"),
@@ -95,7 +95,7 @@ impl<'a> Joiner<'a> {
 
     /// Everything up to the challenge, or what came instead.
     pub(crate) async fn greet(&self, address: &str) -> Result<Challenged, Outcome> {
-        let link = soon("a connection", join_connect(&self.token.root().0, address)).await.expect("a connection");
+        let link = soon("a connection", join_connect(self.token.root(), address)).await.expect("a connection");
         let (mut out, mut input) = link.open_bi::<FromJoiner, ToJoiner>().await.expect("a stream");
         // Errors mean that the answer is there already.
         let _ = out.write(&self.hello().into()).await;

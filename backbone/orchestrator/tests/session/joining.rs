@@ -352,7 +352,7 @@ async fn what_cannot_be_read_or_comes_out_of_turn_ends_the_conversation_and_uses
     let world = World::start().await;
     let boss = world.console("boss").await;
     let (token, key) = (boss.token(&world, Role::Node).await, KeyRequest::generate());
-    let link = || async { join_connect(&token.root().0, &world.join_address).await.expect("a connection") };
+    let link = || async { join_connect(token.root(), &world.join_address).await.expect("a connection") };
 
     let joining = link().await;
     let (mut out, _input) = joining.open_bi::<Garbage, ToJoiner>().await.expect("a stream");
@@ -390,7 +390,7 @@ async fn what_cannot_be_read_or_comes_out_of_turn_ends_the_conversation_and_uses
         };
         let exporter = joining.exporter();
         let mut request = match what {
-            "channel" => joiner.request(&nonce, [7; 32]),
+            "channel" => joiner.request(&nonce, modchain_certs::Exporter([7; 32])),
             "challenge" => joiner.request(&[7; 32], exporter),
             _ => joiner.request(&nonce, exporter),
         };
@@ -413,7 +413,7 @@ async fn who_is_too_slow_is_told_so_and_others_join_meanwhile() {
     let world = World::start().await;
     let boss = world.console("boss").await;
     let (token, key) = (boss.token(&world, Role::Node).await, KeyRequest::generate());
-    let link = join_connect(&token.root().0, &world.join_address).await.expect("a connection");
+    let link = join_connect(token.root(), &world.join_address).await.expect("a connection");
     let (mut out, mut input) = link.open_bi::<FromJoiner, ToJoiner>().await.expect("a stream");
     out.write(&Joiner::new(&token, &key).hello().into()).await.expect("it is taken");
     assert!(matches!(soon("a challenge", input.read()).await, Ok(Some(ToJoiner::Challenge(_)))));
@@ -575,7 +575,7 @@ async fn people_join_while_the_disk_is_nearly_full_and_are_told_the_host_that_is
     )));
     let token = program.made()["operator_token"].as_str().expect("it is printed").to_owned();
     let (token, key) = (JoinToken::parse(token.as_bytes()).expect("a token"), KeyRequest::generate());
-    let link = join_connect(&token.root().0, &program.join).await.expect("a connection");
+    let link = join_connect(token.root(), &program.join).await.expect("a connection");
     let accept = Joiner::new(&token, &key).named("root").join(&program.join).await.accepted();
     assert_eq!(accept.main_host.as_deref(), Some("pool.example"));
     let chain = accept.chain.iter().map(|der| der.to_vec().into()).collect();

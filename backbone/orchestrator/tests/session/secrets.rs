@@ -44,7 +44,7 @@ async fn join_mitm_wrong_ca() {
     let (shown, attacker) = Shown::of_other_authority(&dir.path().join("attacker"));
     let impostor = Impostor::listen(shown);
     let pin = RootPin::of_root(attacker.root()).expect("a root");
-    let naive = soon("a connection", join_connect(&pin.0, &impostor.address)).await.expect("a connection");
+    let naive = soon("a connection", join_connect(pin, &impostor.address)).await.expect("a connection");
     let (mut out, mut input) = naive.open_bi::<FromJoiner, ToJoiner>().await.expect("a stream");
     let mut hello = Joiner::new(&token, &key).hello();
     hello.version = Text::cut(token.text().as_str()[69..].to_owned());
@@ -61,7 +61,7 @@ async fn join_mitm_wrong_ca() {
         }
         let impostor = Impostor::listen(shown);
         let wire = Wiretap::before(&impostor.address).await;
-        let error = soon("a refusal", join_connect(&token.root().0, &wire.address)).await.err().expect("it refuses");
+        let error = soon("a refusal", join_connect(token.root(), &wire.address)).await.err().expect("it refuses");
         assert!(matches!(error, ConnectError::OtherThanToken { .. }), "{error:?}");
         assert!(!error.retryable());
         // With the last that the joiner says of it.
@@ -258,7 +258,7 @@ fn on_disk(dir: &Path, but_for: &[&str], needles: &Needles) -> (usize, Vec<Strin
 /// Joins with a key that is kept in a folder, as programs do, and gives the folder.
 async fn join_into(dir: &Path, token: &JoinToken, address: &str, name: &str) -> Credentials {
     let key = KeyRequest::load_or_create(dir).expect("a key");
-    let link = soon("a connection", join_connect(&token.root().0, address)).await.expect("a connection");
+    let link = soon("a connection", join_connect(token.root(), address)).await.expect("a connection");
     let root = link.root().clone();
     drop(link);
     let accept = Joiner::new(token, &key).named(name).join(address).await.accepted();
@@ -314,7 +314,7 @@ async fn no_secret_leaves_a_trace() {
     assert!(matches!(soon("a welcome", control.read()).await, Ok(Some(ToAgent::Welcome(_)))));
     let fresh_dir = place("fresh");
     let fresh = KeyRequest::load_or_create(&fresh_dir).expect("a key");
-    let proof = fresh.prove_renewal(&modchain_certs::Exporter(root.connection.exporter()));
+    let proof = fresh.prove_renewal(&root.connection.exporter());
     let (request, proof) = (Chunk::new(fresh.der().to_vec()).expect("it fits"), Chunk::new(proof).expect("it fits"));
     assert!(matches!(root.ask(RenewRequest { request, proof }).await, ToConsole::Renewed(_)));
 
