@@ -190,6 +190,26 @@ async fn a_stop_ends_an_endless_loop_within_its_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_agent_ends_what_it_runs_and_one_that_is_merely_cut_off_does_not() {
+    let mut world = World::new();
+    let assignment = world.assignment(1, FOREVER, Input::None);
+    let agent = world.start_agent();
+    let mut peer = world.welcome(Verdict::Forget).await;
+    peer.say(assignment).await;
+    peer.started().await;
+    assert_eq!(agent.children(), 1);
+    peer.cut();
+    let peer = world.welcome(Verdict::Keep).await;
+    assert_eq!((peer.hello.inventory.len(), agent.children()), (1, 1));
+    peer.revoke();
+    let until = Instant::now() + PATIENCE;
+    while agent.children() > 0 {
+        assert!(Instant::now() < until, "it works on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_module_that_the_orchestrator_does_not_give_is_the_nodes_trouble() {
     let mut world = World::new();
     let mut assignment = world.assignment(1, HELLO, Input::None);

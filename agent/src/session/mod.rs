@@ -25,8 +25,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use modchain_certs::{Credentials, PeerIdentity};
-use modchain_link::{Backoff, CloseCode, ConnectError, Connection, FrameReader, FrameWriter, Priority, Protocol};
-use modchain_types::{AttemptId, BootId, InstanceId, List, Span};
+use modchain_link::{
+    Backoff, CertificateRefusal, CloseCode, ConnectError, Connection, FrameReader, FrameWriter, Priority, Protocol,
+};
+use modchain_types::{AttemptId, BootId, InstanceId, InventoryItem, ItemState, List, Span, StopCause};
 use modchain_wire::Message;
 use modchain_wire::agent::{AgentHello, AgentWelcome, FromAgent, HostLoad, ProbeAnswer, ToAgent};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -104,12 +106,14 @@ enum End {
     Lost(String),
     /// It was refused, and trying again with nothing changed will not help.
     Hopeless(String),
+    /// This node is no longer a member, or another machine has taken its place: what runs here is void.
+    Revoked(String),
 }
 
 impl End {
     fn why(self) -> String {
         match self {
-            Self::Lost(why) | Self::Hopeless(why) => why,
+            Self::Lost(why) | Self::Hopeless(why) | Self::Revoked(why) => why,
             Self::Stopped | Self::Away(_) => "the connection was not welcomed".into(),
         }
     }
@@ -118,7 +122,11 @@ impl End {
 impl From<ConnectError> for End {
     fn from(error: ConnectError) -> Self {
         let why = chain(&error);
-        if error.retryable() { Self::Lost(why) } else { Self::Hopeless(why) }
+        match error {
+            ConnectError::CertificateRefused { why: CertificateRefusal::Revoked, .. } => Self::Revoked(why),
+            error if error.retryable() => Self::Lost(why),
+            _ => Self::Hopeless(why),
+        }
     }
 }
 
@@ -155,6 +163,9 @@ impl Session {
             if served {
                 backoff.reset();
             }
+            if matches!(end, End::Revoked(_)) {
+                self.abandon().await;
+            }
             let short_lived = served && Duration::from(clock::now().since(began)) < SHORT_LIVED;
             let wait = match end {
                 End::Stopped => return,
@@ -171,7 +182,7 @@ impl Session {
                     tracing::warn!(why, wait = %Span::from(wait), "no connection; trying again");
                     wait
                 }
-                End::Hopeless(why) => {
+                End::Hopeless(why) | End::Revoked(why) => {
                     tracing::error!(
                         why,
                         wait = %Span::from(HOPELESS_RETRY),
@@ -183,6 +194,26 @@ impl Session {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Ends every attempt at once: nobody pays for it any more, and its client's data is no longer this machine's to work on.
+    async fn abandon(&self) {
+        let (ask, facts) = oneshot::channel();
+        if self.engine.send(EngineInput::Hello(ask)).await.is_err() {
+            return;
+        }
+        let Ok(facts) = facts.await else { return };
+        for InventoryItem { attempt, fence, state } in facts.inventory {
+            match state {
+                ItemState::Ended => {}
+                ItemState::Starting | ItemState::Running => {
+                    tracing::warn!(%attempt, "ended, because this node was revoked");
+                    let (grace, cause) = (Span::ZERO, StopCause::Superseded);
+                    // A closed channel means that the engine is gone, and its attempts with it.
+                    let _ = self.engine.send(EngineInput::Stop { attempt, fence, grace, cause }).await;
+                }
             }
         }
     }
@@ -216,7 +247,9 @@ impl Session {
             };
             match &end {
                 End::Stopped => connection.close_and_wait(CloseCode::GoingAway, "the agent stops").await,
-                End::Away(_) | End::Lost(_) | End::Hopeless(_) => connection.close(CloseCode::Done, ""),
+                End::Away(_) | End::Lost(_) | End::Hopeless(_) | End::Revoked(_) => {
+                    connection.close(CloseCode::Done, "");
+                }
             }
             // A closed channel means that the engine is gone, and the session with it.
             let _ = self.engine.send(EngineInput::Disconnected).await;
@@ -492,6 +525,7 @@ fn away_wait(after: Span) -> Duration {
 /// The reason why the connection ended, if it has; else `what` was seen on one of its streams.
 async fn lost(connection: &Connection, what: &str) -> End {
     match tokio::time::timeout(REASON_MAX, connection.closed()).await {
+        Ok(reason) if reason.code() == Some(CloseCode::Revoked) => End::Revoked(reason.sentence()),
         Ok(reason) if reason.retryable() => End::Lost(reason.sentence()),
         Ok(reason) => End::Hopeless(reason.sentence()),
         Err(_) => End::Lost(what.to_owned()),

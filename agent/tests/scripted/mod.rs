@@ -253,6 +253,17 @@ impl Agent {
         self.0.wait().expect("waits");
     }
 
+    /// How many children work for it.
+    pub(crate) fn children(&self) -> usize {
+        let parent = self.0.id().to_string();
+        let entries = std::fs::read_dir("/proc").expect("lists").flatten();
+        let is_child =
+            |stat: &str| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent));
+        entries
+            .filter(|entry| std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_child(&stat)))
+            .count()
+    }
+
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -360,6 +371,12 @@ impl Peer {
     }
 
     /// Cuts the connection as a crash would, but at once.
+    /// Tells the agent that it is no longer a member.
+    pub(crate) fn revoke(self) {
+        self.streams.abort();
+        self.connection.close(CloseCode::Revoked, "");
+    }
+
     pub(crate) fn cut(self) {
         self.streams.abort();
         self.connection.close(CloseCode::Internal, "cut by the test");
