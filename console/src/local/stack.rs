@@ -57,7 +57,7 @@ const AGENT_CONFIG: &str = "[prices]\ncore_hour = \"0.03\"\ngib_hour = \"0.004\"
 #[derive(Deserialize)]
 struct Serving {
     listen: String,
-    join: Option<String>,
+    join: String,
 }
 
 /// What stands in the lock file.
@@ -72,7 +72,7 @@ pub(crate) struct Stack {
     /// Where the orchestrator listens.
     pub(crate) address: String,
     /// Where others join.
-    join: Option<String>,
+    join: String,
     /// Where everything is kept.
     pub(crate) data: PathBuf,
     orchestrator: Keeper,
@@ -179,7 +179,7 @@ impl Stack {
         let names = [CLIENTS[0], CLIENTS[1], OWNER, OPERATOR];
         let context = |name| Context {
             orchestrator: self.address.clone(),
-            join: self.join.clone(),
+            join: Some(self.join.clone()),
             identity: identity(&self.data, name),
             max_cost: None,
         };
@@ -327,7 +327,7 @@ async fn serve(
             let _ = log.flush().await;
         });
     }
-    let keeper = Keeper::keep(recipe(&serving.listen, serving.join.as_deref()), child, tell);
+    let keeper = Keeper::keep(recipe(&serving.listen, Some(&serving.join)), child, tell);
     Ok((serving, keeper))
 }
 
