@@ -122,6 +122,8 @@ fn each_risky_dependency_is_named_only_in_its_own_files() {
         ("bincode", &["backbone/wire/src/frame.rs", "backbone/orchestrator/src/store/record"][..]),
         ("wasmtime", &["agent/src/executor/wasm"][..]),
         ("sysinfo", &["agent/src/probe/system.rs"][..]),
+        ("quinn", &["backbone/link/src"][..]),
+        ("rcgen", &["certs/src"][..]),
         ("sled", &["backbone/orchestrator/src/store/view.rs"][..]),
         ("bollard", &["agent/src/executor/docker.rs", "agent/src/probe/docker.rs"][..]),
     ];
