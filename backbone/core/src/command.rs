@@ -116,6 +116,8 @@ pub enum Command {
         by: Actor,
         /// Which.
         identity: IdentityId,
+        /// By the wall clock: whose certificate has ended cannot come in.
+        wall: WallTime,
         /// For the record.
         why: Text<256>,
     },

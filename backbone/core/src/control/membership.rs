@@ -2,7 +2,7 @@
 
 use modchain_types::{
     AccountId, CertificateSerial, Identity, IdentityId, JobId, Name, NodeId, OnDisconnect, Role, Span, StopCause, Text,
-    Timestamp, TokenId,
+    Timestamp, TokenId, WallTime,
 };
 
 use super::{Control, Draft};
@@ -391,6 +391,7 @@ impl Control {
         &mut self,
         by: &Actor,
         id: IdentityId,
+        wall: WallTime,
         why: Text<256>,
         draft: &mut Draft,
     ) -> Result<Reply, Refused> {
@@ -402,9 +403,10 @@ impl Control {
         if member.revoked.is_some() {
             return Err(Refused::AlreadyRevoked { name: name() });
         }
-        // Without a certificate nobody comes in, so such a one does not count as left.
+        // Without a good certificate nobody comes in, so such a one does not count as left.
         let left = |other: &Member| {
-            other.identity.role == Role::Operator && other.identity.id != id && !other.certificates.is_empty()
+            let good = other.certificates.iter().any(|known| known.certificate.not_after > wall);
+            other.identity.role == Role::Operator && other.identity.id != id && good
         };
         if member.identity.role == Role::Operator && !self.members.values().any(left) {
             return Err(Refused::LastOperator { name: name() });

@@ -237,7 +237,12 @@ mod tests {
             rejoin: false,
             ttl: Span::from_secs(60),
         };
-        let revoke = Command::RevokeIdentity { by, identity: IdentityId([2; 16]), why: Text::default() };
+        let revoke = Command::RevokeIdentity {
+            wall: modchain_types::WallTime(0),
+            by,
+            identity: IdentityId([2; 16]),
+            why: Text::default(),
+        };
         for goes_on in [create, Command::WrongProof { token }, revoke] {
             assert!(!moves_new_money(&goes_on), "{goes_on:?}");
         }

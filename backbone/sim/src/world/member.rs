@@ -252,7 +252,7 @@ impl World {
             return Ok(());
         };
         let why = Text::cut("it used another's token");
-        self.command(Command::RevokeIdentity { by: operator(), identity: thief, why }).map(|_| ())
+        self.command(Command::RevokeIdentity { wall: WallTime(0), by: operator(), identity: thief, why }).map(|_| ())
     }
 
     /// A new certificate for a new key; both answers to it and the orchestrator may be lost over it.
@@ -315,7 +315,8 @@ impl World {
         let id = self.random.pick(&left);
         let why = Text::cut("sold");
         let late = self.output_on_its_way(id.into());
-        let answer = self.command_in_batch(Command::RevokeIdentity { by: operator(), identity: id, why })?;
+        let answer =
+            self.command_in_batch(Command::RevokeIdentity { wall: WallTime(0), by: operator(), identity: id, why })?;
         for command in late {
             self.command_in_batch(command)?;
         }

@@ -32,7 +32,7 @@ fn name(text: &str) -> Name {
 }
 
 fn revoke(number: u8) -> Command {
-    Command::RevokeIdentity { by: operator(), identity: member(number), why: Text::cut("sold") }
+    Command::RevokeIdentity { wall: WallTime(0), by: operator(), identity: member(number), why: Text::cut("sold") }
 }
 
 #[test]
@@ -289,7 +289,12 @@ fn the_same_token_asked_for_again_is_the_first_answer_whatever_became_of_it_and_
     let rejoin = || asked(2, Role::Node, |asked| (asked.name, asked.rejoin) = (Some("rig-1"), true));
     let again = world.grant(rejoin());
     assert_eq!(again.rejoins, Some(member(50)));
-    world.tell(Command::RevokeIdentity { by: operator(), identity: member(50), why: Text::default() });
+    world.tell(Command::RevokeIdentity {
+        wall: WallTime(0),
+        by: operator(),
+        identity: member(50),
+        why: Text::default(),
+    });
     let before = world.journal.len();
     for _ in 0..3 {
         assert_eq!((world.grant(ask()), world.grant(rejoin())), (grant.clone(), again.clone()));
@@ -685,7 +690,12 @@ fn who_is_revoked_takes_its_waiting_tokens_along_and_is_refused_everything() {
     world.join(3, Role::Node, None, 50);
     for by in [client("alice"), client("bob"), node_actor()] {
         for identity in [101, 99] {
-            let command = Command::RevokeIdentity { by: by.clone(), identity: member(identity), why: Text::default() };
+            let command = Command::RevokeIdentity {
+                wall: WallTime(0),
+                by: by.clone(),
+                identity: member(identity),
+                why: Text::default(),
+            };
             assert!(matches!(world.refused(command), Refused::NotAllowed { .. }));
         }
     }
@@ -703,7 +713,7 @@ fn who_is_revoked_takes_its_waiting_tokens_along_and_is_refused_everything() {
     let commands = [
         asked(9, Role::Node, |asked| asked.by = by()),
         Command::RevokeToken { by: by(), token: token(1) },
-        Command::RevokeIdentity { by: by(), identity: member(102), why: Text::default() },
+        Command::RevokeIdentity { wall: WallTime(0), by: by(), identity: member(102), why: Text::default() },
         Command::Credit { by: by(), account: account("alice"), amount: Micro(1), key: key(), why: Text::default() },
         Command::Submit { by: by(), key: key(), spec: Box::new(spec()), spec_digest: Digest([0; 32]), no_queue: false },
         Command::Cancel { by: by(), job, grace: Span::ZERO, why: Text::default() },
@@ -762,6 +772,16 @@ fn the_last_operator_that_can_come_in_is_not_revoked() {
     world.done(add(52, Some(52)));
     world.tell(revoke(50));
     assert_eq!(world.refused(revoke(52)), Refused::LastOperator { name: name("op-52") });
+    // One whose certificates have all ended cannot come in, so it is none that is left.
+    let at = |wall: i64| Command::RevokeIdentity {
+        by: operator(),
+        identity: member(53),
+        wall: WallTime(wall),
+        why: Text::default(),
+    };
+    world.done(add(53, Some(55)));
+    assert_eq!(world.refused(at(1_052)), Refused::LastOperator { name: name("op-53") }, "that of 52 ends at 1052");
+    assert_eq!(world.tell(at(1_051)), Reply::Revoked { jobs: 0, tokens: 0 });
     // The file that an identity was read from is read again at every start: it brings nobody back, and no older certificate.
     for (number, serial, accepted) in [(50, 60, vec![]), (52, 51, vec![52]), (52, 53, vec![52, 53]), (51, 54, vec![54])]
     {

@@ -443,7 +443,12 @@ fn take(world: &mut World, reference: &mut Reference, step: Step) -> (&'static s
         }
         Step::RevokeIdentity { member } => {
             let identity = reference.pick(member);
-            let reply = world.tell(Command::RevokeIdentity { by: operator(), identity, why: Text::default() });
+            let reply = world.tell(Command::RevokeIdentity {
+                wall: WallTime(0),
+                by: operator(),
+                identity,
+                why: Text::default(),
+            });
             let (expected, tokens) = reference.revoke(identity);
             if let Reply::Revoked { tokens: told, .. } = reply {
                 assert_eq!(told, tokens);

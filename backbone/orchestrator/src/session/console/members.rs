@@ -194,7 +194,7 @@ struct Cut {
 
 /// Revokes: when the engine answers, the event is on disk and the gate lets nobody in any more; then what is connected is cut.
 async fn cut(context: Arc<Context>, by: Actor, identity: IdentityId, why: Text<256>) -> Result<Cut, Failure> {
-    let command = Command::RevokeIdentity { by, identity, why };
+    let command = Command::RevokeIdentity { by, identity, wall: wall_now(), why };
     let (jobs, tokens, number) = match context.services.engine.command_numbered(command).await? {
         (Reply::Revoked { jobs, tokens }, number) => (jobs, tokens, number),
         (Reply::Refused(refused), _) => return Err(refuse::by_engine(refused, None).into()),
