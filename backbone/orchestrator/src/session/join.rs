@@ -29,6 +29,8 @@ use crate::engine::EngineGone;
 const SKEW_MAX: Span = Span::from_secs(10 * 60);
 /// The whole conversation, to the last byte of the answer.
 const CONVERSATION: Duration = Duration::from_secs(10);
+/// From the handshake to the first frame, which joiners send with the end of theirs: who says nothing must not hold a place.
+const HELLO: Duration = Duration::from_secs(3);
 /// How long a joiner may take to close once it has its answer.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -56,8 +58,11 @@ pub(super) async fn accept(endpoint: Arc<JoinEndpoint>, context: Arc<Context>) {
 
 async fn serve(joining: Joining, context: Arc<Context>) {
     let conversation = async {
-        let (mut writer, mut reader) = joining.accept_bi::<ToJoiner, FromJoiner>().await.ok()?;
-        let mut conversation = Conversation { context: &context, joining: &joining };
+        let begun = Instant::now();
+        let opened = tokio::time::timeout(HELLO, joining.accept_bi::<ToJoiner, FromJoiner>()).await;
+        let Ok(opened) = opened else { return Some(CloseCode::TimeUp) };
+        let (mut writer, mut reader) = opened.ok()?;
+        let mut conversation = Conversation { context: &context, joining: &joining, begun };
         let answer: ToJoiner = match conversation.hold(&mut writer, &mut reader).await {
             Ok(accept) => accept.into(),
             Err(Unanswered::Refused(refused)) => {
@@ -84,6 +89,8 @@ async fn serve(joining: Joining, context: Arc<Context>) {
 struct Conversation<'a> {
     context: &'a Arc<Context>,
     joining: &'a Joining,
+    /// When its handshake was done.
+    begun: Instant,
 }
 
 /// Why a joiner gets no certificate.
@@ -115,9 +122,10 @@ impl Conversation<'_> {
                 blocked_hint(left),
             ));
         }
-        let hello = match reader.read().await {
-            Ok(Some(FromJoiner::Hello(hello))) => hello,
-            read => return Err(unexpected(read)),
+        let hello = match tokio::time::timeout_at((self.begun + HELLO).into(), reader.read()).await {
+            Ok(Ok(Some(FromJoiner::Hello(hello)))) => hello,
+            Ok(read) => return Err(unexpected(read)),
+            Err(_) => return Err(Unanswered::Closed(CloseCode::TimeUp)),
         };
         check_clock(&hello)?;
         let (verifier, state) = self.token(hello.token).await?;
