@@ -60,8 +60,8 @@ pub enum ConnectError {
     },
     /// The orchestrator's own certificate is not valid at this time.
     #[error(
-        "the certificate of the orchestrator at {address} has expired, or this machine's clock is wrong: set the clock, \
-         or have the orchestrator renew it"
+        "the certificate of the orchestrator at {address} is not valid at this machine's time: its clock or that of the \
+         orchestrator is wrong, or the certificate has ended and the orchestrator has to renew it"
     )]
     OrchestratorExpired {
         /// What was tried.

@@ -51,7 +51,9 @@ pub(crate) async fn join(shell: &Shell, args: JoinArgs) -> Outcome {
     let identities = shell.identities();
     let (folder, joined) = match earlier(&identities, token.id())? {
         Some(found) => {
-            shell.say("this token was used here before; what came of it is still good");
+            shell.say(
+                "this token was used here before, and what came of it is here; nothing was asked of the orchestrator",
+            );
             found
         }
         None => enrol(&identities, token, &address, args.name).await?,
@@ -235,6 +237,9 @@ fn join_failure(error: &JoinError) -> Failure {
         }
         JoinError::Connect(ConnectError::NotTrusted { .. } | ConnectError::OtherThanToken { .. }) => {
             return Failure::untrusted(why).hint("nothing of the token was sent; is it the address that came with it?");
+        }
+        JoinError::Connect(ConnectError::OrchestratorExpired { .. }) => {
+            return Failure::unreachable(why).hint("nothing of the token was sent; look at this machine's clock first");
         }
         JoinError::Connect(error) => {
             let failure = if error.retryable() { Failure::unreachable(why) } else { Failure::untrusted(why) };
