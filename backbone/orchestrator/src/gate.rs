@@ -7,8 +7,10 @@
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use modchain_certs::DenyList;
+use modchain_core::membership::ALARM_SHOWN_FOR;
 use modchain_core::{Event, EventBody};
 use modchain_types::{CertificateSerial, IdentityId};
 
@@ -23,6 +25,8 @@ struct Entry {
     revoked: bool,
     /// Accepted certificates, at most two, and whether each has been used.
     accepted: Vec<(CertificateSerial, bool)>,
+    /// When another certificate of it last came, while it was not revoked.
+    other_came: Option<Instant>,
 }
 
 impl Gate {
@@ -55,7 +59,7 @@ impl Gate {
                     members.entry(*identity).or_default().accepted.retain(|(known, _)| known != serial);
                 }
                 EventBody::IdentityRevoked { identity, .. } => {
-                    *members.entry(*identity).or_default() = Entry { revoked: true, accepted: Vec::new() };
+                    *members.entry(*identity).or_default() = Entry { revoked: true, ..Entry::default() };
                 }
                 _ => {}
             }
@@ -67,12 +71,32 @@ impl Gate {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         members.get(id).is_some_and(|entry| entry.accepted.contains(&(*serial, false)))
     }
+
+    /// Whose certificates came in the last day although another one had taken their place, or without being in the journal:
+    /// a key was copied, or these data are an old copy. At most `max`.
+    pub fn others_came(&self, now: Instant, max: usize) -> Vec<IdentityId> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |at: Instant| now.saturating_duration_since(at) < Duration::from(ALARM_SHOWN_FOR);
+        let of_last_day = members.iter().filter(|(_, entry)| !entry.revoked && entry.other_came.is_some_and(fresh));
+        of_last_day.map(|(id, _)| *id).take(max).collect()
+    }
 }
 
 impl DenyList for Gate {
     fn denies(&self, id: &IdentityId, serial: &CertificateSerial) -> bool {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members.get(id).is_some_and(|entry| entry.revoked || !entry.accepted.iter().any(|(known, _)| known == serial))
+        {
+            let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+            match members.get(id) {
+                None => return false,
+                Some(entry) if entry.accepted.iter().any(|(known, _)| known == serial) => return false,
+                Some(entry) if entry.revoked => return true,
+                Some(_) => {}
+            }
+        }
+        if let Some(entry) = self.members.write().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+            entry.other_came = Some(Instant::now());
+        }
+        true
     }
 }
 
@@ -130,7 +154,11 @@ mod tests {
         assert!(gate.denies(&ID, &serial(2)), "its answer was lost and another took its place");
         take(&gate, [EventBody::CertificateRetired { identity: ID, serial: serial(1) }]);
         assert!(gate.denies(&ID, &serial(1)) && !gate.denies(&ID, &serial(3)));
+        let now = Instant::now();
+        assert_eq!(gate.others_came(now, 9), [ID]);
+        assert_eq!(gate.others_came(now + Duration::from(ALARM_SHOWN_FOR), 9), []);
         take(&gate, [EventBody::IdentityRevoked { identity: ID, by: None, why: Text::default() }]);
         assert!(gate.denies(&ID, &serial(3)) && gate.denies(&ID, &serial(4)));
+        assert_eq!(gate.others_came(now, 9), [], "who is revoked may try as often as it likes");
     }
 }

@@ -176,7 +176,9 @@ impl Control {
             Command::WrongProof { token } => self.wrong_proof(token, &mut draft),
             Command::Renew { identity, using, certificate } => self.renew(identity, using, certificate, &mut draft),
             Command::CertificateUsed { identity, serial } => Ok(self.certificate_used(identity, serial, &mut draft)),
-            Command::RevokeIdentity { by, identity, why } => self.revoke_identity(&by, identity, why, &mut draft),
+            Command::RevokeIdentity { by, identity, wall, why } => {
+                self.revoke_identity(&by, identity, wall, why, &mut draft)
+            }
             Command::Credit { by, account, amount, key, why } => self.credit(by, account, amount, key, why, &mut draft),
             Command::Submit { by, key, spec, spec_digest, no_queue } => {
                 self.submit(by, key, spec, spec_digest, no_queue, &mut draft)
@@ -376,7 +378,8 @@ impl Control {
     fn rolled_back(&self) -> Option<String> {
         let fence = self.rollback?;
         Some(format!(
-            "a node has seen fence {}, and the last one in this journal is {}: it was rolled back; nothing is scheduled",
+            "a node has seen fence {}, and the last one in this journal is {}: it was rolled back; nothing is scheduled, and \
+             who joined or was revoked since then is not known",
             fence.0, self.last_fence.0,
         ))
     }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::jobs_blobs::{named_by, task_of};
-use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, certify, log_panic, version, wall_now};
+use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, Suspicion, certify, log_panic, version, wall_now};
 use crate::dispatch::MAILBOX_MESSAGES;
 use crate::relay;
 use crate::store::blobs::BlobError;
@@ -108,7 +108,18 @@ impl AgentSession {
                 (CloseCode::Revoked, "a newer certificate took its place".into())
             }
             Ok(Reply::Welcome) => return true,
-            Ok(Reply::Refused(refused)) => (close_code(&refused), refused.to_string()),
+            Ok(Reply::Refused(refused)) => {
+                if refused == Refused::DuplicateInstance {
+                    let name = &self.identity.name;
+                    let text = format!(
+                        "node {name}: a second agent with the same identity came from {} while the first one is there; unless \
+                         that was on purpose, revoke it: modchain cert revoke {name}",
+                        connection.remote_address().ip().to_canonical(),
+                    );
+                    self.context.suspicions.note(Suspicion::TwoAgents, self.identity.id, text, Instant::now());
+                }
+                (close_code(&refused), refused.to_string())
+            }
             Ok(_) => {
                 tracing::error!("the engine answered a hello with something else");
                 (CloseCode::Internal, String::new())

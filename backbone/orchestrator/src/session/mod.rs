@@ -17,10 +17,11 @@ mod jobs_blobs;
 mod join;
 mod rate;
 mod sources;
+mod suspicions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use modchain_certs::{Credentials, TlsError};
 use modchain_core::{Command, SessionId};
@@ -36,6 +37,7 @@ use crate::serve::Services;
 pub(crate) use agent::AgentSession;
 pub(crate) use counts::Counts;
 pub use jobs_blobs::reference_blobs;
+pub(crate) use suspicions::{Suspicion, Suspicions};
 
 /// Longest wait for the first frame of a connection, and of a stream.
 pub(crate) const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +65,7 @@ pub(crate) struct Context {
     renewals: rate::RateLimit,
     tokens: rate::RateLimit,
     sources: sources::Sources,
+    pub(crate) suspicions: Suspicions,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -117,6 +120,7 @@ impl Server {
             renewals: rate::RateLimit::new(rate::Rate::RENEWALS),
             tokens: rate::RateLimit::new(rate::Rate::TOKENS),
             sources: sources::Sources::default(),
+            suspicions: Suspicions::default(),
             stopping: CancellationToken::new(),
         });
         let accepting = tokio::spawn(accept(endpoint, context.clone()));
@@ -197,7 +201,17 @@ async fn serve(accepted: Accepted, context: Arc<Context>) {
         return;
     };
     let Some(identity) = known.filter(|identity| identity.role == peer.role) else {
-        tracing::warn!(peer = %peer.id, role = %peer.role, "an identity that is not in the journal");
+        // Certificates are signed only after the journal knows their identity, so an honest one of a past that this journal
+        // does not have; or `init` has made it since the start.
+        let text = format!(
+            "a certificate of this pool came from {}, and the journal does not know its identity ({} {}): if `init` did not \
+             make it since the start, this data is an old copy, and whoever was revoked or has used a token since then may \
+             come in again: look at `modchain cert list`",
+            connection.remote_address().ip().to_canonical(),
+            peer.role,
+            peer.id,
+        );
+        context.suspicions.note(Suspicion::Stranger, peer.id, text, Instant::now());
         connection.close(CloseCode::UnknownIdentity, "");
         return;
     };

@@ -157,6 +157,8 @@ async fn who_joins_again_is_the_same_and_cuts_off_whoever_has_the_certificate_of
         Err(error) => error,
     };
     assert!(error.to_string().contains("revoked"), "{error}");
+    let problems = boss.problems().await;
+    assert!(problems.len() == 1 && problems[0].starts_with("client alice: a certificate of it came"), "{problems:?}");
     Console::connect(&fresh, &world.address, "alice").await.account().await;
 
     let agent = world.agent().await;
@@ -553,6 +555,8 @@ async fn somebody_who_joined_under_a_name_that_init_gives_away_stops_no_start() 
     Console::connect(&load(1), &world.address, "dora").await;
     let left_out = connect(&load(0), &world.address, Protocol::Console).await.expect("a handshake");
     assert_eq!(soon("a close", left_out.closed()).await.code(), Some(CloseCode::UnknownIdentity));
+    let problems = world.console("boss").await.problems().await;
+    assert!(problems.iter().any(|problem| problem.contains("does not know its identity (client ")), "{problems:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -242,6 +242,8 @@ async fn a_live_agent_is_not_replaced_by_another_with_its_certificate() {
     })
     .await;
     assert!(codes.contains("DuplicateInstance"), "{codes}");
+    let problems = world.console("boss").await.problems().await;
+    assert!(problems.iter().any(|problem| problem.starts_with("node rig-1: a second agent")), "{problems:?}");
     answering.abort();
 }
 

@@ -123,9 +123,11 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
             refusal(RefusalCode::Conflict, format!("{job} has already ended ({state})"), "")
         }
         Refused::NotTestMoney => refusal(RefusalCode::NotAllowed, message, "this orchestrator works with real money"),
-        Refused::StaleSession => {
-            refusal(RefusalCode::Conflict, "this certificate was replaced by a newer one", "connect again")
-        }
+        Refused::StaleSession => refusal(
+            RefusalCode::Conflict,
+            "this certificate was replaced by a newer one",
+            "if no other program of yours has renewed it, it was copied: tell an operator",
+        ),
         Refused::Revoked => refusal(RefusalCode::NotAllowed, message, "ask for a new token"),
         Refused::UnknownIdentity => refusal(RefusalCode::NotFound, message, "modchain cert list --all lists them"),
         Refused::AlreadyRevoked { .. } => refusal(RefusalCode::Conflict, message, "who was revoked stays out"),

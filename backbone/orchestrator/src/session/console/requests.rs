@@ -1,7 +1,10 @@
 //! Requests with one short answer.
 
+use std::time::Instant;
+
+use modchain_core::membership::Member;
 use modchain_core::{Command, Control, Reply};
-use modchain_types::{AccountId, List, Role, Span};
+use modchain_types::{AccountId, Identity, List, Role, Span};
 use modchain_wire::Sentence;
 use modchain_wire::console::{AccountQuery, Cancel, Credit, JobQuery, JobsQuery, LedgerQuery, NodesQuery};
 
@@ -10,6 +13,18 @@ use crate::feed::LedgerFilter;
 
 /// Longest time between asking a job to end and killing it, as the engine has it: longer would be a way of not stopping.
 const GRACE_MAX: Span = Span::from_secs(600);
+
+/// Members of whom [`other_certificate`] is said: a screen full.
+const SUSPECTS_SHOWN: usize = 32;
+
+/// That a certificate came which is not accepted, of somebody who is not revoked.
+fn other_certificate(member: &Member) -> String {
+    let Identity { role, name, .. } = &member.identity;
+    format!(
+        "{role} {name}: a certificate of it came that another one has replaced, or that this journal does not know: after a \
+         new join that is its older copy; else its key was copied (modchain cert revoke {name}), or this data is an old copy"
+    )
+}
 
 impl ConsoleSession {
     pub(super) async fn cancel(&self, writer: &mut Writer, cancel: Cancel) -> Result<(), Failure> {
@@ -78,8 +93,10 @@ impl ConsoleSession {
         let services = &self.context.services;
         let mut view = self.context.feed.status(&self.actor).await?;
         let operator = self.actor.role == Role::Operator;
+        let came = if operator { services.gate.others_came(Instant::now(), SUSPECTS_SHOWN) } else { Vec::new() };
         let ask = move |control: &Control, now| {
-            let alarms = if operator { control.alarms(now) } else { Vec::new() };
+            let mut alarms = if operator { control.alarms(now) } else { Vec::new() };
+            alarms.extend(came.iter().filter_map(|id| control.member(*id)).map(other_certificate));
             (control.problems(), alarms)
         };
         let (mut problems, alarms) = services.engine.query(ask).await?;
@@ -89,6 +106,9 @@ impl ConsoleSession {
         }
         // Last: strangers cause them, and must not push out of the list what is wrong with the whole.
         problems.extend(alarms);
+        if operator {
+            problems.extend(self.context.suspicions.shown(Instant::now()));
+        }
         view.problems = List::cut(problems.into_iter().map(Sentence::cut).collect());
         Ok(writer.write(&view.into()).await?)
     }
