@@ -12,6 +12,7 @@ use anyhow::Context;
 use modchain_agent::clock;
 use modchain_agent::config::Config;
 use modchain_agent::joined::identity_dir;
+use modchain_agent::session::REFUSAL_FILE;
 use modchain_certs::files::check_private_dir;
 use modchain_certs::{Credentials, CredentialsError, FileError, PeerIdentity, RootPin};
 use modchain_link::{ConnectError, Protocol, reach};
@@ -181,7 +182,8 @@ fn certificate(certificate: &PeerIdentity, wall: WallTime) -> Check {
         return Check::problem(
             name,
             format!("it ended at {expires_at}"),
-            format!("set the clock if it is wrong; else {JOIN_AGAIN} --replace"),
+            "set the clock if it is wrong; else ask for a token made with `modchain token create --role node --name NAME \
+             --rejoin`, and run `modchain-agent join --replace` with it",
         );
     }
     let overdue = wall.since(certificate.renews_at());
@@ -200,8 +202,12 @@ fn certificate(certificate: &PeerIdentity, wall: WallTime) -> Check {
 
 /// Whether an agent uses the data folder.
 enum Running {
-    /// This process.
-    Yes(String),
+    Yes {
+        /// Its number.
+        process: String,
+        /// Why the orchestrator does not take it, if it does not.
+        refused: Option<String>,
+    },
     No,
     /// The lock's file cannot be looked at.
     Unknown(String),
@@ -228,7 +234,8 @@ fn running(config: &Config, credentials: Option<&Credentials>) -> Running {
             let mut process = String::new();
             // Which process it is helps, and no more.
             let _ = (&mut file).take(32).read_to_string(&mut process);
-            Running::Yes(process.trim().to_owned())
+            let refused = std::fs::read_to_string(data.join(REFUSAL_FILE)).ok();
+            Running::Yes { process: process.trim().to_owned(), refused }
         }
         Err(std::fs::TryLockError::Error(error)) => Running::Unknown(error.to_string()),
     }
@@ -236,7 +243,12 @@ fn running(config: &Config, credentials: Option<&Credentials>) -> Running {
 
 fn agent(running: &Running) -> Check {
     match running {
-        Running::Yes(process) => Check::ok("agent", format!("it runs, as process {process}")),
+        Running::Yes { process, refused: None } => Check::ok("agent", format!("it runs, as process {process}")),
+        Running::Yes { process, refused: Some(why) } => Check::problem(
+            "agent",
+            format!("it runs, as process {process}, but the orchestrator does not take it: {why}"),
+            "once that is mended, restart it, or wait a minute",
+        ),
         Running::No => Check::warn("agent", "it does not run", "run `modchain-agent start`, or enable its service"),
         Running::Unknown(why) => Check::warn("agent", why, "run this as the user whom the agent runs as"),
     }
@@ -258,12 +270,12 @@ async fn main_port(config: &Config, credentials: Option<&Credentials>, running: 
         match running {
             Running::No => reach::certificate(credentials, address, Protocol::Agent).await,
             // One more connection of this node could be one too many while the agent comes back or renews.
-            Running::Yes(_) | Running::Unknown(_) => reach::main_port(credentials, address, Protocol::Agent).await,
+            Running::Yes { .. } | Running::Unknown(_) => reach::main_port(credentials, address, Protocol::Agent).await,
         }
     };
     match (tokio::time::timeout(CHECK_MAX, asked).await, running) {
         (Ok(Ok(())), Running::No) => Check::ok(name, format!("{address} is there, and takes this certificate")),
-        (Ok(Ok(())), Running::Yes(_) | Running::Unknown(_)) => {
+        (Ok(Ok(())), Running::Yes { .. } | Running::Unknown(_)) => {
             Check::ok(name, format!("{address} is there (the running agent's connection was left alone)"))
         }
         (Ok(Err(error)), _) => unreachable(name, error),

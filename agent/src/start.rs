@@ -15,7 +15,7 @@ use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_agent::probe::SystemProbe;
-use modchain_agent::session::{Session, SessionConfig, load_credentials};
+use modchain_agent::session::{REFUSAL_FILE, Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
 use modchain_types::NodeId;
 use modchain_wire::agent::HostLoad;
@@ -93,8 +93,13 @@ async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: Nod
     let (load_in, load) = watch::channel(HostLoad::default());
     let _looking = AbortOnDropHandle::new(tokio::spawn(look_at_load(probe, load_in)));
     let stop = CancellationToken::new();
-    let session_config =
-        SessionConfig { orchestrator, identity, instance: clock::instance_id()?, boot: clock::boot_id()? };
+    let session_config = SessionConfig {
+        orchestrator,
+        identity,
+        refusal: config.data.join(REFUSAL_FILE),
+        instance: clock::instance_id()?,
+        boot: clock::boot_id()?,
+    };
     let session = Session::new(session_config, inputs.clone(), load, connection, stop.clone());
     let session = tokio::spawn(session.run());
     let _stopping = AbortOnDropHandle::new(tokio::spawn(signals.stop(inputs)));

@@ -362,6 +362,22 @@ async fn doctor_disturbs_no_running_agent() {
     assert!(reached.contains("left alone"), "{reached}");
     peer.is_served().await;
     assert!(scene.world.hears_nobody().await, "the orchestrator was handed no second connection of the node");
+
+    peer.revoke();
+    let report = soon("doctor to know", async {
+        loop {
+            let telling = async { assert_eq!(Newcomer::next(&scene.join).await.challenge().await, None) };
+            let (ill, ()) = tokio::join!(output(scene.doctor()), telling);
+            let report = json(&ill.stdout);
+            if report["ok"] == false {
+                assert_eq!(ill.status.code(), Some(1));
+                return report;
+            }
+        }
+    })
+    .await;
+    let refused = check(&report, "agent")["detail"].as_str().expect("text");
+    assert!(refused.contains("does not take it") && refused.contains("revoked"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ mod heartbeat;
 mod renewal;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::DOWNLOADS_MAX;
 use crate::clock;
 use crate::engine::{EngineInput, HelloFacts, MESSAGES_WAITING_MAX, Serving, ToSession};
+use crate::files;
 use renewal::{Handover, Renewal, Schedule};
 
 /// Longest wait for the welcome, and then for the verdicts.
@@ -63,6 +65,9 @@ const AWAY_MAX: Duration = Duration::from_secs(300);
 /// A difference between the two clocks that is worth a warning: certificates allow for ten minutes.
 const SKEW_TOLD: Span = Span::from_secs(60);
 
+/// The usual name of [`SessionConfig::refusal`], beside the lock.
+pub const REFUSAL_FILE: &str = "refused";
+
 /// Who this agent is, and where it goes.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
@@ -70,6 +75,9 @@ pub struct SessionConfig {
     pub orchestrator: String,
     /// The folder of the key and the certificates; read again for every connection, because they are renewed.
     pub identity: PathBuf,
+    /// Where the reason stands while the orchestrator does not take this agent and only a person can help; else there is no
+    /// such file. For `doctor`, which must not connect beside this session.
+    pub refusal: PathBuf,
     /// This start of the program.
     pub instance: InstanceId,
     /// This boot of the machine.
@@ -156,6 +164,8 @@ impl Session {
 
     /// Runs until it is stopped, or the engine is gone.
     pub async fn run(self) {
+        // What an earlier start was told may no longer be so.
+        self.note_refusal(None);
         let mut backoff = Backoff::new();
         while !self.engine.is_closed() {
             let began = clock::now();
@@ -183,6 +193,7 @@ impl Session {
                     wait
                 }
                 End::Hopeless(why) | End::Revoked(why) => {
+                    self.note_refusal(Some(&why));
                     tracing::error!(
                         why,
                         wait = %Span::from(HOPELESS_RETRY),
@@ -195,6 +206,22 @@ impl Session {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Notes or forgets the reason in [`SessionConfig::refusal`].
+    fn note_refusal(&self, why: Option<&str>) {
+        let path = &self.config.refusal;
+        let noted = match why {
+            Some(why) => files::create_private(path).and_then(|mut file| file.write_all(why.as_bytes())),
+            None => match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        };
+        // It is for people who look; this agent goes on without.
+        if let Err(error) = noted {
+            tracing::warn!(%error, path = %path.display(), "what doctor is to say could not be noted");
         }
     }
 
@@ -322,6 +349,7 @@ impl Session {
             journal = %welcome.journal,
             "connected"
         );
+        self.note_refusal(None);
         let (here, there) = (clock::wall(), welcome.wall);
         let apart = here.since(there).max(there.since(here));
         if apart > SKEW_TOLD {

@@ -370,13 +370,13 @@ impl Peer {
         assert!(matches!(self.hear().await, FromAgent::ProbeAnswer(answer) if answer.number == 7));
     }
 
-    /// Cuts the connection as a crash would, but at once.
     /// Tells the agent that it is no longer a member.
     pub(crate) fn revoke(self) {
         self.streams.abort();
         self.connection.close(CloseCode::Revoked, "");
     }
 
+    /// Cuts the connection as a crash would, but at once.
     pub(crate) fn cut(self) {
         self.streams.abort();
         self.connection.close(CloseCode::Internal, "cut by the test");

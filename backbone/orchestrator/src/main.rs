@@ -289,6 +289,7 @@ fn print_init(options: &InitOptions, made: &Initialised, output: Output) {
     }
     println!("next: modchain-orchestrator serve --data {}", options.data.display());
     if made.operator_token.is_some() {
+        println!("      (one that runs already takes the token in when it is restarted)");
         println!("then: modchain join --orchestrator HOST:7444 --token-file -");
     }
 }

@@ -114,7 +114,7 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
         Refused::InsufficientFunds { .. } => {
             refusal(RefusalCode::InsufficientFunds, message, "lower --max-cost, or ask for more credit")
         }
-        Refused::Limit { .. } => refusal(RefusalCode::Limit, message, "wait until some of them have ended"),
+        Refused::Limit { .. } => refusal(RefusalCode::Limit, message, "wait, or end what is not needed any more"),
         Refused::NoFit { .. } => {
             refusal(RefusalCode::NoFit, message, "leave --no-queue out to wait for a node, or ask for less")
         }
