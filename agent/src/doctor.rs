@@ -4,7 +4,7 @@
 mod neighbours;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,6 +88,7 @@ pub(crate) fn doctor(config: &Config, output: Output) -> anyhow::Result<bool> {
     // Name services may still be asked on threads of their own.
     runtime.shutdown_background();
     let well = checks.iter().all(|check| check.status != Status::Problem);
+    let mut text = String::new();
     match output {
         Output::Json => {
             let checks: Vec<_> = checks
@@ -97,18 +98,22 @@ pub(crate) fn doctor(config: &Config, output: Output) -> anyhow::Result<bool> {
                     json!({ "name": name, "status": status.word(), "detail": detail, "hint": hint })
                 })
                 .collect();
-            println!("{}", json!({ "schema": "modchain.doctor/v1", "checks": checks, "ok": well }));
+            text = json!({ "schema": "modchain.doctor/v1", "checks": checks, "ok": well }).to_string() + "\n";
         }
         Output::Text => {
             for Check { name, status, detail, hint } in &checks {
-                println!("{:<8} {name:<13} {}", status.word(), clean(detail));
+                text.push_str(&format!("{:<8} {name:<13} {}\n", status.word(), clean(detail)));
                 if !hint.is_empty() {
-                    println!("{:<22} {}", "", clean(hint));
+                    text.push_str(&format!("{:<22} {}\n", "", clean(hint)));
                 }
             }
         }
     }
-    Ok(well)
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("failed to print"),
+        _ => Ok(well),
+    }
 }
 
 async fn look(config: &Config) -> Vec<Check> {

@@ -157,6 +157,12 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
+            let denied = |io: &std::io::Error| io.kind() == std::io::ErrorKind::PermissionDenied;
+            if error.chain().any(|cause| cause.downcast_ref().is_some_and(denied)) {
+                eprintln!(
+                    "  hint: run this as the user that the data folder belongs to, or name another with --data DIR"
+                );
+            }
             ExitCode::FAILURE
         }
     }
