@@ -86,9 +86,5 @@ impl From<JoinError> for Failure {
 
 /// Words that may come from elsewhere, for a terminal: nothing in them steers it.
 pub(crate) fn clean(text: &str) -> String {
-    let hidden = |c: &char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().filter(|c| !hidden(c)).collect()
+    text.chars().filter(|c| !(c.is_control() || modchain_types::is_hidden(*c))).collect()
 }

@@ -103,7 +103,7 @@ impl Cleaner {
     }
 
     fn text(&self, c: char, out: &mut Vec<u8>) {
-        if matches!(c, '\n' | '\t') || !(c.is_control() || crate::text::is_hidden(c)) {
+        if matches!(c, '\n' | '\t') || !(c.is_control() || modchain_types::is_hidden(c)) {
             out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
@@ -165,7 +165,7 @@ mod tests {
         }
         for c in text.chars() {
             assert!(matches!(c, '\n' | '\t') || !c.is_control(), "{c:?}");
-            assert!(!crate::text::is_hidden(c), "{c:?}");
+            assert!(!modchain_types::is_hidden(c), "{c:?}");
         }
         // Nothing is made up and nothing changes its place.
         let mut given = String::from_utf8_lossy(input).into_owned();

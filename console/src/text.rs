@@ -1,7 +1,7 @@
 //! What people read: times, amounts, sizes, ids, and bytes that came from strangers.
 
 use jiff::tz::TimeZone;
-use modchain_types::{Asset, JobId, Micro, WallTime};
+use modchain_types::{Asset, JobId, Micro, WallTime, is_hidden};
 
 /// A point in time as every JSON document writes it: RFC 3339, UTC, milliseconds.
 pub(crate) fn rfc3339(at: WallTime) -> String {
@@ -133,24 +133,6 @@ pub(crate) fn job_id_width(short: bool) -> usize {
 /// Text from a stranger on one line: control characters and hidden ones become `·`.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_hidden(c) { '·' } else { c }).collect()
-}
-
-/// Characters that show nothing and change what is seen: marks that turn the writing direction, line ends that are not
-/// newlines, joiners and spaces of no width, invisible letters. With them a text can look like another one.
-pub(crate) fn is_hidden(c: char) -> bool {
-    matches!(
-        c,
-        '\u{00ad}'
-            | '\u{034f}'
-            | '\u{061c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
 }
 
 /// Standard base 64 with padding: how JSON carries bytes that are not UTF-8.

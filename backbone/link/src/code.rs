@@ -337,11 +337,8 @@ fn and(text: &str) -> String {
 
 /// A peer's words for our terminal: no control, formatting or bidirectional characters, and not too many.
 fn clean(bytes: &[u8]) -> String {
-    let hidden = |c: &char| {
-        c.is_control()
-            || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    String::from_utf8_lossy(bytes).chars().filter(|c| !hidden(c)).take(TEXT_CHARS_MAX).collect()
+    let seen = |c: &char| !(c.is_control() || modchain_types::is_hidden(*c));
+    String::from_utf8_lossy(bytes).chars().filter(seen).take(TEXT_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 pub mod base32;
 pub mod bounded;
+pub mod hidden;
 pub mod id;
 pub mod identity;
 pub mod instruction;
@@ -25,6 +26,7 @@ pub mod time;
 pub mod usage;
 
 pub use bounded::{Chunk, List, Map, Text, TooLong};
+pub use hidden::is_hidden;
 pub use id::{
     AccountId, AttemptId, BootId, CertificateSerial, Digest, Fence, IdentityId, InstanceId, JobId, JournalId,
     KeyDigest, Name, NodeId, SubmitKey, TokenId,

@@ -255,10 +255,7 @@ impl Life {
 
 /// A child's words for people: modules name their functions and imports, and choose names that steer terminals or hide text.
 fn printable(message: &str) -> Text<512> {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
+    let hidden = |c: char| c.is_control() || modchain_types::is_hidden(c);
     Text::cut(message.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect::<String>())
 }
 
