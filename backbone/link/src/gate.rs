@@ -20,7 +20,7 @@ pub(crate) type Classify = fn(IpAddr) -> Option<IpAddr>;
 
 /// An IPv4 address counts alone, an IPv6 address with its network. This machine's own programs are not limited: a whole pool
 /// may run on it, and whoever is on it has cheaper ways to disturb.
-pub(crate) fn source_of(address: IpAddr) -> Option<IpAddr> {
+pub fn source_of(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V4(address) => Some(address.into()),

@@ -37,6 +37,7 @@ pub use code::{Alert, CloseCode, CloseReason, Side, StreamCode};
 pub use connection::{Connection, OpenError};
 pub use dial::{CertificateRefusal, ConnectError, connect};
 pub use endpoint::{Accepted, BindError, Endpoint};
+pub use gate::source_of;
 pub use join::{JoinEndpoint, JoinLink, Joining, join_connect};
 pub use keys::EndpointKeys;
 pub use settings::{Priority, Protocol};

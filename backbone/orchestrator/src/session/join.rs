@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use modchain_certs::{RequestedKey, Subject, token};
 use modchain_core::membership::TokenState;
 use modchain_core::{Command, Redemption, Refused, Reply};
+use modchain_link::enrol::CLOCKS_APART_MAX;
 use modchain_link::{CloseCode, FrameReader, FrameWriter, JoinEndpoint, Joining, ReadError, StreamCode};
 use modchain_types::{Identity, IdentityId, Span, Text, TokenId};
 use modchain_wire::join::{JoinAccept, JoinChallenge, JoinHello, JoinRefusal, JoinRefused, JoinRequest};
@@ -25,8 +26,6 @@ use tokio::task::JoinSet;
 use super::{Context, certify, log_panic, wall_now};
 use crate::engine::EngineGone;
 
-/// How far the two clocks may be apart: certificates are dated back by as much.
-const SKEW_MAX: Span = Span::from_secs(10 * 60);
 /// The whole conversation, to the last byte of the answer.
 const CONVERSATION: Duration = Duration::from_secs(10);
 /// From the handshake to the first frame, which joiners send with the end of theirs: who says nothing must not hold a place.
@@ -251,13 +250,15 @@ fn check_clock(hello: &JoinHello) -> Result<(), Unanswered> {
     let now = wall_now();
     let (behind, ahead) = (now.since(hello.wall), hello.wall.since(now));
     let skew = behind.max(ahead);
-    if skew <= SKEW_MAX {
+    if skew <= CLOCKS_APART_MAX {
         return Ok(());
     }
     let which = if behind > ahead { "behind" } else { "ahead of" };
     Err(refused(
         JoinRefusal::ClockTooFar,
-        format!("this machine's clock is {skew} {which} the orchestrator's, and certificates allow for {SKEW_MAX}"),
+        format!(
+            "this machine's clock is {skew} {which} the orchestrator's, and certificates allow for {CLOCKS_APART_MAX}"
+        ),
         "set the clock (timedatectl set-ntp true) and join again: the token is not used yet",
     ))
 }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use modchain_link::source_of;
+
 /// Wrong tokens from one source within [`WINDOW`] that block it.
 const WRONG_MAX: usize = 20;
 /// See [`WRONG_MAX`].
@@ -32,13 +34,13 @@ impl Sources {
     /// How long the source is not to be answered, if it is not.
     pub(super) fn blocked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = wrong.get(&source(address)?)?.blocked_until?;
+        let until = wrong.get(&source_of(address)?)?.blocked_until?;
         until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
     /// Notes a wrong token.
     pub(super) fn wrong(&self, address: IpAddr, now: Instant) {
-        let Some(key) = source(address) else { return };
+        let Some(key) = source_of(address) else { return };
         // Each entry is changed in one step.
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= REMEMBERED && !wrong.contains_key(&key) {
@@ -54,16 +56,6 @@ impl Sources {
         if source.times.len() == WRONG_MAX && now.saturating_duration_since(first) <= WINDOW {
             source.blocked_until = Some(now + BLOCKED_FOR);
         }
-    }
-}
-
-/// Whose limit it is: an IPv6 address stands for its network of 64 bits, which is what one subscriber has. This machine's own
-/// addresses have none.
-fn source(address: IpAddr) -> Option<IpAddr> {
-    match address.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V4(address) => Some(IpAddr::V4(address)),
-        IpAddr::V6(address) => Some(IpAddr::V6((address.to_bits() >> 64 << 64).into())),
     }
 }
 
