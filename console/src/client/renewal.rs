@@ -110,8 +110,9 @@ impl Keeper {
             match enrol::renew(&self.connection, &self.folder).await {
                 Ok(renewal) => {
                     self.certificate = renewal.identity;
-                    backoff.reset();
-                    continue;
+                    let pause = pause_after(&self.certificate, wall_now(), &mut backoff);
+                    self.busy.send_replace(false);
+                    tokio::time::sleep(pause).await;
                 }
                 Err(error) => {
                     self.busy.send_replace(false);
@@ -122,9 +123,9 @@ impl Keeper {
                         (self.tell)(&words);
                         told = true;
                     }
+                    tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
-            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
@@ -139,6 +140,16 @@ impl Keeper {
 
 fn is_due(certificate: &PeerIdentity, now: WallTime) -> bool {
     certificate.renews_at() <= now
+}
+
+/// How long to leave a certificate alone that was just got. By a clock that is far ahead it is due at once, and so is every one
+/// after it: those must not be asked for without a pause.
+fn pause_after(fresh: &PeerIdentity, now: WallTime, backoff: &mut Backoff) -> Duration {
+    if is_due(fresh, now) {
+        return backoff.next_delay();
+    }
+    backoff.reset();
+    Duration::ZERO
 }
 
 /// What to say of a renewal that failed; nothing while there is plenty of time, or while another program is at it.
@@ -177,6 +188,14 @@ mod tests {
         let due = certificate.renews_at();
         assert!(!is_due(&certificate, WallTime(due.0 - 1)) && is_due(&certificate, due));
         assert!((DAY_MS / 100 * 60..=DAY_MS / 100 * 72).contains(&due.0), "{due:?}");
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_does_not_make_it_renew_without_a_pause() {
+        let (certificate, mut backoff) = (certificate(), Backoff::new().between(RETRY_FIRST, RETRY_MAX));
+        assert_eq!(pause_after(&certificate, WallTime(DAY_MS / 2), &mut backoff), Duration::ZERO);
+        let total: Duration = (0..50).map(|_| pause_after(&certificate, WallTime(DAY_MS - 1), &mut backoff)).sum();
+        assert!(total > RETRY_MAX && total <= 50 * RETRY_MAX, "{total:?}");
     }
 
     #[test]
