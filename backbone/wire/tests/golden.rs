@@ -134,6 +134,7 @@ proptest! {
         mutated(&samples::to_agent(), pick, &cuts, length);
         mutated(&samples::from_console(), pick, &cuts, length);
         mutated(&samples::from_joiner(), pick, &cuts, length);
+        mutated(&samples::to_joiner(), pick, &cuts, length);
         mutated(&samples::to_console(), pick, &cuts, length);
     }
 
@@ -143,6 +144,7 @@ proptest! {
         survives::<modchain_wire::ToAgent>(kind, &body);
         survives::<modchain_wire::FromConsole>(kind, &body);
         survives::<modchain_wire::FromJoiner>(kind, &body);
+        survives::<modchain_wire::ToJoiner>(kind, &body);
         survives::<modchain_wire::ToConsole>(kind, &body);
     }
 
@@ -152,6 +154,10 @@ proptest! {
         body.push(253);
         body.extend(claim.to_le_bytes());
         survives::<modchain_wire::FromAgent>(kind, &body);
+        survives::<modchain_wire::ToAgent>(kind, &body);
+        survives::<modchain_wire::FromConsole>(kind, &body);
+        survives::<modchain_wire::FromJoiner>(kind, &body);
+        survives::<modchain_wire::ToJoiner>(kind, &body);
         survives::<modchain_wire::ToConsole>(kind, &body);
     }
 }

@@ -3,10 +3,14 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::{Done, Home, program, require_siblings, signal};
+
+/// Longest wait for a program to end by itself.
+const END_MAX: Duration = Duration::from_secs(20);
 
 /// A program that is stopped when the test is over.
 pub(crate) struct Running(pub(crate) Child);
@@ -14,6 +18,12 @@ pub(crate) struct Running(pub(crate) Child);
 impl Drop for Running {
     fn drop(&mut self) {
         signal(&self.0, "TERM");
+        let until = Instant::now() + END_MAX;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // One that is gone already is not killed again.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

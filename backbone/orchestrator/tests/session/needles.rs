@@ -79,7 +79,7 @@ impl Needles {
         // In base 64 it depends on what goes before, as in a PEM file.
         for before in 0..3 {
             let text = base64(&[&vec![0; before], secret].concat());
-            let known = before * 4_usize.div_ceil(3)..text.len() - 1;
+            let known = (before * 4).div_ceil(3)..text.len() - 1;
             for window in text.as_bytes()[known].windows(BASE64_WINDOW) {
                 self.part(what, "base 64", window);
             }
@@ -133,7 +133,7 @@ fn every_form_of_a_planted_secret_is_found_and_nothing_else_is() {
     let mut needles = Needles::default();
     needles.secret("it", &secret);
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let planted: [(&str, Vec<u8>); 9] = [
+    let planted: [(&str, Vec<u8>); 13] = [
         ("raw", secret.clone()),
         ("raw", secret[3..11].to_vec()),
         ("hexadecimal", hex.to_uppercase().into_bytes()),
@@ -141,6 +141,11 @@ fn every_form_of_a_planted_secret_is_found_and_nothing_else_is() {
         ("base 32", base32::encode(&secret).to_uppercase().into_bytes()),
         ("base 32", base32::encode(&secret).into_bytes()),
         ("base 64", base64(&[b"ab", &secret[..], b"c"].concat()).into_bytes()),
+        // Whatever goes before it, no more than a window of its beginning.
+        ("base 64", base64(&secret[..9]).into_bytes()),
+        ("base 64", base64(&[b"a", &secret[..10]].concat()).into_bytes()),
+        ("base 64", base64(&[b"ab", &secret[..10]].concat()).into_bytes()),
+        ("backwards", secret.iter().rev().copied().collect()),
         ("decimal", format!("{secret:?}").into_bytes()),
         ("escaped", secret.escape_ascii().to_string().into_bytes()),
     ];
