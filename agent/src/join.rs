@@ -68,8 +68,10 @@ pub(crate) fn join(arguments: Join) -> Result<(), Failure> {
     // Before the token is looked at: it is still good after a refusal.
     if Credentials::exist(&dir) && !replace {
         let message = format!("this machine has joined already: there is an identity in {}", dir.display());
-        return Err(Failure::new("already_joined", CONFLICT, message)
-            .hint("run `modchain-agent start`; or give --replace, to become another node, or with a --rejoin token the same one again"));
+        return Err(Failure::new("already_joined", CONFLICT, message).hint(
+            "run `modchain-agent start`; or give --replace, to become another node, or with a --rejoin token the same \
+                   one again",
+        ));
     }
     let token = read_token(token_file.as_deref(), token)?;
     if token.role() != Role::Node {

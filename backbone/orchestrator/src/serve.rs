@@ -1,7 +1,8 @@
 //! `serve`: opens the stores, starts the engine, the read model and the sessions, and stops them in order.
 //!
 //! Start: lock, journal replay (each event goes to the gate and the feed too), audit, engine thread, feed, dispatch,
-//! sockets (only now, so that nobody comes in whom the journal has revoked), sessions, ready line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted is committed), exit.
+//! sockets (only now, so that nobody comes in whom the journal has revoked), sessions, ready line. Stop: sessions (agents and
+//! consoles are told to come back later), engine (everything accepted is committed), exit.
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -35,7 +35,7 @@ pub(crate) async fn join(shell: &Shell, args: JoinArgs) -> Outcome {
         Failure::usage("the orchestrator's address is missing").hint("add --orchestrator HOST:PORT, usually port 7444")
     })?;
     check_address(&address)?;
-    let source = Source::of(args.token_file, args.token)?;
+    let source = Source::of(args.token_file, args.token);
     let text = read_token(shell, source).await?;
     let token = parse(&text)?;
     drop(text);

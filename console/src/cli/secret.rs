@@ -32,12 +32,12 @@ pub(crate) enum Source {
 
 impl Source {
     /// From the two flags, of which the parser lets only one through.
-    pub(crate) fn of(file: Option<PathBuf>, token: Option<String>) -> Result<Self, Failure> {
+    pub(crate) fn of(file: Option<PathBuf>, token: Option<String>) -> Self {
         match (file, token) {
-            (_, Some(token)) => Ok(Self::Line(token)),
-            (Some(path), None) if path.as_os_str() == "-" => Ok(Self::Stdin),
-            (Some(path), None) => Ok(Self::File(path)),
-            (None, None) => Ok(Self::Person),
+            (_, Some(token)) => Self::Line(token),
+            (Some(path), None) if path.as_os_str() == "-" => Self::Stdin,
+            (Some(path), None) => Self::File(path),
+            (None, None) => Self::Person,
         }
     }
 }
@@ -146,9 +146,8 @@ mod tests {
 
     #[test]
     fn the_flags_say_where_a_token_comes_from() {
-        let of = |file: Option<&str>, token: Option<&str>| {
-            Source::of(file.map(PathBuf::from), token.map(str::to_owned)).expect("a source")
-        };
+        let of =
+            |file: Option<&str>, token: Option<&str>| Source::of(file.map(PathBuf::from), token.map(str::to_owned));
         assert_eq!(of(Some("-"), None), Source::Stdin);
         assert_eq!(of(Some("f"), None), Source::File("f".into()));
         assert_eq!(of(None, Some("t")), Source::Line("t".into()));

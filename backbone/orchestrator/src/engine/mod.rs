@@ -1,8 +1,8 @@
 //! The engine: one thread that owns [`Control`]. *Remember before you speak.*
 //!
 //! It takes what waits (at most [`BATCH_MAX`]), has each command decided, lets deadlines fire, appends all events as one
-//! record, syncs it, tells the [`Gate`], and only then lets out effects, events, replies and the answers to queries. While one batch syncs the
-//! next one gathers: that is the throughput story too.
+//! record, syncs it, tells the [`Gate`], and only then lets out effects, events, replies and the answers to queries. While one
+//! batch syncs the next one gathers: that is the throughput story too.
 //!
 //! A journal that fails ends the process: what is on disk is decided at the next start, from the disk alone.
 
