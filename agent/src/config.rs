@@ -35,7 +35,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::joined::{Joined, identity_dir};
-use crate::probe::Machine;
+use crate::probe::{Findings, Machine};
 
 /// Most attempts at once, whatever the owner says: the orchestrator's receive window of a connection holds 60 streams, and
 /// some are needed beside the attempts'.
@@ -187,7 +187,7 @@ impl Config {
     /// What this machine offers under these settings.
     ///
     /// Fails when the owner promises more than the machine has.
-    pub fn offer(&self, machine: &Machine) -> anyhow::Result<Offer> {
+    pub fn offer(&self, machine: &Machine, findings: &Findings, paused: bool) -> anyhow::Result<Offer> {
         let cores_milli = machine.cores.saturating_mul(1000);
         let reserve = (machine.memory_bytes / 10).max(MEMORY_RESERVE_BYTES).min(machine.memory_bytes / 2);
         let cpu_milli = self.cpu_milli.unwrap_or(cores_milli);
@@ -198,17 +198,24 @@ impl Config {
         if memory_bytes > machine.memory_bytes {
             bail!("{memory_bytes} bytes of memory are offered, and this machine has {}", machine.memory_bytes);
         }
+        let docker = findings.docker.as_ref();
+        let adapters =
+            [Some(Adapter::Wasm), docker.map(|_| Adapter::Docker), findings.models.as_ref().map(|_| Adapter::Llm)];
         let capabilities = Capabilities {
-            adapters: List::cut(vec![Adapter::Wasm]),
+            adapters: List::cut(adapters.into_iter().flatten().collect()),
             cpu_milli,
             memory_bytes,
             disk_bytes: self.disk_bytes.unwrap_or(machine.disk_free_bytes / 10 * 9),
             slots: self.slots.unwrap_or(machine.cores.saturating_mul(2).clamp(1, SLOTS_MAX)),
-            gpus: List::default(),
+            gpus: List::cut(findings.gpus.clone()),
+            models: List::cut(findings.models.clone().unwrap_or_default()),
+            pullable: List::default(),
+            exceptions: docker.map(|docker| docker.exceptions).unwrap_or_default(),
             labels: self.labels.clone(),
             region: self.region.clone(),
         };
-        Ok(Offer { capabilities, tariff: self.tariff.clone(), agent_version: Text::cut(env!("CARGO_PKG_VERSION")) })
+        let agent_version = Text::cut(env!("CARGO_PKG_VERSION"));
+        Ok(Offer { capabilities, tariff: self.tariff.clone(), agent_version, paused })
     }
 }
 
@@ -435,7 +442,10 @@ mod tests {
 
     #[test]
     fn the_defaults_offer_the_machine_less_a_reserve() {
-        let offer = load(&Settings::default(), "").expect("loads").offer(&MACHINE).expect("offers");
+        let offer = load(&Settings::default(), "")
+            .expect("loads")
+            .offer(&MACHINE, &Findings::default(), false)
+            .expect("offers");
         let capabilities = &offer.capabilities;
         assert_eq!((capabilities.cpu_milli, capabilities.slots), (4000, 8));
         assert_eq!(capabilities.memory_bytes, 16 * GIB - 16 * GIB / 10);
@@ -443,7 +453,8 @@ mod tests {
         assert_eq!(&*capabilities.adapters, [Adapter::Wasm]);
         assert_eq!((offer.tariff.core_hour, offer.tariff.minimum), (Micro(30_000), Micro(1_000)));
         let small = Machine { cores: 100, memory_bytes: GIB / 2, disk_free_bytes: 0 };
-        let small = load(&Settings::default(), "").expect("loads").offer(&small).expect("offers");
+        let small =
+            load(&Settings::default(), "").expect("loads").offer(&small, &Findings::default(), false).expect("offers");
         assert_eq!((small.capabilities.memory_bytes, small.capabilities.slots), (GIB / 4, SLOTS_MAX));
     }
 
@@ -467,7 +478,7 @@ mod tests {
         "#;
         let plain = load(&Settings::default(), text).expect("loads");
         assert_eq!(plain.orchestrator.as_deref(), Some("pool:7443"));
-        let offer = plain.offer(&MACHINE).expect("offers");
+        let offer = plain.offer(&MACHINE, &Findings::default(), false).expect("offers");
         assert_eq!((offer.tariff.core_hour, offer.tariff.minimum), (Micro(50_000), Micro::ZERO));
         assert_eq!(offer.tariff.gpu_hour.get(&Text::cut("H100")), Some(&Micro(2_500_000)));
         assert_eq!((offer.capabilities.slots, offer.capabilities.cpu_milli), (3, 2000));
@@ -479,7 +490,7 @@ mod tests {
             price_core_hour: Some("0.07".into()),
             ..Settings::default()
         };
-        let offer = load(&flags, text).expect("loads").offer(&MACHINE).expect("offers");
+        let offer = load(&flags, text).expect("loads").offer(&MACHINE, &Findings::default(), false).expect("offers");
         assert_eq!((offer.capabilities.slots, offer.capabilities.cpu_milli), (5, 1500));
         assert_eq!((offer.capabilities.region.as_str(), offer.tariff.core_hour), ("us", Micro(70_000)));
         assert_eq!(offer.capabilities.labels.get(&Text::cut("pool")), Some(&Text::cut("b")));
@@ -535,8 +546,13 @@ mod tests {
 
     #[test]
     fn nobody_can_offer_more_than_there_is() {
-        let greedy =
-            |flags: Settings| load(&flags, "").expect("loads").offer(&MACHINE).expect_err("refuses").to_string();
+        let greedy = |flags: Settings| {
+            load(&flags, "")
+                .expect("loads")
+                .offer(&MACHINE, &Findings::default(), false)
+                .expect_err("refuses")
+                .to_string()
+        };
         let cores = greedy(Settings { cpus: Some("4.5".into()), ..Settings::default() });
         assert_eq!(cores, "4.5 cores are offered, and this machine has 4");
         let memory = greedy(Settings { memory: Some("17GiB".into()), ..Settings::default() });

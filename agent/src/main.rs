@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use modchain_agent::config::{Config, Settings};
 use modchain_agent::executor::wasm::child_main;
-use modchain_agent::probe::SystemProbe;
+use modchain_agent::probe::{Findings, SystemProbe};
 use modchain_types::{Micro, Offer};
 use modchain_wire::WIRE_VERSION;
 use serde_json::{Value, json};
@@ -239,7 +239,7 @@ fn info(output: Output, common: &Common) -> anyhow::Result<()> {
     // The data folder may not be there yet: its nearest parent tells how much room it will have.
     let place = config.data.ancestors().find(|folder| folder.exists()).unwrap_or(&config.data);
     let machine = SystemProbe::new(place).machine();
-    let offer = config.offer(&machine)?;
+    let offer = config.offer(&machine, &Findings::default(), false)?;
     match output {
         Output::Json => {
             let mut document = offer_json(&offer);

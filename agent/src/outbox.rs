@@ -5,6 +5,7 @@
 //! DATA/attempts/j-…-N/assignment.json      written before anything of the attempt runs
 //!                     /output              the spool
 //!                     /result.json         written before the result is sent
+//!                     /state               what its executor needs to take it up again
 //!                     /module, /run/       for the executor
 //! ```
 //!
@@ -57,6 +58,11 @@ impl AttemptFolder {
     /// The task's main file.
     pub fn module(&self) -> PathBuf {
         self.path.join("module")
+    }
+
+    /// What an executor needs to take the attempt up again.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
     }
 }
 
@@ -240,8 +246,8 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use modchain_types::{
-        Adapter, Digest, Ending, Fence, GpuRequest, Input, JobSpec, List, Map, Micro, OutputLengths, Reason,
-        Requirements, Reservation, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
+        Adapter, Digest, Ending, Exceptions, Fence, GpuRequest, Input, JobSpec, List, Map, Micro, OutputLengths,
+        Reason, Requirements, Reservation, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
     };
     use modchain_wire::agent::OutputStream;
 
@@ -269,6 +275,8 @@ mod tests {
                     region: None,
                     node: None,
                     price_per_hour_max: None,
+                    model: None,
+                    exceptions: Exceptions::default(),
                 },
                 limits: Limits::default(),
                 max_cost: Micro(1),
@@ -280,6 +288,8 @@ mod tests {
             tariff: Tariff::default(),
             run_limit: Span::from_secs(60),
             run_limit_reason: Reason::Budget,
+            image: None,
+            output_tokens_max: None,
         }
     }
 

@@ -14,7 +14,7 @@ use modchain_agent::engine::{Engine, EngineInput};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
-use modchain_agent::probe::SystemProbe;
+use modchain_agent::probe::{Findings, SystemProbe};
 use modchain_agent::session::{REFUSAL_FILE, Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
 use modchain_types::NodeId;
@@ -69,11 +69,12 @@ pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
 async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: NodeId) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let mut probe = SystemProbe::new(&config.data);
-    let offer = config.offer(&probe.machine())?;
+    let offer = config.offer(&probe.machine(), &Findings::default(), false)?;
     let open = || format!("failed to open {}", config.data.display());
     let outbox = Outbox::open(&config.data).with_context(open)?;
     let cache = BlobCache::open(&config.data, CACHE_BYTES_MAX).with_context(open)?;
-    let executors = Executors { wasm: WasmExecutor::new().context("failed to find this program's own file")? };
+    let wasm = WasmExecutor::new().context("failed to find this program's own file")?;
+    let executors = Executors::wasm_alone(wasm);
     let (connection, live_connection) = watch::channel(None);
     let (blobs, _downloads) = BlobFetcher::start(cache, live_connection);
     let capabilities = &offer.capabilities;

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use modchain_core::supervisor::{Action, Input, Supervisor, SupervisorConfig};
 use modchain_types::{
-    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, Input as JobInput, InventoryItem, JournalId, Offer,
-    OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
+    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, ImagePin, Input as JobInput, InventoryItem, JournalId,
+    Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -100,6 +100,22 @@ pub enum EngineInput {
         /// Under which fence.
         fence: Fence,
     },
+    /// A runner: how far the preparation is.
+    Preparing {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// For people.
+        message: Text<256>,
+    },
+    /// A runner: what the job's image name means here.
+    Pinned {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The image.
+        image: ImagePin,
+    },
+    /// The node offers something else from now on.
+    OfferChanged(Box<Offer>),
     /// A runner: the job's own code runs.
     Started {
         /// Which attempt.
@@ -123,6 +139,8 @@ pub enum EngineInput {
 /// What the session is told.
 #[derive(Debug)]
 pub enum ToSession {
+    /// Say what the node offers now.
+    Offer(Box<Offer>),
     /// Send this.
     Report(Box<Report>),
     /// Serve the streams of these attempts from now on.
@@ -307,6 +325,14 @@ impl Engine {
                 self.handle(Input::Stop { attempt, fence, grace, cause });
             }
             EngineInput::Ack { attempt, fence } => self.handle(Input::Ack { attempt, fence }),
+            EngineInput::Preparing { attempt, message } => self.handle(Input::Preparing { attempt, message }),
+            EngineInput::Pinned { attempt, image } => self.handle(Input::Pinned { attempt, image }),
+            EngineInput::OfferChanged(offer) if *offer != self.offer => {
+                self.supervisor.set_capabilities(offer.capabilities.clone());
+                self.offer = (*offer).clone();
+                self.tell(ToSession::Offer(offer));
+            }
+            EngineInput::OfferChanged(_) => {}
             EngineInput::Started { attempt } => {
                 tracing::info!(%attempt, "started");
                 self.handle(Input::Started { attempt });

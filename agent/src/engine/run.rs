@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_types::{Assignment, Ending, Fault, OutputLengths, Span, Task, TaskBody, Text, Usage};
+use modchain_types::{Assignment, Ending, Fault, LlmTask, OutputLengths, Span, Task, TaskBody, Text, Usage};
 use modchain_wire::agent::OutputStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -119,9 +119,16 @@ impl Runner {
                         let _ = self.engine.send(EngineInput::Started { attempt: self.assignment.attempt }).await;
                     }
                     ExecutorEvent::Output { stream, bytes } => pieces.push((stream, bytes)),
-                    ExecutorEvent::Ended { ending, ran, fuel } => {
-                        ended = Some(End { ending, usage: Usage { ran, fuel, ..Usage::default() } });
+                    ExecutorEvent::Preparing { message } => {
+                        let _ = self
+                            .engine
+                            .send(EngineInput::Preparing { attempt: self.assignment.attempt, message })
+                            .await;
                     }
+                    ExecutorEvent::Pinned { image } => {
+                        let _ = self.engine.send(EngineInput::Pinned { attempt: self.assignment.attempt, image }).await;
+                    }
+                    ExecutorEvent::Ended { ending, usage } => ended = Some(End { ending, usage }),
                 }
             }
             if let Some(mut open) = writer.take_if(|_| !pieces.is_empty() && broken.is_none()) {
@@ -156,39 +163,44 @@ async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFe
             return Err(End::cannot_start(Fault::Node, "the assignment came without its task"));
         }
     };
-    match task {
-        Task::Wasm(wasm) => {
-            if wasm.module_bytes > MODULE_BYTES_MAX {
-                let why = format!("the module has {} bytes, at most {MODULE_BYTES_MAX} are allowed", wasm.module_bytes);
-                return Err(End::cannot_start(Fault::Job, why));
-            }
-            let request = BlobRequest {
-                attempt: assignment.attempt,
-                fence: assignment.claim.fence,
-                digest: wasm.module,
-                bytes: wasm.module_bytes,
-                place: folder.module(),
+    let main_file = match task {
+        Task::Wasm(wasm) => Some(("the module", wasm.module, wasm.module_bytes, MODULE_BYTES_MAX)),
+        Task::Llm(llm) => Some(("the request", llm.request, llm.request_bytes, LlmTask::REQUEST_BYTES_MAX)),
+        Task::Docker(_) => None,
+    };
+    if let Some((what, digest, bytes, bytes_max)) = main_file {
+        if bytes > bytes_max {
+            let why = format!("{what} has {bytes} bytes, at most {bytes_max} are allowed");
+            return Err(End::cannot_start(Fault::Job, why));
+        }
+        let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
+        let request = BlobRequest { attempt, fence, digest, bytes, place: folder.module() };
+        if let Err(error) = blobs.fetch(request).await {
+            let fault = match &error {
+                FetchError::Size { .. } => Fault::Job,
+                FetchError::Refused { .. }
+                | FetchError::Digest
+                | FetchError::Disk(_)
+                | FetchError::TimedOut
+                | FetchError::Stopped => Fault::Node,
             };
-            if let Err(error) = blobs.fetch(request).await {
-                let fault = match &error {
-                    FetchError::Size { .. } => Fault::Job,
-                    FetchError::Refused { .. }
-                    | FetchError::Digest
-                    | FetchError::Disk(_)
-                    | FetchError::TimedOut
-                    | FetchError::Stopped => Fault::Node,
-                };
-                return Err(End::cannot_start(fault, format!("the module cannot be fetched: {error}")));
-            }
+            return Err(End::cannot_start(fault, format!("{what} cannot be fetched: {error}")));
         }
     }
     Ok(StartRequest {
         attempt: assignment.attempt,
+        fence: assignment.claim.fence,
+        spec_digest: modchain_wire::spec_digest(&assignment.spec),
         task: task.clone(),
         memory_bytes: assignment.reservation.memory_bytes,
         cpu_milli: assignment.reservation.cpu_milli,
         run_dir: folder.run_dir(),
         module: folder.module(),
+        state: folder.state(),
+        gpus: assignment.reservation.gpus.iter().map(|(uuid, _)| uuid.clone()).collect(),
+        exceptions: assignment.spec.requirements.exceptions,
+        image: assignment.image.clone(),
+        output_tokens_max: assignment.output_tokens_max,
         input: assignment.spec.input,
     })
 }
@@ -215,7 +227,11 @@ async fn feed(mut stdin: StdinWriter, mut pieces: mpsc::Receiver<StdinPiece>) {
                     return;
                 }
             }
-            StdinPiece::End => return stdin.close(),
+            StdinPiece::End => {
+                // Who has ended meanwhile needs no end of its input.
+                let _ = stdin.close().await;
+                return;
+            }
         }
     }
 }

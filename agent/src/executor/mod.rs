@@ -13,19 +13,24 @@
 //! An executor decides nothing: limits on time, who pays and what a stop means belong to the supervisor in `modchain-core`.
 //! Start reading here, then in [`wasm`].
 
+use std::fmt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_types::{AttemptId, Ending, Input, Span, Task};
+use modchain_types::{AttemptId, Digest, Ending, Exceptions, Fault, Fence, ImagePin, Input, Span, Task, Text, Usage};
 use modchain_wire::agent::OutputStream;
-use tokio::io::AsyncWriteExt;
-use tokio::process::ChildStdin;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
+pub mod docker;
+pub mod llm;
 pub mod wasm;
 
+use docker::DockerExecutor;
+use llm::LlmExecutor;
 use wasm::WasmExecutor;
 
 /// Events that may wait for the shell, of one attempt. With [`OUTPUT_PIECE_BYTES_MAX`] this is 512 KiB of memory at most; when
@@ -38,8 +43,12 @@ pub const OUTPUT_PIECE_BYTES_MAX: usize = 32 * 1024;
 /// What the shell gives an executor to start an attempt.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
-    /// Which attempt, for the log.
+    /// Which attempt.
     pub attempt: AttemptId,
+    /// Under which fence.
+    pub fence: Fence,
+    /// Of the job's specification.
+    pub spec_digest: Digest,
     /// What to run.
     pub task: Task,
     /// Bytes of memory it has reserved: its limit.
@@ -48,8 +57,19 @@ pub struct StartRequest {
     pub cpu_milli: u32,
     /// Scratch of this attempt alone: exists, mode 0700, removed by the shell after the end.
     pub run_dir: PathBuf,
-    /// The task's main file on disk, its digest verified: the WebAssembly module.
+    /// The task's main file on disk, its digest verified: a WebAssembly module, or what is asked of a language model.
     pub module: PathBuf,
+    /// A file of this attempt alone that lives as long as its output does, for what an executor needs to take the attempt up
+    /// again after the agent died. Not there at first.
+    pub state: PathBuf,
+    /// GPUs that it has reserved, by uuid.
+    pub gpus: Vec<Text<64>>,
+    /// What a container asks for beyond the sandbox; the node allows it, or would not have been chosen.
+    pub exceptions: Exceptions,
+    /// The image that an earlier attempt found under the job's image name.
+    pub image: Option<ImagePin>,
+    /// Most tokens that the hold pays for.
+    pub output_tokens_max: Option<u64>,
     /// Whether it reads standard input. With [`Input::None`] it is at its end from the start.
     pub input: Input,
 }
@@ -57,6 +77,16 @@ pub struct StartRequest {
 /// What becomes of an attempt, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecutorEvent {
+    /// Before the start: how far the preparation is, for people. At most a few a second.
+    Preparing {
+        /// Such as `pulling: 3 of 7 layers, 120 of 310 MiB`.
+        message: Text<256>,
+    },
+    /// Before the start, at most once: what the image's name means here.
+    Pinned {
+        /// The image that is about to run.
+        image: ImagePin,
+    },
     /// The job's own code is about to run; the billing clock runs from here.
     Started,
     /// It has written this, just now.
@@ -70,10 +100,9 @@ pub enum ExecutorEvent {
     Ended {
         /// How.
         ending: Ending,
-        /// From its start to its end by this machine's clock that counts sleep; zero when it never started.
-        ran: Span,
-        /// WebAssembly fuel burnt; zero where it is not known.
-        fuel: u64,
+        /// What it used. Its run is from the start to the end by this machine's clock that counts sleep; zero when it never
+        /// started.
+        usage: Usage,
     },
 }
 
@@ -168,25 +197,31 @@ pub(crate) enum Wish {
 }
 
 /// The standard input of a job. Dropping it is the end of the input.
-#[derive(Debug)]
 pub struct StdinWriter {
-    pipe: ChildStdin,
+    pipe: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
 impl StdinWriter {
-    pub(crate) fn new(pipe: ChildStdin) -> Self {
-        Self { pipe }
+    pub(crate) fn new(pipe: impl AsyncWrite + Send + 'static) -> Self {
+        Self { pipe: Box::pin(pipe) }
     }
 
     /// Hands all the bytes over; waits while the job does not read. A job that has ended or has closed its input is
     /// [`StdinClosed`]: drop the rest.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StdinClosed> {
-        self.pipe.write_all(bytes).await.map_err(|_| StdinClosed)
+        self.pipe.write_all(bytes).await.map_err(|_| StdinClosed)?;
+        self.pipe.flush().await.map_err(|_| StdinClosed)
     }
 
     /// Ends the input.
-    pub fn close(self) {
-        drop(self);
+    pub async fn close(mut self) -> Result<(), StdinClosed> {
+        self.pipe.shutdown().await.map_err(|_| StdinClosed)
+    }
+}
+
+impl fmt::Debug for StdinWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StdinWriter").finish_non_exhaustive()
     }
 }
 
@@ -195,14 +230,23 @@ impl StdinWriter {
 #[error("nobody reads the standard input any more")]
 pub struct StdinClosed;
 
-/// The executors of this node.
+/// The executors of this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Executors {
     /// For WebAssembly.
     pub wasm: WasmExecutor,
+    /// For containers; `None` where the owner allows none.
+    pub docker: Option<DockerExecutor>,
+    /// For language models; `None` where the owner allows none.
+    pub llm: Option<LlmExecutor>,
 }
 
 impl Executors {
+    /// For WebAssembly and nothing else.
+    pub fn wasm_alone(wasm: WasmExecutor) -> Self {
+        Self { wasm, docker: None, llm: None }
+    }
+
     /// Starts an attempt on the executor that its task is for. Never fails: what cannot be started says so in its only event.
     /// To be called within a tokio runtime.
     pub fn start(&self, request: StartRequest) -> Running {
@@ -211,6 +255,33 @@ impl Executors {
                 let task = task.clone();
                 self.wasm.start(&request, &task)
             }
+            Task::Docker(task) => match &self.docker {
+                Some(docker) => {
+                    let task = task.clone();
+                    docker.start(request, task)
+                }
+                None => Running::refused("this node runs no containers"),
+            },
+            Task::Llm(task) => match &self.llm {
+                Some(llm) => {
+                    let task = task.clone();
+                    llm.start(request, task)
+                }
+                None => Running::refused("this node runs no language models"),
+            },
         }
+    }
+}
+
+impl Running {
+    /// An attempt that cannot start by the node's fault.
+    fn refused(why: &str) -> Self {
+        let (events_in, events) = mpsc::channel(1);
+        let (control, _) = RunControl::new();
+        let ending = Ending::CannotStart { fault: Fault::Node, message: Text::cut(why) };
+        events_in
+            .try_send(ExecutorEvent::Ended { ending, usage: Usage::default() })
+            .expect("a new channel has room for one event");
+        Self { events, control, stdin: None }
     }
 }

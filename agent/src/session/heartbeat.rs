@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use modchain_link::{Connection, Priority};
-use modchain_types::{Span, Timestamp};
+use modchain_types::{List, Span, Timestamp};
 use modchain_wire::agent::{FromAgent, Heartbeat, HostLoad, ToAgent};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -59,7 +59,7 @@ impl Heartbeats {
                 () = tokio::time::sleep_until(next), if !unsent => {
                     number += 1;
                     let sent = clock::now();
-                    let beat = Heartbeat { number, sent, rtt, load: *self.load.borrow() };
+                    let beat = Heartbeat { number, sent, rtt, load: *self.load.borrow(), gpus: List::default() };
                     up.queue(&beat.into()).map_err(|error| chain(&error))?;
                     unsent = true;
                     if under_way.len() == UNANSWERED_MAX {

@@ -31,7 +31,7 @@ use modchain_link::{
 };
 use modchain_types::{AttemptId, BootId, InstanceId, InventoryItem, ItemState, List, Span, StopCause};
 use modchain_wire::Message;
-use modchain_wire::agent::{AgentHello, AgentWelcome, FromAgent, HostLoad, ProbeAnswer, ToAgent};
+use modchain_wire::agent::{AgentHello, AgentWelcome, FromAgent, HostLoad, OfferChanged, ProbeAnswer, ToAgent};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -435,6 +435,10 @@ impl Session {
                 }
                 message = line.recv(), if !unsent => match message {
                     Some(ToSession::Report(report)) => match control.up.queue(&FromAgent::Report(*report)) {
+                        Ok(()) => unsent = true,
+                        Err(error) => return Err(End::Lost(chain(&error))),
+                    },
+                    Some(ToSession::Offer(offer)) => match control.up.queue(&OfferChanged { offer: *offer }.into()) {
                         Ok(()) => unsent = true,
                         Err(error) => return Err(End::Lost(chain(&error))),
                     },

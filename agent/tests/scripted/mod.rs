@@ -17,9 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 use modchain_certs::{Authority, CertificatePlan, JoinToken, PeerIdentity, RequestedKey, RootPin, Subject, token};
 use modchain_link::{CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter, JoinEndpoint, Joining};
 use modchain_types::{
-    Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Fence, FenceClaim, GpuRequest, Identity, IdentityId, Input,
-    JobId, JobSpec, JournalId, Limits, List, Map, Micro, Reason, Report, ReportBody, Requirements, Reservation, Role,
-    Span, Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
+    Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Exceptions, Fence, FenceClaim, GpuRequest, Identity,
+    IdentityId, Input, JobId, JobSpec, JournalId, Limits, List, Map, Micro, Reason, Report, ReportBody, Requirements,
+    Reservation, Role, Span, Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
 };
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, AttemptOpen, AttemptResume, BlobChunk, BlobHead, HeartbeatEcho, OutputAck, OutputEnd,
@@ -129,6 +129,8 @@ impl World {
                     region: None,
                     node: None,
                     price_per_hour_max: None,
+                    model: None,
+                    exceptions: Exceptions::default(),
                 },
                 limits: Limits::default(),
                 max_cost: Micro::UNIT,
@@ -140,6 +142,8 @@ impl World {
             tariff: Tariff::default(),
             run_limit: Span::from_secs(600),
             run_limit_reason: Reason::Budget,
+            image: None,
+            output_tokens_max: None,
         }
     }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::executor::{ExecutorEvent, Executors, RunControl, Running, StartRequest, StdinWriter};
-use modchain_types::{AttemptId, Digest, Ending, Fault, Input, JobId, List, Map, Span, Task, Text, WasmTask};
+use modchain_types::{
+    AttemptId, Digest, Ending, Exceptions, Fault, Fence, Input, JobId, List, Map, Span, Task, Text, WasmTask,
+};
 use modchain_wire::agent::OutputStream;
 use tempfile::TempDir;
 
@@ -76,11 +78,18 @@ impl Program {
         };
         let Running { events, control, stdin } = executors.start(StartRequest {
             attempt: AttemptId { job: JobId([7; 16]), number: 1 },
+            fence: Fence(1),
+            spec_digest: Digest([0; 32]),
             task: Task::Wasm(task),
             memory_bytes: self.memory_bytes,
             cpu_milli: self.cpu_milli,
             run_dir: self.dir.path().to_owned(),
             module: self.module.clone(),
+            state: self.dir.path().join("state"),
+            gpus: Vec::new(),
+            exceptions: Exceptions::default(),
+            image: None,
+            output_tokens_max: None,
             input: self.input,
         });
         Attempt { _dir: self.dir, events, control, stdin }
@@ -92,7 +101,7 @@ impl Program {
 }
 
 pub(crate) fn executors() -> Executors {
-    Executors { wasm: WasmExecutor::with_program(env!("CARGO_BIN_EXE_modchain-agent")) }
+    Executors::wasm_alone(WasmExecutor::with_program(env!("CARGO_BIN_EXE_modchain-agent")))
 }
 
 /// A started attempt.
@@ -130,8 +139,11 @@ impl Attempt {
                         OutputStream::Note => panic!("programs do not write notes"),
                     }
                 }
-                ExecutorEvent::Ended { ending, ran, fuel } => {
-                    story.end = Some((ending, ran, fuel));
+                ExecutorEvent::Preparing { .. } | ExecutorEvent::Pinned { .. } => {
+                    panic!("modules are not prepared in the open")
+                }
+                ExecutorEvent::Ended { ending, usage } => {
+                    story.end = Some((ending, usage.ran, usage.fuel));
                     break;
                 }
             }

@@ -90,6 +90,12 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
                 }
             }
         }
+        EventBody::ImagePinned { attempt, .. } => {
+            let placement = placed(control, *attempt)?;
+            trusted(control, placement.node)?;
+            let free = open(control, attempt.job)?.image.is_none();
+            ensure(free, || format!("{} would have two images", attempt.job))
+        }
         EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
             let job = open(control, *job)?;
             ensure(job.stop.is_none(), || format!("{} is being stopped already", job.id))
@@ -108,7 +114,9 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::JobFinished { job, attempt, outcome, settlement } => {
             finished(control, open(control, *job)?, *attempt, outcome, settlement)
         }
-        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => trusted(control, *node),
+        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => {
+            trusted(control, *node)
+        }
         EventBody::TokenCreated { token, .. } => {
             ensure(control.tokens().get(*token).is_none(), || format!("token {token} exists already"))
         }

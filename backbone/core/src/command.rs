@@ -2,8 +2,8 @@
 
 use modchain_types::{
     AccountId, AttemptId, BootId, CertificateSerial, Digest, Fence, Identity, IdentityId, InstanceId, InventoryItem,
-    JobId, JobSpec, JobState, Micro, Name, NodeId, Offer, OutputLengths, Report, Role, Span, SubmitKey, Text, TokenId,
-    WallTime,
+    JobId, JobSpec, JobState, Micro, Name, NodeId, NodeWish, Offer, OutputLengths, Report, Role, Span, SubmitKey, Text,
+    TokenId, WallTime,
 };
 
 use crate::membership::{Certificate, TokenGrant};
@@ -190,6 +190,17 @@ pub enum Command {
         /// The whole new offer.
         offer: Box<Offer>,
     },
+    /// Let a node take new jobs, or none.
+    NodeSet {
+        /// Who asks: an operator, or a client whose account the node earns for.
+        by: Actor,
+        /// Which node.
+        node: NodeId,
+        /// What is wanted.
+        wish: NodeWish,
+        /// For the record.
+        why: Text<256>,
+    },
     /// An agent reports about an attempt.
     Report {
         /// Which node.
@@ -234,6 +245,7 @@ impl Command {
             | Self::RevokeToken { by, .. }
             | Self::RevokeIdentity { by, .. }
             | Self::Credit { by, .. }
+            | Self::NodeSet { by, .. }
             | Self::Submit { by, .. }
             | Self::Cancel { by, .. } => Some(by),
             Self::EngineStarted { .. }

@@ -54,6 +54,8 @@ pub enum Deadline {
     TokenBound(TokenId),
     /// A newer certificate has been in use for long enough: this one is no longer accepted.
     CertificateRetires(IdentityId, CertificateSerial),
+    /// What still runs on a node that is being drained moves.
+    Drained(NodeId),
     /// The identity was revoked and may still have work: it moves or is cancelled.
     RevokedWork(IdentityId),
 }

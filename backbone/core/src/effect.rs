@@ -1,7 +1,7 @@
 //! What must be done outside once the events of a decision are on disk. Effects are never stored: after a crash, reconciling
 //! with each agent brings about again whatever was lost.
 
-use modchain_types::{Assignment, AttemptId, Fence, JobId, NodeId, NodeState, Span, StopCause, Verdict};
+use modchain_types::{Assignment, AttemptId, Fence, JobId, NodeId, NodeState, Span, StopCause, Text, Verdict};
 
 use crate::command::SessionId;
 
@@ -33,6 +33,13 @@ pub enum Effect {
         node: NodeId,
         /// Its state now.
         state: NodeState,
+    },
+    /// How far the preparation of an attempt is. For the read model; nothing is remembered of it.
+    Preparing {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// For people.
+        message: Text<256>,
     },
     /// The job has ended: whatever is kept for running it (input, blobs that no other job names) may go.
     JobClosed {

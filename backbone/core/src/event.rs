@@ -1,9 +1,9 @@
 //! What is remembered. Events are the only thing that changes durable state, and the journal keeps nothing else.
 
 use modchain_types::{
-    AccountId, AttemptId, BootId, CertificateSerial, Digest, Ending, Exit, Identity, IdentityId, JobId, JobSpec,
-    JobState, Micro, NodeId, Offer, OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff, Text, Timestamp,
-    TokenId, Usage, WallTime,
+    AccountId, AttemptId, BootId, CertificateSerial, Digest, Ending, Exit, Identity, IdentityId, ImagePin, JobId,
+    JobSpec, JobState, Micro, NodeId, NodeWish, Offer, OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff,
+    Text, Timestamp, TokenId, Usage, WallTime,
 };
 
 use crate::membership::{Certificate, TokenEnd, TokenGrant};
@@ -91,6 +91,13 @@ pub enum EventBody {
         /// Which attempt.
         attempt: AttemptId,
     },
+    /// From here on every attempt of the job runs this image, whatever its name comes to mean.
+    ImagePinned {
+        /// The attempt that found it.
+        attempt: AttemptId,
+        /// The image.
+        image: ImagePin,
+    },
     /// The client wants it to end.
     CancelRequested {
         /// Which job.
@@ -142,6 +149,17 @@ pub enum EventBody {
     NodeLost {
         /// Which.
         node: NodeId,
+    },
+    /// Somebody wants a node to take new jobs or none.
+    NodeSet {
+        /// Which.
+        node: NodeId,
+        /// By whom.
+        by: IdentityId,
+        /// What is wanted; a drain's time runs from this event on.
+        wish: NodeWish,
+        /// For the record.
+        why: Text<256>,
     },
     /// The job's standard input can never be completed: its attempt is stopped, and it fails by its own fault.
     InputFailed {

@@ -17,8 +17,9 @@
 use std::collections::BTreeSet;
 
 use modchain_types::{
-    AccountId, AttemptId, Digest, Ending, Fence, JobId, JobSpec, JobState, Limits, Micro, NodeId, OutputLengths,
-    Reason, Reservation, Span, SubmitKey, Tariff, TaskBody, Text, Timestamp, Usage,
+    AccountId, Adapter, AttemptId, Digest, DockerTask, Ending, Exceptions, Fence, ImagePin, JobId, JobSpec, JobState,
+    Limits, LlmTask, Micro, NodeId, OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff, Task, TaskBody, Text,
+    Timestamp, Usage,
 };
 
 /// A job that has not ended.
@@ -46,6 +47,8 @@ pub struct Job {
     pub attempts_counted: u32,
     /// Nodes that refused or failed it: others are tried first.
     pub avoided: BTreeSet<NodeId>,
+    /// The image that every attempt runs, once one was found.
+    pub image: Option<ImagePin>,
     /// Why its attempt is to be stopped, if it is. The first reason stands.
     pub stop: Option<StopWish>,
     /// Where it is.
@@ -200,5 +203,56 @@ pub fn check_spec(spec: &JobSpec) -> Result<(), String> {
         "lost-after must be between 15s and 24h",
     )?;
     check((1..=Limits::ATTEMPTS_MAX).contains(&limits.attempts_max), "retries must be between 0 and 19")?;
-    check(limits.output_bytes_max <= Limits::OUTPUT_BYTES_MAX, "at most 64 MiB of output are kept")
+    check(limits.output_bytes_max <= Limits::OUTPUT_BYTES_MAX, "at most 64 MiB of output are kept")?;
+    check(
+        requirements.model.is_some() == (adapter == Adapter::Llm),
+        "a job for a language model, and no other, needs the model's name",
+    )?;
+    check(
+        requirements.exceptions == Exceptions::default() || adapter == Adapter::Docker,
+        "only containers can have a writable root or a network",
+    )?;
+    match &spec.body {
+        TaskBody::Inline(Task::Docker(task)) => check_docker(task, requirements.memory_bytes),
+        TaskBody::Inline(Task::Llm(task)) => check_llm(task, requirements.model.as_deref()),
+        TaskBody::Inline(Task::Wasm(_)) | TaskBody::Blob { .. } => Ok(()),
+    }
+}
+
+/// Least memory of a container that starts at all.
+const CONTAINER_MEMORY_BYTES_MIN: u64 = 6 << 20;
+
+/// Bounds of a container; also to be kept by who reads a task from the blob store.
+pub fn check_docker(task: &DockerTask, memory_bytes: u64) -> Result<(), String> {
+    let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    check(plain(&task.image), "the image must be a name such as alpine:3, or an id")?;
+    check((1..=DockerTask::PIDS_MAX).contains(&task.pids_max), "pids must be between 1 and 4096")?;
+    check(
+        (Span::from_secs(1)..=DockerTask::PULL_TIMEOUT_MAX).contains(&task.pull_timeout),
+        "the pull timeout must be between 1s and 24h",
+    )?;
+    check(memory_bytes >= CONTAINER_MEMORY_BYTES_MIN, "a container needs 6 MiB of memory at least")?;
+    check(
+        task.workdir.as_ref().is_none_or(|path| path.starts_with('/')),
+        "the working directory must be an absolute path",
+    )?;
+    check(
+        task.env.iter().all(|(name, _)| !name.is_empty() && !name.contains('=') && !name.contains('\0')),
+        "the name of a variable must not be empty or have a `=`",
+    )
+}
+
+/// Bounds of a request to a language model.
+pub fn check_llm(task: &LlmTask, model: Option<&str>) -> Result<(), String> {
+    let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    check(plain(&task.model), "the model must be a name such as llama3.2:1b")?;
+    check(model == Some(&*task.model), "the model asked for is not the one of the task")?;
+    check(task.request_bytes <= LlmTask::REQUEST_BYTES_MAX, "a prompt may have 1 MiB with all that belongs to it")?;
+    check(
+        task.temperature_milli.is_none_or(|milli| milli <= LlmTask::TEMPERATURE_MILLI_MAX),
+        "the temperature must be between 0 and 10",
+    )?;
+    check(task.max_tokens != Some(0), "max tokens must be more than zero")
 }

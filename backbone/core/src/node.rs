@@ -6,10 +6,14 @@
 //!                    ^------- heard again --------+                     |
 //!                    ^------------------- hello ------------------------+
 //! ```
+//!
+//! A node that is heard and may take no new jobs is shown as `draining`, `cordoned` or `paused` instead of `ready`.
 
 use std::collections::BTreeSet;
 
-use modchain_types::{AccountId, InstanceId, JobId, Name, NodeId, NodeState, Offer, Reservation, Span, Timestamp};
+use modchain_types::{
+    AccountId, InstanceId, JobId, Name, NodeId, NodeState, NodeWish, Offer, Reservation, Span, Timestamp,
+};
 
 use crate::command::SessionId;
 
@@ -35,12 +39,46 @@ pub struct Node {
     pub placed: BTreeSet<JobId>,
     /// What they hold, all together.
     pub taken: Taken,
+    /// Whether it may take new jobs, by the wish of its owner's account or an operator.
+    pub standing: Standing,
     /// Whether the journal says that it is lost.
     pub lost: bool,
     /// Whether its identity was revoked: it never comes back.
     pub revoked: bool,
     /// What is known of its connection. Not durable.
     pub presence: Presence,
+}
+
+/// Whether a node may take new jobs. Durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Open,
+    /// It may not; what runs goes on.
+    Cordoned,
+    /// It may not, and what still runs then moves; `None` is never.
+    Draining(Option<Timestamp>),
+}
+
+impl Standing {
+    /// What becomes of a node by this wish at this moment.
+    pub fn of(wish: NodeWish, at: Timestamp) -> Self {
+        match wish {
+            NodeWish::Open => Self::Open,
+            NodeWish::Cordon => Self::Cordoned,
+            NodeWish::Drain { within } => Self::Draining(within.map(|within| at + within)),
+        }
+    }
+
+    /// The state of a node that is heard and has this offer.
+    pub fn state(self, offer: Option<&Offer>) -> NodeState {
+        match self {
+            Self::Draining(_) => NodeState::Draining,
+            Self::Cordoned => NodeState::Cordoned,
+            Self::Open if offer.is_some_and(|offer| offer.paused) => NodeState::Paused,
+            Self::Open => NodeState::Ready,
+        }
+    }
 }
 
 /// What is known of a node's connection; forgotten when the engine stops.
@@ -72,6 +110,7 @@ impl Node {
             offer: None,
             placed: BTreeSet::new(),
             taken: Taken::default(),
+            standing: Standing::Open,
             lost: true,
             revoked: false,
             presence: Presence {
@@ -103,8 +142,13 @@ impl Node {
         } else if self.silence(now) >= SUSPECT_AFTER {
             NodeState::Suspect
         } else {
-            NodeState::Ready
+            self.heard_state(None)
         }
+    }
+
+    /// Its state as long as it is heard, with this offer or the one that is known.
+    pub fn heard_state(&self, offer: Option<&Offer>) -> NodeState {
+        self.standing.state(offer.or(self.offer.as_deref()))
     }
 }
 

@@ -125,7 +125,9 @@ fn each_risky_dependency_is_named_only_in_its_own_files() {
         ("quinn", &["backbone/link/src"][..]),
         ("rcgen", &["certs/src"][..]),
         ("sled", &["backbone/orchestrator/src/store/view.rs"][..]),
-        ("bollard", &["agent/src/executor/docker.rs", "agent/src/probe/docker.rs"][..]),
+        ("bollard", &["agent/src/executor/docker", "agent/src/probe/docker.rs"][..]),
+        ("ollama_rs", &["agent/src/executor/llm", "agent/src/probe/ollama.rs"][..]),
+        ("nvml_wrapper", &["agent/src/probe/nvml.rs"][..]),
     ];
     let mut files = Vec::new();
     for folder in ["backbone", "agent", "console", "certs"] {

@@ -127,6 +127,9 @@ async fn carry_out_one(
             // An error means that the feed has ended, and with it the program.
             let _ = feed.node_changed(node, state).await;
         }
+        Effect::Preparing { attempt, message } => {
+            let _ = feed.preparing(attempt, message).await;
+        }
         Effect::JobClosed { job } => {
             let _ = closed_jobs.send(job).await;
         }

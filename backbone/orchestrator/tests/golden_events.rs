@@ -30,7 +30,7 @@ fn the_bytes_of_every_event_are_those_of_the_golden_files() {
     for body in bodies() {
         kinds.entry(kind(&body)).or_default().push(body);
     }
-    assert_eq!(kinds.len(), 22, "a kind of event has no sample");
+    assert_eq!(kinds.len(), 24, "a kind of event has no sample");
     for (name, bodies) in kinds {
         let events = numbered(100, bodies);
         let bytes = record::encode(&events).expect("encodes");
@@ -57,7 +57,7 @@ fn the_bytes_of_headers_and_records_are_those_of_the_golden_file() {
 fn a_record_of_a_newer_version_and_bytes_after_the_last_event_are_refused() {
     let events = numbered(1, bodies());
     let mut bytes = record::encode(&events).expect("encodes");
-    assert_eq!(record::decode(2, 1, events.len() as u32, &bytes), Err(RecordError::Version { got: 2 }));
+    assert_eq!(record::decode(3, 1, events.len() as u32, &bytes), Err(RecordError::Version { got: 3 }));
     bytes.push(0);
     assert_eq!(record::decode(RECORD_VERSION, 1, events.len() as u32, &bytes), Err(RecordError::Trailing { extra: 1 }));
 }
@@ -78,7 +78,7 @@ fn body() -> impl Strategy<Value = EventBody> {
     let attempt = (any::<[u8; 16]>(), any::<u32>()).prop_map(|(job, number)| AttemptId { job: JobId(job), number });
     let task =
         (any::<[u8; 32]>(), any::<u64>(), proptest::collection::vec(text(), 0..9)).prop_map(|(digest, bytes, args)| {
-            let Task::Wasm(task) = support::wasm_task();
+            let Task::Wasm(task) = support::wasm_task() else { unreachable!("it is one") };
             Task::Wasm(WasmTask {
                 module: Digest(digest),
                 module_bytes: bytes,
@@ -112,11 +112,19 @@ fn body() -> impl Strategy<Value = EventBody> {
     let ended = (attempt.clone(), 0..Reason::ALL.len(), text()).prop_map(|(attempt, reason, message)| {
         EventBody::AttemptEnded { attempt, reason: Reason::ALL[reason], message }
     });
-    let result = (attempt, 0..support::endings().len(), any::<[u64; 7]>()).prop_map(|(attempt, ending, n)| {
+    let result = (attempt, 0..support::endings().len(), any::<[u64; 10]>()).prop_map(|(attempt, ending, n)| {
         EventBody::ResultRecorded {
             attempt,
             ending: support::endings().swap_remove(ending),
-            usage: Usage { ran: Span(n[0]), prompt_tokens: n[1], output_tokens: n[2], fuel: n[3] },
+            usage: Usage {
+                ran: Span(n[0]),
+                prompt_tokens: n[1],
+                output_tokens: n[2],
+                fuel: n[3],
+                load: Span(n[7]),
+                first_token: Span(n[8]),
+                generating: Span(n[9]),
+            },
             output: OutputLengths { stdout: n[4], stderr: n[5], dropped: n[6] },
         }
     });

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use modchain_link::settings::CLIENT_CONNECTIONS_MAX;
 use modchain_link::{CloseCode, ConnectError, Connection, FrameReader, FrameWriter};
 use modchain_orchestrator::store::blobs::{ACCOUNT_BYTES_MAX, BLOB_BYTES_MAX};
-use modchain_types::{Adapter, Chunk, Digest, Timestamp};
+use modchain_types::{Adapter, Chunk, Digest, List, Timestamp};
 use modchain_wire::agent::{Heartbeat, HostLoad};
 use modchain_wire::console::{BlobPut, EventsOpen, LogsOpen, RefusalCode, StateOpen, Submit};
 use modchain_wire::join::RenewRequest;
@@ -89,7 +89,9 @@ async fn an_agent_has_a_stream_for_each_slot_and_ten_more_and_those_that_end_mak
     let agent = pool.agent("rig-1").await;
     let told = agent.welcome.streams_max;
     assert_eq!(told, peers::offer().capabilities.slots + 10);
-    let beat = || Heartbeat { number: 1, sent: Timestamp(1), rtt: None, load: HostLoad::default() }.into();
+    let beat = || {
+        Heartbeat { number: 1, sent: Timestamp(1), rtt: None, load: HostLoad::default(), gpus: List::default() }.into()
+    };
     let mut held = all_streams::<FromAgent, ToAgent>(&agent.connection, beat).await;
     // And the control stream.
     assert!((surely(told)..=told as usize).contains(&(held.len() + 1)), "{} of {told}", held.len());

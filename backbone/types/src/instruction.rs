@@ -6,6 +6,7 @@ use crate::id::{AttemptId, Fence};
 use crate::job::{JobSpec, Reason};
 use crate::resources::Reservation;
 use crate::tariff::Tariff;
+use crate::task::ImagePin;
 use crate::time::Span;
 
 /// A fence with the orchestrator's own mark on it (BLAKE3 keyed with a key that only the orchestrator has), so that a node
@@ -35,6 +36,10 @@ pub struct Assignment {
     pub run_limit: Span,
     /// What reaching it means: [`Reason::TimeLimit`] or [`Reason::Budget`].
     pub run_limit_reason: Reason,
+    /// The image that an earlier attempt found under the job's image name.
+    pub image: Option<ImagePin>,
+    /// Most tokens that the hold pays for, where tokens have a price: the agent makes no more.
+    pub output_tokens_max: Option<u64>,
 }
 
 /// Why an attempt is to stop.

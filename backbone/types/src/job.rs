@@ -4,10 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounded::{List, Map, Text};
+use crate::bounded::{Map, Text};
 use crate::id::Digest;
 use crate::money::Micro;
 use crate::resources::{Adapter, Requirements};
+use crate::task::Task;
 use crate::time::Span;
 
 /// Everything a client says about a job. Its canonical bytes are its wire encoding; their digest tells whether two submits
@@ -44,37 +45,6 @@ pub enum TaskBody {
         /// Which executor it is for.
         adapter: Adapter,
     },
-}
-
-/// What to run, one variant per executor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Task {
-    /// A WebAssembly module with WASI preview 1.
-    Wasm(WasmTask),
-}
-
-impl Task {
-    /// The executor that runs it.
-    pub fn adapter(&self) -> Adapter {
-        match self {
-            Self::Wasm(_) => Adapter::Wasm,
-        }
-    }
-}
-
-/// A WebAssembly module and what it is started with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WasmTask {
-    /// The module, `.wasm` or `.wat`, in the blob store of the job's account.
-    pub module: Digest,
-    /// Bytes of the module.
-    pub module_bytes: u64,
-    /// File name of the module, for people and as the program's `argv[0]`.
-    pub module_name: Text<256>,
-    /// Arguments after `argv[0]`.
-    pub args: List<Text<4096>, 256>,
-    /// Environment.
-    pub env: Map<Text<256>, Text<4096>, 256>,
 }
 
 /// Whether a job reads standard input.

@@ -7,7 +7,7 @@
 //! its own copies in the orchestrator's `store/record`. No attribute that changes the shape of the bytes
 //! (`skip_serializing_if`, `flatten`, `untagged`) is allowed here: the codec is not self-describing.
 //!
-//! Reading order: [`bounded`], [`id`], [`time`], [`money`], [`resources`], [`job`], [`node`], [`usage`], [`tariff`],
+//! Reading order: [`bounded`], [`id`], [`time`], [`money`], [`resources`], [`task`], [`job`], [`node`], [`usage`], [`tariff`],
 //! [`instruction`], [`report`].
 
 pub mod base32;
@@ -22,6 +22,7 @@ pub mod node;
 pub mod report;
 pub mod resources;
 pub mod tariff;
+pub mod task;
 pub mod time;
 pub mod usage;
 
@@ -33,11 +34,12 @@ pub use id::{
 };
 pub use identity::{Identity, Role};
 pub use instruction::{Assignment, FenceClaim, InventoryItem, ItemState, StopCause, Verdict};
-pub use job::{Exit, ExitFrom, Input, JobSpec, JobState, Limits, OnDisconnect, Reason, Task, TaskBody, WasmTask};
+pub use job::{Exit, ExitFrom, Input, JobSpec, JobState, Limits, OnDisconnect, Reason, TaskBody};
 pub use money::{Asset, Micro};
-pub use node::{NodeState, Offer};
+pub use node::{NodeState, NodeWish, Offer};
 pub use report::{Ending, Fault, OutputLengths, Report, ReportBody};
-pub use resources::{Adapter, Capabilities, GpuInfo, GpuRequest, Requirements, Reservation};
+pub use resources::{Adapter, Capabilities, Exceptions, GpuInfo, GpuRequest, ModelInfo, Requirements, Reservation};
 pub use tariff::Tariff;
+pub use task::{DockerTask, ImagePin, LlmKind, LlmMessage, LlmRequest, LlmRole, LlmTask, Task, WasmTask};
 pub use time::{Span, Timestamp, WallTime};
 pub use usage::Usage;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounded::Text;
 use crate::resources::Capabilities;
 use crate::tariff::Tariff;
+use crate::time::Span;
 
 /// The state of a node as everybody sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,4 +55,20 @@ pub struct Offer {
     pub tariff: Tariff,
     /// Version of the agent program.
     pub agent_version: Text<64>,
+    /// Whether the owner wants no new jobs for now.
+    pub paused: bool,
+}
+
+/// What is wanted of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeWish {
+    /// Take new jobs again.
+    Open,
+    /// Take no new jobs; what runs goes on.
+    Cordon,
+    /// Take no new jobs, and what still runs after `within` moves to other nodes, unbilled; `None` waits for ever.
+    Drain {
+        /// How long jobs may go on.
+        within: Option<Span>,
+    },
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded::Text;
 use crate::id::{AttemptId, Fence};
+use crate::task::ImagePin;
 use crate::usage::Usage;
 
 /// A report. `Ended` is kept on the agent's disk until it is acknowledged; the others follow from the inventory.
@@ -27,6 +28,16 @@ pub enum ReportBody {
     },
     /// Accepted: it is being prepared.
     Starting,
+    /// How far that is, for people; the latest counts, and nothing is remembered of it.
+    Preparing {
+        /// Such as `pulling: 3 of 7 layers, 120 of 310 MiB`.
+        message: Text<256>,
+    },
+    /// What the image's name means for this job from here on.
+    Pinned {
+        /// The image that is about to run.
+        image: ImagePin,
+    },
     /// The job's own code runs since now.
     Started,
     /// It is over.

@@ -50,6 +50,39 @@ pub struct GpuInfo {
     pub model: Text<64>,
     /// Bytes of its memory.
     pub memory_bytes: u64,
+    /// Version of the driver.
+    pub driver: Text<32>,
+    /// Compute capability, such as `9.0`; empty where the driver does not tell.
+    pub compute: Text<16>,
+}
+
+/// One language model that a node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// `NAME:TAG`.
+    pub name: Text<256>,
+    /// SHA-256 of its manifest, in hexadecimal.
+    pub digest: Text<64>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Whether it is in memory now.
+    pub warm: bool,
+}
+
+/// What the sandbox of containers keeps from every job unless the node's owner allows it and the client asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Exceptions {
+    /// Writing to the container's own root file system.
+    pub writable_root: bool,
+    /// A network.
+    pub network: bool,
+}
+
+impl Exceptions {
+    /// Whether everything asked for in `wanted` is allowed here.
+    pub fn allow(self, wanted: Self) -> bool {
+        (self.writable_root || !wanted.writable_root) && (self.network || !wanted.network)
+    }
 }
 
 /// What a node can do, as its agent reports it.
@@ -67,10 +100,36 @@ pub struct Capabilities {
     pub slots: u32,
     /// GPUs that jobs may reserve.
     pub gpus: List<GpuInfo, 64>,
+    /// Language models that are there.
+    pub models: List<ModelInfo, 256>,
+    /// Language models that the owner lets jobs have pulled: names, or beginnings of names that end with `*`.
+    pub pullable: List<Text<256>, 64>,
+    /// What the owner allows containers.
+    pub exceptions: Exceptions,
     /// The owner's labels; `pool` is one of them.
     pub labels: Map<Text<64>, Text<256>, 64>,
     /// Where the node is, in the owner's words.
     pub region: Text<64>,
+}
+
+impl Capabilities {
+    /// The model of this name, if it is there.
+    pub fn model(&self, name: &str) -> Option<&ModelInfo> {
+        self.models.iter().find(|model| *model.name == *name)
+    }
+
+    /// Whether the model of this name is there.
+    pub fn holds(&self, name: &str) -> bool {
+        self.model(name).is_some()
+    }
+
+    /// Whether the owner lets the model of this name be pulled.
+    pub fn may_pull(&self, name: &str) -> bool {
+        self.pullable.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => **pattern == *name,
+        })
+    }
 }
 
 /// GPUs that a job asks for.
@@ -105,6 +164,10 @@ pub struct Requirements {
     pub node: Option<Name>,
     /// The highest price per hour for the whole reservation.
     pub price_per_hour_max: Option<Micro>,
+    /// The language model, `NAME:TAG`.
+    pub model: Option<Text<256>>,
+    /// What a container asks for beyond the sandbox.
+    pub exceptions: Exceptions,
 }
 
 /// Required labels in order of their keys.

@@ -15,4 +15,10 @@ pub struct Usage {
     pub output_tokens: u64,
     /// WebAssembly fuel burnt. Shown, not billed.
     pub fuel: u64,
+    /// Loading the model, before the start. Shown, not billed.
+    pub load: Span,
+    /// From the start to the first token; zero where no token was made. Shown.
+    pub first_token: Span,
+    /// Time in which the output tokens were made, by the model server's own clock. Shown.
+    pub generating: Span,
 }

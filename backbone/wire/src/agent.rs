@@ -26,7 +26,7 @@ protocol! {
         0x07 Report(Report) CONTROL_BYTES_MAX,
         0x08 OfferChanged(OfferChanged) CONTROL_BYTES_MAX,
         0x0b ProbeAnswer(ProbeAnswer) CONTROL_BYTES_MAX,
-        0x10 Heartbeat(Heartbeat) HEARTBEAT_BYTES_MAX,
+        0x10 Heartbeat(Heartbeat) SAMPLES_BYTES_MAX,
         0x20 AttemptOpen(AttemptOpen) CONTROL_BYTES_MAX,
         0x22 OutputChunk(OutputChunk) DATA_BYTES_MAX,
         0x24 OutputEnd(OutputEnd) CONTROL_BYTES_MAX,
@@ -168,6 +168,30 @@ pub struct Heartbeat {
     pub rtt: Option<Span>,
     /// The machine's load.
     pub load: HostLoad,
+    /// One look at the GPUs a second since the heartbeat before, oldest first.
+    pub gpus: List<GpuTick, 16>,
+}
+
+/// One look at all GPUs of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuTick {
+    /// How long before the sending of the heartbeat.
+    pub ago: Span,
+    /// In the order of the node's offer. A GPU that did not answer has a sample without values.
+    pub gpus: List<GpuSample, 64>,
+}
+
+/// How one GPU is at one moment. What its driver does not tell is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GpuSample {
+    /// Share of the last sample period in which it worked, in percent.
+    pub busy_pct: Option<u8>,
+    /// Bytes of its memory in use.
+    pub memory_used_bytes: Option<u64>,
+    /// Degrees Celsius.
+    pub temperature_c: Option<u8>,
+    /// Thousandths of a watt.
+    pub power_mw: Option<u32>,
 }
 
 /// Load of a whole machine.

@@ -23,6 +23,8 @@
 //! | [`TokenRevoke`] | [`TokenView`] |
 //! | [`RenewRequest`] | [`Renewed`] |
 //! | [`LinkQuery`] | [`LinkView`] |
+//! | [`NodeSet`] | [`NodeView`]: the node as it is once the wish is durable |
+//! | [`NodeQuery`] | [`NodeHistoryView`] |
 //! | [`EventsOpen`] | [`EventsPage`]s, [`CaughtUp`] once, then with `follow` more pages until the stream is closed |
 //! | [`LogsOpen`] | [`LogChunk`]s, [`CaughtUp`] once, with `follow` more chunks, then [`LogEnd`] |
 //! | [`StateOpen`] | [`StateSnapshot`]s (the last has `last`), then [`StateDelta`]s |
@@ -30,8 +32,8 @@
 //! | [`InputOpen`], after [`InputReady`] then [`InputPiece`]s and [`InputDone`] | [`InputReady`], [`InputStored`]s |
 
 use modchain_types::{
-    AccountId, Asset, Digest, Identity, JobId, JobSpec, JobState, JournalId, List, Micro, Name, Role, Span, SubmitKey,
-    Text, TokenId, WallTime,
+    AccountId, Asset, Digest, Identity, JobId, JobSpec, JobState, JournalId, List, Micro, Name, NodeWish, Role, Span,
+    SubmitKey, Text, TokenId, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +42,7 @@ use crate::join::{RenewRequest, Renewed};
 use crate::protocol::protocol;
 use crate::view::{
     AccountView, EventKind, EventView, ExplanationView, IdentityView, JobView, LedgerEntryView, LedgerKind, LinkView,
-    NodeView, QuoteView, RevokedView, StatusView, TokenView,
+    NodeHistoryView, NodeView, QuoteView, RevokedView, StatusView, TokenView,
 };
 use crate::{Data, KnownTypes, Sentence};
 
@@ -75,6 +77,8 @@ protocol! {
         0x75 InputPiece(InputPiece) DATA_BYTES_MAX,
         0x76 InputDone(InputDone) CONTROL_BYTES_MAX,
         0x78 Link(LinkQuery) HEARTBEAT_BYTES_MAX,
+        0x7a NodeSet(NodeSet) CONTROL_BYTES_MAX,
+        0x7c Node(NodeQuery) CONTROL_BYTES_MAX,
     }
 }
 
@@ -107,6 +111,8 @@ protocol! {
         0x74 InputReady(InputReady) CONTROL_BYTES_MAX,
         0x77 InputStored(InputStored) CONTROL_BYTES_MAX,
         0x79 Link(LinkView) CONTROL_BYTES_MAX,
+        0x7b NodeIs(NodeView) PAGE_BYTES_MAX,
+        0x7d NodeHistory(NodeHistoryView) PAGE_BYTES_MAX,
         0x7e GoingAway(GoingAway) CONTROL_BYTES_MAX,
         0x7f Refusal(Refusal) CONTROL_BYTES_MAX,
     }
@@ -240,7 +246,25 @@ pub struct NodesQuery {
     /// At most this many, 1 to 500.
     pub limit: u32,
     /// Continue after this node's name.
-    pub after: Option<modchain_types::Name>,
+    pub after: Option<Name>,
+}
+
+/// Ask for one node with the last five minutes of its GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeQuery {
+    /// Which node.
+    pub node: Name,
+}
+
+/// Whether a node is to take new jobs. For operators, and for clients whose account the node earns for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSet {
+    /// Which node.
+    pub node: Name,
+    /// What is wanted.
+    pub wish: NodeWish,
+    /// For the record.
+    pub why: Text<256>,
 }
 
 /// A page of nodes, by name.
@@ -301,7 +325,7 @@ pub struct EventsOpen {
     /// Only about this job.
     pub job: Option<JobRef>,
     /// Only about the node of this name.
-    pub node: Option<modchain_types::Name>,
+    pub node: Option<Name>,
     /// Go on with new ones as they come.
     pub follow: bool,
 }

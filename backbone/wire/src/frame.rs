@@ -17,6 +17,8 @@ pub const FRAME_HEADER_BYTES: usize = 6;
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest body of a heartbeat.
 pub const HEARTBEAT_BYTES_MAX: usize = 4 * 1024;
+/// Body of a heartbeat with the samples of sixteen seconds, and nothing else.
+pub const SAMPLES_BYTES_MAX: usize = 16 * 1024;
 /// Largest body of a message that carries a job's specification.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 /// Largest body of a message that carries a chunk of data.
@@ -171,6 +173,7 @@ pub(crate) fn decode_value<T: DeserializeOwned>(kind: u8, cap: usize, body: &[u8
         HEARTBEAT_BYTES_MAX => {
             bincode::serde::decode_from_slice(body, CODEC.with_limit::<{ 8 * HEARTBEAT_BYTES_MAX }>())
         }
+        SAMPLES_BYTES_MAX => bincode::serde::decode_from_slice(body, CODEC.with_limit::<{ 8 * SAMPLES_BYTES_MAX }>()),
         CONTROL_BYTES_MAX => bincode::serde::decode_from_slice(body, CODEC.with_limit::<{ 8 * CONTROL_BYTES_MAX }>()),
         SPEC_BYTES_MAX => bincode::serde::decode_from_slice(body, CODEC.with_limit::<{ 8 * SPEC_BYTES_MAX }>()),
         _ => bincode::serde::decode_from_slice(body, CODEC.with_limit::<{ 8 * PAGE_BYTES_MAX }>()),

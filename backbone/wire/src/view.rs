@@ -2,13 +2,14 @@
 //! micro-units of the journal's asset.
 
 use modchain_types::{
-    AccountId, Adapter, AttemptId, CertificateSerial, Exit, Fence, Identity, JobId, JobState, List, Map, Micro, Name,
-    NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId, Usage, WallTime,
+    AccountId, Adapter, AttemptId, CertificateSerial, Exit, Fence, Identity, ImagePin, JobId, JobState, List, Map,
+    Micro, Name, NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId, Usage,
+    WallTime,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Sentence;
-use crate::agent::HostLoad;
+use crate::agent::{GpuSample, HostLoad};
 
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,12 @@ pub struct JobView {
     pub usage: Usage,
     /// Bytes of output of the newest attempt.
     pub output: OutputLengths,
+    /// How far the preparation of its attempt is, while it is prepared; may be empty.
+    pub preparing: Text<256>,
+    /// The image that its attempts run, once one was found.
+    pub image: Option<ImagePin>,
+    /// GPUs that its attempt holds, by uuid and model.
+    pub gpus: List<(Text<64>, Text<64>), 64>,
     /// Accepted.
     pub created_at: WallTime,
     /// The newest attempt's code began to run.
@@ -113,6 +120,28 @@ pub struct NodeView {
     pub seen_at: Option<WallTime>,
     /// When this connection began; `None` while there is none.
     pub connected_at: Option<WallTime>,
+    /// How its GPUs are, in the order of its offer, from the last heartbeat; empty while that is not known.
+    pub gpus: List<GpuSample, 64>,
+    /// When its remaining jobs move to other nodes, if it is being drained with a deadline.
+    pub drains_at: Option<WallTime>,
+}
+
+/// One node with the last five minutes of its GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeHistoryView {
+    /// The node.
+    pub node: NodeView,
+    /// One look a second, oldest first.
+    pub ticks: List<GpuTickView, 320>,
+}
+
+/// One look at all GPUs of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuTickView {
+    /// When, by the orchestrator's clock.
+    pub at: WallTime,
+    /// In the order of the node's offer.
+    pub gpus: List<GpuSample, 64>,
 }
 
 /// One account.

@@ -193,7 +193,14 @@ fn the_messages_that_take_most_memory_stay_within_their_bound() {
     page(0x57, ToConsole::from(JobsPage { items: List::new(jobs).expect("few"), total: 0, more: false }));
 
     let offer = node.offer.as_mut().expect("an offer");
-    let gpu = GpuInfo { uuid: Text::default(), vendor: Text::default(), model: Text::default(), memory_bytes: 0 };
+    let gpu = GpuInfo {
+        uuid: Text::default(),
+        vendor: Text::default(),
+        model: Text::default(),
+        memory_bytes: 0,
+        driver: Text::default(),
+        compute: Text::default(),
+    };
     offer.capabilities.gpus = List::new(vec![gpu; 64]).expect("as many as may be");
     offer.capabilities.labels = Map::new((0..64).map(|n| (text(n), text(n))).collect()).expect("as many as may be");
     offer.tariff.gpu_hour = Map::new((0..64).map(|n| (text(n), Micro(0))).collect()).expect("as many as may be");

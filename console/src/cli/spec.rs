@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use modchain_types::{
-    Adapter, Digest, GpuRequest, Input, JobSpec, Limits, List, Map, Micro, OnDisconnect, Requirements, Task, TaskBody,
-    Text, TooLong, WasmTask, resources::LabelPairs,
+    Adapter, Digest, Exceptions, GpuRequest, Input, JobSpec, Limits, List, Map, Micro, OnDisconnect, Requirements,
+    Task, TaskBody, Text, TooLong, WasmTask, resources::LabelPairs,
 };
 
 use super::job_file::{JOB_FILE_BYTES_MAX, JobFile};
@@ -94,6 +94,8 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
             region: None,
             node: flags.node.or(file.node),
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits {
             time_limit: flags.time_limit.or(file.time_limit),

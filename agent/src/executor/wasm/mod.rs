@@ -19,7 +19,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use modchain_types::{Ending, Fault, Span, Text, WasmTask};
+use modchain_types::{Ending, Fault, Text, Usage, WasmTask};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
@@ -71,7 +71,7 @@ impl WasmExecutor {
                 let message = Text::cut(format!("the process for the module could not be started: {error}"));
                 let ending = Ending::CannotStart { fault: Fault::Node, message };
                 events_in
-                    .try_send(ExecutorEvent::Ended { ending, ran: Span::ZERO, fuel: 0 })
+                    .try_send(ExecutorEvent::Ended { ending, usage: Usage::default() })
                     .expect("a new channel has room for one event");
                 None
             }

@@ -8,7 +8,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use modchain_types::{AttemptId, Ending, Fault, Input, Span, Text, WasmTask};
+use modchain_types::{AttemptId, Ending, Fault, Input, Span, Text, Usage, WasmTask};
 use modchain_wire::agent::OutputStream;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -182,7 +182,8 @@ impl Spawned {
         let fuel = life.fuel;
         let ending = life.ending(status, &last_words);
         tracing::debug!(%attempt, ?ending, %ran, fuel, "the child has ended");
-        let _ = events.send(ExecutorEvent::Ended { ending, ran, fuel }).await;
+        let usage = Usage { ran, fuel, ..Usage::default() };
+        let _ = events.send(ExecutorEvent::Ended { ending, usage }).await;
     }
 }
 

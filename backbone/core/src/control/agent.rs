@@ -11,7 +11,7 @@ use crate::deadline::{self, Deadline};
 use crate::effect::{Effect, NodeMessage, SessionEnd};
 use crate::event::EventBody;
 use crate::job::{Done, Job, Placement, Progress};
-use crate::{node, settle};
+use crate::{meter, node, settle};
 
 impl Control {
     pub(super) fn agent_connected(
@@ -35,10 +35,11 @@ impl Control {
         entry.presence.connected_at = draft.now;
         entry.presence.probed = None;
         let offer = (entry.offer.as_deref() != Some(&arrival.offer)).then(|| Box::new(arrival.offer));
+        let state = entry.heard_state(offer.as_deref());
         draft.emit(EventBody::NodeConnected { node: id, offer });
         self.watch(id);
         self.look_again = true;
-        self.announce(id, NodeState::Ready, draft);
+        self.announce(id, state, draft);
         self.reconcile(id, session, &arrival.inventory, draft);
         Ok(Reply::Welcome)
     }
@@ -139,6 +140,8 @@ impl Control {
             tariff: (*placement.tariff).clone(),
             run_limit: placement.run_limit,
             run_limit_reason: placement.run_limit_reason,
+            image: job.image.clone(),
+            output_tokens_max: meter::output_tokens_max(&placement.tariff, job.hold()),
         };
         self.tell(placement.node, NodeMessage::Assign(Box::new(assignment)), draft);
     }
@@ -164,12 +167,13 @@ impl Control {
             return Err(Refused::StaleSession);
         }
         entry.presence.heard = draft.now;
-        if entry.lost || entry.presence.told != NodeState::Ready {
+        let state = entry.heard_state(None);
+        if entry.lost || entry.presence.told != state {
             if entry.lost {
                 draft.emit(EventBody::NodeConnected { node: id, offer: None });
             }
             self.look_again = true;
-            self.announce(id, NodeState::Ready, draft);
+            self.announce(id, state, draft);
         }
         self.watch(id);
         Ok(())
@@ -183,7 +187,9 @@ impl Control {
         draft: &mut Draft,
     ) -> Result<Reply, Refused> {
         self.heard(id, session, draft)?;
+        let state = self.nodes[&id].heard_state(Some(&offer));
         draft.emit(EventBody::NodeConnected { node: id, offer: Some(offer) });
+        self.announce(id, state, draft);
         Ok(Reply::Done)
     }
 
@@ -205,8 +211,8 @@ impl Control {
             if self.rollback.is_none() {
                 let (grace, cause) = (Span::ZERO, StopCause::Superseded);
                 match body {
-                    ReportBody::Refused { .. } => {}
-                    ReportBody::Starting | ReportBody::Started => {
+                    ReportBody::Refused { .. } | ReportBody::Preparing { .. } => {}
+                    ReportBody::Starting | ReportBody::Pinned { .. } | ReportBody::Started => {
                         self.tell(id, NodeMessage::Stop { attempt, fence, grace, cause }, draft);
                     }
                     ReportBody::Ended { .. } => self.tell(id, NodeMessage::Ack { attempt, fence }, draft),
@@ -218,6 +224,14 @@ impl Control {
         match body {
             ReportBody::Refused { message } => self.refused(&job, &placement, message, draft),
             ReportBody::Starting => self.starting(&placement, draft),
+            ReportBody::Preparing { message } => {
+                draft.effect(Effect::Preparing { attempt, message });
+            }
+            ReportBody::Pinned { image } => {
+                if job.image.is_none() && !matches!(placement.progress, Progress::Done(_)) {
+                    draft.emit(EventBody::ImagePinned { attempt, image });
+                }
+            }
             ReportBody::Started => self.started(&placement, draft),
             ReportBody::Ended { ending, usage, output } => {
                 let done = Done { ending, usage, output, at: draft.now };

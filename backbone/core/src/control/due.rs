@@ -31,6 +31,7 @@ impl Control {
             Deadline::TokenExpires(token) => self.token_expires(token, draft),
             Deadline::TokenBound(token) => self.token_bound(token, draft),
             Deadline::CertificateRetires(identity, serial) => self.certificate_retires(identity, serial, draft),
+            Deadline::Drained(node) => self.drained(node, draft),
             Deadline::RevokedWork(identity) => self.revoked_work(identity, draft),
         }
     }

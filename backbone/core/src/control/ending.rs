@@ -1,6 +1,6 @@
 //! From an attempt's ending to a settlement or a retry. Everything that ends a job passes through here.
 
-use modchain_types::{Ending, Exit, JobState, Micro, OutputLengths, Reason, StopCause, Text, Usage};
+use modchain_types::{Ending, Exit, JobState, Micro, OutputLengths, Reason, StopCause, Task, TaskBody, Text, Usage};
 
 use super::{Control, Draft};
 use crate::effect::{Effect, NodeMessage};
@@ -27,9 +27,12 @@ impl Control {
         match settle::fate(&done.ending, wish, placement.run_limit_reason, started) {
             Fate::Retry { reason } => self.retry_or_fail(job, placement, reason, message, done.output, draft),
             Fate::Finish { state, reason, exit, pays } => {
-                // Never more than was seen from here: from the assignment to the result.
-                let ran = done.usage.ran.min(done.at.since(placement.assigned_at));
-                let usage = Usage { ran, ..done.usage };
+                let seen = done.at.since(placement.assigned_at);
+                let request_bytes = match &job.spec.body {
+                    TaskBody::Inline(Task::Llm(task)) => task.request_bytes,
+                    TaskBody::Inline(Task::Wasm(_) | Task::Docker(_)) | TaskBody::Blob { .. } => 0,
+                };
+                let usage = meter::believed(&done.usage, seen, request_bytes, &done.output);
                 let gross = match pays {
                     Pays::Metered => meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold()),
                     Pays::Nobody => Micro::ZERO,

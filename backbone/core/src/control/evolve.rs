@@ -1,8 +1,8 @@
 //! Events into state. May not refuse: what could be refused was refused before the event was written.
 
 use modchain_types::{
-    AttemptId, CertificateSerial, Fence, Identity, IdentityId, JobId, NodeId, NodeState, Role, Span, Text, Timestamp,
-    TokenId,
+    AttemptId, CertificateSerial, Fence, Identity, IdentityId, JobId, NodeId, NodeState, NodeWish, Role, Span, Text,
+    Timestamp, TokenId,
 };
 
 use super::{Control, EndedJob};
@@ -11,7 +11,7 @@ use crate::event::{Event, EventBody};
 use crate::job::{Done, Job, Phase, Placement, Progress, StopWish, WishCause};
 use crate::ledger;
 use crate::membership::{Alarm, BOUND_FOR, Binding, Certificate, Member, RETIRE_AFTER, Revocation, Token, TokenState};
-use crate::node::Node;
+use crate::node::{Node, Standing};
 
 impl Control {
     /// Takes an event into the state; may not refuse. Replay and live work are the same calls.
@@ -38,6 +38,7 @@ impl Control {
                     attempts_made: 0,
                     attempts_counted: 0,
                     avoided: Default::default(),
+                    image: None,
                     stop: None,
                     phase: Phase::Queued,
                 };
@@ -70,6 +71,10 @@ impl Control {
                 let due = event.at + limit + deadline::OVERDUE_MARGIN;
                 self.deadlines.arm(due, Deadline::Overdue(*attempt, fence));
             }
+            EventBody::ImagePinned { attempt, image } => {
+                let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
+                job.image = Some(image.clone());
+            }
             EventBody::CancelRequested { job: id, grace, why: _ } => {
                 self.stop_wished(*id, StopWish { grace: *grace, cause: WishCause::Client }, event.at);
             }
@@ -99,6 +104,7 @@ impl Control {
                 let cause = WishCause::InputFailed(message.clone());
                 self.stop_wished(*id, StopWish { grace: Span::ZERO, cause }, event.at);
             }
+            EventBody::NodeSet { node, wish, by: _, why: _ } => self.node_set_to(*node, *wish, event.at),
             EventBody::NodeLost { node } => {
                 self.nodes.get_mut(node).expect("checked: the node is known").lost = true;
             }
@@ -157,7 +163,7 @@ impl Control {
             node.presence.cool_until = Timestamp::ZERO;
             node.presence.heard = at;
             if !node.lost {
-                node.presence.told = NodeState::Ready;
+                node.presence.told = node.heard_state(None);
                 self.watch(id);
             }
         }
@@ -288,6 +294,15 @@ impl Control {
         let node = self.nodes.get_mut(&placement.node).expect("checked: the node is known");
         node.placed.remove(&job.id);
         node.taken.remove(&placement.reservation);
+    }
+
+    fn node_set_to(&mut self, id: NodeId, wish: NodeWish, at: Timestamp) {
+        let node = self.nodes.get_mut(&id).expect("checked: the node is known");
+        node.standing = Standing::of(wish, at);
+        if let Standing::Draining(Some(until)) = node.standing {
+            self.deadlines.arm(until, Deadline::Drained(id));
+        }
+        self.look_again = true;
     }
 
     fn node_connected(&mut self, id: NodeId, offer: Option<Box<modchain_types::Offer>>) {

@@ -8,6 +8,7 @@
 //! * `client.rs`: money, submit, cancel
 //! * `agent.rs`: hello and reconciling, reports, output
 //! * `ending.rs`: from an attempt's ending to a settlement or a retry
+//! * `nodes.rs`: cordon, drain, open
 //! * `due.rs`: deadlines and placing
 //! * `evolve.rs`: events into state
 
@@ -17,6 +18,7 @@ mod due;
 mod ending;
 mod evolve;
 mod membership;
+mod nodes;
 #[cfg(test)]
 mod tests;
 
@@ -189,6 +191,7 @@ impl Control {
             }
             Command::AgentDisconnected { node, session } => self.agent_disconnected(node, session),
             Command::AgentHeard { node, session } => self.agent_heard(node, session, &mut draft),
+            Command::NodeSet { by, node, wish, why } => self.node_set(&by, node, wish, why, &mut draft),
             Command::OfferChanged { node, session, offer } => self.offer_changed(node, session, offer, &mut draft),
             Command::Report { node, session, report } => self.report(node, session, report, &mut draft),
             Command::OutputStored { attempt, fence, stored } => {

@@ -40,7 +40,7 @@ pub fn fitness<'a>(
                 may_pass &= unfit.may_pass();
                 reasons.push(unfit.to_string());
             });
-            let key = fit.as_ref().filter(|_| reasons.is_empty()).map(|fit| rank::key(node, fit, avoided));
+            let key = fit.as_ref().filter(|_| reasons.is_empty()).map(|fit| rank::key(node, spec, fit, avoided));
             let fit = NodeFit {
                 node: node.id,
                 name: node.name.clone(),

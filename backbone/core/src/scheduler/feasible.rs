@@ -3,7 +3,8 @@
 use std::fmt;
 
 use modchain_types::{
-    Adapter, GpuInfo, GpuRequest, JobSpec, List, Micro, NodeState, Offer, Reason, Reservation, Span, Timestamp,
+    Adapter, Exceptions, GpuInfo, GpuRequest, JobSpec, List, Micro, NodeState, Offer, Reason, Reservation, Span,
+    Timestamp,
 };
 
 use crate::meter;
@@ -44,6 +45,12 @@ pub enum Unfit {
     OtherNode,
     /// It has no such executor.
     NoAdapter(Adapter),
+    /// It takes no new jobs, by somebody's wish.
+    Closed(NodeState),
+    /// It does not hold the language model, and its owner does not let it be pulled.
+    NoModel(String),
+    /// Its owner allows containers no such exception.
+    NoException(&'static str),
     /// A label differs.
     Label(String, String),
     /// It is elsewhere.
@@ -94,10 +101,17 @@ impl Unfit {
     /// Whether waiting can help: what is occupied becomes free, who is silent comes back.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::NeverSeen | Self::Silent(..) | Self::NotConnected | Self::CoolingDown | Self::Occupied(..) => true,
+            Self::NeverSeen
+            | Self::Silent(..)
+            | Self::Closed(_)
+            | Self::NotConnected
+            | Self::CoolingDown
+            | Self::Occupied(..) => true,
             Self::Revoked
             | Self::OtherNode
             | Self::NoAdapter(_)
+            | Self::NoModel(_)
+            | Self::NoException(_)
             | Self::Label(..)
             | Self::Region(_)
             | Self::TooSmall(..)
@@ -119,6 +133,11 @@ impl fmt::Display for Unfit {
             Self::CoolingDown => write!(f, "it refused or failed an attempt a moment ago"),
             Self::OtherNode => write!(f, "it is not the node asked for"),
             Self::NoAdapter(adapter) => write!(f, "it does not run {adapter} jobs"),
+            Self::Closed(state) => write!(f, "it is {state}: it takes no new jobs"),
+            Self::NoModel(model) => {
+                write!(f, "it does not hold the model {model}, and its owner does not let it be pulled")
+            }
+            Self::NoException(what) => write!(f, "its owner does not allow containers {what}"),
             Self::Label(key, value) => write!(f, "it has no label {key}={value}"),
             Self::Region(region) => write!(f, "it is not in region {region}"),
             Self::TooSmall(what, asked, there) => write!(f, "{what}: {asked} asked, it offers {there}"),
@@ -159,11 +178,8 @@ pub fn examine(node: &Node, now: Timestamp, spec: &JobSpec, against: &mut dyn Fn
         NodeState::Ready if node.session().is_none() => against(Unfit::NotConnected),
         NodeState::Ready if node.presence.cool_until > now => against(Unfit::CoolingDown),
         NodeState::Ready => {}
-        state @ (NodeState::Suspect
-        | NodeState::Lost
-        | NodeState::Cordoned
-        | NodeState::Draining
-        | NodeState::Paused) => against(Unfit::Silent(state, node.silence(now))),
+        state @ (NodeState::Cordoned | NodeState::Draining | NodeState::Paused) => against(Unfit::Closed(state)),
+        state @ (NodeState::Suspect | NodeState::Lost) => against(Unfit::Silent(state, node.silence(now))),
     }
     wants(node, offer, spec, against);
     room(offer, &node.taken, spec, against);
@@ -184,6 +200,21 @@ fn wants(node: &Node, offer: &Offer, spec: &JobSpec, against: &mut dyn FnMut(Unf
     }
     if !capabilities.adapters.contains(&requirements.adapter) {
         against(Unfit::NoAdapter(requirements.adapter));
+    }
+    if let Some(model) = &requirements.model
+        && !capabilities.holds(model)
+        && !capabilities.may_pull(model)
+    {
+        against(Unfit::NoModel(model.to_string()));
+    }
+    let Exceptions { writable_root, network } = requirements.exceptions;
+    for (wanted, allowed, what) in [
+        (writable_root, capabilities.exceptions.writable_root, "a writable root"),
+        (network, capabilities.exceptions.network, "a network"),
+    ] {
+        if wanted && !allowed {
+            against(Unfit::NoException(what));
+        }
     }
     for (key, value) in requirements.labels.iter() {
         if capabilities.labels.get(key) != Some(value) {

@@ -24,6 +24,6 @@ pub fn plan<'a>(
 ) -> Option<(NodeId, Fit)> {
     nodes
         .filter_map(|node| feasible::fit(node, now, spec).ok().map(|fit| (node, fit)))
-        .min_by_key(|(node, fit)| rank::key(node, fit, avoided))
+        .min_by_key(|(node, fit)| rank::key(node, spec, fit, avoided))
         .map(|(node, fit)| (node.id, fit))
 }

@@ -17,8 +17,8 @@
 //! [`Phase`] and [`Stopping`] are kept side by side.
 
 use modchain_types::{
-    Ending, Fence, ItemState, OnDisconnect, OutputLengths, Report, ReportBody, Reservation, Span, Text, Timestamp,
-    Usage,
+    Ending, Fence, ImagePin, ItemState, OnDisconnect, OutputLengths, Report, ReportBody, Reservation, Span, Text,
+    Timestamp, Usage,
 };
 
 /// One attempt that the agent knows of.
@@ -56,6 +56,8 @@ pub(super) struct Live {
     pub(super) reservation: Reservation,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) run_limit: Span,
+    /// What its image name means here, once that is known.
+    pub(super) image: Option<ImagePin>,
     pub(super) phase: Phase,
     pub(super) stopping: Option<Stopping>,
 }

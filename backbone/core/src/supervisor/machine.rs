@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use modchain_types::{
-    Assignment, AttemptId, Capabilities, Ending, Fence, InventoryItem, OnDisconnect, OutputLengths, Report, ReportBody,
-    Span, StopCause, Text, Timestamp, Usage, Verdict,
+    Assignment, AttemptId, Capabilities, Ending, Fence, ImagePin, InventoryItem, OnDisconnect, OutputLengths, Report,
+    ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
 };
 
 use super::admission::{Objection, admit};
@@ -119,6 +119,10 @@ impl Supervisor {
                     self.discard(attempt, &mut actions);
                 }
             }
+            Input::Preparing { attempt, message } => {
+                self.on_said(attempt, ReportBody::Preparing { message }, &mut actions);
+            }
+            Input::Pinned { attempt, image } => self.on_pinned(attempt, image, &mut actions),
             Input::Started { attempt } => self.on_started(now, attempt, &mut actions),
             Input::Ended { .. } => unreachable!("handled above"),
             Input::ShutDown { grace } => {
@@ -207,6 +211,7 @@ impl Supervisor {
             reservation: assignment.reservation.clone(),
             on_disconnect: assignment.spec.limits.on_disconnect,
             run_limit: assignment.run_limit,
+            image: None,
             phase: Phase::Starting,
             stopping: None,
         };
@@ -243,9 +248,28 @@ impl Supervisor {
         }
         match verdict {
             // What happened since the hello was written may have been said to a connection that was not open yet.
-            Verdict::Keep | Verdict::SendResult => actions.extend(self.progress(attempt).map(Action::Send)),
+            Verdict::Keep | Verdict::SendResult => {
+                // Before what says that it runs: the pin belongs to whatever the job does.
+                actions.extend(self.pin(attempt).map(Action::Send));
+                actions.extend(self.progress(attempt).map(Action::Send));
+            }
             Verdict::Kill | Verdict::Forget => self.stop(now, attempt, Span::ZERO, StopReason::Void, actions),
         }
+    }
+
+    /// Passes on what is said of an attempt that is being prepared.
+    fn on_said(&mut self, attempt: AttemptId, body: ReportBody, actions: &mut Vec<Action>) {
+        let Some(Attempt::Live(live)) = self.attempts.get(&attempt) else { return };
+        if live.phase == Phase::Starting && live.stopping.is_none() {
+            actions.push(Action::Send(Report { attempt, fence: live.fence, body }));
+        }
+    }
+
+    fn on_pinned(&mut self, attempt: AttemptId, image: ImagePin, actions: &mut Vec<Action>) {
+        if let Some(Attempt::Live(live)) = self.attempts.get_mut(&attempt) {
+            live.image = Some(image.clone());
+        }
+        self.on_said(attempt, ReportBody::Pinned { image }, actions);
     }
 
     fn on_started(&mut self, now: Timestamp, attempt: AttemptId, actions: &mut Vec<Action>) {
@@ -285,6 +309,17 @@ impl Supervisor {
                 (Phase::Starting, _) | (_, Some(StopReason::Void)) => None,
                 (Phase::Running { .. }, _) => Some(Report { attempt, fence: live.fence, body: ReportBody::Started }),
             },
+        }
+    }
+
+    /// What a live attempt runs, to be said again to a new connection.
+    fn pin(&self, attempt: AttemptId) -> Option<Report> {
+        match self.attempts.get(&attempt)? {
+            Attempt::Live(Live { image: Some(image), fence, .. }) => {
+                let body = ReportBody::Pinned { image: image.clone() };
+                Some(Report { attempt, fence: *fence, body })
+            }
+            Attempt::Live(_) | Attempt::Ended(_) => None,
         }
     }
 

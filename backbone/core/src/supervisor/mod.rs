@@ -20,7 +20,8 @@ mod tests;
 pub use machine::{RUN_LIMIT_GRACE, Supervisor, SupervisorConfig};
 
 use modchain_types::{
-    Assignment, AttemptId, Ending, Fence, FenceClaim, Report, Span, StopCause, Timestamp, Usage, Verdict,
+    Assignment, AttemptId, Ending, Fence, FenceClaim, ImagePin, Report, Span, StopCause, Text, Timestamp, Usage,
+    Verdict,
 };
 
 /// Something that happened on or to the agent.
@@ -61,6 +62,20 @@ pub enum Input {
         attempt: AttemptId,
         /// Under which fence.
         fence: Fence,
+    },
+    /// The executor says how far the preparation is.
+    Preparing {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// For people.
+        message: Text<256>,
+    },
+    /// The executor says what the job's image name means here.
+    Pinned {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The image.
+        image: ImagePin,
     },
     /// The executor says that the job's own code runs.
     Started {

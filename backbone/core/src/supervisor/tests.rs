@@ -1,10 +1,10 @@
 //! What the machine does, case by case: inputs at whole seconds, and every action that follows, in words.
 
 use modchain_types::{
-    Adapter, Assignment, AttemptId, Capabilities, Digest, Ending, Fault, Fence, FenceClaim, GpuInfo, GpuRequest,
-    Input as Stdin, ItemState, JobId, JobSpec, Limits, List, Map, Micro, OnDisconnect, OutputLengths, Reason, Report,
-    ReportBody, Requirements, Reservation, Span, StopCause, Tariff, Task, TaskBody, Text, Timestamp, Usage, Verdict,
-    WasmTask,
+    Adapter, Assignment, AttemptId, Capabilities, Digest, Ending, Exceptions, Fault, Fence, FenceClaim, GpuInfo,
+    GpuRequest, Input as Stdin, ItemState, JobId, JobSpec, Limits, List, Map, Micro, OnDisconnect, OutputLengths,
+    Reason, Report, ReportBody, Requirements, Reservation, Span, StopCause, Tariff, Task, TaskBody, Text, Timestamp,
+    Usage, Verdict, WasmTask,
 };
 
 use super::{Action, Input, Recovered, Supervisor, SupervisorConfig};
@@ -44,6 +44,8 @@ fn told(report: &Report) -> String {
     let what = match &report.body {
         ReportBody::Refused { message } => format!("refused: {message}"),
         ReportBody::Starting => "starting".into(),
+        ReportBody::Preparing { message } => format!("preparing: {message}"),
+        ReportBody::Pinned { image } => format!("pinned: {image}"),
         ReportBody::Started => "started".into(),
         ReportBody::Ended { ending, usage, .. } => {
             let ending = match ending {
@@ -72,8 +74,14 @@ fn attempt(job: char, number: u32) -> AttemptId {
 }
 
 fn capabilities() -> Capabilities {
-    let gpu =
-        |uuid: &str| GpuInfo { uuid: text(uuid), vendor: text("nvidia"), model: text("H100"), memory_bytes: 80 << 30 };
+    let gpu = |uuid: &str| GpuInfo {
+        uuid: text(uuid),
+        vendor: text("nvidia"),
+        model: text("H100"),
+        memory_bytes: 80 << 30,
+        driver: Text::cut("570.1"),
+        compute: Text::cut("9.0"),
+    };
     Capabilities {
         adapters: List::cut(vec![Adapter::Wasm]),
         cpu_milli: 4_000,
@@ -81,6 +89,9 @@ fn capabilities() -> Capabilities {
         disk_bytes: 10 << 30,
         slots: 2,
         gpus: List::cut(vec![gpu("g0"), gpu("g1")]),
+        models: List::default(),
+        pullable: List::default(),
+        exceptions: Exceptions::default(),
         labels: Map::default(),
         region: text("here"),
     }
@@ -118,6 +129,8 @@ fn assign_with(job: char, number: u32, fence: u64, odd: impl FnOnce(&mut Assignm
             region: None,
             node: None,
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits::default(),
         max_cost: Micro::UNIT,
@@ -133,6 +146,8 @@ fn assign_with(job: char, number: u32, fence: u64, odd: impl FnOnce(&mut Assignm
         tariff: Tariff::default(),
         run_limit: Span::MAX,
         run_limit_reason: Reason::TimeLimit,
+        image: None,
+        output_tokens_max: None,
     };
     odd(&mut assignment);
     Input::Assign(Box::new(assignment))

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use modchain_certs::{Authority, Credentials, DenyList, RootPin, Subject};
 use modchain_link::{Accepted, Connection, Endpoint, EndpointKeys, JoinEndpoint, Protocol, connect};
-use modchain_types::{IdentityId, Role, Timestamp};
+use modchain_types::{IdentityId, List, Role, Timestamp};
 use modchain_wire::agent::{Heartbeat, HeartbeatEcho, HostLoad};
 use modchain_wire::{FromAgent, ToAgent};
 use tempfile::TempDir;
@@ -106,7 +106,13 @@ pub(crate) fn is_retry(datagram: &[u8]) -> bool {
 }
 
 pub(crate) fn beat(number: u64) -> FromAgent {
-    FromAgent::Heartbeat(Heartbeat { number, sent: Timestamp(number), rtt: None, load: HostLoad::default() })
+    FromAgent::Heartbeat(Heartbeat {
+        number,
+        sent: Timestamp(number),
+        rtt: None,
+        load: HostLoad::default(),
+        gpus: List::default(),
+    })
 }
 
 pub(crate) fn echo(number: u64) -> ToAgent {

@@ -157,7 +157,7 @@ impl Model {
                             .map(|node: &modchain_wire::view::NodeView| Part::Nodes(Some(node.name.clone())));
                         break;
                     }
-                    nodes.push(node.view());
+                    nodes.push(node.view(self));
                 }
                 page.nodes = List::cut(nodes);
                 if next.is_none() {
@@ -239,7 +239,7 @@ impl Model {
             prev: cursor.number,
             upto: self.upto(),
             jobs: List::cut(jobs),
-            nodes: List::cut(nodes.into_iter().map(Node::view).collect()),
+            nodes: List::cut(nodes.into_iter().map(|node| node.view(self)).collect()),
             account,
             events: List::cut(events),
         };

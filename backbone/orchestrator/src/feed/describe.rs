@@ -2,7 +2,7 @@
 
 use modchain_core::membership::TokenEnd;
 use modchain_core::{Event, EventBody};
-use modchain_types::{AccountId, AttemptId, IdentityId, JobId, JobState, NodeId, Role, Text};
+use modchain_types::{AccountId, AttemptId, IdentityId, JobId, JobState, NodeId, NodeWish, Role, Text};
 use modchain_wire::view::{EventKind, EventView};
 
 use super::job::Job;
@@ -18,6 +18,7 @@ pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
         EventBody::AttemptAssigned { attempt, .. }
         | EventBody::AttemptStarting { attempt }
         | EventBody::AttemptStarted { attempt }
+        | EventBody::ImagePinned { attempt, .. }
         | EventBody::ResultRecorded { attempt, .. }
         | EventBody::AttemptEnded { attempt, .. } => Some(attempt.job),
         EventBody::EngineStarted { .. }
@@ -25,6 +26,7 @@ pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
         | EventBody::Deposited { .. }
         | EventBody::NodeConnected { .. }
         | EventBody::NodeLost { .. }
+        | EventBody::NodeSet { .. }
         | EventBody::TokenCreated { .. }
         | EventBody::MemberJoined { .. }
         | EventBody::TokenEnded { .. }
@@ -55,7 +57,7 @@ pub(super) fn audience(model: &Model, body: &EventBody, job: Option<&Job>) -> Au
         EventBody::EngineStarted { .. } => Audience::All,
         EventBody::IdentityAdded { identity } | EventBody::MemberJoined { identity, .. } => of(Some(&identity.account)),
         EventBody::Deposited { account, .. } => of(Some(account)),
-        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } => {
+        EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => {
             of(model.nodes.get(node).map(|node| &node.identity.account))
         }
         EventBody::TokenCreated { token, .. }
@@ -75,6 +77,7 @@ pub(super) fn audience(model: &Model, body: &EventBody, job: Option<&Job>) -> Au
         | EventBody::AttemptAssigned { .. }
         | EventBody::AttemptStarting { .. }
         | EventBody::AttemptStarted { .. }
+        | EventBody::ImagePinned { .. }
         | EventBody::ResultRecorded { .. }
         | EventBody::AttemptEnded { .. } => of(job.map(|job| &job.account)),
     }
@@ -152,6 +155,10 @@ pub(super) fn event(
             about_attempt(&mut view, *attempt);
             format!("running on {}", name(&view))
         }
+        EventBody::ImagePinned { attempt, image } => {
+            about_attempt(&mut view, *attempt);
+            format!("its image is {}", image.as_str())
+        }
         EventBody::CancelRequested { why, .. } => {
             if why.is_empty() {
                 "told to stop".to_owned()
@@ -189,6 +196,19 @@ pub(super) fn event(
             view.kind = EventKind::Node;
             about_node(&mut view, *node);
             format!("{} is lost: silent for too long", name(&view))
+        }
+        EventBody::NodeSet { node, by, wish, why } => {
+            view.kind = EventKind::Node;
+            about_node(&mut view, *node);
+            let by = model.identities.get(by).map_or(String::new(), |by| format!(" by {}", by.name));
+            let why = if why.is_empty() { String::new() } else { format!(": {}", why.as_str()) };
+            let what = match wish {
+                NodeWish::Open => "may take new jobs again".to_owned(),
+                NodeWish::Cordon => "was cordoned".to_owned(),
+                NodeWish::Drain { within: None } => "is being drained".to_owned(),
+                NodeWish::Drain { within: Some(within) } => format!("is being drained within {within}"),
+            };
+            format!("{} {what}{by}{why}", name(&view))
         }
         EventBody::TokenCreated { token, grant, by, .. } => {
             view.kind = EventKind::Account;

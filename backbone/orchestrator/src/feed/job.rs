@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use modchain_core::{Event, Outcome, Settlement, meter};
 use modchain_types::{
-    AccountId, Adapter, Fence, JobId, JobSpec, JobState, List, Map, Micro, NodeId, OutputLengths, Reason, Reservation,
-    Span, Tariff, Task, TaskBody, Text, Timestamp, Usage,
+    AccountId, Adapter, Fence, ImagePin, JobId, JobSpec, JobState, List, LlmKind, Map, Micro, NodeId, OutputLengths,
+    Reason, Reservation, Span, Tariff, Task, TaskBody, Text, Timestamp, Usage,
 };
 use modchain_wire::Sentence;
 use modchain_wire::view::{AttemptView, JobView};
@@ -34,6 +34,7 @@ pub(super) struct Job {
     pub(super) cancelling: bool,
     /// Why it waits again.
     message: Text<512>,
+    pub(super) image: Option<ImagePin>,
     usage: Usage,
     outcome: Option<Outcome>,
     pub(super) settlement: Option<Settlement>,
@@ -50,6 +51,7 @@ pub(super) struct Attempt {
     state: JobState,
     reason: Option<Reason>,
     message: Text<512>,
+    preparing: Text<256>,
     tariff: Tariff,
     reservation: Reservation,
     run_limit: Span,
@@ -76,6 +78,7 @@ impl Attempt {
             state: JobState::Assigned,
             reason: None,
             message: Text::default(),
+            preparing: Text::default(),
             tariff: tariff.clone(),
             reservation: reservation.clone(),
             run_limit,
@@ -105,6 +108,7 @@ impl Job {
             attempts: VecDeque::new(),
             cancelling: false,
             message: Text::default(),
+            image: None,
             usage: Usage::default(),
             outcome: None,
             settlement: None,
@@ -127,9 +131,18 @@ impl Job {
         }
     }
 
+    pub(super) fn preparing(&mut self, number: u32, message: Text<256>) {
+        if let Some(attempt) = self.attempt_mut(number)
+            && matches!(attempt.state, JobState::Assigned | JobState::Starting)
+        {
+            attempt.preparing = message;
+        }
+    }
+
     pub(super) fn started(&mut self, number: u32, at: Timestamp) {
         if let Some(attempt) = self.attempt_mut(number) {
             attempt.state = JobState::Running;
+            attempt.preparing = Text::default();
             attempt.started_at = Some(at);
         }
     }
@@ -264,6 +277,9 @@ impl Job {
                 (None, Some(attempt)) => attempt.output,
                 (None, None) => OutputLengths::default(),
             },
+            preparing: self.live_attempt().map(|attempt| attempt.preparing.clone()).unwrap_or_default(),
+            image: self.image.clone(),
+            gpus: self.live_attempt().map(|attempt| attempt.reservation.gpus.clone()).unwrap_or_default(),
             created_at: model.wall(self.created_at),
             started_at: newest.and_then(|attempt| attempt.started_at).map(|at| model.wall(at)),
             ended_at: self.ended_at.map(|at| model.wall(at)),
@@ -275,7 +291,9 @@ impl Job {
         let labels: usize = self.labels.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
         let attempts: usize = self.attempts.iter().map(|attempt| attempt.message.len() + 128).sum();
         let texts = self.name.len() + self.what.len() + 512;
-        640 + labels + attempts + texts
+        // With a pinned image, the words of a preparation and its GPUs.
+        let more = self.attempts.back().map_or(0, |attempt| attempt.reservation.gpus.len() * 136 + 256) + 640;
+        640 + more + labels + attempts + texts
     }
 }
 
@@ -297,18 +315,33 @@ fn attempt_view(attempt: &Attempt, job: &Job, model: &Model) -> Option<AttemptVi
 /// What runs, in one line.
 fn what(spec: &JobSpec) -> Text<256> {
     match &spec.body {
-        TaskBody::Inline(Task::Wasm(task)) => {
-            let mut line = task.module_name.as_str().to_owned();
-            for arg in &task.args {
-                line.push(' ');
-                line.push_str(arg);
-                if line.len() > 256 {
-                    break;
-                }
-            }
-            Text::cut(line)
+        TaskBody::Inline(Task::Wasm(task)) => line_of(&task.module_name, task.args.iter()),
+        TaskBody::Inline(Task::Docker(task)) => {
+            let words = task.entrypoint.iter().flat_map(|words| words.iter()).chain(task.command.iter());
+            line_of(&task.image, words)
+        }
+        TaskBody::Inline(Task::Llm(task)) => {
+            let what = match task.kind {
+                LlmKind::Generate => "generate",
+                LlmKind::Chat => "chat",
+                LlmKind::Embed => "embed",
+            };
+            Text::cut(format!("{} {what}", task.model.as_str()))
         }
         // Long arguments or a large environment were moved out of the journal; the name is what is left.
         TaskBody::Blob { adapter, .. } => Text::cut(format!("{adapter} task")),
     }
+}
+
+/// A name and its arguments, as much as fits.
+fn line_of<'a>(name: &str, words: impl Iterator<Item = &'a Text<4096>>) -> Text<256> {
+    let mut line = name.to_owned();
+    for word in words {
+        line.push(' ');
+        line.push_str(word);
+        if line.len() > 256 {
+            break;
+        }
+    }
+    Text::cut(line)
 }

@@ -8,6 +8,7 @@
 
 mod changes;
 mod describe;
+mod history;
 mod job;
 mod model;
 mod query;
@@ -19,18 +20,18 @@ use std::time::{Duration, Instant};
 
 use modchain_core::{Actor, Event};
 use modchain_types::{
-    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, NodeId, NodeState, OutputLengths, Span,
-    Timestamp, WallTime,
+    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, OutputLengths, Span,
+    Text, Timestamp,
 };
-use modchain_wire::agent::HostLoad;
 use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, NodesPage, NodesQuery, StateSnapshot};
-use modchain_wire::view::{AccountView, EventView, JobView, StatusView};
+use modchain_wire::view::{AccountView, EventView, JobView, NodeHistoryView, StatusView};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::engine::OutletReceiver;
 
 pub use changes::{Change, Cursor, SnapshotPlace};
+pub use history::Pulse;
 pub use query::{EventFilter, LedgerFilter, Unresolved};
 
 use model::Model;
@@ -238,9 +239,19 @@ impl FeedHandle {
         .await
     }
 
-    /// A heartbeat. Dropped when the feed is busy: the next one is as good.
-    pub fn heartbeat(&self, node: NodeId, load: HostLoad, rtt: Option<Span>, seen: WallTime) {
-        let _ = self.questions.try_send(Box::new(move |feed| feed.model.heartbeat(node, load, rtt, seen)));
+    /// How far the preparation of an attempt is.
+    pub async fn preparing(&self, attempt: AttemptId, message: Text<256>) -> Result<(), FeedGone> {
+        self.tell(move |feed| {
+            feed.model.preparing(attempt, message);
+            feed.wake(false);
+        })
+        .await
+    }
+
+    /// A heartbeat. Not taken when the feed is busy: the next one is as good, but for the ticks, which are to be kept until
+    /// then. Tells whether it was taken.
+    pub fn heartbeat(&self, node: NodeId, pulse: Pulse) -> bool {
+        self.questions.try_send(Box::new(move |feed| feed.model.heartbeat(node, pulse))).is_ok()
     }
 
     /// How much output of an attempt is on disk. Dropped when the feed is busy: the next one is as good, and the job's end
@@ -299,6 +310,16 @@ impl FeedHandle {
     /// A page of nodes by name.
     pub async fn nodes(&self, query: NodesQuery) -> Result<NodesPage, FeedGone> {
         self.ask(move |feed| feed.model.nodes_page(&query)).await
+    }
+
+    /// The node of this name, with what is kept of its GPUs; `None` if there is none.
+    pub async fn node_history(&self, name: Name) -> Result<Option<NodeHistoryView>, FeedGone> {
+        self.ask(move |feed| feed.model.node_history(&name)).await
+    }
+
+    /// The id of the node of this name; `None` if there is none.
+    pub async fn node_named(&self, name: Name) -> Result<Option<NodeId>, FeedGone> {
+        self.ask(move |feed| feed.model.node_names.get(&name).copied()).await
     }
 
     /// An account; `None` if there is none. The caller has checked that the asker may see it.

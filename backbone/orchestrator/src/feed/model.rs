@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use modchain_core::node::Standing;
 use modchain_core::{Actor, Event, EventBody};
 use modchain_types::{
-    AccountId, Asset, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, Offer, OutputLengths,
-    Reservation, Role, Span, Timestamp, TokenId, WallTime,
+    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, Offer, OutputLengths,
+    Reservation, Role, Span, Text, Timestamp, TokenId, WallTime,
 };
 use modchain_wire::agent::HostLoad;
 
 use super::describe::{self, Audience};
+use super::history::{History, Pulse};
 use super::job::{Attempt, Job};
 use super::statement::Statement;
 
@@ -63,8 +65,10 @@ pub(super) struct Node {
     pub(super) offer: Option<Offer>,
     /// Whether its identity was revoked: it is shown no more.
     pub(super) revoked: bool,
+    pub(super) standing: Standing,
     pub(super) attempts: BTreeMap<JobId, Reservation>,
     pub(super) load: Option<HostLoad>,
+    pub(super) history: History,
     pub(super) rtt: Option<Span>,
     pub(super) seen_at: Option<WallTime>,
     pub(super) connected_at: Option<WallTime>,
@@ -72,6 +76,13 @@ pub(super) struct Node {
     connected_by: u64,
     pub(super) changed: u64,
     pub(super) measured: u64,
+}
+
+impl Node {
+    /// Its state as long as it is heard.
+    fn heard_state(&self) -> NodeState {
+        self.standing.state(self.offer.as_ref())
+    }
 }
 
 /// One account.
@@ -186,6 +197,9 @@ impl Model {
             EventBody::AttemptStarted { attempt } => {
                 self.with_job(attempt.job, |job| job.started(attempt.number, at));
             }
+            EventBody::ImagePinned { attempt, image } => {
+                self.with_job(attempt.job, |job| job.image = Some(image.clone()));
+            }
             EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
                 self.with_job(*job, |job| job.cancelling = true)
             }
@@ -205,12 +219,23 @@ impl Model {
                 let wall = self.wall(at);
                 if let Some(entry) = self.nodes.get_mut(node) {
                     if let Some(offer) = offer {
+                        let before = entry.offer.as_ref().map(|offer| &*offer.capabilities.gpus).unwrap_or_default();
+                        entry.history.offered(before, &offer.capabilities.gpus);
                         entry.offer = Some(*offer.clone());
                     }
                     entry.connected_at = Some(wall);
                     entry.connected_by = event.number;
                     entry.seen_at = Some(wall);
-                    entry.state = NodeState::Ready;
+                    entry.state = entry.heard_state();
+                }
+                self.node_state_changed(*node);
+            }
+            EventBody::NodeSet { node, wish, .. } => {
+                if let Some(entry) = self.nodes.get_mut(node) {
+                    entry.standing = Standing::of(*wish, at);
+                    if !matches!(entry.state, NodeState::Suspect | NodeState::Lost) {
+                        entry.state = entry.heard_state();
+                    }
                 }
                 self.node_state_changed(*node);
             }
@@ -265,8 +290,10 @@ impl Model {
                     state: NodeState::Lost,
                     offer: None,
                     revoked: false,
+                    standing: Standing::Open,
                     attempts: BTreeMap::new(),
                     load: None,
+                    history: History::default(),
                     rtt: None,
                     seen_at: None,
                     connected_at: None,
@@ -316,7 +343,7 @@ impl Model {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
             if let Some(entry) = self.nodes.get_mut(&node)
-                && entry.state == NodeState::Ready
+                && !matches!(entry.state, NodeState::Suspect | NodeState::Lost)
             {
                 entry.state = NodeState::Suspect;
                 entry.connected_at = None;
@@ -326,12 +353,13 @@ impl Model {
     }
 
     /// The last heartbeat wins.
-    pub(super) fn heartbeat(&mut self, node: NodeId, load: HostLoad, rtt: Option<Span>, seen: WallTime) {
+    pub(super) fn heartbeat(&mut self, node: NodeId, pulse: Pulse) {
         let revision = self.revision + 1;
         let Some(entry) = self.nodes.get_mut(&node) else { return };
-        entry.load = Some(load);
-        entry.rtt = rtt;
-        entry.seen_at = Some(seen);
+        entry.load = Some(pulse.load);
+        entry.rtt = pulse.rtt;
+        entry.seen_at = Some(pulse.seen);
+        entry.history.add(pulse.ticks);
         self.revision = revision;
         self.measured_nodes.remove(&entry.measured);
         entry.measured = revision;
@@ -346,6 +374,11 @@ impl Model {
             entry.connected_at = None;
             self.touch_node(node);
         }
+    }
+
+    /// How far an attempt's preparation is; the last word wins.
+    pub(super) fn preparing(&mut self, attempt: AttemptId, message: Text<256>) {
+        self.with_job(attempt.job, |job| job.preparing(attempt.number, message));
     }
 
     /// How much output of an attempt is on disk.

@@ -3,11 +3,12 @@
 use std::ops::Bound;
 
 use modchain_core::Actor;
+use modchain_core::node::Standing;
 use modchain_types::{
     AccountId, JobId, JobState, List, Micro, Name, NodeId, NodeState, Reservation, Text, Timestamp, WallTime,
 };
 use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, NodesPage, NodesQuery};
-use modchain_wire::view::{AccountView, EventKind, EventView, LedgerKind, NodeView, StatusView};
+use modchain_wire::view::{AccountView, EventKind, EventView, LedgerKind, NodeHistoryView, NodeView, StatusView};
 
 use super::describe::Audience;
 use super::job::Job;
@@ -175,9 +176,15 @@ impl Model {
                 more = true;
                 break;
             }
-            items.push(node.view());
+            items.push(node.view(self));
         }
         NodesPage { items: List::cut(items), total: self.node_names.len() as u64, more }
+    }
+
+    /// One node with what is kept of its GPUs.
+    pub(super) fn node_history(&self, name: &Name) -> Option<NodeHistoryView> {
+        let node = self.nodes.get(self.node_names.get(name)?)?;
+        Some(NodeHistoryView { node: node.view(self), ticks: node.history.ticks() })
     }
 
     /// Nodes by name after this one.
@@ -303,7 +310,7 @@ impl super::model::Row {
 
 impl Node {
     /// The whole view.
-    pub(super) fn view(&self) -> NodeView {
+    pub(super) fn view(&self, model: &Model) -> NodeView {
         let mut reserved = Reservation::default();
         let mut gpus = Vec::new();
         for reservation in self.attempts.values() {
@@ -325,6 +332,11 @@ impl Node {
             rtt: self.rtt,
             seen_at: self.seen_at,
             connected_at: self.connected_at,
+            gpus: self.history.latest(),
+            drains_at: match self.standing {
+                Standing::Draining(until) => until.map(|until| model.wall(until)),
+                Standing::Open | Standing::Cordoned => None,
+            },
         }
     }
 
@@ -333,9 +345,11 @@ impl Node {
         let offer = self.offer.as_ref().map_or(0, |offer| {
             let labels: usize = offer.capabilities.labels.iter().map(|(key, value)| key.len() + value.len() + 4).sum();
             let prices: usize = offer.tariff.gpu_hour.keys().map(|model| model.len() + 12).sum();
-            labels + prices + offer.capabilities.gpus.len() * 256 + 384
+            let models: usize = offer.capabilities.models.iter().map(|model| model.name.len() + 88).sum();
+            let pullable: usize = offer.capabilities.pullable.iter().map(|name| name.len() + 2).sum();
+            labels + prices + models + pullable + offer.capabilities.gpus.len() * 336 + 384
         });
         let reserved: usize = self.attempts.values().map(|reservation| reservation.gpus.len() * 136).sum();
-        512 + offer + reserved.min(64 * 136)
+        512 + offer + self.history.weight() + reserved.min(64 * 136)
     }
 }

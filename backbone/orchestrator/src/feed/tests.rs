@@ -2,9 +2,10 @@
 
 use modchain_core::{Actor, Event, EventBody, Outcome, Settlement};
 use modchain_types::{
-    AccountId, Adapter, Asset, AttemptId, BootId, Digest, Exit, GpuRequest, Identity, IdentityId, Input, JobId,
-    JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, OutputLengths, Reason, Requirements,
-    Reservation, Role, Span, SubmitKey, Tariff, Task, TaskBody, Text, Timestamp, Usage, WallTime, WasmTask,
+    AccountId, Adapter, Asset, AttemptId, BootId, Digest, Exceptions, Exit, GpuRequest, Identity, IdentityId, Input,
+    JobId, JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, OutputLengths, Reason,
+    Requirements, Reservation, Role, Span, SubmitKey, Tariff, Task, TaskBody, Text, Timestamp, Usage, WallTime,
+    WasmTask,
 };
 use modchain_wire::Message;
 use modchain_wire::ToConsole;
@@ -13,6 +14,7 @@ use modchain_wire::console::{JobsQuery, NodesQuery, StateDelta};
 use modchain_wire::view::LedgerKind;
 
 use super::changes::{Change, Cursor};
+use super::history::Pulse;
 use super::model::Model;
 use super::query::{EventFilter, LedgerFilter, Unresolved};
 
@@ -58,6 +60,8 @@ fn spec(name: &str) -> JobSpec {
             region: None,
             node: None,
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits::default(),
         max_cost: HOLD,
@@ -244,7 +248,7 @@ fn an_attempt_that_ended_unpaid_queues_its_job_again_and_stays_in_its_history() 
     let attempt = world.assign(job, 1);
     world.event(EventBody::AttemptEnded { attempt, reason: Reason::NodeLost, message: Text::default() });
     assert_eq!(world.state(job), JobState::Queued);
-    assert_eq!(world.model.nodes[&NodeId::from(NODE)].view().attempts, 0);
+    assert_eq!(world.model.nodes[&NodeId::from(NODE)].view(&world.model).attempts, 0);
     world.assign(job, 2);
     let view = world.model.visible_job(&operator(), job).expect("the job").view(&world.model, world.at);
     let states: Vec<_> = view.attempts.iter().map(|attempt| (attempt.number, attempt.state)).collect();
@@ -403,7 +407,8 @@ fn heartbeats_are_unnumbered_and_the_latest_wins() {
     let start = world.model.snapshot_start().cursor;
     for used in [1, 2, 3] {
         let load = HostLoad { memory_used_bytes: used, ..HostLoad::default() };
-        world.model.heartbeat(NODE.into(), load, None, WallTime(5));
+        let pulse = Pulse { load, rtt: None, seen: WallTime(5), ticks: Vec::new() };
+        world.model.heartbeat(NODE.into(), pulse);
     }
     let (delta, cursor) = world.delta(&client("alice"), None, start);
     assert_eq!((delta.prev, delta.upto, delta.nodes.len()), (start.number, start.number, 1));

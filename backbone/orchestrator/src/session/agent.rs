@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use modchain_certs::DenyList;
 use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
 use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
-use modchain_types::{Assignment, Identity, List, NodeId, Span, TaskBody, Text};
+use modchain_types::{Assignment, Identity, List, NodeId, Span, TaskBody, Text, WallTime};
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, BlobChunk, BlobGet, BlobHead, GoAway, Heartbeat, HeartbeatEcho, Probe, Reconcile,
     ReportAck, Stop, StreamRefused,
 };
 use modchain_wire::join::RenewRequest;
+use modchain_wire::view::GpuTickView;
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, Message, Sentence, ToAgent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use super::jobs_blobs::{named_by, task_of};
 use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, Suspicion, certify, log_panic, version, wall_now};
 use crate::dispatch::MAILBOX_MESSAGES;
+use crate::feed::Pulse;
 use crate::relay;
 use crate::store::blobs::BlobError;
 
@@ -39,6 +41,9 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest lifetime of a stream that carries one blob at a time: a slow line and 32 MiB.
 const BLOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Looks at a node's GPUs that wait for a busy feed: a minute of them. Older ones are let go.
+const UNTOLD_TICKS_MAX: usize = 60;
 
 type Writer = FrameWriter<ToAgent>;
 type Reader = FrameReader<FromAgent>;
@@ -319,6 +324,8 @@ impl AgentSession {
     async fn heartbeats(&self, mut writer: Writer, mut reader: Reader, first: Heartbeat) {
         writer.set_priority(Priority::Heartbeat);
         let mut heartbeat = first;
+        // Looks at the GPUs that the feed has not taken yet.
+        let mut untold: Vec<GpuTickView> = Vec::new();
         loop {
             let echo = HeartbeatEcho { number: heartbeat.number, sent: heartbeat.sent };
             if writer.write(&echo.into()).await.is_err() {
@@ -328,7 +335,16 @@ impl AgentSession {
             if self.context.services.engine.tell(heard).await.is_err() {
                 return;
             }
-            self.context.feed.heartbeat(self.node, heartbeat.load, heartbeat.rtt, wall_now());
+            let seen = wall_now();
+            untold.extend(heartbeat.gpus.into_vec().into_iter().map(|tick| {
+                let ago = i64::try_from(tick.ago.0 / 1000).unwrap_or(i64::MAX);
+                GpuTickView { at: WallTime(seen.0.saturating_sub(ago)), gpus: tick.gpus }
+            }));
+            untold.drain(..untold.len().saturating_sub(UNTOLD_TICKS_MAX));
+            let pulse = Pulse { load: heartbeat.load, rtt: heartbeat.rtt, seen, ticks: untold.clone() };
+            if self.context.feed.heartbeat(self.node, pulse) {
+                untold.clear();
+            }
             heartbeat = match reader.read().await {
                 Ok(Some(FromAgent::Heartbeat(next))) => next,
                 Ok(Some(_)) => {

@@ -23,6 +23,8 @@ pub(crate) async fn task_of(blobs: &BlobStore, account: &AccountId, spec: &JobSp
 pub(crate) fn named_by(task: &Task) -> Vec<Digest> {
     match task {
         Task::Wasm(task) => vec![task.module],
+        Task::Docker(_) => Vec::new(),
+        Task::Llm(task) => vec![task.request],
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use modchain_certs::Credentials;
 use modchain_link::{ConnectError, Connection, FrameReader, FrameWriter, Protocol, connect};
 use modchain_types::{
-    AccountId, Adapter, Assignment, AttemptId, BootId, Capabilities, Digest, Ending, Fence, GpuRequest, Identity,
-    Input, InstanceId, InventoryItem, JobSpec, JournalId, Limits, List, Map, Micro, Offer, OutputLengths, Report,
-    ReportBody, Requirements, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
+    AccountId, Adapter, Assignment, AttemptId, BootId, Capabilities, Digest, Ending, Exceptions, Fence, GpuRequest,
+    Identity, Input, InstanceId, InventoryItem, JobSpec, JournalId, Limits, List, Map, Micro, Offer, OutputLengths,
+    Report, ReportBody, Requirements, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
 };
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, AttemptOpen, Heartbeat, HostLoad, OutputAck, OutputChunk, OutputEnd, OutputStream,
@@ -54,11 +54,15 @@ pub(crate) fn offer() -> Offer {
             disk_bytes: 8 << 30,
             slots: 8,
             gpus: List::default(),
+            models: List::default(),
+            pullable: List::default(),
+            exceptions: Exceptions::default(),
             labels: Map::default(),
             region: text(""),
         },
         tariff: Tariff { core_hour: Micro(1_000), minimum: MINIMUM, ..Tariff::default() },
         agent_version: text("0"),
+        paused: false,
     }
 }
 
@@ -83,6 +87,8 @@ pub(crate) fn spec(name: &str) -> JobSpec {
             region: None,
             node: None,
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits::default(),
         max_cost: HOLD,
@@ -393,7 +399,7 @@ impl Agent {
     pub(crate) async fn heartbeat(&self, used: u64) -> (FrameWriter<FromAgent>, FrameReader<ToAgent>) {
         let (mut out, mut input) = self.connection.open_bi::<FromAgent, ToAgent>().await.expect("a stream");
         let load = HostLoad { memory_used_bytes: used, ..HostLoad::default() };
-        let beat = Heartbeat { number: 1, sent: modchain_types::Timestamp(7), rtt: None, load };
+        let beat = Heartbeat { number: 1, sent: modchain_types::Timestamp(7), rtt: None, load, gpus: List::default() };
         out.write(&beat.into()).await.expect("it is taken");
         match soon("an echo", input.read()).await {
             Ok(Some(ToAgent::HeartbeatEcho(echo))) => assert_eq!((echo.number, echo.sent.0), (1, 7)),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use modchain_link::{Connection, Priority};
-use modchain_types::Timestamp;
+use modchain_types::{List, Timestamp};
 use modchain_wire::agent::{Heartbeat, HostLoad};
 use modchain_wire::{FromAgent, ToAgent};
 use tokio::task::JoinHandle;
@@ -30,7 +30,8 @@ pub(crate) async fn beat(
     out.set_priority(Priority::Heartbeat);
     for number in 0.. {
         let sent = Instant::now();
-        let beat = Heartbeat { number, sent: Timestamp(number), rtt: None, load: HostLoad::default() };
+        let beat =
+            Heartbeat { number, sent: Timestamp(number), rtt: None, load: HostLoad::default(), gpus: List::default() };
         if let Err(error) = out.write(&beat.into()).await {
             return error.to_string();
         }

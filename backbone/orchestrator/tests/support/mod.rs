@@ -29,6 +29,36 @@ pub fn wasm_task() -> Task {
     })
 }
 
+/// Every kind of task but the first, with everything said and with as little as can be.
+pub fn other_tasks() -> Vec<Task> {
+    let docker = DockerTask {
+        image: text("alpine:3"),
+        command: List::new(vec![text("sh"), text("-c"), text("true")]).expect("fits"),
+        entrypoint: Some(List::new(vec![text("/init")]).expect("fits")),
+        env: Map::new(BTreeMap::from([(text("LANG"), text("C"))])).expect("fits"),
+        workdir: Some(text("/work")),
+        tmp_bytes: 1 << 28,
+        pids_max: 512,
+        pull_timeout: Span::from_secs(600),
+    };
+    let bare =
+        DockerTask { command: List::default(), entrypoint: None, env: Map::default(), workdir: None, ..docker.clone() };
+    let llm = |kind| {
+        Task::Llm(LlmTask {
+            model: text("smollm2:135m"),
+            request: Digest([0xfd; 32]),
+            request_bytes: 70_000,
+            kind,
+            temperature_milli: (kind == LlmKind::Chat).then_some(700),
+            max_tokens: (kind == LlmKind::Chat).then_some(300),
+            seed: (kind == LlmKind::Chat).then_some(7),
+            json: kind == LlmKind::Chat,
+        })
+    };
+    let docker = [Task::Docker(docker), Task::Docker(bare)];
+    docker.into_iter().chain([LlmKind::Generate, LlmKind::Chat, LlmKind::Embed].map(llm)).collect()
+}
+
 pub fn spec(body: TaskBody) -> JobSpec {
     JobSpec {
         name: text("primes"),
@@ -43,6 +73,8 @@ pub fn spec(body: TaskBody) -> JobSpec {
             region: Some(text("eu")),
             node: Some("rig-1".parse().expect("name")),
             price_per_hour_max: Some(Micro(2_000_000)),
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits {
             time_limit: Some(Span::from_secs(60)),
@@ -68,6 +100,8 @@ pub fn bare_spec() -> JobSpec {
             region: None,
             node: None,
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
             ..spec(body.clone()).requirements
         },
         body,
@@ -103,13 +137,25 @@ pub fn offer() -> Offer {
                 vendor: text("nvidia"),
                 model: text("NVIDIA H100 80GB HBM3"),
                 memory_bytes: 80 << 30,
+                driver: Text::cut("570.1"),
+                compute: Text::cut("9.0"),
             }])
             .expect("fits"),
+            models: List::new(vec![ModelInfo {
+                name: text("smollm2:135m"),
+                digest: text("ab"),
+                bytes: 91_000_000,
+                warm: true,
+            }])
+            .expect("fits"),
+            pullable: List::new(vec![text("llama3*")]).expect("fits"),
+            exceptions: Exceptions { writable_root: true, network: false },
             labels: Map::new(BTreeMap::from([(text("pool"), text("lab"))])).expect("fits"),
             region: text("eu"),
         },
         tariff: tariff(),
         agent_version: text("0.1.0"),
+        paused: true,
     }
 }
 
@@ -155,6 +201,8 @@ pub fn kind(body: &EventBody) -> &'static str {
         EventBody::CertificateUsed { .. } => "certificate_used",
         EventBody::CertificateRetired { .. } => "certificate_retired",
         EventBody::IdentityRevoked { .. } => "identity_revoked",
+        EventBody::ImagePinned { .. } => "image_pinned",
+        EventBody::NodeSet { .. } => "node_set",
     }
 }
 
@@ -162,7 +210,15 @@ pub fn kind(body: &EventBody) -> &'static str {
 pub fn bodies() -> Vec<EventBody> {
     let (job, node) = (JobId([1; 16]), NodeId([2; 16]));
     let attempt = AttemptId { job, number: 7 };
-    let usage = Usage { ran: Span(1_234_567), prompt_tokens: 5, output_tokens: 6, fuel: 7_000_000_000 };
+    let usage = Usage {
+        ran: Span(1_234_567),
+        prompt_tokens: 5,
+        output_tokens: 6,
+        fuel: 7_000_000_000,
+        load: Span(11),
+        first_token: Span(300),
+        generating: Span(70_000),
+    };
     let output = OutputLengths { stdout: 300, stderr: 70_000, dropped: 9 };
     let account: AccountId = "alice".parse().expect("account");
     let key: SubmitKey = "key/1".parse().expect("key");
@@ -200,7 +256,16 @@ pub fn bodies() -> Vec<EventBody> {
         EventBody::NodeConnected { node, offer: Some(Box::new(offer())) },
         EventBody::NodeLost { node },
         EventBody::InputFailed { job, message: text("over its cap") },
+        EventBody::ImagePinned { attempt, image: text("alpine@sha256:00") },
     ];
+    for wish in [
+        NodeWish::Open,
+        NodeWish::Cordon,
+        NodeWish::Drain { within: None },
+        NodeWish::Drain { within: Some(Span::from_secs(600)) },
+    ] {
+        bodies.push(EventBody::NodeSet { node, by: IdentityId([4; 16]), wish, why: text("new disks") });
+    }
     for role in [Role::Operator, Role::Client, Role::Node, Role::Orchestrator] {
         let identity =
             Identity { id: IdentityId([4; 16]), role, name: "rig-1".parse().expect("name"), account: account.clone() };
@@ -243,7 +308,16 @@ pub fn bodies() -> Vec<EventBody> {
     bodies.push(EventBody::TokenAlarm { token, from: text("192.0.2.2") });
     bodies.push(EventBody::CertificateUsed { identity: IdentityId([4; 16]), serial });
     bodies.push(EventBody::CertificateRetired { identity: IdentityId([4; 16]), serial });
-    for spec in [spec(TaskBody::Inline(wasm_task())), bare_spec()] {
+    let others = other_tasks().into_iter().map(|task| {
+        let (model, exceptions) = match &task {
+            Task::Llm(task) => (Some(task.model.clone()), Exceptions::default()),
+            Task::Wasm(_) | Task::Docker(_) => (None, Exceptions { writable_root: true, network: false }),
+        };
+        let body = TaskBody::Inline(task);
+        let requirements = Requirements { model, exceptions, ..spec(body.clone()).requirements };
+        JobSpec { requirements, ..spec(body) }
+    });
+    for spec in [spec(TaskBody::Inline(wasm_task())), bare_spec()].into_iter().chain(others) {
         bodies.push(EventBody::JobQueued {
             job,
             account: account.clone(),

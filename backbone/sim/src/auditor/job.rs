@@ -104,6 +104,7 @@ impl Auditor {
                 self.on_trusted_node(*attempt)?;
                 self.progress(*attempt, JobState::Starting, JobState::Running)?;
             }
+            EventBody::ImagePinned { attempt, .. } => self.on_trusted_node(*attempt)?,
             EventBody::CancelRequested { job, .. } => self.stop_wished(*job, JobState::Cancelled)?,
             EventBody::InputFailed { job, .. } => self.stop_wished(*job, JobState::Failed)?,
             EventBody::ResultRecorded { attempt, .. } => {
@@ -133,6 +134,7 @@ impl Auditor {
             | EventBody::Deposited { .. }
             | EventBody::NodeConnected { .. }
             | EventBody::NodeLost { .. }
+            | EventBody::NodeSet { .. }
             | EventBody::TokenCreated { .. }
             | EventBody::MemberJoined { .. }
             | EventBody::TokenEnded { .. }

@@ -237,6 +237,7 @@ impl Auditor {
             | EventBody::AttemptStarted { .. }
             | EventBody::CancelRequested { .. }
             | EventBody::InputFailed { .. }
+            | EventBody::ImagePinned { .. }
             | EventBody::ResultRecorded { .. }
             | EventBody::AttemptEnded { .. }
             | EventBody::JobFinished { .. } => self.job_event(event),
@@ -249,7 +250,7 @@ impl Auditor {
                 }
                 Ok(())
             }
-            EventBody::NodeLost { node } => self.node(*node).map(|_| ()),
+            EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => self.node(*node).map(|_| ()),
             EventBody::TokenCreated { .. }
             | EventBody::MemberJoined { .. }
             | EventBody::TokenEnded { .. }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use modchain_core::supervisor::Recovered;
 use modchain_core::{Action, AgentArrival, NodeMessage, Supervisor, SupervisorConfig, SupervisorInput};
 use modchain_types::{
-    Adapter, AttemptId, Capabilities, Ending, Fence, GpuInfo, InstanceId, List, Map, Micro, NodeId, Offer,
+    Adapter, AttemptId, Capabilities, Ending, Exceptions, Fence, GpuInfo, InstanceId, List, Map, Micro, NodeId, Offer,
     OutputLengths, Report, ReportBody, Span, Tariff, Text, Timestamp,
 };
 
@@ -424,6 +424,8 @@ fn draw_offer(random: &mut Random, with_gpus: bool, number: u64) -> Offer {
         vendor: Text::cut("nvidia"),
         model: Text::cut("H100"),
         memory_bytes: 80 << 30,
+        driver: Text::default(),
+        compute: Text::default(),
     });
     let capabilities = Capabilities {
         adapters: List::cut(vec![Adapter::Wasm]),
@@ -432,6 +434,9 @@ fn draw_offer(random: &mut Random, with_gpus: bool, number: u64) -> Offer {
         disk_bytes: random.pick(&[1, 100]) << 30,
         slots: random.pick(&[1, 2, 8]),
         gpus: List::cut(gpus.collect()),
+        models: List::default(),
+        pullable: List::default(),
+        exceptions: Exceptions::default(),
         labels: Map::default(),
         region: text("here".into()),
     };
@@ -443,5 +448,5 @@ fn draw_offer(random: &mut Random, with_gpus: bool, number: u64) -> Offer {
         minimum: Micro(random.pick(&[0, 1, 1_000])),
         ..Tariff::default()
     };
-    Offer { capabilities, tariff, agent_version: text("sim".into()) }
+    Offer { capabilities, tariff, agent_version: text("sim".into()), paused: false }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use modchain_core::{Actor, Command, Refused, Reply};
 use modchain_types::{
-    AccountId, Adapter, Digest, GpuRequest, IdentityId, Input, JobId, JobSpec, Limits, List, Map, Micro, OnDisconnect,
-    Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
+    AccountId, Adapter, Digest, Exceptions, GpuRequest, IdentityId, Input, JobId, JobSpec, Limits, List, Map, Micro,
+    OnDisconnect, Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
 };
 
 use super::orchestrator::Answer;
@@ -321,6 +321,8 @@ fn draw_spec(random: &mut Random, nodes: u64) -> JobSpec {
             region: None,
             node: pinned.map(|name| name.parse().expect("a valid name")),
             price_per_hour_max: random.chance(5_000).then_some(Micro(1_000_000)),
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits {
             time_limit: random.chance(50_000).then(|| seconds(random, &[1, 5, 30, 300])),

@@ -252,12 +252,15 @@ impl World {
                     self.orchestrator.sessions.remove(&session.0);
                     self.send_down(session.0, ToAgent::Close);
                 }
+                Effect::Preparing { .. } => {}
                 Effect::NodeChanged { node, state } => {
                     self.note(|| format!("  {node} is {state}"));
                     match state {
-                        NodeState::Ready => self.auditor.mark_unreachable(node, false),
+                        NodeState::Ready | NodeState::Cordoned | NodeState::Draining | NodeState::Paused => {
+                            self.auditor.mark_unreachable(node, false);
+                        }
                         NodeState::Suspect => self.auditor.mark_unreachable(node, true),
-                        NodeState::Lost | NodeState::Cordoned | NodeState::Draining | NodeState::Paused => {}
+                        NodeState::Lost => {}
                     }
                 }
                 Effect::JobClosed { job } => {

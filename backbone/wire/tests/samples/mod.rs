@@ -39,7 +39,15 @@ const FENCE: Fence = Fence(70_000);
 const JOURNAL: JournalId = JournalId([0x22; 16]);
 const WALL: WallTime = WallTime(1_790_000_000_000);
 const LENGTHS: OutputLengths = OutputLengths { stdout: 1, stderr: 300, dropped: 70_000 };
-const USAGE: Usage = Usage { ran: Span(1_500_000), prompt_tokens: 5, output_tokens: 6, fuel: 7_000_000_000 };
+const USAGE: Usage = Usage {
+    ran: Span(1_500_000),
+    prompt_tokens: 5,
+    output_tokens: 6,
+    fuel: 7_000_000_000,
+    load: Span(11),
+    first_token: Span(300),
+    generating: Span(70_000),
+};
 
 const TOKEN: TokenId = TokenId(*b"fooba");
 
@@ -48,7 +56,14 @@ fn claim() -> FenceClaim {
 }
 
 fn offer() -> Offer {
-    let gpu = GpuInfo { uuid: text("GPU-1"), vendor: text("nvidia"), model: text("H100"), memory_bytes: 80 << 30 };
+    let gpu = GpuInfo {
+        uuid: text("GPU-1"),
+        vendor: text("nvidia"),
+        model: text("H100"),
+        memory_bytes: 80 << 30,
+        driver: Text::cut("570.1"),
+        compute: Text::cut("9.0"),
+    };
     Offer {
         capabilities: Capabilities {
             adapters: list(vec![Adapter::Wasm, Adapter::Docker, Adapter::Llm, Adapter::Mcp]),
@@ -57,12 +72,34 @@ fn offer() -> Offer {
             disk_bytes: 100 << 30,
             slots: 16,
             gpus: list(vec![gpu]),
+            models: list(vec![ModelInfo {
+                name: text("smollm2:135m"),
+                digest: text("ab"),
+                bytes: 91_000_000,
+                warm: true,
+            }]),
+            pullable: list(vec![text("llama3*")]),
+            exceptions: Exceptions { writable_root: true, network: false },
             labels: map("pool", "a100"),
             region: text("eu"),
         },
         tariff: tariff(),
         agent_version: text("0.1.0"),
+        paused: true,
     }
+}
+
+fn gpu_sample() -> GpuSample {
+    GpuSample {
+        busy_pct: Some(97),
+        memory_used_bytes: Some(79 << 30),
+        temperature_c: Some(75),
+        power_mw: Some(398_000),
+    }
+}
+
+fn tick() -> GpuTick {
+    GpuTick { ago: Span(1_500_000), gpus: list(vec![gpu_sample(), GpuSample::default()]) }
 }
 
 fn tariff() -> Tariff {
@@ -102,6 +139,8 @@ pub(crate) fn spec() -> JobSpec {
             region: Some(text("eu")),
             node: Some(name("rig-1")),
             price_per_hour_max: Some(Micro(2_000_000)),
+            model: Some(text("smollm2:135m")),
+            exceptions: Exceptions { writable_root: false, network: true },
         },
         limits: Limits {
             time_limit: Some(Span::from_secs(600)),
@@ -156,6 +195,9 @@ fn job_view() -> JobView {
         attempts_max: 3,
         usage: USAGE,
         output: LENGTHS,
+        preparing: text("pulling"),
+        image: Some(text("alpine@sha256:00")),
+        gpus: reservation().gpus,
         created_at: WALL,
         started_at: Some(WALL),
         ended_at: Some(WALL),
@@ -175,6 +217,8 @@ fn node_view() -> NodeView {
         rtt: Some(Span(900)),
         seen_at: Some(WALL),
         connected_at: Some(WALL),
+        gpus: list(vec![gpu_sample()]),
+        drains_at: Some(WALL),
     }
 }
 
@@ -315,7 +359,14 @@ pub(crate) fn from_agent() -> Vec<FromAgent> {
         Report { attempt: ATTEMPT, fence: FENCE, body }.into(),
         OfferChanged { offer: offer() }.into(),
         ProbeAnswer { number: 3 }.into(),
-        Heartbeat { number: 9, sent: Timestamp(5_000_000), rtt: Some(Span(900)), load: load() }.into(),
+        Heartbeat {
+            number: 9,
+            sent: Timestamp(5_000_000),
+            rtt: Some(Span(900)),
+            load: load(),
+            gpus: list(vec![tick()]),
+        }
+        .into(),
         AttemptOpen { attempt: ATTEMPT, fence: FENCE, input_from: Some(300) }.into(),
         OutputChunk { stream: OutputStream::Err, offset: 300, at: WALL, data: data(b"warning\n") }.into(),
         OutputEnd { stdout: 1, stderr: 300, dropped: 70_000 }.into(),
@@ -342,6 +393,8 @@ pub(crate) fn to_agent() -> Vec<ToAgent> {
         tariff: tariff(),
         run_limit: Span::from_secs(600),
         run_limit_reason: Reason::TimeLimit,
+        image: Some(text("alpine@sha256:00")),
+        output_tokens_max: Some(70_000),
     };
     let stop = Stop { attempt: ATTEMPT, fence: FENCE, grace: Span::from_secs(10), cause: StopCause::Superseded };
     vec![
@@ -437,6 +490,13 @@ pub(crate) fn from_console() -> Vec<FromConsole> {
         TokensQuery { ended: true }.into(),
         TokenRevoke { token: TOKEN }.into(),
         LinkQuery { detail: false }.into(),
+        NodeSet {
+            node: name("rig-1"),
+            wish: NodeWish::Drain { within: Some(Span::from_secs(600)) },
+            why: text("new disks"),
+        }
+        .into(),
+        NodeQuery { node: name("rig-1") }.into(),
     ]
 }
 
@@ -560,6 +620,12 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
         token_view().into(),
         TokensPage { items: list(vec![token_view()]), total: 300 }.into(),
         link.into(),
+        ToConsole::NodeIs(node_view()),
+        NodeHistoryView {
+            node: node_view(),
+            ticks: list(vec![GpuTickView { at: WALL, gpus: list(vec![gpu_sample()]) }]),
+        }
+        .into(),
         Refusal { code: RefusalCode::NoFit, message: text("no node fits"), hint: text("ask for less") }.into(),
     ]
 }

@@ -143,7 +143,7 @@ pub(crate) fn spec(spec: &JobSpec, asset: Asset) -> SpecDoc {
             args: task.args.iter().map(|arg| arg.as_str().to_owned()).collect(),
             env: words(&task.env),
         }),
-        TaskBody::Blob { .. } => None,
+        TaskBody::Inline(Task::Docker(_) | Task::Llm(_)) | TaskBody::Blob { .. } => None,
     };
     SpecDoc {
         name: some(&spec.name),

@@ -102,8 +102,17 @@ pub(super) fn ended_job() -> JobView {
         run_limit: Some(Span::from_secs(600)),
         time_limit: None,
         attempts_max: 3,
-        usage: Usage { ran: Span::from_millis(1_987), prompt_tokens: 0, output_tokens: 0, fuel: 12_345 },
+        usage: Usage {
+            ran: Span::from_millis(1_987),
+            prompt_tokens: 0,
+            output_tokens: 0,
+            fuel: 12_345,
+            ..Usage::default()
+        },
         output: OutputLengths { stdout: 10, stderr: 0, dropped: 0 },
+        preparing: text(""),
+        image: None,
+        gpus: List::default(),
         created_at: AT,
         started_at: Some(AT),
         ended_at: Some(AT.plus(Span::from_secs(2))),
@@ -128,8 +137,13 @@ fn node_view() -> NodeView {
                     vendor: text("nvidia"),
                     model: text("H100"),
                     memory_bytes: 80 << 30,
+                    driver: Text::cut("570.1"),
+                    compute: Text::cut("9.0"),
                 }])
                 .expect("fits"),
+                models: List::default(),
+                pullable: List::default(),
+                exceptions: Exceptions::default(),
                 labels: Map::new(BTreeMap::from([(text("pool"), text("cpu"))])).expect("fits"),
                 region: text(""),
             },
@@ -141,6 +155,7 @@ fn node_view() -> NodeView {
                 ..Tariff::default()
             },
             agent_version: text("0.1.0"),
+            paused: false,
         }),
         reserved: Reservation { cpu_milli: 1_000, ..Reservation::default() },
         attempts: 1,
@@ -153,6 +168,8 @@ fn node_view() -> NodeView {
         rtt: Some(Span::from_millis(9)),
         seen_at: Some(AT),
         connected_at: None,
+        gpus: List::default(),
+        drains_at: None,
     }
 }
 
@@ -308,6 +325,8 @@ fn events_explanations_and_quotes_keep_their_form() {
             region: None,
             node: None,
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits::default(),
         max_cost: Micro(2_000_000),

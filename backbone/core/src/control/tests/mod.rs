@@ -54,11 +54,15 @@ fn offer(core_hour: u64) -> Offer {
             disk_bytes: 0,
             slots: 4,
             gpus: List::default(),
+            models: List::default(),
+            pullable: List::default(),
+            exceptions: Exceptions::default(),
             labels: Map::default(),
             region: Text::default(),
         },
         tariff: Tariff { core_hour: Micro(core_hour), minimum: Micro(1_000), ..Tariff::default() },
         agent_version: Text::cut("0"),
+        paused: false,
     }
 }
 
@@ -82,6 +86,8 @@ fn spec() -> JobSpec {
             region: None,
             node: None,
             price_per_hour_max: None,
+            model: None,
+            exceptions: Exceptions::default(),
         },
         limits: Limits::default(),
         max_cost: Micro(HOLD),
@@ -138,7 +144,7 @@ impl World {
             match effect {
                 Effect::ToNode { node, message, .. } => self.inbox.push((node, message)),
                 Effect::NodeChanged { node, state } => self.changes.push((node, state)),
-                Effect::EndSession { .. } | Effect::JobClosed { .. } => {}
+                Effect::EndSession { .. } | Effect::Preparing { .. } | Effect::JobClosed { .. } => {}
             }
         }
         self.control.audit().expect("every invariant holds");

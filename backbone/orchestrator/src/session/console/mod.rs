@@ -225,6 +225,8 @@ impl ConsoleSession {
             FromConsole::Tokens(query) => self.tokens(writer, query).await,
             FromConsole::TokenRevoke(revoke) => self.token_revoke(writer, revoke).await,
             FromConsole::Link(_) => self.link(writer).await,
+            FromConsole::Node(query) => self.node(writer, query).await,
+            FromConsole::NodeSet(set) => self.node_set(writer, set).await,
             FromConsole::Hello(_)
             | FromConsole::BlobPiece(_)
             | FromConsole::InputPiece(_)

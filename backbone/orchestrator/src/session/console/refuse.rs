@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use modchain_core::Refused;
-use modchain_types::{JobId, Role};
+use modchain_types::{JobId, Name, Role};
 use modchain_wire::Sentence;
 use modchain_wire::console::{Refusal, RefusalCode};
 
@@ -87,6 +87,12 @@ pub(super) fn not_allowed(verb: Verb, role: Role) -> Refusal {
 /// An account that is not the asker's, whether it exists or not.
 pub(super) fn foreign_account() -> Refusal {
     refusal(RefusalCode::NotAllowed, "only operators may name another account", "leave the account out to see your own")
+}
+
+/// A node that is neither the asker's nor is the asker an operator.
+pub(super) fn foreign_node(node: &Name) -> Refusal {
+    let message = format!("the node `{node}` belongs to another account");
+    refusal(RefusalCode::NotAllowed, message, "its owner or an operator can do this")
 }
 
 /// What the engine refuses. `name` is how the asker called the job, where there is one.

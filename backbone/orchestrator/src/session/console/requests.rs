@@ -3,10 +3,13 @@
 use std::time::Instant;
 
 use modchain_core::membership::Member;
-use modchain_core::{Command, Control, Reply};
-use modchain_types::{AccountId, Identity, List, Role, Span};
+use modchain_core::{Command, Control, Refused, Reply};
+use modchain_types::{AccountId, Identity, List, Name, Role, Span};
 use modchain_wire::Sentence;
-use modchain_wire::console::{AccountQuery, Cancel, Credit, JobQuery, JobsQuery, LedgerQuery, NodesQuery};
+use modchain_wire::console::{
+    AccountQuery, Cancel, Credit, JobQuery, JobsQuery, LedgerQuery, NodeQuery, NodeSet, NodesQuery, Refusal,
+    RefusalCode,
+};
 
 use super::{ConsoleSession, Failure, Writer, refuse};
 use crate::feed::LedgerFilter;
@@ -60,6 +63,30 @@ impl ConsoleSession {
     pub(super) async fn nodes(&self, writer: &mut Writer, query: NodesQuery) -> Result<(), Failure> {
         let page = self.context.feed.nodes(query).await?;
         Ok(writer.write(&page.into()).await?)
+    }
+
+    pub(super) async fn node(&self, writer: &mut Writer, query: NodeQuery) -> Result<(), Failure> {
+        let view = self.context.feed.node_history(query.node.clone()).await?.ok_or_else(|| no_node(&query.node))?;
+        Ok(writer.write(&view.into()).await?)
+    }
+
+    pub(super) async fn node_set(&self, writer: &mut Writer, set: NodeSet) -> Result<(), Failure> {
+        let NodeSet { node: name, wish, why } = set;
+        let node = self.context.feed.node_named(name.clone()).await?.ok_or_else(|| no_node(&name))?;
+        let command = Command::NodeSet { by: self.actor.clone(), node, wish, why };
+        let (reply, number) = self.context.services.engine.command_numbered(command).await?;
+        match reply {
+            Reply::Done => {}
+            // Who may see a node and not touch it learns why; nobody else is asked for its name.
+            Reply::Refused(Refused::UnknownNode) => return Err(refuse::foreign_node(&name).into()),
+            Reply::Refused(refused) => return Err(refuse::by_engine(refused, None).into()),
+            _ => {
+                return Err(refuse::internal("the engine answered something else").into());
+            }
+        }
+        self.context.feed.reached(number).await?;
+        let history = self.context.feed.node_history(name.clone()).await?.ok_or_else(|| no_node(&name))?;
+        Ok(writer.write(&history.node.into()).await?)
     }
 
     pub(super) async fn account(&self, writer: &mut Writer, query: AccountQuery) -> Result<(), Failure> {
@@ -130,11 +157,11 @@ impl ConsoleSession {
     }
 }
 
-fn no_account(account: &AccountId) -> modchain_wire::console::Refusal {
+fn no_node(node: &Name) -> Refusal {
+    refuse::refusal(RefusalCode::NotFound, format!("there is no node `{node}`"), "modchain nodes lists them")
+}
+
+fn no_account(account: &AccountId) -> Refusal {
     let message = format!("there is no account `{account}`");
-    refuse::refusal(
-        modchain_wire::console::RefusalCode::NotFound,
-        message,
-        "accounts belong to clients: check the spelling",
-    )
+    refuse::refusal(RefusalCode::NotFound, message, "accounts belong to clients: check the spelling")
 }

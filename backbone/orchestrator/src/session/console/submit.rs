@@ -30,6 +30,15 @@ fn inline_task(spec: &JobSpec) -> Result<&Task, Refusal> {
     }
 }
 
+/// Bounds of the task itself, before it may move into the blob store.
+fn bounds(task: &Task, spec: &JobSpec) -> Result<(), String> {
+    match task {
+        Task::Wasm(_) => Ok(()),
+        Task::Docker(task) => modchain_core::job::check_docker(task, spec.requirements.memory_bytes),
+        Task::Llm(task) => modchain_core::job::check_llm(task, spec.requirements.model.as_deref()),
+    }
+}
+
 impl ConsoleSession {
     pub(super) async fn submit(&self, writer: &mut Writer, submit: Submit) -> Result<(), Failure> {
         if let Err(wait) = self.context.submits.take(self.identity.id, Instant::now()) {
@@ -52,6 +61,8 @@ impl ConsoleSession {
             }
             self.check_blobs(&task)?;
         }
+        // What is moved out of the specification is not looked at again by the engine.
+        bounds(&task, &spec).map_err(|what| refuse::invalid(what, ""))?;
         let mut needed = named_by(&task);
         let bytes = encode_task(&task);
         if bytes.len() > INLINE_TASK_BYTES_MAX {
@@ -89,16 +100,20 @@ impl ConsoleSession {
 
     /// What the task names must be in the account's store, with the size that it says.
     fn check_blobs(&self, task: &Task) -> Result<(), Refusal> {
-        let Task::Wasm(wasm) = task;
-        match self.context.services.blobs.size(&self.actor.account, &wasm.module) {
-            Some(bytes) if bytes == wasm.module_bytes => Ok(()),
+        let (what, digest, said) = match task {
+            Task::Wasm(wasm) => (format!("the module {}", wasm.module_name), &wasm.module, wasm.module_bytes),
+            Task::Llm(llm) => (format!("the request to {}", llm.model), &llm.request, llm.request_bytes),
+            Task::Docker(_) => return Ok(()),
+        };
+        match self.context.services.blobs.size(&self.actor.account, digest) {
+            Some(bytes) if bytes == said => Ok(()),
             Some(bytes) => Err(refuse::invalid(
-                format!("the module has {bytes} bytes, the job says {}", wasm.module_bytes),
+                format!("{what} has {bytes} bytes, the job says {said}"),
                 "did the file change meanwhile? submit it again",
             )),
             None => Err(refuse::refusal(
                 RefusalCode::MissingBlob,
-                format!("the module {} was not uploaded", wasm.module_name),
+                format!("{what} was not uploaded"),
                 "upload it first, then submit again with the same --id",
             )),
         }

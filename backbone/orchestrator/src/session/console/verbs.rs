@@ -30,12 +30,14 @@ pub(super) enum Verb {
     Tokens,
     TokenRevoke,
     Link,
+    Node,
+    NodeSet,
 }
 
 impl Verb {
     /// Every verb.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Submit,
         Self::Quote,
         Self::Cancel,
@@ -60,6 +62,8 @@ impl Verb {
         Self::Tokens,
         Self::TokenRevoke,
         Self::Link,
+        Self::Node,
+        Self::NodeSet,
     ];
 
     /// The verb of a request; `None` for messages that belong into the middle of one.
@@ -89,6 +93,8 @@ impl Verb {
             FromConsole::Tokens(_) => Some(Self::Tokens),
             FromConsole::TokenRevoke(_) => Some(Self::TokenRevoke),
             FromConsole::Link(_) => Some(Self::Link),
+            FromConsole::Node(_) => Some(Self::Node),
+            FromConsole::NodeSet(_) => Some(Self::NodeSet),
             FromConsole::Hello(_)
             | FromConsole::BlobPiece(_)
             | FromConsole::InputPiece(_)
@@ -104,7 +110,8 @@ impl Verb {
             Self::Cancel => "cancelling jobs",
             Self::Jobs | Self::Job => "reading jobs",
             Self::Explain => "explaining jobs",
-            Self::Nodes => "reading nodes",
+            Self::Nodes | Self::Node => "reading nodes",
+            Self::NodeSet => "cordoning and draining nodes",
             Self::Account => "reading accounts",
             Self::Ledger => "reading ledgers",
             Self::Events => "reading events",
@@ -136,6 +143,8 @@ impl Verb {
                 | Self::Job
                 | Self::Explain
                 | Self::Nodes
+                | Self::Node
+                | Self::NodeSet
                 | Self::Account
                 | Self::Ledger
                 | Self::Events
@@ -159,6 +168,8 @@ impl Verb {
                 | Self::Job
                 | Self::Explain
                 | Self::Nodes
+                | Self::Node
+                | Self::NodeSet
                 | Self::Account
                 | Self::Ledger
                 | Self::Events

@@ -4,14 +4,14 @@
 //! cannot change what is on disk by accident. A version, once released, never changes; a new one gets its own module, and
 //! the old ones stay readable for ever. bincode is named here and nowhere else in this crate; golden files pin the bytes.
 
-pub mod v1;
+pub mod v2;
 
 use bincode::config::{Configuration, LittleEndian, Varint};
 use bincode::error::DecodeError;
 use modchain_core::Event;
 
-/// The version that is written.
-pub const RECORD_VERSION: u16 = 1;
+/// The version that is written. Version 1 was never released.
+pub const RECORD_VERSION: u16 = 2;
 
 /// Largest payload of one record. A record is a batch of at most a few hundred commands and the placements that follow from
 /// them, tens of kilobytes each at the very most; this is far above what they come to and far below what a machine has.
@@ -33,7 +33,7 @@ const CODEC: Configuration<LittleEndian, Varint> = bincode::config::standard();
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// Written by a newer program.
-    #[error("its record version is {got}, this program reads up to {RECORD_VERSION}: use a newer program")]
+    #[error("its record version is {got}, this program reads {RECORD_VERSION}: {}", advice(*.got))]
     Version {
         /// What the record says.
         got: u16,
@@ -76,12 +76,20 @@ pub enum RecordError {
     },
 }
 
+fn advice(got: u16) -> &'static str {
+    if got > RECORD_VERSION {
+        "use a newer program"
+    } else {
+        "an unreleased build wrote it; start with a new data directory"
+    }
+}
+
 /// The payload of a record with these events, in the newest version. Their numbers must follow one another; only the first
 /// is kept, by the caller.
 pub fn encode(events: &[Event]) -> Result<Vec<u8>, RecordError> {
     let mut bytes = Vec::with_capacity(events.len() * 128);
     for event in events {
-        bincode::serde::encode_into_std_write(v1::Event::from(event), &mut bytes, CODEC)
+        bincode::serde::encode_into_std_write(v2::Event::from(event), &mut bytes, CODEC)
             .map_err(|error| RecordError::Unencodable { number: event.number, why: error.to_string() })?;
     }
     if bytes.len() > PAYLOAD_BYTES_MAX {
@@ -112,7 +120,7 @@ pub fn decode(version: u16, first: u64, count: u32, payload: &[u8]) -> Result<Ve
     Ok(events)
 }
 
-fn decode_event(bytes: &[u8]) -> Result<(v1::Event, usize), DecodeError> {
+fn decode_event(bytes: &[u8]) -> Result<(v2::Event, usize), DecodeError> {
     const SMALL: usize = MEMORY_PER_BYTE * SMALL_BYTES_MAX;
     const MIDDLE: usize = MEMORY_PER_BYTE * MIDDLE_BYTES_MAX;
     const LARGE: usize = MEMORY_PER_BYTE * PAYLOAD_BYTES_MAX;

@@ -1,5 +1,5 @@
-//! Version 1 of the disk types. The order of fields and variants is the format: append variants, never reorder; anything
-//! else is version 2.
+//! Version 2 of the disk types. The order of fields and variants is the format: append variants, never reorder; anything
+//! else is version 3.
 //!
 //! The events are here, specifications in `job`, what nodes offer in `node`, who belongs in `member`.
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use job::{Ending, ExitFrom, JobSpec, JobState, Reason};
 use member::{Certificate, Identity, TokenEnd, TokenGrant};
-use node::{Offer, Reservation, Tariff};
+use node::{NodeWish, Offer, Reservation, Tariff};
 
 /// A value on disk that is outside its bounds: damage that the checksums did not see, or a bug.
 #[derive(Debug)]
@@ -46,6 +46,9 @@ struct Usage {
     prompt_tokens: u64,
     output_tokens: u64,
     fuel: u64,
+    load: u64,
+    first_token: u64,
+    generating: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,6 +184,16 @@ enum Body {
         by: Option<[u8; 16]>,
         why: String,
     },
+    ImagePinned {
+        attempt: Attempt,
+        image: String,
+    },
+    NodeSet {
+        node: [u8; 16],
+        by: [u8; 16],
+        wish: NodeWish,
+        why: String,
+    },
 }
 
 impl From<&core::Event> for Event {
@@ -283,6 +296,12 @@ impl From<&EventBody> for Body {
             }
             EventBody::IdentityRevoked { identity, by, why } => {
                 Self::IdentityRevoked { identity: identity.0, by: by.map(|by| by.0), why: why.to_string() }
+            }
+            EventBody::ImagePinned { attempt, image } => {
+                Self::ImagePinned { attempt: attempt.into(), image: image.to_string() }
+            }
+            EventBody::NodeSet { node, by, wish, why } => {
+                Self::NodeSet { node: node.0, by: by.0, wish: (*wish).into(), why: why.to_string() }
             }
         }
     }
@@ -387,6 +406,15 @@ impl Body {
                 by: by.map(t::IdentityId),
                 why: t::Text::new(why)?,
             },
+            Self::ImagePinned { attempt, image } => {
+                EventBody::ImagePinned { attempt: attempt.into(), image: t::Text::new(image)? }
+            }
+            Self::NodeSet { node, by, wish, why } => EventBody::NodeSet {
+                node: t::NodeId(node),
+                by: t::IdentityId(by),
+                wish: wish.into(),
+                why: t::Text::new(why)?,
+            },
         })
     }
 }
@@ -406,15 +434,31 @@ impl From<Attempt> for t::AttemptId {
 
 impl From<&t::Usage> for Usage {
     fn from(usage: &t::Usage) -> Self {
-        let t::Usage { ran, prompt_tokens, output_tokens, fuel } = *usage;
-        Self { ran: ran.0, prompt_tokens, output_tokens, fuel }
+        let t::Usage { ran, prompt_tokens, output_tokens, fuel, load, first_token, generating } = *usage;
+        Self {
+            ran: ran.0,
+            prompt_tokens,
+            output_tokens,
+            fuel,
+            load: load.0,
+            first_token: first_token.0,
+            generating: generating.0,
+        }
     }
 }
 
 impl From<Usage> for t::Usage {
     fn from(usage: Usage) -> Self {
-        let Usage { ran, prompt_tokens, output_tokens, fuel } = usage;
-        Self { ran: t::Span(ran), prompt_tokens, output_tokens, fuel }
+        let Usage { ran, prompt_tokens, output_tokens, fuel, load, first_token, generating } = usage;
+        Self {
+            ran: t::Span(ran),
+            prompt_tokens,
+            output_tokens,
+            fuel,
+            load: t::Span(load),
+            first_token: t::Span(first_token),
+            generating: t::Span(generating),
+        }
     }
 }
 

@@ -32,6 +32,63 @@ struct Gpu {
     vendor: String,
     model: String,
     memory_bytes: u64,
+    driver: String,
+    compute: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Model {
+    name: String,
+    digest: String,
+    bytes: u64,
+    warm: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum NodeWish {
+    Open,
+    Cordon,
+    Drain { within: Option<u64> },
+}
+
+impl From<t::NodeWish> for NodeWish {
+    fn from(wish: t::NodeWish) -> Self {
+        match wish {
+            t::NodeWish::Open => Self::Open,
+            t::NodeWish::Cordon => Self::Cordon,
+            t::NodeWish::Drain { within } => Self::Drain { within: within.map(|within| within.0) },
+        }
+    }
+}
+
+impl From<NodeWish> for t::NodeWish {
+    fn from(wish: NodeWish) -> Self {
+        match wish {
+            NodeWish::Open => Self::Open,
+            NodeWish::Cordon => Self::Cordon,
+            NodeWish::Drain { within } => Self::Drain { within: within.map(t::Span) },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Exceptions {
+    writable_root: bool,
+    network: bool,
+}
+
+impl From<t::Exceptions> for Exceptions {
+    fn from(exceptions: t::Exceptions) -> Self {
+        let t::Exceptions { writable_root, network } = exceptions;
+        Self { writable_root, network }
+    }
+}
+
+impl From<Exceptions> for t::Exceptions {
+    fn from(exceptions: Exceptions) -> Self {
+        let Exceptions { writable_root, network } = exceptions;
+        Self { writable_root, network }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,10 +99,14 @@ pub(super) struct Offer {
     disk_bytes: u64,
     slots: u32,
     gpus: Vec<Gpu>,
+    models: Vec<Model>,
+    pullable: Vec<String>,
+    exceptions: Exceptions,
     labels: Vec<(String, String)>,
     region: String,
     tariff: Tariff,
     agent_version: String,
+    paused: bool,
 }
 
 impl From<&t::Tariff> for Tariff {
@@ -111,18 +172,38 @@ impl Reservation {
 impl From<&t::Offer> for Offer {
     fn from(offer: &t::Offer) -> Self {
         let t::Offer {
-            capabilities: t::Capabilities { adapters, cpu_milli, memory_bytes, disk_bytes, slots, gpus, labels, region },
+            capabilities:
+                t::Capabilities {
+                    adapters,
+                    cpu_milli,
+                    memory_bytes,
+                    disk_bytes,
+                    slots,
+                    gpus,
+                    models,
+                    pullable,
+                    exceptions,
+                    labels,
+                    region,
+                },
             tariff,
             agent_version,
+            paused,
         } = offer;
         let gpu = |gpu: &t::GpuInfo| {
-            let t::GpuInfo { uuid, vendor, model, memory_bytes } = gpu;
+            let t::GpuInfo { uuid, vendor, model, memory_bytes, driver, compute } = gpu;
             Gpu {
                 uuid: uuid.to_string(),
                 vendor: vendor.to_string(),
                 model: model.to_string(),
                 memory_bytes: *memory_bytes,
+                driver: driver.to_string(),
+                compute: compute.to_string(),
             }
+        };
+        let model = |model: &t::ModelInfo| {
+            let t::ModelInfo { name, digest, bytes, warm } = model;
+            Model { name: name.to_string(), digest: digest.to_string(), bytes: *bytes, warm: *warm }
         };
         Self {
             adapters: adapters.iter().map(|adapter| (*adapter).into()).collect(),
@@ -131,10 +212,14 @@ impl From<&t::Offer> for Offer {
             disk_bytes: *disk_bytes,
             slots: *slots,
             gpus: gpus.iter().map(gpu).collect(),
+            models: models.iter().map(model).collect(),
+            pullable: pullable.iter().map(ToString::to_string).collect(),
+            exceptions: (*exceptions).into(),
             labels: labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             region: region.to_string(),
             tariff: tariff.into(),
             agent_version: agent_version.to_string(),
+            paused: *paused,
         }
     }
 }
@@ -147,8 +232,19 @@ impl Offer {
                 vendor: t::Text::new(gpu.vendor)?,
                 model: t::Text::new(gpu.model)?,
                 memory_bytes: gpu.memory_bytes,
+                driver: t::Text::new(gpu.driver)?,
+                compute: t::Text::new(gpu.compute)?,
             })
         };
+        let model = |model: Model| {
+            Ok(t::ModelInfo {
+                name: t::Text::new(model.name)?,
+                digest: t::Text::new(model.digest)?,
+                bytes: model.bytes,
+                warm: model.warm,
+            })
+        };
+        let pullable = self.pullable.into_iter().map(t::Text::new).collect::<std::result::Result<_, _>>()?;
         let labels = self
             .labels
             .into_iter()
@@ -162,11 +258,15 @@ impl Offer {
                 disk_bytes: self.disk_bytes,
                 slots: self.slots,
                 gpus: t::List::new(self.gpus.into_iter().map(gpu).collect::<Result<_>>()?)?,
+                models: t::List::new(self.models.into_iter().map(model).collect::<Result<_>>()?)?,
+                pullable: t::List::new(pullable)?,
+                exceptions: self.exceptions.into(),
                 labels: t::Map::new(labels)?,
                 region: t::Text::new(self.region)?,
             },
             tariff: self.tariff.into_core()?,
             agent_version: t::Text::new(self.agent_version)?,
+            paused: self.paused,
         })
     }
 }

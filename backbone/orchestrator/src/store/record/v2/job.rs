@@ -4,7 +4,7 @@ use modchain_types as t;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
-use super::node::Adapter;
+use super::node::{Adapter, Exceptions};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct JobSpec {
@@ -26,7 +26,33 @@ enum TaskBody {
 
 #[derive(Serialize, Deserialize)]
 enum Task {
-    Wasm { module: [u8; 32], module_bytes: u64, module_name: String, args: Vec<String>, env: Vec<(String, String)> },
+    Wasm {
+        module: [u8; 32],
+        module_bytes: u64,
+        module_name: String,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    },
+    Docker {
+        image: String,
+        command: Vec<String>,
+        entrypoint: Option<Vec<String>>,
+        env: Vec<(String, String)>,
+        workdir: Option<String>,
+        tmp_bytes: u64,
+        pids_max: u32,
+        pull_timeout: u64,
+    },
+    Llm {
+        model: String,
+        request: [u8; 32],
+        request_bytes: u64,
+        kind: LlmKind,
+        temperature_milli: Option<u32>,
+        max_tokens: Option<u32>,
+        seed: Option<u32>,
+        json: bool,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +68,8 @@ struct Requirements {
     region: Option<String>,
     node: Option<String>,
     price_per_hour_max: Option<u64>,
+    model: Option<String>,
+    exceptions: Exceptions,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +107,7 @@ macro_rules! mirror {
 pub(super) use mirror;
 
 mirror!(Input { None, Stream });
+mirror!(LlmKind { Generate, Chat, Embed });
 mirror!(OnDisconnect { Keep, Stop });
 mirror!(ExitFrom { Job, Limit, Node, Modchain, Client });
 mirror!(Fault { Job, NotFound, Node });
@@ -194,8 +223,50 @@ impl From<&t::Task> for Task {
                 args: args.iter().map(ToString::to_string).collect(),
                 env: pairs(env.iter()),
             },
+            t::Task::Docker(t::DockerTask {
+                image,
+                command,
+                entrypoint,
+                env,
+                workdir,
+                tmp_bytes,
+                pids_max,
+                pull_timeout,
+            }) => Self::Docker {
+                image: image.to_string(),
+                command: command.iter().map(ToString::to_string).collect(),
+                entrypoint: entrypoint.as_ref().map(|words| words.iter().map(ToString::to_string).collect()),
+                env: pairs(env.iter()),
+                workdir: workdir.as_ref().map(ToString::to_string),
+                tmp_bytes: *tmp_bytes,
+                pids_max: *pids_max,
+                pull_timeout: pull_timeout.0,
+            },
+            t::Task::Llm(t::LlmTask {
+                model,
+                request,
+                request_bytes,
+                kind,
+                temperature_milli,
+                max_tokens,
+                seed,
+                json,
+            }) => Self::Llm {
+                model: model.to_string(),
+                request: request.0,
+                request_bytes: *request_bytes,
+                kind: (*kind).into(),
+                temperature_milli: *temperature_milli,
+                max_tokens: *max_tokens,
+                seed: *seed,
+                json: *json,
+            },
         }
     }
+}
+
+fn words(words: Vec<String>) -> Result<t::List<t::Text<4096>, 256>> {
+    Ok(t::List::new(words.into_iter().map(t::Text::new).collect::<std::result::Result<_, _>>()?)?)
 }
 
 impl Task {
@@ -205,9 +276,33 @@ impl Task {
                 module: t::Digest(module),
                 module_bytes,
                 module_name: t::Text::new(module_name)?,
-                args: t::List::new(args.into_iter().map(t::Text::new).collect::<std::result::Result<_, _>>()?)?,
+                args: words(args)?,
                 env: t::Map::new(texts(env)?.into_iter().collect())?,
             }),
+            Self::Docker { image, command, entrypoint, env, workdir, tmp_bytes, pids_max, pull_timeout } => {
+                t::Task::Docker(t::DockerTask {
+                    image: t::Text::new(image)?,
+                    command: words(command)?,
+                    entrypoint: entrypoint.map(words).transpose()?,
+                    env: t::Map::new(texts(env)?.into_iter().collect())?,
+                    workdir: workdir.map(t::Text::new).transpose()?,
+                    tmp_bytes,
+                    pids_max,
+                    pull_timeout: t::Span(pull_timeout),
+                })
+            }
+            Self::Llm { model, request, request_bytes, kind, temperature_milli, max_tokens, seed, json } => {
+                t::Task::Llm(t::LlmTask {
+                    model: t::Text::new(model)?,
+                    request: t::Digest(request),
+                    request_bytes,
+                    kind: kind.into(),
+                    temperature_milli,
+                    max_tokens,
+                    seed,
+                    json,
+                })
+            }
         })
     }
 }
@@ -224,6 +319,8 @@ impl From<&t::Requirements> for Requirements {
             region,
             node,
             price_per_hour_max,
+            model: llm,
+            exceptions,
         } = requirements;
         Self {
             adapter: (*adapter).into(),
@@ -237,6 +334,8 @@ impl From<&t::Requirements> for Requirements {
             region: region.as_ref().map(ToString::to_string),
             node: node.as_ref().map(ToString::to_string),
             price_per_hour_max: price_per_hour_max.map(|price| price.0),
+            model: llm.as_ref().map(ToString::to_string),
+            exceptions: (*exceptions).into(),
         }
     }
 }
@@ -257,6 +356,8 @@ impl Requirements {
             region: self.region.map(t::Text::new).transpose()?,
             node: self.node.map(|node| node.parse()).transpose()?,
             price_per_hour_max: self.price_per_hour_max.map(t::Micro),
+            model: self.model.map(t::Text::new).transpose()?,
+            exceptions: self.exceptions.into(),
         })
     }
 }
