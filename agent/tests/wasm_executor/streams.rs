@@ -94,7 +94,7 @@ async fn echo_gives_back_a_mebibyte_of_input_intact() {
             for piece in sent.chunks(10_000) {
                 stdin.write(piece).await.unwrap();
             }
-            stdin.close();
+            let _ = stdin.close().await;
         }
     });
     let story = attempt.story().await;
@@ -112,7 +112,7 @@ async fn input_reaches_the_program_line_by_line() {
         stdin.write(line.as_bytes()).await.unwrap();
         assert_eq!(attempt.next().await, ExecutorEvent::Output { stream: OutputStream::Out, bytes: line.into() });
     }
-    stdin.close();
+    let _ = stdin.close().await;
     assert_eq!(attempt.story().await.ending(), &EXITED_0);
 }
 

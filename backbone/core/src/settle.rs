@@ -3,7 +3,7 @@
 //! | ending | running, not cancelled | cancelling |
 //! |---|---|---|
 //! | exited 0 | completed, metered | cancelled, metered |
-//! | exited otherwise, signal, trap, own memory limit | failed, metered | cancelled, metered |
+//! | exited otherwise, signal, trap, own limit of memory or processes | failed, metered | cancelled, metered |
 //! | run limit | timed out, metered | cancelled, metered |
 //! | stopped as told | (node's fault) retry | cancelled, metered if it had started |
 //! | cannot start: job's fault | failed, released | cancelled, released |
@@ -11,7 +11,7 @@
 //!
 //! A job whose input failed is stopped and paid like a cancelled one, and ends as failed.
 
-use modchain_types::{Ending, Exit, Fault, JobState, Micro, Reason};
+use modchain_types::{Ending, Exit, ExitFrom, Fault, JobState, Micro, Reason};
 
 use crate::event::Settlement;
 use crate::meter;
@@ -64,6 +64,7 @@ pub fn implies_started(ending: &Ending) -> bool {
         | Ending::Signalled { .. }
         | Ending::Trapped { .. }
         | Ending::MemoryLimit
+        | Ending::PidsLimit { .. }
         | Ending::RunLimit => true,
         Ending::Stopped | Ending::CannotStart { .. } | Ending::NodeFault { .. } | Ending::LeaseEnded => false,
     }
@@ -80,6 +81,10 @@ pub fn fate(ending: &Ending, wish: Wish, limit_reason: Reason, started: bool) ->
             finish(JobState::Failed, Reason::Signal, Exit::job(128u8.saturating_add(*signal)), Pays::Metered)
         }
         Ending::Trapped { .. } => finish(JobState::Failed, Reason::Trap, of(Reason::Trap), Pays::Metered),
+        Ending::PidsLimit { code } => {
+            let exit = Exit { code: *code, from: ExitFrom::Limit };
+            finish(JobState::Failed, Reason::Pids, exit, Pays::Metered)
+        }
         Ending::MemoryLimit => finish(JobState::Failed, Reason::Memory, of(Reason::Memory), Pays::Metered),
         Ending::RunLimit => finish(JobState::TimedOut, limit_reason, of(limit_reason), Pays::Metered),
         Ending::CannotStart { fault: Fault::Job, .. } => {
@@ -87,6 +92,9 @@ pub fn fate(ending: &Ending, wish: Wish, limit_reason: Reason, started: bool) ->
         }
         Ending::CannotStart { fault: Fault::NotFound, .. } => {
             finish(JobState::Failed, Reason::NotFound, of(Reason::NotFound), Pays::Nobody)
+        }
+        Ending::CannotStart { fault: Fault::Command, .. } => {
+            finish(JobState::Failed, Reason::CommandNotFound, of(Reason::CommandNotFound), Pays::Nobody)
         }
         Ending::Stopped | Ending::CannotStart { fault: Fault::Node, .. } | Ending::NodeFault { .. } => {
             Fate::Retry { reason: Reason::NodeFault }
@@ -145,9 +153,17 @@ mod tests {
                 Ending::CannotStart { fault: Fault::NotFound, message: message() },
                 Some(JobState::Failed),
                 Reason::NotFound,
+                126,
+                Pays::Nobody,
+            ),
+            (
+                Ending::CannotStart { fault: Fault::Command, message: message() },
+                Some(JobState::Failed),
+                Reason::CommandNotFound,
                 127,
                 Pays::Nobody,
             ),
+            (Ending::PidsLimit { code: 2 }, Some(JobState::Failed), Reason::Pids, 2, Pays::Metered),
             (Ending::CannotStart { fault: Fault::Node, message: message() }, None, Reason::NodeFault, 0, Pays::Nobody),
             (Ending::NodeFault { message: message() }, None, Reason::NodeFault, 0, Pays::Nobody),
             (Ending::LeaseEnded, None, Reason::NodeLost, 0, Pays::Nobody),

@@ -200,7 +200,7 @@ pub enum Reason {
     Expired,
     /// The job cannot be started as it is, or a node refused the attempt.
     Refused,
-    /// The image, model or command does not exist.
+    /// The image or model does not exist.
     NotFound,
     /// The node fell silent for too long.
     NodeLost,
@@ -210,11 +210,15 @@ pub enum Reason {
     Revoked,
     /// The last of the attempts allowed failed through its node.
     Attempts,
+    /// The command does not exist in the image.
+    CommandNotFound,
+    /// The program had as many processes as it may, and failed.
+    Pids,
 }
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Exit,
         Self::Signal,
         Self::Trap,
@@ -229,6 +233,8 @@ impl Reason {
         Self::NodeFault,
         Self::Revoked,
         Self::Attempts,
+        Self::CommandNotFound,
+        Self::Pids,
     ];
 
     /// The word used in screens, filters and JSON.
@@ -248,6 +254,8 @@ impl Reason {
             Self::NodeFault => "node_fault",
             Self::Revoked => "revoked",
             Self::Attempts => "attempts",
+            Self::CommandNotFound => "command_not_found",
+            Self::Pids => "pids",
         }
     }
 }
@@ -301,17 +309,17 @@ impl Exit {
         Self { code, from: ExitFrom::Job }
     }
 
-    /// The code that stands for an ending without one of its own (`console.md` §5); `None` for [`Reason::Exit`], whose code
-    /// is the program's. A signal's is 128 + its number and not known here either.
+    /// The code that stands for an ending without one of its own (`console.md` §5); `None` for [`Reason::Exit`] and
+    /// [`Reason::Pids`], whose code is the program's. A signal's is 128 + its number and not known here either.
     pub fn of(reason: Reason) -> Option<Self> {
         let (code, from) = match reason {
-            Reason::Exit | Reason::Signal => return None,
+            Reason::Exit | Reason::Signal | Reason::Pids => return None,
             Reason::Trap => (134, ExitFrom::Job),
             Reason::Memory => (137, ExitFrom::Limit),
             Reason::TimeLimit | Reason::Budget => (124, ExitFrom::Limit),
             Reason::Cancelled => (143, ExitFrom::Client),
-            Reason::Expired | Reason::Refused => (126, ExitFrom::Modchain),
-            Reason::NotFound => (127, ExitFrom::Job),
+            Reason::Expired | Reason::Refused | Reason::NotFound => (126, ExitFrom::Modchain),
+            Reason::CommandNotFound => (127, ExitFrom::Job),
             Reason::NodeLost | Reason::NodeFault | Reason::Revoked | Reason::Attempts => (125, ExitFrom::Node),
         };
         Some(Self { code, from })

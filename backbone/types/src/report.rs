@@ -107,6 +107,11 @@ pub enum Ending {
     },
     /// Its lease ended because the orchestrator was away. Nobody's fault.
     LeaseEnded,
+    /// The program exited, and not with 0, after it was refused more processes than it may have.
+    PidsLimit {
+        /// 1 to 255.
+        code: u8,
+    },
 }
 
 /// Whose fault it is that an attempt could not start.
@@ -118,4 +123,6 @@ pub enum Fault {
     NotFound,
     /// This node's: another may do better.
     Node,
+    /// The job's: its command does not exist in the image.
+    Command,
 }

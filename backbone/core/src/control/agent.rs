@@ -287,9 +287,10 @@ impl Control {
             | Ending::Signalled { .. }
             | Ending::Trapped { .. }
             | Ending::MemoryLimit
+            | Ending::PidsLimit { .. }
             | Ending::RunLimit
             | Ending::Stopped
-            | Ending::CannotStart { fault: Fault::Job | Fault::NotFound, .. }
+            | Ending::CannotStart { fault: Fault::Job | Fault::NotFound | Fault::Command, .. }
             | Ending::LeaseEnded => false,
         };
         if faulty {

@@ -165,6 +165,7 @@ fn message_of(ending: &Ending) -> Text<512> {
             message.clone()
         }
         Ending::MemoryLimit => Text::cut("went over its memory limit"),
+        Ending::PidsLimit { .. } => Text::cut("wanted more processes than it may have"),
         Ending::RunLimit => Text::cut("reached its run limit"),
         Ending::LeaseEnded => Text::cut("its lease ended while the orchestrator was away"),
     }

@@ -173,6 +173,8 @@ pub fn endings() -> Vec<Ending> {
         Ending::CannotStart { fault: Fault::Node, message: message.clone() },
         Ending::NodeFault { message },
         Ending::LeaseEnded,
+        Ending::PidsLimit { code: 2 },
+        Ending::CannotStart { fault: Fault::Command, message: text("no such file") },
     ]
 }
 

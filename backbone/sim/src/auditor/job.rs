@@ -325,6 +325,7 @@ impl Auditor {
             | Reason::Signal
             | Reason::Trap
             | Reason::Memory
+            | Reason::Pids
             | Reason::TimeLimit
             | Reason::Budget
             | Reason::Cancelled => true,
@@ -332,6 +333,7 @@ impl Auditor {
             Reason::Refused => stopping == Some(JobState::Failed),
             Reason::Expired
             | Reason::NotFound
+            | Reason::CommandNotFound
             | Reason::NodeLost
             | Reason::NodeFault
             | Reason::Revoked

@@ -110,7 +110,7 @@ mirror!(Input { None, Stream });
 mirror!(LlmKind { Generate, Chat, Embed });
 mirror!(OnDisconnect { Keep, Stop });
 mirror!(ExitFrom { Job, Limit, Node, Modchain, Client });
-mirror!(Fault { Job, NotFound, Node });
+mirror!(Fault { Job, NotFound, Node, Command });
 mirror!(JobState {
     Queued,
     Assigned,
@@ -139,6 +139,8 @@ mirror!(Reason {
     NodeFault,
     Revoked,
     Attempts,
+    CommandNotFound,
+    Pids,
 });
 
 #[derive(Serialize, Deserialize)]
@@ -152,6 +154,7 @@ pub(super) enum Ending {
     CannotStart { fault: Fault, message: String },
     NodeFault { message: String },
     LeaseEnded,
+    PidsLimit { code: u8 },
 }
 
 fn pairs<'a, K: ToString + 'a, V: ToString + 'a>(
@@ -403,6 +406,7 @@ impl From<&t::Ending> for Ending {
             }
             t::Ending::NodeFault { message } => Self::NodeFault { message: message.to_string() },
             t::Ending::LeaseEnded => Self::LeaseEnded,
+            t::Ending::PidsLimit { code } => Self::PidsLimit { code: *code },
         }
     }
 }
@@ -421,6 +425,7 @@ impl Ending {
             }
             Self::NodeFault { message } => t::Ending::NodeFault { message: t::Text::new(message)? },
             Self::LeaseEnded => t::Ending::LeaseEnded,
+            Self::PidsLimit { code } => t::Ending::PidsLimit { code },
         })
     }
 }
