@@ -5,19 +5,23 @@
 //! DATA/attempts/j-…-N/assignment.json      written before anything of the attempt runs
 //!                     /output              the spool
 //!                     /result.json         written before the result is sent
+//!                     /started.json        since when the job's own code runs
+//!                     /input-done          that the job has got all of its input
 //!                     /state               what its executor needs to take it up again
 //!                     /module, /run/       for the executor
 //! ```
 //!
-//! A folder without `assignment.json` never began. One with it and without `result.json` was running when its agent died.
+//! A folder without `assignment.json` never began. One with it and without `result.json` was running when its agent died: a
+//! container goes on, everything else has died with it.
 //! Every method waits for the disk; when one that writes returns, what it wrote survives a power loss.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use modchain_core::supervisor::Recovered;
-use modchain_types::{Assignment, AttemptId, FenceClaim, JobId, JournalId, Limits, Report, ReportBody};
+use modchain_types::{
+    Assignment, AttemptId, BootId, FenceClaim, Input, JobId, JournalId, Limits, Report, ReportBody, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -64,15 +68,45 @@ impl AttemptFolder {
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
     }
+
+    /// Remembers that the job has got all of its input. Outlives the agent, not a power loss: nor does the job.
+    pub fn input_is_done(&self) -> io::Result<()> {
+        fs::write(self.input_done_file(), [])
+    }
+
+    fn input_done_file(&self) -> PathBuf {
+        self.path.join("input-done")
+    }
+
+    fn started_file(&self) -> PathBuf {
+        self.path.join("started.json")
+    }
 }
 
 /// An attempt that an earlier run of the agent left.
 #[derive(Debug)]
 pub struct Left {
-    /// For the supervisor.
-    pub recovered: Recovered,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// As it was assigned.
+    pub assignment: Box<Assignment>,
+    /// Its result, if it was recorded.
+    pub result: Option<Report>,
+    /// When its own code began to run, and on which boot of the machine, if that was noted.
+    pub started: Option<Started>,
+    /// Whether it reads no input, or has got all of it.
+    pub input_done: bool,
     /// Its output.
     pub spool: Spool,
+}
+
+/// When the job's own code of an attempt began to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// On the agent's clock.
+    pub since: Timestamp,
+    /// Which counts from this boot of the machine.
+    pub boot: BootId,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,11 +146,25 @@ impl Outbox {
         let folder = self.folder(assignment.attempt);
         files::remove_dir(&folder.path)?;
         files::make_private_dir(&folder.run_dir())?;
-        // Whatever an assignment says, a job does not fill this disk.
-        let bytes_max = assignment.spec.limits.output_bytes_max.min(Limits::OUTPUT_BYTES_MAX);
-        let (writer, spool) = SpoolWriter::create(&spool_file(&folder.path), bytes_max)?;
+        let (writer, spool) = SpoolWriter::create(&spool_file(&folder.path), output_bytes_max(assignment))?;
         write(&assignment_file(&folder.path), assignment)?;
         files::sync_dir(&self.attempts)?;
+        Ok((folder, writer, spool))
+    }
+
+    /// Remembers since when the job's own code runs. Outlives the agent, not a power loss: nor does the job.
+    pub fn started(&self, attempt: AttemptId, started: Started) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&Versioned { format: FORMAT, value: started })?;
+        let file = self.folder(attempt).started_file();
+        let new = file.with_extension("new");
+        fs::write(&new, bytes)?;
+        fs::rename(new, file)
+    }
+
+    /// Goes on with the output of an attempt that outlived its agent.
+    pub fn resume(&self, assignment: &Assignment) -> io::Result<(AttemptFolder, SpoolWriter, Spool)> {
+        let folder = self.folder(assignment.attempt);
+        let (writer, spool) = SpoolWriter::reopen(&spool_file(&folder.path), output_bytes_max(assignment))?;
         Ok((folder, writer, spool))
     }
 
@@ -168,7 +216,7 @@ impl Outbox {
             }
         }
         files::sync_dir(&self.attempts)?;
-        left.sort_by_key(|one| one.recovered.attempt);
+        left.sort_by_key(|one| one.attempt);
         Ok(left)
     }
 
@@ -198,8 +246,18 @@ fn recover_one(path: &Path, attempt: AttemptId) -> io::Result<Option<Left>> {
     };
     clear_scratch(&AttemptFolder { path: path.to_owned() })?;
     let spool = Spool::recover(&spool_file(path), dropped)?;
-    let recovered = Recovered { attempt, fence, result, output: spool.state().lengths };
-    Ok(Some(Left { recovered, spool }))
+    let folder = AttemptFolder { path: path.to_owned() };
+    let started = read::<Started>(&folder.started_file()).unwrap_or_else(|error| {
+        tracing::warn!(%attempt, %error, "since when an attempt runs cannot be read");
+        None
+    });
+    let input_done = assignment.spec.input == Input::None || folder.input_done_file().exists();
+    Ok(Some(Left { attempt, assignment: Box::new(assignment), result, started, input_done, spool }))
+}
+
+/// Whatever an assignment says, a job does not fill this disk.
+fn output_bytes_max(assignment: &Assignment) -> u64 {
+    assignment.spec.limits.output_bytes_max.min(Limits::OUTPUT_BYTES_MAX)
 }
 
 fn clear_scratch(folder: &AttemptFolder) -> io::Result<()> {
@@ -312,17 +370,12 @@ mod tests {
 
         let left = Outbox::open(dir.path()).expect("opens").recover().expect("recovers");
         let stdout = OutputLengths { stdout: 5, stderr: 0, dropped: 0 };
+        let dropped = OutputLengths { stdout: 0, stderr: 0, dropped: 7 };
         assert_eq!(
-            left.iter().map(|one| one.recovered.clone()).collect::<Vec<_>>(),
-            [
-                Recovered { attempt: first.attempt, fence: Fence(10), result: None, output: stdout },
-                Recovered {
-                    attempt: second.attempt,
-                    fence: Fence(11),
-                    result: Some(ended),
-                    output: OutputLengths { stdout: 0, stderr: 0, dropped: 7 }
-                },
-            ]
+            left.iter()
+                .map(|one| (one.attempt, one.assignment.claim.fence, one.result.clone(), one.spool.state().lengths))
+                .collect::<Vec<_>>(),
+            [(first.attempt, Fence(10), None, stdout), (second.attempt, Fence(11), Some(ended), dropped)]
         );
         assert!(!folder.module().exists() && !folder.run_dir().exists(), "scratch is cleared");
 
@@ -331,6 +384,30 @@ mod tests {
         outbox.discard(second.attempt).expect("twice is fine");
         assert!(outbox.recover().expect("recovers").is_empty());
         assert_eq!(fs::read_dir(dir.path().join("attempts")).expect("reads").count(), 0);
+    }
+
+    #[test]
+    fn what_outlives_its_agent_is_known_by_its_start_and_its_input_and_its_output_goes_on() {
+        let dir = tempfile::tempdir().expect("dir");
+        let outbox = Outbox::open(dir.path()).expect("opens");
+        let mut reads = assignment(1, 10);
+        reads.spec.input = Input::Stream;
+        let (folder, mut writer, _) = outbox.begin(&reads).expect("begins");
+        writer.append(WallTime(0), &[(OutputStream::Out, Bytes::from_static(b"hello"))]).expect("appends");
+        let left = |outbox: &Outbox| outbox.recover().expect("recovers").pop().expect("one is left");
+        assert_eq!((left(&outbox).started, left(&outbox).input_done), (None, false));
+
+        let started = Started { since: Timestamp(77), boot: BootId([5; 16]) };
+        outbox.started(reads.attempt, started).expect("notes");
+        folder.input_is_done().expect("notes");
+        assert_eq!((left(&outbox).started, left(&outbox).input_done), (Some(started), true));
+
+        let (_, mut writer, spool) = outbox.resume(&reads).expect("goes on");
+        writer.append(WallTime(0), &[(OutputStream::Out, Bytes::from_static(b", world"))]).expect("appends");
+        let read: Vec<u8> = spool.reader(0, 0).read(100).expect("reads").iter().flat_map(|r| r.data.to_vec()).collect();
+        assert_eq!(read, b"hello, world");
+        let (lengths, _) = writer.finish();
+        assert_eq!(lengths.stdout, 12);
     }
 
     #[test]
@@ -346,7 +423,7 @@ mod tests {
         fs::write(result_file(&outbox.folder(half.attempt).path), "\0\0\0").expect("writes");
         let left = outbox.recover().expect("recovers");
         assert_eq!(left.len(), 1, "only the one whose assignment is whole");
-        assert_eq!((left[0].recovered.attempt, &left[0].recovered.result), (half.attempt, &None));
+        assert_eq!((left[0].attempt, &left[0].result), (half.attempt, &None));
         assert!(!outbox.folder(never.attempt).path.exists());
         assert!(outbox.folder(damaged.attempt).path.with_extension("damaged").exists());
         assert_eq!(outbox.recover().expect("again").len(), 1);

@@ -126,6 +126,17 @@ impl SpoolWriter {
         Ok((Self { file, bytes_max, state: SpoolState::default(), published }, spool))
     }
 
+    /// Goes on with the spool that an earlier run of the agent left at `path`. What was dropped over the limit is not known any
+    /// more: whoever wrote it has to give it again.
+    pub fn reopen(path: &Path, bytes_max: u64) -> io::Result<(Self, Spool)> {
+        let state = SpoolState { ended: false, ..Spool::recover(path, 0)?.state() };
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.seek(SeekFrom::Start(state.file_bytes))?;
+        let (published, receiver) = watch::channel(state);
+        let spool = Spool { path: path.into(), state: receiver };
+        Ok((Self { file, bytes_max, state, published }, spool))
+    }
+
     /// Appends pieces in their order. Neighbours of one stream are joined, up to what one record may hold; what is over the
     /// limit is counted and dropped. When it fails nothing of this call is kept.
     pub fn append(&mut self, at: WallTime, pieces: &[(OutputStream, Bytes)]) -> io::Result<()> {
@@ -425,6 +436,28 @@ mod tests {
         // And nothing is lost where nothing was torn.
         fs::write(&path, &bytes).expect("writes");
         assert_eq!(Spool::recover(&path, 0).expect("recovers").state().lengths.stdout, 10);
+    }
+
+    #[test]
+    fn a_spool_that_is_reopened_goes_on_behind_its_last_whole_record_and_keeps_its_limit() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = spool_file(dir.path());
+        let (mut writer, _) = SpoolWriter::create(&path, 8).expect("creates");
+        writer.append(WallTime(1), &[out("abc"), err("E")]).expect("appends");
+        drop(writer);
+        fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(b"torn")).expect("writes");
+        let (mut writer, spool) = SpoolWriter::reopen(&path, 8).expect("reopens");
+        assert!(!spool.state().ended);
+        writer.append(WallTime(2), &[out("defghi")]).expect("appends");
+        let expected = [
+            (OutputStream::Out, 0, "abc".to_owned()),
+            (OutputStream::Err, 0, "E".to_owned()),
+            (OutputStream::Out, 3, "defg".to_owned()),
+        ];
+        assert_eq!(all(&spool, 0, 0), expected);
+        let (lengths, synced) = writer.finish();
+        synced.expect("syncs");
+        assert_eq!(lengths, OutputLengths { stdout: 7, stderr: 1, dropped: 2 });
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
 use modchain_agent::config::Config;
-use modchain_agent::engine::{Engine, EngineInput};
+use modchain_agent::engine::{Engine, EngineInput, Survivors};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
@@ -87,7 +87,7 @@ async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: Nod
         memory_bytes = capabilities.memory_bytes,
         "starting"
     );
-    let (engine, inputs) = Engine::new(offer, outbox, executors, blobs).with_context(open)?;
+    let (engine, inputs) = Engine::new(offer, outbox, executors, blobs, &Survivors::default()).with_context(open)?;
     // The engine waits for the disk, so it has a thread to itself.
     let runtime = Handle::current();
     let mut engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run()));

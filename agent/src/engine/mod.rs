@@ -13,16 +13,18 @@
 
 mod run;
 mod stdin;
+mod survivors;
 
 pub use stdin::{StdinFeed, StdinPiece};
+pub use survivors::Survivors;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use modchain_core::supervisor::{Action, Input, Supervisor, SupervisorConfig};
+use modchain_core::supervisor::{Action, Input, Recovered, Supervisor, SupervisorConfig};
 use modchain_types::{
-    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, ImagePin, Input as JobInput, InventoryItem, JournalId,
-    Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
+    Assignment, AttemptId, BootId, Ending, Fault, Fence, FenceClaim, ImagePin, Input as JobInput, InventoryItem,
+    JournalId, Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -30,8 +32,8 @@ use tokio::task::{Id, JoinSet};
 use crate::blobs::BlobFetcher;
 use crate::clock;
 use crate::executor::Executors;
-use crate::outbox::{FenceSeen, Outbox};
-use crate::spool::Spool;
+use crate::outbox::{AttemptFolder, FenceSeen, Outbox, Started};
+use crate::spool::{Spool, SpoolWriter};
 
 /// Inputs that may wait. The engine is busy for one disk write at most, so this is never full for long; then senders wait.
 pub const INPUTS_WAITING_MAX: usize = 256;
@@ -204,6 +206,8 @@ pub struct Engine {
     unremembered: Option<FenceSeen>,
     retry_at: Option<Timestamp>,
     shutdown: Option<Shutdown>,
+    /// This boot of the machine; `None` where it does not tell, and then nothing is ever taken up again.
+    boot: Option<BootId>,
 }
 
 /// The way to the session of one connection.
@@ -225,12 +229,14 @@ struct Shutdown {
 }
 
 impl Engine {
-    /// Takes over what an earlier run left on disk. The sender is how everybody talks to the engine.
+    /// Takes over what an earlier run left on disk and, in `survivors`, on the machine. The sender is how everybody talks to
+    /// the engine.
     pub fn new(
         offer: Offer,
         outbox: Outbox,
         executors: Executors,
         blobs: BlobFetcher,
+        survivors: &Survivors,
     ) -> std::io::Result<(Self, mpsc::Sender<EngineInput>)> {
         let (inputs_in, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let supervisor = Supervisor::new(SupervisorConfig { capabilities: offer.capabilities.clone() });
@@ -250,8 +256,9 @@ impl Engine {
             unremembered: None,
             retry_at: None,
             shutdown: None,
+            boot: clock::boot_id().ok(),
         };
-        engine.recover()?;
+        engine.recover(survivors)?;
         Ok((engine, inputs_in))
     }
 
@@ -277,20 +284,29 @@ impl Engine {
         self.runners.shutdown().await;
     }
 
-    fn recover(&mut self) -> std::io::Result<()> {
+    fn recover(&mut self, survivors: &Survivors) -> std::io::Result<()> {
         let left = self.outbox.recover()?;
-        let mut found = Vec::with_capacity(left.len());
+        let (mut found, mut kept) = (Vec::with_capacity(left.len()), Vec::new());
         for one in left {
-            let held =
-                Held { fence: one.recovered.fence, assignment: None, spool: Some(one.spool), stdin: None, stop: None };
-            self.attempts.insert(one.recovered.attempt, held);
-            found.push(one.recovered);
+            let fence = one.assignment.claim.fence;
+            let survivor = survivors.of(&one);
+            if survivor.is_some() {
+                kept.push((one.attempt, fence));
+            }
+            let output = one.spool.state().lengths;
+            let held = Held { fence, assignment: None, spool: Some(one.spool), stdin: None, stop: None };
+            self.attempts.insert(one.attempt, held);
+            found.push(Recovered { attempt: one.attempt, fence, result: one.result, survivor, output });
         }
         if !found.is_empty() {
             tracing::info!(attempts = found.len(), "an earlier run left attempts");
         }
         let actions = self.supervisor.recover(clock::now(), found);
         self.carry_out(actions);
+        for (attempt, fence) in survivors.orphans(&kept) {
+            tracing::info!(%attempt, fence = fence.0, "a container of an earlier run belongs to nobody; it is removed");
+            self.executors.clear_away(attempt, fence);
+        }
         Ok(())
     }
 
@@ -335,6 +351,7 @@ impl Engine {
             EngineInput::OfferChanged(_) => {}
             EngineInput::Started { attempt } => {
                 tracing::info!(%attempt, "started");
+                self.note_start(attempt);
                 self.handle(Input::Started { attempt });
             }
             EngineInput::Ended { attempt, ending, usage, output } => {
@@ -378,6 +395,11 @@ impl Engine {
                         waiting.extend(self.supervisor.handle(clock::now(), input));
                     }
                 }
+                Action::Resume(assignment) => {
+                    if let Err(input) = self.resume(assignment) {
+                        waiting.extend(self.supervisor.handle(clock::now(), input));
+                    }
+                }
                 Action::Stop { attempt, grace } => self.stop(attempt, grace),
                 Action::Record(report) => self.record(report),
                 Action::Send(report) => self.send(report),
@@ -405,7 +427,6 @@ impl Engine {
                 return Err(Input::Ended { attempt, ending, usage, output });
             }
         };
-        let (stop, stop_wish) = watch::channel(None);
         let stdin = match assignment.spec.input {
             JobInput::None => None,
             JobInput::Stream => Some(stdin::channel()),
@@ -413,24 +434,73 @@ impl Engine {
         let (feed, pieces) = stdin.unzip();
         held.spool = Some(spool.clone());
         held.stdin = feed.clone();
-        held.stop = Some(stop);
         self.attempts.insert(attempt, held);
+        self.run_attempt(assignment, folder, writer, pieces, None);
+        if self.connection.as_ref().is_some_and(|line| line.reconciled) {
+            self.tell(ToSession::Serve(vec![Serving { attempt, fence, spool, stdin: feed }]));
+        }
+        Ok(())
+    }
+
+    /// Takes up what outlived an earlier run of the agent. Fails with what the supervisor is to be told.
+    fn resume(&mut self, assignment: Box<Assignment>) -> Result<(), Input> {
+        let attempt = assignment.attempt;
+        tracing::info!(%attempt, fence = assignment.claim.fence.0, job = %assignment.spec.name, "taking up again");
+        let held = self.attempts.get_mut(&attempt).expect("what is resumed was recovered");
+        held.assignment = Some(assignment.clone());
+        match self.outbox.resume(&assignment) {
+            Ok((folder, writer, spool)) => {
+                let output = spool.state().lengths;
+                held.spool = Some(spool);
+                self.run_attempt(assignment, folder, writer, None, Some(output));
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%attempt, %error, "the output of an attempt cannot be continued");
+                let output = held.spool.as_ref().map(|spool| spool.state().lengths).unwrap_or_default();
+                let message = Text::cut(format!("the node cannot go on with the output: {error}"));
+                let (ending, usage) = (Ending::NodeFault { message }, Usage::default());
+                Err(Input::Ended { attempt, ending, usage, output })
+            }
+        }
+    }
+
+    /// Begins to run an attempt that is written down; `resumes` is how much output there is of one that is taken up again.
+    fn run_attempt(
+        &mut self,
+        assignment: Box<Assignment>,
+        folder: AttemptFolder,
+        writer: SpoolWriter,
+        stdin: Option<mpsc::Receiver<StdinPiece>>,
+        resumes: Option<OutputLengths>,
+    ) {
+        let attempt = assignment.attempt;
+        let (stop, stop_wish) = watch::channel(None);
+        if let Some(held) = self.attempts.get_mut(&attempt) {
+            held.stop = Some(stop);
+        }
         let runner = run::Runner {
             assignment,
             folder,
             writer,
             stop: stop_wish,
-            stdin: pieces,
+            stdin,
+            resumes,
             executors: self.executors.clone(),
             blobs: self.blobs.clone(),
             engine: self.inputs_in.clone(),
         };
         let handle = self.runners.spawn(runner.run());
         self.runner_of.insert(handle.id(), attempt);
-        if self.connection.as_ref().is_some_and(|line| line.reconciled) {
-            self.tell(ToSession::Serve(vec![Serving { attempt, fence, spool, stdin: feed }]));
+    }
+
+    /// Without the note the attempt goes on all the same; only a restart of the agent could not take it up again.
+    fn note_start(&self, attempt: AttemptId) {
+        let Some(boot) = self.boot else { return };
+        let started = Started { since: clock::now(), boot };
+        if let Err(error) = self.outbox.started(attempt, started) {
+            tracing::warn!(%attempt, %error, "since when an attempt runs cannot be written down");
         }
-        Ok(())
     }
 
     fn stop(&mut self, attempt: AttemptId, grace: Span) {
@@ -445,7 +515,11 @@ impl Engine {
     fn record(&mut self, report: Report) {
         let assignment = self.attempts.get(&report.attempt).and_then(|held| held.assignment.as_deref());
         match self.outbox.record(assignment, &report) {
-            Ok(()) => self.send(report),
+            Ok(()) => {
+                // Not before: until then a restarted agent learns from the container how the attempt ended.
+                self.executors.clear_away(report.attempt, report.fence);
+                self.send(report);
+            }
             Err(error) => {
                 tracing::error!(attempt = %report.attempt, %error, "a result cannot be written down; trying again");
                 self.unrecorded.push_back(report);
@@ -506,7 +580,9 @@ impl Engine {
     fn discard(&mut self, attempt: AttemptId) {
         // Nothing of it runs any more; its runner may be about to return.
         self.runner_of.retain(|_, of| *of != attempt);
-        self.attempts.remove(&attempt);
+        if let Some(held) = self.attempts.remove(&attempt) {
+            self.executors.clear_away(attempt, held.fence);
+        }
         self.unrecorded.retain(|report| report.attempt != attempt);
         self.tell(ToSession::Forget(attempt));
         if let Err(error) = self.outbox.discard(attempt) {

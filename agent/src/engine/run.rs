@@ -31,6 +31,8 @@ pub(super) struct Runner {
     pub stop: watch::Receiver<Option<Span>>,
     /// `None` when it reads no input.
     pub stdin: Option<mpsc::Receiver<StdinPiece>>,
+    /// How much output there is already, when it is taken up again.
+    pub resumes: Option<OutputLengths>,
     pub executors: Executors,
     pub blobs: BlobFetcher,
     pub engine: mpsc::Sender<EngineInput>,
@@ -74,19 +76,32 @@ impl Runner {
 
     /// The writer comes back unless it was lost with a panic of the disk's thread.
     async fn run_to_end(mut self) -> (End, Option<SpoolWriter>) {
-        let request = tokio::select! {
-            prepared = prepare(&self.assignment, &self.folder, &self.blobs) => prepared,
-            _ = stop_wish(&mut self.stop) => Err(End::before_start(Ending::Stopped)),
+        let running = match self.resumes {
+            Some(output) => match self.executors.resume(&self.assignment, &self.folder, output) {
+                Some(running) => running,
+                None => {
+                    let message = Text::cut("nothing that could run it is there any more");
+                    return (End::before_start(Ending::NodeFault { message }), Some(self.writer));
+                }
+            },
+            None => {
+                let request = tokio::select! {
+                    prepared = prepare(&self.assignment, &self.folder, &self.blobs) => prepared,
+                    _ = stop_wish(&mut self.stop) => Err(End::before_start(Ending::Stopped)),
+                };
+                match request {
+                    Ok(request) => self.executors.start(request),
+                    Err(end) => return (end, Some(self.writer)),
+                }
+            }
         };
-        let request = match request {
-            Ok(request) => request,
-            Err(end) => return (end, Some(self.writer)),
-        };
-        let running = self.executors.start(request);
         let control = running.control;
         let mut events = running.events;
         let _feeding = match (running.stdin, self.stdin.take()) {
-            (Some(stdin), Some(pieces)) => Some(AbortOnDropHandle::new(tokio::spawn(feed(stdin, pieces)))),
+            (Some(stdin), Some(pieces)) => {
+                let folder = self.folder.clone();
+                Some(AbortOnDropHandle::new(tokio::spawn(feed(stdin, pieces, folder))))
+            }
             _ => None,
         };
         let mut writer = Some(self.writer);
@@ -219,7 +234,7 @@ async fn stop_wish(stop: &mut watch::Receiver<Option<Span>>) -> Span {
 }
 
 /// Writes the input to the job, as fast as it reads.
-async fn feed(mut stdin: StdinWriter, mut pieces: mpsc::Receiver<StdinPiece>) {
+async fn feed(mut stdin: StdinWriter, mut pieces: mpsc::Receiver<StdinPiece>, folder: AttemptFolder) {
     while let Some(piece) = pieces.recv().await {
         match piece {
             StdinPiece::Bytes(bytes) => {
@@ -230,6 +245,9 @@ async fn feed(mut stdin: StdinWriter, mut pieces: mpsc::Receiver<StdinPiece>) {
             StdinPiece::End => {
                 // Who has ended meanwhile needs no end of its input.
                 let _ = stdin.close().await;
+                if let Err(error) = folder.input_is_done() {
+                    tracing::warn!(%error, "that an attempt has its input cannot be written down");
+                }
                 return;
             }
         }

@@ -20,16 +20,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_types::{AttemptId, Digest, Ending, Exceptions, Fault, Fence, ImagePin, Input, Span, Task, Text, Usage};
+use modchain_types::{
+    Assignment, AttemptId, Digest, Ending, Exceptions, Fault, Fence, ImagePin, Input, OutputLengths, Span, Task, Text,
+    Usage,
+};
 use modchain_wire::agent::OutputStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+
+use crate::outbox::AttemptFolder;
 
 pub mod docker;
 pub mod llm;
 pub mod wasm;
 
-use docker::DockerExecutor;
+use docker::{DockerExecutor, ResumeRequest};
 use llm::LlmExecutor;
 use wasm::WasmExecutor;
 
@@ -269,6 +274,27 @@ impl Executors {
                 }
                 None => Running::refused("this node runs no language models"),
             },
+        }
+    }
+}
+
+impl Executors {
+    /// Takes up an attempt that outlived an earlier run of the agent, from `output` on. `None` where nothing can.
+    pub fn resume(&self, assignment: &Assignment, folder: &AttemptFolder, output: OutputLengths) -> Option<Running> {
+        let docker = self.docker.as_ref()?;
+        Some(docker.resume(ResumeRequest {
+            attempt: assignment.attempt,
+            fence: assignment.claim.fence,
+            state: folder.state(),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        }))
+    }
+
+    /// Removes what is left of an attempt on the machine, sooner or later: its result is on disk, or nobody wants one.
+    pub fn clear_away(&self, attempt: AttemptId, fence: Fence) {
+        if let Some(docker) = self.docker.clone() {
+            tokio::spawn(async move { docker.remove(attempt, fence).await });
         }
     }
 }

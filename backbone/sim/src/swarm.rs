@@ -71,6 +71,8 @@ pub struct ExecutorOdds {
     pub late_stop: u32,
     /// The program starts although it was told to stop while it was prepared.
     pub start_after_stop: u32,
+    /// It is a container, and goes on when its agent dies.
+    pub container: u32,
 }
 
 /// Something that befalls the world.
@@ -115,6 +117,7 @@ impl Swarm {
             stuck_prepare: sometimes(&[200, 2_000]),
             late_stop: sometimes(&[10_000, 90_000]),
             start_after_stop: sometimes(&[50_000]),
+            container: sometimes(&[50_000, 90_000]),
         };
         let mut troubles = Vec::new();
         for (trouble, weight) in [
@@ -176,6 +179,7 @@ impl Swarm {
             stuck_prepare: 0,
             late_stop: 0,
             start_after_stop: 0,
+            container: 0,
         };
     }
 }

@@ -10,7 +10,7 @@ use modchain_types::{
 use super::admission::{Objection, admit};
 use super::attempt::{Attempt, Live, Phase, StopReason, node_fault};
 use super::lease::Lease;
-use super::{Action, Input, Recovered};
+use super::{Action, Input, Recovered, Survivor};
 
 /// Grace time of an attempt that reaches its run limit: what `docker stop` gives, and what a client's cancel gives unless it
 /// says otherwise. It is not billed beyond the hold.
@@ -55,13 +55,18 @@ impl Supervisor {
         }
     }
 
-    /// Takes over what an earlier run of the agent left on disk. Attempts without a result are over: the actions record that.
+    /// Takes over what an earlier run of the agent left on disk. Attempts without a result are over, unless they survived it:
+    /// the actions record that.
     ///
-    /// How long such an attempt ran is not known, and its usage is not needed: nobody pays for a node's fault.
-    pub fn recover(&mut self, _now: Timestamp, found: Vec<Recovered>) -> Vec<Action> {
+    /// How long an attempt that is over ran is not known, and its usage is not needed: nobody pays for a node's fault.
+    pub fn recover(&mut self, now: Timestamp, found: Vec<Recovered>) -> Vec<Action> {
         let mut actions = Vec::new();
-        for Recovered { attempt, fence, result, output } in found {
+        for Recovered { attempt, fence, result, survivor, output } in found {
             self.highest_fence = self.highest_fence.max(fence);
+            if let (None, Some(survivor)) = (&result, survivor) {
+                self.take_up(now, attempt, fence, survivor, &mut actions);
+                continue;
+            }
             let report = result.unwrap_or_else(|| {
                 let ending = node_fault("agent restarted while it ran");
                 let report =
@@ -72,6 +77,32 @@ impl Supervisor {
             self.attempts.insert(attempt, Attempt::Ended(report));
         }
         actions
+    }
+
+    fn take_up(
+        &mut self,
+        now: Timestamp,
+        attempt: AttemptId,
+        fence: Fence,
+        survivor: Survivor,
+        actions: &mut Vec<Action>,
+    ) {
+        let Survivor { assignment, since } = survivor;
+        let live = Live {
+            fence,
+            reservation: assignment.reservation.clone(),
+            on_disconnect: assignment.spec.limits.on_disconnect,
+            run_limit: assignment.run_limit,
+            image: assignment.image.clone(),
+            phase: Phase::Running { since: since.min(now) },
+            stopping: None,
+        };
+        let ends = live.on_disconnect == OnDisconnect::Stop;
+        self.attempts.insert(attempt, Attempt::Live(live));
+        actions.push(Action::Resume(assignment));
+        if ends {
+            self.stop(now, attempt, Span::ZERO, StopReason::LeaseEnded, actions);
+        }
     }
 
     /// The owner changed the offer: later assignments are judged by it.

@@ -7,6 +7,10 @@
 //! Order that matters: [`Action::Begin`] makes its attempt durable before anything runs, so that after a crash the attempt is
 //! reported as ended by the node's fault instead of being run twice under one fence; [`Action::Record`] makes a result
 //! durable before it is sent, so that it is sent until it is acknowledged.
+//!
+//! A container outlives its agent. After a restart it is taken up again ([`Action::Resume`]) under the same fence, and its run
+//! limit goes on where it was. One that was to end with its lease is not: for how long the orchestrator has been silent is not
+//! known any more, and it counts on nothing running once the lease is over.
 
 pub mod admission;
 pub mod attempt;
@@ -108,6 +112,8 @@ pub enum Action {
     /// Remember durably that this attempt is beginning, then fetch, prepare and start it. Trouble on the way comes back as
     /// [`Input::Ended`] with `CannotStart`.
     Begin(Box<Assignment>),
+    /// Take up again what runs without its agent: read its output from where the spool ends, and wait for its end.
+    Resume(Box<Assignment>),
     /// Ask the executor to end it, kill it after the grace time, and say [`Input::Ended`] when it is verified gone.
     Stop {
         /// Which attempt.
@@ -128,6 +134,15 @@ pub enum Action {
     RememberFence(FenceClaim),
 }
 
+/// An attempt that goes on although its agent died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survivor {
+    /// As it was assigned.
+    pub assignment: Box<Assignment>,
+    /// When its own code began to run, on the agent's clock, which goes on over its restarts.
+    pub since: Timestamp,
+}
+
 /// What the shell found on disk about an attempt after a restart of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
@@ -135,8 +150,10 @@ pub struct Recovered {
     pub attempt: AttemptId,
     /// Under which fence.
     pub fence: Fence,
-    /// Its result, if it was recorded; without one the attempt died with the agent.
+    /// Its result, if it was recorded.
     pub result: Option<Report>,
+    /// What of it outlived the agent. Without a result and without this the attempt died with the agent.
+    pub survivor: Option<Survivor>,
     /// How much output is in the spool.
     pub output: modchain_types::OutputLengths,
 }

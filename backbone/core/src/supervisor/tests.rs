@@ -7,7 +7,7 @@ use modchain_types::{
     Usage, Verdict, WasmTask,
 };
 
-use super::{Action, Input, Recovered, Supervisor, SupervisorConfig};
+use super::{Action, Input, Recovered, Supervisor, SupervisorConfig, Survivor};
 
 /// Feeds each step to a machine with room for two attempts and compares all of its actions.
 fn check<'a>(steps: impl IntoIterator<Item = (u64, Input, &'a str)>) -> Supervisor {
@@ -31,6 +31,7 @@ fn words(actions: &[Action]) -> String {
 
 fn word(action: &Action) -> String {
     match action {
+        Action::Resume(assignment) => format!("resume {}", short(assignment.attempt)),
         Action::Begin(assignment) => format!("begin {}", short(assignment.attempt)),
         Action::Stop { attempt, grace } => format!("stop {} in {}s", short(*attempt), grace.0 / 1_000_000),
         Action::Record(report) => format!("record {}", told(report)),
@@ -555,8 +556,14 @@ fn after_a_restart_lost_attempts_are_recorded_as_the_nodes_fault_and_results_are
     let actions = supervisor.recover(
         at(0),
         vec![
-            Recovered { attempt: attempt('a', 1), fence: Fence(9), result: None, output },
-            Recovered { attempt: attempt('b', 2), fence: Fence(8), result: Some(result.clone()), output },
+            Recovered { attempt: attempt('a', 1), fence: Fence(9), result: None, survivor: None, output },
+            Recovered {
+                attempt: attempt('b', 2),
+                fence: Fence(8),
+                result: Some(result.clone()),
+                survivor: None,
+                output,
+            },
         ],
     );
     assert_eq!(words(&actions), "record a/1 node fault: agent restarted while it ran after 0s");
@@ -576,4 +583,70 @@ fn after_a_restart_lost_attempts_are_recorded_as_the_nodes_fault_and_results_are
             (3, assign('c', 1, 9), "begin c/1; send c/1 starting"),
         ],
     );
+}
+
+/// A container that the agent found again: assigned under the fence, and running since that second.
+fn survivor(job: char, fence: u64, since: u64, odd: impl FnOnce(&mut Assignment)) -> Recovered {
+    let Input::Assign(assignment) = assign_with(job, 1, fence, odd) else { unreachable!("it is one") };
+    let survivor = Some(Survivor { assignment, since: at(since) });
+    let output = OutputLengths::default();
+    Recovered { attempt: attempt(job, 1), fence: Fence(fence), result: None, survivor, output }
+}
+
+#[test]
+fn what_survived_a_restart_goes_on_under_its_fence_and_its_limit_goes_on_where_it_was() {
+    let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: capabilities() });
+    let limited = survivor('a', 9, 5, |assignment| assignment.run_limit = Span::from_secs(60));
+    assert_eq!(words(&supervisor.recover(at(20), vec![limited])), "resume a/1");
+    assert_eq!(supervisor.inventory()[0].state, ItemState::Running);
+    assert_eq!(supervisor.next_deadline(), Some(at(65)));
+    check_from(
+        &mut supervisor,
+        [
+            (21, connected(20), ""),
+            (22, verdict('a', 1, 9, Verdict::Keep), "send a/1 started"),
+            (23, assign('a', 1, 9), ""),
+            (65, Input::Tick, "stop a/1 in 10s"),
+            (66, stopped('a', 1, 61), "record a/1 RunLimit after 61s"),
+        ],
+    );
+}
+
+#[test]
+fn what_was_to_end_with_its_lease_does_not_survive_its_agent() {
+    let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: capabilities() });
+    let leased = survivor('a', 9, 5, |assignment| assignment.spec.limits.on_disconnect = OnDisconnect::Stop);
+    assert_eq!(words(&supervisor.recover(at(20), vec![leased])), "resume a/1; stop a/1 in 0s");
+    check_from(&mut supervisor, [(21, stopped('a', 1, 16), "record a/1 LeaseEnded after 16s")]);
+}
+
+#[test]
+fn a_result_on_disk_counts_more_than_a_container_that_is_still_there() {
+    let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: capabilities() });
+    let ended = ReportBody::Ended {
+        ending: Ending::Exited { code: 0 },
+        usage: Usage::default(),
+        output: OutputLengths::default(),
+    };
+    let result = Some(Report { attempt: attempt('a', 1), fence: Fence(9), body: ended });
+    let found = Recovered { result, ..survivor('a', 9, 5, |_| {}) };
+    assert_eq!(words(&supervisor.recover(at(20), vec![found])), "");
+    assert_eq!(supervisor.inventory()[0].state, ItemState::Ended);
+}
+
+#[test]
+fn what_an_image_name_means_is_said_before_the_start_and_again_to_a_new_connection() {
+    let pinned = || Input::Pinned { attempt: attempt('a', 1), image: text("alpine@sha256:00") };
+    let preparing = || Input::Preparing { attempt: attempt('a', 1), message: text("3 of 7 layers") };
+    check([
+        (0, connected(0), ""),
+        (1, assign('a', 1, 9), "fence 9; begin a/1; send a/1 starting"),
+        (2, preparing(), "send a/1 preparing: 3 of 7 layers"),
+        (3, pinned(), "send a/1 pinned: alpine@sha256:00"),
+        (4, started('a', 1), "send a/1 started"),
+        (5, preparing(), ""),
+        (6, verdict('a', 1, 9, Verdict::Keep), "send a/1 pinned: alpine@sha256:00; send a/1 started"),
+        (7, exited('a', 1, 3), "record a/1 exited 0 after 3s"),
+        (8, pinned(), ""),
+    ]);
 }

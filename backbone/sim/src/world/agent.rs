@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use modchain_core::supervisor::Recovered;
+use modchain_core::supervisor::{Recovered, Survivor};
 use modchain_core::{Action, AgentArrival, NodeMessage, Supervisor, SupervisorConfig, SupervisorInput};
 use modchain_types::{
-    Adapter, AttemptId, Capabilities, Ending, Exceptions, Fence, GpuInfo, InstanceId, List, Map, Micro, NodeId, Offer,
-    OutputLengths, Report, ReportBody, Span, Tariff, Text, Timestamp,
+    Adapter, Assignment, AttemptId, Capabilities, Ending, Exceptions, Fence, GpuInfo, InstanceId, List, Map, Micro,
+    NodeId, Offer, OutputLengths, Report, ReportBody, Span, Tariff, Text, Timestamp,
 };
 
 use super::executor::Executor;
@@ -20,6 +20,8 @@ pub(super) struct Agent {
     pub(super) offer: Offer,
     clock: Clock,
     disk: Disk,
+    /// What outlived the process that began it.
+    containers: BTreeMap<AttemptId, Executor>,
     pub(super) process: Option<Process>,
     /// Whether the machine was taken away for good.
     gone: bool,
@@ -37,6 +39,8 @@ struct Disk {
 #[derive(Debug)]
 struct Kept {
     fence: Fence,
+    /// As it was assigned; `None` once its result is here.
+    assignment: Option<Box<Assignment>>,
     result: Option<Report>,
 }
 
@@ -47,7 +51,7 @@ pub(super) struct Process {
     pub(super) supervisor: Supervisor,
     session: Session,
     wakes_at: Option<Timestamp>,
-    /// Children of the process: they die with it.
+    /// Children of the process, which die with it, and containers, which go on.
     pub(super) executors: BTreeMap<AttemptId, Executor>,
 }
 
@@ -130,6 +134,7 @@ impl World {
                 rate: self.random.between(1_000_000 - drift, 1_000_000 + drift),
             },
             disk: Disk::default(),
+            containers: BTreeMap::new(),
             process: None,
             gone: false,
             cut_off_until: Timestamp::ZERO,
@@ -147,6 +152,7 @@ impl World {
         let agent = self.agent(node);
         agent.gone = true;
         agent.disk = Disk::default();
+        self.containers_end(node);
     }
 
     pub(super) fn agent_starts(&mut self, node: NodeId) -> Result<(), Breach> {
@@ -158,6 +164,11 @@ impl World {
         }
         let capabilities = agent.offer.capabilities.clone();
         let mut supervisor = Supervisor::new(SupervisorConfig { capabilities });
+        let (clock, containers) = (agent.clock, &agent.containers);
+        let survivor = |attempt: &AttemptId, kept: &Kept| {
+            let since = clock.local(containers.get(attempt)?.runs_since()?);
+            Some(Survivor { assignment: kept.assignment.clone()?, since })
+        };
         let found = agent
             .disk
             .attempts
@@ -166,24 +177,41 @@ impl World {
                 attempt: *attempt,
                 fence: kept.fence,
                 result: kept.result.clone(),
+                survivor: survivor(attempt, kept),
                 output: OutputLengths::default(),
             })
             .collect();
-        let actions = supervisor.recover(agent.clock.local(now), found);
+        let actions = supervisor.recover(clock.local(now), found);
         agent.process =
             Some(Process { instance, supervisor, session: Session::None, wakes_at: None, executors: BTreeMap::new() });
         self.note(|| format!("{node} starts"));
         self.perform(node, actions)?;
+        if self.process(node, instance).is_none() {
+            return Ok(()); // died again on the way
+        }
+        // What was not taken up again belongs to nobody.
+        self.containers_end(node);
+        self.plan_to_wake(node);
         self.at(now, Happening::Connect(node, instance));
         Ok(())
     }
 
-    /// The process dies, and every executor with it.
+    fn containers_end(&mut self, node: NodeId) {
+        for attempt in std::mem::take(&mut self.agent(node).containers).into_keys() {
+            self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
+        }
+    }
+
+    /// The process dies, and every executor with it that is not a container.
     pub(super) fn agent_dies(&mut self, node: NodeId, restart_within: Span) {
         let Some(process) = self.agent(node).process.take() else { return };
         self.note(|| format!("{node} dies"));
-        for attempt in process.executors.keys() {
-            self.witness.ends(self.now, *attempt, Ending::NodeFault { message: Text::default() });
+        for (attempt, mut executor) in process.executors {
+            if executor.outlives_its_agent() {
+                self.agent(node).containers.insert(attempt, executor);
+            } else {
+                self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
+            }
         }
         if let Some(connection) = process.session.connection() {
             self.cut(connection);
@@ -348,13 +376,18 @@ impl World {
                     agent.disk.highest_fence = agent.disk.highest_fence.max(Some(claim.fence));
                 }
                 Action::Begin(assignment) => {
-                    let kept = Kept { fence: assignment.claim.fence, result: None };
+                    let fence = assignment.claim.fence;
+                    let kept = Kept { fence, assignment: Some(assignment.clone()), result: None };
                     agent.disk.attempts.insert(assignment.attempt, kept);
                     self.executor_begins(node, &assignment)?;
                 }
+                Action::Resume(assignment) => {
+                    let container = agent.containers.remove(&assignment.attempt).expect("only a survivor is resumed");
+                    self.executor_resumes(node, assignment.attempt, container);
+                }
                 Action::Stop { attempt, grace } => self.executor_stops(node, attempt, grace),
                 Action::Record(report) => {
-                    let kept = Kept { fence: report.fence, result: Some(report.clone()) };
+                    let kept = Kept { fence: report.fence, assignment: None, result: Some(report.clone()) };
                     agent.disk.attempts.insert(report.attempt, kept);
                     self.send_if_open(node, FromAgent::Report(report.clone()));
                     self.hand_over_output(node, &report);

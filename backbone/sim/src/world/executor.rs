@@ -14,6 +14,8 @@ const KILL_WITHIN: Span = Span::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Executor {
     on_disconnect: OnDisconnect,
+    /// Whether it goes on when its agent dies.
+    is_container: bool,
     stage: Stage,
     /// What comes next by itself, if anything does.
     next: Option<(Timestamp, Next)>,
@@ -33,6 +35,22 @@ enum Next {
     End(Ending),
 }
 
+impl Executor {
+    /// When its own code began to run, by the world's clock.
+    pub(super) fn runs_since(&self) -> Option<Timestamp> {
+        match self.stage {
+            Stage::Preparing => None,
+            Stage::Running { since } => Some(since),
+        }
+    }
+
+    /// Whether it goes on without its agent, which is just dying: then nobody is left to carry out an order to stop.
+    pub(super) fn outlives_its_agent(&mut self) -> bool {
+        self.killed_at = None;
+        self.is_container && self.runs_since().is_some()
+    }
+}
+
 impl World {
     pub(super) fn executor_begins(&mut self, node: NodeId, assignment: &Assignment) -> Result<(), Breach> {
         self.witness.begins(assignment.attempt)?;
@@ -48,11 +66,25 @@ impl World {
             Some((at, Next::Start))
         };
         let on_disconnect = assignment.spec.limits.on_disconnect;
-        let executor = Executor { on_disconnect, stage: Stage::Preparing, next, killed_at: None };
+        // A killed agent cannot end what was to end with its lease: that is said to whoever asks for it, so containers of
+        // that kind are left out here.
+        let is_container = on_disconnect == OnDisconnect::Keep && self.random.chance(odds.container);
+        let executor = Executor { on_disconnect, is_container, stage: Stage::Preparing, next, killed_at: None };
         let process = self.agent(node).process.as_mut().expect("only a process begins attempts");
         process.executors.insert(assignment.attempt, executor);
         self.plan_executor(node, assignment.attempt);
         Ok(())
+    }
+
+    /// A container that outlived its agent is watched again; what happened to it meanwhile is seen now.
+    pub(super) fn executor_resumes(&mut self, node: NodeId, attempt: AttemptId, mut container: Executor) {
+        let now = self.now;
+        if let Some((at, _)) = &mut container.next {
+            *at = now.max(*at);
+        }
+        let process = self.agent(node).process.as_mut().expect("only a process resumes attempts");
+        process.executors.insert(attempt, container);
+        self.plan_executor(node, attempt);
     }
 
     pub(super) fn executor_stops(&mut self, node: NodeId, attempt: AttemptId, grace: Span) {

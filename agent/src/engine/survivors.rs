@@ -1,0 +1,40 @@
+//! What outlived an earlier run of the agent on the machine, beside what it left on disk.
+
+use std::collections::BTreeMap;
+
+use modchain_core::supervisor::Survivor;
+use modchain_types::{AttemptId, BootId, Fence};
+
+use crate::executor::docker;
+use crate::outbox::Left;
+
+/// Containers that were found when the agent started.
+#[derive(Debug, Default)]
+pub struct Survivors {
+    found: BTreeMap<(AttemptId, Fence), docker::Survivor>,
+    boot: Option<BootId>,
+}
+
+impl Survivors {
+    /// Of these containers, on this boot of the machine.
+    pub fn new(found: Vec<docker::Survivor>, boot: BootId) -> Self {
+        let found = found.into_iter().map(|one| ((one.attempt, one.fence), one)).collect();
+        Self { found, boot: Some(boot) }
+    }
+
+    /// Containers that none of `kept` needs.
+    pub(super) fn orphans(&self, kept: &[(AttemptId, Fence)]) -> Vec<(AttemptId, Fence)> {
+        self.found.keys().copied().filter(|one| !kept.contains(one)).collect()
+    }
+
+    /// What is left of an attempt, if it goes on: its container is there, was made for this very specification and on this
+    /// boot, its start was noted, and nothing of its input is missing.
+    pub(super) fn of(&self, left: &Left) -> Option<Survivor> {
+        let found = self.found.get(&(left.attempt, left.assignment.claim.fence))?;
+        let started = left.started?;
+        let same = found.spec_digest == modchain_wire::spec_digest(&left.assignment.spec);
+        let boot = self.boot == Some(started.boot) && found.boot == started.boot;
+        (same && boot && left.input_done && left.result.is_none())
+            .then(|| Survivor { assignment: left.assignment.clone(), since: started.since })
+    }
+}
