@@ -13,6 +13,7 @@ use crate::ledger::Account;
 mod jobs;
 mod members;
 mod membership_model;
+mod models;
 mod nodes;
 
 const HOLD: u64 = 100_000;

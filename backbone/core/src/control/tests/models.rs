@@ -1,0 +1,221 @@
+//! Language models and images: where their jobs go, what they cost, and what a name means for all attempts of a job.
+
+use super::*;
+use modchain_types::{DockerTask, Fault, LlmKind, LlmTask, ModelInfo};
+
+const MODEL: &str = "smollm2:135m";
+
+fn asks(spec: &mut JobSpec) {
+    spec.body = TaskBody::Inline(Task::Llm(LlmTask {
+        model: Text::cut(MODEL),
+        request: Digest([1; 32]),
+        request_bytes: 100,
+        kind: LlmKind::Generate,
+        temperature_milli: None,
+        max_tokens: None,
+        seed: None,
+        json: false,
+    }));
+    spec.requirements.adapter = Adapter::Llm;
+    spec.requirements.model = Some(Text::cut(MODEL));
+}
+
+fn runs_image(spec: &mut JobSpec) {
+    spec.body = TaskBody::Inline(Task::Docker(DockerTask {
+        image: Text::cut("tool:1"),
+        command: List::default(),
+        entrypoint: None,
+        env: Map::default(),
+        workdir: None,
+        tmp_bytes: DockerTask::TMP_BYTES_DEFAULT,
+        pids_max: DockerTask::PIDS_DEFAULT,
+        pull_timeout: DockerTask::PULL_TIMEOUT_DEFAULT,
+    }));
+    spec.requirements.adapter = Adapter::Docker;
+}
+
+impl World {
+    /// Connects a node with every executor and this change of its offer.
+    fn connect_offering(&mut self, number: u8, price: u64, change: impl FnOnce(&mut Offer)) -> SessionId {
+        let mut arrival = Self::arrival(number, price);
+        let adapters = vec![Adapter::Wasm, Adapter::Docker, Adapter::Llm];
+        arrival.offer.capabilities.adapters = List::new(adapters).expect("few");
+        change(&mut arrival.offer);
+        let (session, reply) = self.connect_with(node(number), arrival);
+        assert_eq!(reply, Reply::Welcome);
+        session
+    }
+
+    fn placed_on(&self, job: JobId) -> Option<NodeId> {
+        self.control.job(job).and_then(Job::placement).map(|placement| placement.node)
+    }
+}
+
+fn holding(warm: bool) -> impl FnOnce(&mut Offer) {
+    move |offer| {
+        let model = ModelInfo { name: Text::cut(MODEL), digest: Text::cut("ab"), bytes: 1, warm };
+        offer.capabilities.models = List::new(vec![model]).expect("few");
+    }
+}
+
+fn pulling(pattern: &'static str) -> impl FnOnce(&mut Offer) {
+    move |offer| offer.capabilities.pullable = List::new(vec![Text::cut(pattern)]).expect("few")
+}
+
+#[test]
+fn a_model_that_is_there_goes_before_one_to_be_pulled_and_a_warm_one_before_a_cold_one_of_the_same_price() {
+    let mut world = World::new();
+    world.connect_offering(1, 10, pulling("smollm2*"));
+    world.connect_offering(2, 36_000, holding(false));
+    let cold = world.submit("cold", asks);
+    assert_eq!(world.placed_on(cold), Some(node(2)), "although the other is cheaper");
+
+    let mut world = World::new();
+    world.connect_offering(1, 36_000, holding(false));
+    world.connect_offering(2, 36_000, holding(true));
+    let warm = world.submit("warm", asks);
+    assert_eq!(world.placed_on(warm), Some(node(2)));
+
+    let mut world = World::new();
+    world.connect_offering(1, 36_000, holding(false));
+    world.connect_offering(2, 36_001, holding(true));
+    let cheap = world.submit("cheap", asks);
+    assert_eq!(world.placed_on(cheap), Some(node(1)), "warmth decides among equals only");
+
+    let mut world = World::new();
+    world.connect_offering(1, 36_000, pulling(MODEL));
+    let pulled = world.submit("pulled", asks);
+    assert_eq!(world.placed_on(pulled), Some(node(1)));
+}
+
+#[test]
+fn where_no_owner_lets_a_model_be_pulled_its_job_waits_and_says_so() {
+    let mut world = World::new();
+    world.connect_offering(1, 36_000, pulling("llama3*"));
+    world.connect(2, 36_000);
+    let job = world.submit("k", asks);
+    assert_eq!(world.placed_on(job), None);
+    let fits = world.control.fitness(world.now, world.control.spec(job).expect("waits"));
+    let reasons: Vec<_> = fits.iter().map(|fit| fit.reasons.join("; ")).collect();
+    let no_model = "it does not hold the model smollm2:135m, and its owner does not let it be pulled";
+    assert_eq!(reasons, [no_model.to_owned(), format!("it does not run llm jobs; {no_model}")]);
+    assert!(fits.iter().all(|fit| !fit.may_pass), "waiting does not help");
+    // It starts as soon as a node has it.
+    let session = world.connect_offering(1, 36_000, |_| {});
+    let mut offer = world.control.node(node(1)).and_then(|node| node.offer.clone()).expect("an offer");
+    holding(true)(&mut offer);
+    world.done(Command::OfferChanged { node: node(1), session, offer });
+    assert_eq!(world.placed_on(job), Some(node(1)));
+}
+
+#[test]
+fn tokens_are_paid_within_what_the_texts_that_went_through_can_have() {
+    let mut world = World::new();
+    let priced = |offer: &mut Offer| {
+        holding(true)(offer);
+        offer.tariff.core_hour = Micro::ZERO;
+        offer.tariff.minimum = Micro::ZERO;
+        offer.tariff.million_prompt_tokens = Micro(1_000_000);
+        offer.tariff.million_output_tokens = Micro(10_000_000);
+    };
+    let session = world.connect_offering(1, 0, priced);
+    let mut bill = |world: &mut World, key: &str, prompt: u64, output: u64, stdout: u64| {
+        let job = world.submit(key, asks);
+        let told = world.sent().into_iter().find_map(|(_, message)| match message {
+            NodeMessage::Assign(assignment) => assignment.output_tokens_max,
+            _ => None,
+        });
+        assert_eq!(told, Some(HOLD / 10), "what the hold pays for at 10 micro-units a token");
+        world.run(job, session);
+        let usage = Usage { prompt_tokens: prompt, output_tokens: output, ..Usage::default() };
+        let lengths = OutputLengths { stdout, stderr: 0, dropped: 0 };
+        let placement = world.control.job(job).and_then(Job::placement).expect("placed").clone();
+        let (attempt, fence) = (placement.attempt, placement.fence);
+        world.done(Command::OutputStored { attempt, fence, stored: lengths });
+        let ended = ReportBody::Ended { ending: Ending::Exited { code: 0 }, usage, output: lengths };
+        world.report(job, session, ended);
+        let (outcome, settlement) = world.finished(job);
+        (outcome.usage.prompt_tokens, outcome.usage.output_tokens, settlement.gross.0)
+    };
+    assert_eq!(bill(&mut world, "honest", 30, 50, 200), (30, 50, 530));
+    // A request of 100 bytes has no million tokens, and 200 bytes of answer no thousand.
+    assert_eq!(bill(&mut world, "greedy", 1_000_000, 1_000, 200), (2_148, 200, 4_148));
+    assert_eq!(bill(&mut world, "silent", 10, 1_000, 0), (10, 0, 10));
+}
+
+#[test]
+fn the_first_meaning_of_an_image_name_is_the_one_of_every_attempt() {
+    let mut world = World::new();
+    let first = world.connect_offering(1, 36_000, |_| {});
+    let second = world.connect_offering(2, 72_000, |_| {});
+    let job = world.submit("k", runs_image);
+    let image_of = |sent: &[(NodeId, NodeMessage)]| {
+        let assigned = sent.iter().filter_map(|(_, message)| match message {
+            NodeMessage::Assign(assignment) => Some(assignment.image.clone()),
+            _ => None,
+        });
+        assigned.last().expect("assigned")
+    };
+    assert_eq!(image_of(&world.sent()), None);
+    let pin = Text::cut("tool@sha256:11");
+    world.report(job, first, ReportBody::Starting);
+    world.report(job, first, ReportBody::Preparing { message: Text::cut("pulling") });
+    world.report(job, first, ReportBody::Pinned { image: pin.clone() });
+    world.report(job, first, ReportBody::Started);
+    world.report(job, first, ReportBody::Pinned { image: Text::cut("tool@sha256:22") });
+    world.report(job, first, World::ended(Ending::NodeFault { message: Text::default() }, Span::ZERO));
+    assert_eq!(image_of(&world.sent()), Some(pin.clone()), "the next attempt is told");
+    assert_eq!(world.placed_on(job), Some(node(2)));
+    world.report(job, second, ReportBody::Pinned { image: Text::cut("tool@sha256:33") });
+    assert_eq!(world.control.job(job).and_then(|job| job.image.clone()), Some(pin.clone()));
+    assert_eq!(world.replayed().job(job).and_then(|job| job.image.clone()), Some(pin));
+}
+
+#[test]
+fn a_missing_image_and_a_missing_command_cost_nothing_and_have_their_own_codes() {
+    let mut world = World::new();
+    let session = world.connect_offering(1, 36_000, |_| {});
+    for (key, fault, reason, code) in
+        [("i", Fault::NotFound, Reason::NotFound, 126), ("c", Fault::Command, Reason::CommandNotFound, 127)]
+    {
+        let job = world.submit(key, runs_image);
+        world.report(job, session, ReportBody::Starting);
+        let ending = Ending::CannotStart { fault, message: Text::cut("no such thing") };
+        world.report(job, session, World::ended(ending, Span::ZERO));
+        assert_eq!(world.fate(job), (JobState::Failed, reason, 0));
+        assert_eq!(world.finished(job).0.exit.code, code);
+    }
+    let job = world.submit("p", runs_image);
+    world.run(job, session);
+    world.report(job, session, World::ended(Ending::PidsLimit { code: 2 }, Span::ZERO));
+    assert_eq!(world.fate(job), (JobState::Failed, Reason::Pids, 1_000), "it ran: the minimum");
+    assert_eq!(world.finished(job).0.exit, modchain_types::Exit { code: 2, from: modchain_types::ExitFrom::Limit });
+}
+
+#[test]
+fn what_goes_beyond_the_sandbox_runs_only_where_the_owner_allows_it() {
+    let mut world = World::new();
+    world.connect_offering(1, 36_000, |_| {});
+    let asks = |exceptions: Exceptions| {
+        move |spec: &mut JobSpec| {
+            runs_image(spec);
+            spec.requirements.exceptions = exceptions;
+        }
+    };
+    let (writable_root, network) = (true, true);
+    let job = world.submit("k", asks(Exceptions { writable_root, network }));
+    let fits = world.control.fitness(world.now, world.control.spec(job).expect("waits"));
+    assert_eq!(
+        fits[0].reasons,
+        ["its owner does not allow containers a writable root", "its owner does not allow containers a network"]
+    );
+    world.connect_offering(2, 36_000, |offer| offer.capabilities.exceptions = Exceptions { writable_root, network });
+    assert_eq!(world.placed_on(job), Some(node(2)));
+    // And not for other executors.
+    let refused = JobSpec {
+        requirements: Requirements { exceptions: Exceptions { writable_root, network: false }, ..spec().requirements },
+        ..spec()
+    };
+    let what = "only containers can have a writable root or a network".into();
+    assert_eq!(world.submit_as("alice", "w", refused), Reply::Refused(Refused::Invalid { what }));
+}
