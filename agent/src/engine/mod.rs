@@ -54,6 +54,9 @@ const SHUTDOWN_GRACE: Span = Span::from_secs(5);
 /// Longest shutdown; what still runs then is killed.
 const SHUTDOWN_MAX: Span = Span::from_secs(15);
 
+/// Longest wait for containers to be removed at the end.
+const SHUTDOWN_CLEAR_MAX: Duration = Duration::from_secs(10);
+
 /// Longest wait for acknowledgements once nothing runs any more. What is not acknowledged is sent after the next start.
 const SHUTDOWN_ACK_MAX: Span = Span::from_secs(3);
 
@@ -282,6 +285,9 @@ impl Engine {
             tracing::warn!(attempts = self.runners.len(), "attempts still run; they are killed");
         }
         self.runners.shutdown().await;
+        if tokio::time::timeout(SHUTDOWN_CLEAR_MAX, self.executors.cleared()).await.is_err() {
+            tracing::warn!("containers are still being removed; the next start goes on with that");
+        }
     }
 
     fn recover(&mut self, survivors: &Survivors) -> std::io::Result<()> {

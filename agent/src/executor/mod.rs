@@ -27,6 +27,7 @@ use modchain_types::{
 use modchain_wire::agent::OutputStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::outbox::AttemptFolder;
 
@@ -244,12 +245,19 @@ pub struct Executors {
     pub docker: Option<DockerExecutor>,
     /// For language models; `None` where the owner allows none.
     pub llm: Option<LlmExecutor>,
+    /// Removals under way.
+    clearing: TaskTracker,
 }
 
 impl Executors {
     /// For WebAssembly and nothing else.
     pub fn wasm_alone(wasm: WasmExecutor) -> Self {
-        Self { wasm, docker: None, llm: None }
+        Self::new(wasm, None, None)
+    }
+
+    /// For all that there is.
+    pub fn new(wasm: WasmExecutor, docker: Option<DockerExecutor>, llm: Option<LlmExecutor>) -> Self {
+        Self { wasm, docker, llm, clearing: TaskTracker::new() }
     }
 
     /// Starts an attempt on the executor that its task is for. Never fails: what cannot be started says so in its only event.
@@ -294,8 +302,14 @@ impl Executors {
     /// Removes what is left of an attempt on the machine, sooner or later: its result is on disk, or nobody wants one.
     pub fn clear_away(&self, attempt: AttemptId, fence: Fence) {
         if let Some(docker) = self.docker.clone() {
-            tokio::spawn(async move { docker.remove(attempt, fence).await });
+            self.clearing.spawn(async move { docker.remove(attempt, fence).await });
         }
+    }
+
+    /// Waits until everything is removed that was to be.
+    pub async fn cleared(&self) {
+        self.clearing.close();
+        self.clearing.wait().await;
     }
 }
 
