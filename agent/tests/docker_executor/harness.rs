@@ -1,6 +1,5 @@
 //! What the stories of the docker executor share: a container to run, what becomes of it, and a look at what is left.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

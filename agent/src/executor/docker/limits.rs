@@ -1,22 +1,34 @@
 //! Whether a container was refused more processes than it may have.
 //!
-//! The engine does not say so; the kernel counts it in the container's control group, as long as that exists. The kernel wakes
-//! whoever watches the count, which matters: a shell that cannot fork usually ends at once, and its group soon after it. Where
-//! the group cannot be seen, such as from inside another container, nothing is known and a failed job has simply exited.
+//! The engine does not say so. The kernel counts it in the container's control group, as long as that exists, so the count is
+//! looked at again and again while the container runs. A shell that cannot fork usually ends at once, and its group with it;
+//! then the kernel's log, where this agent may read it, still has the line that it writes the first time a group is refused
+//! one. Where neither can be seen nothing is known, and a failed job has simply exited.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Time between two looks when the kernel does not wake anybody.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Time between two looks at the count: some microseconds each.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The kernel's log, record by record.
+const KERNEL_LOG: &str = "/dev/kmsg";
+
+/// What the kernel writes, followed by the group, once in a group's life.
+const REFUSAL: &str = "fork rejected by pids controller in";
+
+/// Largest record of the kernel's log; a shorter buffer is an error to it.
+const RECORD_BYTES_MAX: usize = 8192;
+
+/// Records that are read of the kernel's log. Its usual size holds some thousands.
+const RECORDS_MAX: usize = 200_000;
 
 /// Watches one container until dropped.
 #[derive(Debug)]
@@ -29,38 +41,55 @@ impl PidsWatch {
     /// For the container whose first process this is, on this machine.
     pub(super) fn new(pid: Option<i64>) -> Self {
         let refused = Arc::new(AtomicBool::new(false));
-        let watching = pid.and_then(|pid| events_file(pid).ok()).and_then(|path| {
-            let file = File::open(path).ok()?;
-            // SAFETY: an open file gives the same descriptor as long as it lives, and `AsyncFd` owns it until both are dropped.
-            let events = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }.ok()?;
-            Some(AbortOnDropHandle::new(tokio::spawn(watch(events, refused.clone()))))
-        });
+        let file = pid.and_then(|pid| events_file(pid).ok()).and_then(|path| File::open(path).ok());
+        let watching = file.map(|file| AbortOnDropHandle::new(tokio::spawn(watch(file, refused.clone()))));
         Self { refused, _watching: watching }
     }
 
-    /// Whether processes have been refused so far.
-    pub(super) fn refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+    /// Whether processes have been refused to the container of this id, which has ended.
+    pub(super) async fn refused(&self, id: &str) -> bool {
+        if self.refused.load(Ordering::Relaxed) {
+            return true;
+        }
+        let id = id.to_owned();
+        tokio::task::spawn_blocking(move || logged(&id)).await.unwrap_or(false)
     }
 }
 
-async fn watch(mut events: AsyncFd<File>, refused: Arc<AtomicBool>) {
+async fn watch(mut file: File, refused: Arc<AtomicBool>) {
     loop {
         // A file of the kernel's own: reading it never waits for a disk.
-        match refusals(events.get_mut()) {
-            Ok(0) => {}
+        match refusals(&mut file) {
+            Ok(0) => tokio::time::sleep(LOOK_EVERY).await,
             Ok(_) => return refused.store(true, Ordering::Relaxed),
             // The group is gone, and the container with it.
             Err(_) => return,
         }
-        tokio::select! {
-            ready = events.ready(Interest::PRIORITY) => match ready {
-                Ok(mut guard) => guard.clear_ready(),
-                Err(_) => return,
-            },
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+    }
+}
+
+/// Whether the kernel's log has a refusal in this container's group.
+fn logged(id: &str) -> bool {
+    let Ok(mut log) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(KERNEL_LOG) else {
+        return false;
+    };
+    let mut record = [0; RECORD_BYTES_MAX];
+    for _ in 0..RECORDS_MAX {
+        match log.read(&mut record) {
+            Ok(0) => return false,
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&record[..bytes]);
+                if text.contains(REFUSAL) && text.contains(id) {
+                    return true;
+                }
+            }
+            // Overwritten while it was read: the next one.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // Its end, or a right that we do not have.
+            Err(_) => return false,
         }
     }
+    false
 }
 
 /// `max N` in the file: how often a limit was met.

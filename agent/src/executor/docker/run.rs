@@ -238,11 +238,9 @@ impl Job {
             ended,
         };
         let reading = AbortOnDropHandle::new(tokio::spawn(log.read()));
-        let pid = match self.engine.inspect(&self.name).await {
-            Ok(container) => container.and_then(|container| container.state?.pid).filter(|pid| *pid > 0),
-            Err(_) => None,
-        };
-        let pids = PidsWatch::new(pid);
+        let container = self.engine.inspect(&self.name).await.ok().flatten().unwrap_or_default();
+        let pids = PidsWatch::new(container.state.and_then(|state| state.pid).filter(|pid| *pid > 0));
+        let id = container.id.unwrap_or_default();
         let (rest, stopped) = self.wait().await;
         let ran = clock::now().since(started);
         let ending = match rest {
@@ -250,7 +248,7 @@ impl Job {
             Rest::Unseen(why) => node_fault(why),
             Rest::Ended(state) => {
                 ended_in.send_replace(true);
-                let ending = self.ending(state, stopped, pids.refused(), started).await;
+                let ending = self.ending(state, stopped, &pids, &id, started).await;
                 match reading.await {
                     Ok(Ok(())) => ending,
                     Ok(Err(Lost(why))) => node_fault(why),
@@ -313,7 +311,8 @@ impl Job {
         &self,
         mut state: ContainerState,
         stopped: Option<StopAs>,
-        pids_refused: bool,
+        pids: &PidsWatch,
+        id: &str,
         started: Timestamp,
     ) -> Ending {
         if let Some(stop_as) = stopped {
@@ -337,7 +336,7 @@ impl Job {
                 state = container.state.unwrap_or_default();
             }
         }
-        if pids_refused {
+        if !id.is_empty() && pids.refused(id).await {
             return Ending::PidsLimit { code };
         }
         match signal_of(code) {
