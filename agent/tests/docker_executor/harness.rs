@@ -129,6 +129,13 @@ impl Container {
         self
     }
 
+    /// What to start, without its folder.
+    pub(crate) fn into_parts(self) -> (StartRequest, DockerTask) {
+        let Self { mut request, task, .. } = self;
+        request.task = Task::Docker(task.clone());
+        (request, task)
+    }
+
     pub(crate) fn start(self, node: &Node) -> Attempt {
         let Self { mut request, task, dir } = self;
         request.task = Task::Docker(task.clone());

@@ -1,5 +1,6 @@
 //! Containers, on a real engine.
 
+mod adoption;
 mod endings;
 mod harness;
 mod image;
