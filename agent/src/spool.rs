@@ -137,6 +137,11 @@ impl SpoolWriter {
         Ok((Self { file, bytes_max, state, published }, spool))
     }
 
+    /// Whether nothing more is kept.
+    pub fn is_full(&self) -> bool {
+        self.state.lengths.stdout + self.state.lengths.stderr >= self.bytes_max
+    }
+
     /// Appends pieces in their order. Neighbours of one stream are joined, up to what one record may hold; what is over the
     /// limit is counted and dropped. When it fails nothing of this call is kept.
     pub fn append(&mut self, at: WallTime, pieces: &[(OutputStream, Bytes)]) -> io::Result<()> {

@@ -31,7 +31,7 @@ use tokio::task::{Id, JoinSet};
 
 use crate::blobs::BlobFetcher;
 use crate::clock;
-use crate::executor::Executors;
+use crate::executor::{Executors, Resumed};
 use crate::outbox::{AttemptFolder, FenceSeen, Outbox, Started};
 use crate::spool::{Spool, SpoolWriter};
 
@@ -401,8 +401,8 @@ impl Engine {
                         waiting.extend(self.supervisor.handle(clock::now(), input));
                     }
                 }
-                Action::Resume(assignment) => {
-                    if let Err(input) = self.resume(assignment) {
+                Action::Resume { assignment, since } => {
+                    if let Err(input) = self.resume(assignment, since) {
                         waiting.extend(self.supervisor.handle(clock::now(), input));
                     }
                 }
@@ -449,16 +449,16 @@ impl Engine {
     }
 
     /// Takes up what outlived an earlier run of the agent. Fails with what the supervisor is to be told.
-    fn resume(&mut self, assignment: Box<Assignment>) -> Result<(), Input> {
+    fn resume(&mut self, assignment: Box<Assignment>, started: Timestamp) -> Result<(), Input> {
         let attempt = assignment.attempt;
         tracing::info!(%attempt, fence = assignment.claim.fence.0, job = %assignment.spec.name, "taking up again");
         let held = self.attempts.get_mut(&attempt).expect("what is resumed was recovered");
         held.assignment = Some(assignment.clone());
         match self.outbox.resume(&assignment) {
             Ok((folder, writer, spool)) => {
-                let output = spool.state().lengths;
+                let (output, full) = (spool.state().lengths, writer.is_full());
                 held.spool = Some(spool);
-                self.run_attempt(assignment, folder, writer, None, Some(output));
+                self.run_attempt(assignment, folder, writer, None, Some(Resumed { started, output, full }));
                 Ok(())
             }
             Err(error) => {
@@ -471,14 +471,14 @@ impl Engine {
         }
     }
 
-    /// Begins to run an attempt that is written down; `resumes` is how much output there is of one that is taken up again.
+    /// Begins to run an attempt that is written down; `resumes` is how far one was that is taken up again.
     fn run_attempt(
         &mut self,
         assignment: Box<Assignment>,
         folder: AttemptFolder,
         writer: SpoolWriter,
         stdin: Option<mpsc::Receiver<StdinPiece>>,
-        resumes: Option<OutputLengths>,
+        resumes: Option<Resumed>,
     ) {
         let attempt = assignment.attempt;
         let (stop, stop_wish) = watch::channel(None);

@@ -14,7 +14,7 @@ use super::{EngineInput, StdinPiece};
 use crate::blobs::{BlobFetcher, BlobRequest, FetchError};
 use crate::clock;
 use crate::executor::wasm::MODULE_BYTES_MAX;
-use crate::executor::{EVENTS_WAITING_MAX, ExecutorEvent, Executors, StartRequest, StdinWriter, StopAs};
+use crate::executor::{EVENTS_WAITING_MAX, ExecutorEvent, Executors, Resumed, StartRequest, StdinWriter, StopAs};
 use crate::outbox::AttemptFolder;
 use crate::spool::SpoolWriter;
 
@@ -31,8 +31,8 @@ pub(super) struct Runner {
     pub stop: watch::Receiver<Option<Span>>,
     /// `None` when it reads no input.
     pub stdin: Option<mpsc::Receiver<StdinPiece>>,
-    /// How much output there is already, when it is taken up again.
-    pub resumes: Option<OutputLengths>,
+    /// How far it was, when it is taken up again.
+    pub resumes: Option<Resumed>,
     pub executors: Executors,
     pub blobs: BlobFetcher,
     pub engine: mpsc::Sender<EngineInput>,
@@ -77,7 +77,7 @@ impl Runner {
     /// The writer comes back unless it was lost with a panic of the disk's thread.
     async fn run_to_end(mut self) -> (End, Option<SpoolWriter>) {
         let running = match self.resumes {
-            Some(output) => match self.executors.resume(&self.assignment, &self.folder, output) {
+            Some(resumed) => match self.executors.resume(&self.assignment, &self.folder, resumed) {
                 Some(running) => running,
                 None => {
                     let message = Text::cut("nothing that could run it is there any more");

@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use modchain_types::{
     Assignment, AttemptId, Digest, Ending, Exceptions, Fault, Fence, ImagePin, Input, OutputLengths, Span, Task, Text,
-    Usage,
+    Timestamp, Usage,
 };
 use modchain_wire::agent::OutputStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -236,6 +236,17 @@ impl fmt::Debug for StdinWriter {
 #[error("nobody reads the standard input any more")]
 pub struct StdinClosed;
 
+/// How far an attempt was that is taken up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// When its own code began to run.
+    pub started: Timestamp,
+    /// How much output is kept.
+    pub output: OutputLengths,
+    /// Whether no more output is kept anyway.
+    pub full: bool,
+}
+
 /// The executors of this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Executors {
@@ -287,22 +298,29 @@ impl Executors {
 }
 
 impl Executors {
-    /// Takes up an attempt that outlived an earlier run of the agent, from `output` on. `None` where nothing can.
-    pub fn resume(&self, assignment: &Assignment, folder: &AttemptFolder, output: OutputLengths) -> Option<Running> {
+    /// Takes up an attempt that outlived an earlier run of the agent. `None` where nothing can.
+    pub fn resume(&self, assignment: &Assignment, folder: &AttemptFolder, resumed: Resumed) -> Option<Running> {
         let docker = self.docker.as_ref()?;
+        let Resumed { started, output, full } = resumed;
         Some(docker.resume(ResumeRequest {
             attempt: assignment.attempt,
             fence: assignment.claim.fence,
             state: folder.state(),
             stdout: output.stdout,
             stderr: output.stderr,
+            full,
+            started,
         }))
     }
 
     /// Removes what is left of an attempt on the machine, sooner or later: its result is on disk, or nobody wants one.
     pub fn clear_away(&self, attempt: AttemptId, fence: Fence) {
         if let Some(docker) = self.docker.clone() {
-            self.clearing.spawn(async move { docker.remove(attempt, fence).await });
+            self.clearing.spawn(async move {
+                if let Err(error) = docker.remove(attempt, fence).await {
+                    tracing::warn!(%attempt, %error, "a container could not be removed; the next start goes on with that");
+                }
+            });
         }
     }
 

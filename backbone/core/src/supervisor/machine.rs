@@ -99,7 +99,7 @@ impl Supervisor {
         };
         let ends = live.on_disconnect == OnDisconnect::Stop;
         self.attempts.insert(attempt, Attempt::Live(live));
-        actions.push(Action::Resume(assignment));
+        actions.push(Action::Resume { assignment, since: since.min(now) });
         if ends {
             self.stop(now, attempt, Span::ZERO, StopReason::LeaseEnded, actions);
         }

@@ -113,7 +113,12 @@ pub enum Action {
     /// [`Input::Ended`] with `CannotStart`.
     Begin(Box<Assignment>),
     /// Take up again what runs without its agent: read its output from where the spool ends, and wait for its end.
-    Resume(Box<Assignment>),
+    Resume {
+        /// As it was assigned.
+        assignment: Box<Assignment>,
+        /// When its own code began to run.
+        since: Timestamp,
+    },
     /// Ask the executor to end it, kill it after the grace time, and say [`Input::Ended`] when it is verified gone.
     Stop {
         /// Which attempt.

@@ -31,7 +31,7 @@ fn words(actions: &[Action]) -> String {
 
 fn word(action: &Action) -> String {
     match action {
-        Action::Resume(assignment) => format!("resume {}", short(assignment.attempt)),
+        Action::Resume { assignment, .. } => format!("resume {}", short(assignment.attempt)),
         Action::Begin(assignment) => format!("begin {}", short(assignment.attempt)),
         Action::Stop { attempt, grace } => format!("stop {} in {}s", short(*attempt), grace.0 / 1_000_000),
         Action::Record(report) => format!("record {}", told(report)),

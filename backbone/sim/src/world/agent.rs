@@ -381,7 +381,7 @@ impl World {
                     agent.disk.attempts.insert(assignment.attempt, kept);
                     self.executor_begins(node, &assignment)?;
                 }
-                Action::Resume(assignment) => {
+                Action::Resume { assignment, since: _ } => {
                     let container = agent.containers.remove(&assignment.attempt).expect("only a survivor is resumed");
                     self.executor_resumes(node, assignment.attempt, container);
                 }

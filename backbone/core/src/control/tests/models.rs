@@ -119,7 +119,7 @@ fn tokens_are_paid_within_what_the_texts_that_went_through_can_have() {
         offer.tariff.million_output_tokens = Micro(10_000_000);
     };
     let session = world.connect_offering(1, 0, priced);
-    let mut bill = |world: &mut World, key: &str, prompt: u64, output: u64, stdout: u64| {
+    let bill = |world: &mut World, key: &str, prompt: u64, output: u64, stdout: u64| {
         let job = world.submit(key, asks);
         let told = world.sent().into_iter().find_map(|(_, message)| match message {
             NodeMessage::Assign(assignment) => assignment.output_tokens_max,
