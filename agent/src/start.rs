@@ -56,7 +56,7 @@ pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
         "this node's certificate"
     );
     if !config.data_given {
-        config.data.push(node.to_string());
+        config.data = config.node_data(node);
         ensure_private_dir(&config.data).context("failed to use the data folder")?;
     }
     let _lock = lock(&config.data)?;
