@@ -17,7 +17,7 @@ const UNITS: &str = "/etc/systemd/system";
 
 /// Properties that tell how a service is.
 const PROPERTIES: &str = "LoadState,UnitFileState,ActiveState,SubState,Result,MainPID,NRestarts,StatusText,\
-                          ActiveEnterTimestamp,WatchdogUSec,FragmentPath";
+                          ActiveEnterTimestamp,WatchdogUSec,FragmentPath,User";
 
 /// What to do once the unit is in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +39,8 @@ pub struct Installed {
     pub ran_already: bool,
 }
 
-/// Installs the unit. For root, on a machine that systemd runs.
+/// Installs the unit. For root, on a machine that systemd runs; [`check`] comes first.
 pub fn install(unit: &Unit, then: Then) -> anyhow::Result<Installed> {
-    check(unit)?;
     let user_made = ensure_user(unit)?;
     give_data(unit)?;
     let file = Path::new(UNITS).join(unit.file_name());
@@ -97,6 +96,55 @@ impl Shown {
         matches!(self.get("ActiveState"), "active" | "reloading" | "deactivating")
     }
 
+    /// Whom it runs as.
+    pub fn user(&self) -> &str {
+        self.get("User")
+    }
+
+    /// `modchain.service/v1`.
+    pub fn document(&self, name: &str) -> serde_json::Value {
+        let number = |name: &str| self.get(name).parse::<u64>().ok();
+        serde_json::json!({
+            "schema": "modchain.service/v1",
+            "name": name,
+            "installed": self.is_installed(),
+            "active": self.is_active(),
+            "state": format!("{}/{}", self.get("ActiveState"), self.get("SubState")),
+            "enabled": self.get("UnitFileState") == "enabled",
+            "result": self.get("Result"),
+            "pid": number("MainPID").filter(|pid| *pid != 0),
+            "restarts": number("NRestarts"),
+            "status": self.get("StatusText"),
+            "since": self.get("ActiveEnterTimestamp"),
+            "watchdog": self.get("WatchdogUSec"),
+            "file": self.get("FragmentPath"),
+            "user": self.user(),
+        })
+    }
+
+    /// The same for people.
+    pub fn text(&self, name: &str) -> String {
+        if !self.is_installed() {
+            return format!("{name}.service is not installed: sudo {name} service install\n");
+        }
+        let rows = [
+            ("service", format!("{name}, {}, {}", self.get("FragmentPath"), self.get("UnitFileState"))),
+            (
+                "state",
+                format!(
+                    "{} ({}), since {}",
+                    self.get("ActiveState"),
+                    self.get("SubState"),
+                    self.get("ActiveEnterTimestamp")
+                ),
+            ),
+            ("process", format!("{}, user {}, {} restarts", self.get("MainPID"), self.user(), self.get("NRestarts"))),
+            ("watchdog", self.get("WatchdogUSec").to_owned()),
+            ("says", self.get("StatusText").to_owned()),
+        ];
+        rows.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+    }
+
     fn read(text: &str) -> Self {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Self { properties: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect() }
@@ -115,8 +163,8 @@ pub fn show(name: &str) -> anyhow::Result<Shown> {
     Ok(Shown::read(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// What would make the service fail for sure.
-fn check(unit: &Unit) -> anyhow::Result<()> {
+/// Refuses what would make the service fail for sure, before anything is changed.
+pub fn check(unit: &Unit) -> anyhow::Result<()> {
     check_machine()?;
     let program = unit.program.display();
     if is_hidden_from_services(&unit.program) {

@@ -89,9 +89,10 @@ impl Unit {
 
         writeln!(out, "\n[Service]\nType=notify\nNotifyAccess=main")?;
         writeln!(out, "ExecStart={}", self.command(&self.start))?;
-        for (key, arguments) in [("ExecReload", &self.reload), ("ExecStop", &self.before_stop)] {
+        // A program that has ended by itself cannot be asked any more, and that is no failure.
+        for (key, arguments) in [("ExecReload=", &self.reload), ("ExecStop=-", &self.before_stop)] {
             if let Some(arguments) = arguments {
-                writeln!(out, "{key}={}", self.command(arguments))?;
+                writeln!(out, "{key}{}", self.command(arguments))?;
             }
         }
         writeln!(out, "Restart=on-failure\nRestartSec={}", seconds(RESTART_AFTER))?;
