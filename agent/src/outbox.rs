@@ -126,6 +126,11 @@ impl Outbox {
         Ok(Self { attempts, fence_file, fence })
     }
 
+    /// Whether nothing at all is kept of any attempt.
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.attempts).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
     /// The highest fence seen.
     pub fn fence(&self) -> Option<FenceSeen> {
         self.fence

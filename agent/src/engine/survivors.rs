@@ -22,11 +22,6 @@ impl Survivors {
         Self { found, boot: Some(boot) }
     }
 
-    /// Containers that none of `kept` needs.
-    pub(super) fn orphans(&self, kept: &[(AttemptId, Fence)]) -> Vec<(AttemptId, Fence)> {
-        self.found.keys().copied().filter(|one| !kept.contains(one)).collect()
-    }
-
     /// What is left of an attempt, if it goes on: its container is there, was made for this very specification and on this
     /// boot, its start was noted, and nothing of its input is missing.
     pub(super) fn of(&self, left: &Left) -> Option<Survivor> {
