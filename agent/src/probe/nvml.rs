@@ -109,7 +109,7 @@ pub async fn watch(library: Option<PathBuf>, findings: watch::Sender<Findings>, 
             Err(_) => return,
         };
         if told.as_ref() != Some(&why) {
-            tracing::info!(why, "GPUs");
+            tracing::info!(why, "GPUs are looked for again every minute");
             told = Some(why);
         }
         tokio::time::sleep(SEARCH_EVERY).await;
@@ -117,15 +117,11 @@ pub async fn watch(library: Option<PathBuf>, findings: watch::Sender<Findings>, 
 }
 
 /// Looks on until no GPU has answered for a while. Fails when there are no threads to wait on any more.
-async fn look_on(
-    mut library: Library,
-    findings: &watch::Sender<Findings>,
-    ticks: &GpuTicks,
-) -> Result<(), JoinError> {
+async fn look_on(mut library: Library, findings: &watch::Sender<Findings>, ticks: &GpuTicks) -> Result<(), JoinError> {
+    let mut search_at = tokio::time::Instant::now();
     let mut every = tokio::time::interval(LOOK_EVERY);
     // A look that is late does not shift those after it.
     every.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut search_at = tokio::time::Instant::now();
     let mut silent = 0;
     while silent < SILENT_LOOKS_MAX {
         let search = every.tick().await >= search_at;
