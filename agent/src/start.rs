@@ -14,7 +14,7 @@ use modchain_agent::engine::{Engine, EngineInput};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
-use modchain_agent::probe::{Findings, SystemProbe};
+use modchain_agent::probe::{Findings, GpuTicks, Machine, SystemProbe, nvml};
 use modchain_agent::session::{REFUSAL_FILE, Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
 use modchain_types::NodeId;
@@ -27,6 +27,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Between two looks at the machine's load: as often as heartbeats carry it away.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Names the file of NVIDIA's management library, instead of the system's own.
+const NVML_LIBRARY: &str = "MODCHAIN_AGENT_NVML_LIBRARY";
 
 /// Exit code after a second signal: the caller did not want to wait.
 const EXIT_IMPATIENT: i32 = 130;
@@ -69,7 +72,8 @@ pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
 async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: NodeId) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let mut probe = SystemProbe::new(&config.data);
-    let offer = config.offer(&probe.machine(), &Findings::default(), false)?;
+    let machine = probe.machine();
+    let offer = config.offer(&machine, &Findings::default(), false)?;
     let open = || format!("failed to open {}", config.data.display());
     let outbox = Outbox::open(&config.data).with_context(open)?;
     let cache = BlobCache::open(&config.data, CACHE_BYTES_MAX).with_context(open)?;
@@ -93,6 +97,12 @@ async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: Nod
     let mut engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run()));
     let (load_in, load) = watch::channel(HostLoad::default());
     let _looking = AbortOnDropHandle::new(tokio::spawn(look_at_load(probe, load_in)));
+    let (findings_in, findings) = watch::channel(Findings::default());
+    let gpus = GpuTicks::default();
+    let library = std::env::var_os(NVML_LIBRARY).map(PathBuf::from);
+    let _watching = AbortOnDropHandle::new(tokio::spawn(nvml::watch(library, findings_in, gpus.clone())));
+    let _offering =
+        AbortOnDropHandle::new(tokio::spawn(offer_findings(config.clone(), machine, findings, inputs.clone())));
     let stop = CancellationToken::new();
     let session_config = SessionConfig {
         orchestrator,
@@ -101,7 +111,7 @@ async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: Nod
         instance: clock::instance_id()?,
         boot: clock::boot_id()?,
     };
-    let session = Session::new(session_config, inputs.clone(), load, connection, stop.clone());
+    let session = Session::new(session_config, inputs.clone(), load, connection, stop.clone()).with_gpus(gpus);
     let session = tokio::spawn(session.run());
     let _stopping = AbortOnDropHandle::new(tokio::spawn(signals.stop(inputs)));
     let ended = (&mut engine).await;
@@ -144,6 +154,26 @@ fn lock(data: &Path) -> anyhow::Result<File> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .with_context(|| path.display().to_string())?;
     Ok(file)
+}
+
+/// Offers what the probes find.
+async fn offer_findings(
+    config: Config,
+    machine: Machine,
+    mut findings: watch::Receiver<Findings>,
+    engine: mpsc::Sender<EngineInput>,
+) {
+    while findings.changed().await.is_ok() {
+        let found = findings.borrow_and_update().clone();
+        match config.offer(&machine, &found, false) {
+            Ok(offer) => {
+                if engine.send(EngineInput::OfferChanged(Box::new(offer))).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "what was found cannot be offered"),
+        }
+    }
 }
 
 /// Keeps the load that heartbeats carry up to date.
