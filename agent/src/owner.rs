@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use modchain_types::{Adapter, Offer, Span, Timestamp, WallTime};
+use modchain_types::{Adapter, GpuInfo, Offer, Span, Timestamp, WallTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
@@ -24,7 +24,7 @@ use crate::config::{Config, ConfigSource};
 use crate::engine::EngineInput;
 use crate::executor::Executors;
 use crate::files;
-use crate::probe::{Findings, Machine};
+use crate::probe::{Findings, GpuTicks, Machine};
 
 /// Wishes that may wait: people have few.
 const WISHES_WAITING_MAX: usize = 16;
@@ -115,6 +115,8 @@ pub struct OwnerParts {
     pub findings: watch::Receiver<Findings>,
     /// Who runs jobs.
     pub executors: Executors,
+    /// What is seen of GPUs: only what is offered is to be shown.
+    pub gpus: GpuTicks,
     /// The node's folder.
     pub data: PathBuf,
 }
@@ -260,10 +262,17 @@ impl Owner {
             paused = offer.paused,
             "the offer has changed"
         );
+        self.show_gpus(&offer);
         self.offer = offer.clone();
         // A closed channel means that the engine is gone, and this task with it.
         let _ = engine.send(EngineInput::OfferChanged(Box::new(offer))).await;
         true
+    }
+
+    fn show_gpus(&self, offer: &Offer) {
+        let found = &self.parts.findings.borrow().gpus;
+        let place = |gpu: &GpuInfo| found.iter().position(|one| one.uuid == gpu.uuid);
+        self.parts.gpus.offer(offer.capabilities.gpus.iter().filter_map(place).collect());
     }
 
     async fn on_time(&mut self, engine: &mpsc::Sender<EngineInput>) {
@@ -385,6 +394,7 @@ mod tests {
                 source,
                 machine: MACHINE,
                 findings: found,
+                gpus: GpuTicks::default(),
                 executors: Executors::wasm_alone(WasmExecutor::with_program("/nowhere")),
                 data: dir.path().into(),
             };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
-use modchain_agent::config::{Config, ConfigSource};
+use modchain_agent::config::{Config, ConfigSource, GpuOffer};
 use modchain_agent::containers;
 use modchain_agent::control_socket::{Agent, ControlSocket};
 use modchain_agent::describe::{self, Facts};
@@ -23,7 +23,7 @@ use modchain_agent::executor::docker::{DockerExecutor, DockerSettings};
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_agent::owner::{Owner, OwnerParts, Wish};
-use modchain_agent::probe::{self, Findings, SystemProbe};
+use modchain_agent::probe::{self, Findings, GpuTicks, SystemProbe};
 use modchain_agent::session::{REFUSAL_FILE, Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
 use modchain_service::notify::{self, Note};
@@ -97,9 +97,18 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
     let cache = BlobCache::open(&data, CACHE_BYTES_MAX).with_context(open)?;
     let mut probe = SystemProbe::new(&data);
     let (findings_in, findings) = watch::channel(Findings::default());
-    let executors = executors(&config, facts.node, &findings_in)?;
+    let gpus = GpuTicks::default();
+    let executors = executors(&config, facts.node, findings_in, &gpus)?;
     let machine = probe.machine();
-    let parts = OwnerParts { source, config, machine, findings, executors: executors.clone(), data: data.clone() };
+    let parts = OwnerParts {
+        source,
+        config,
+        machine,
+        findings,
+        executors: executors.clone(),
+        gpus: gpus.clone(),
+        data: data.clone(),
+    };
     let (owner, wishes) = Owner::new(parts)?;
     let (connection, live_connection) = watch::channel(None);
     let (blobs, _downloads) = BlobFetcher::start(cache, live_connection);
@@ -133,7 +142,7 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
     let (load_in, load) = watch::channel(HostLoad::default());
     let _looking = AbortOnDropHandle::new(tokio::spawn(look_at_load(probe, load_in)));
     let stop = CancellationToken::new();
-    let session = Session::new(session, inputs.clone(), load, connection, stop.clone());
+    let session = Session::new(session, inputs.clone(), load, connection, stop.clone()).with_gpus(gpus);
     let session = tokio::spawn(session.run());
     let Signals { stop: stop_signals, hangup } = signals;
     let _stopping = AbortOnDropHandle::new(tokio::spawn(stop_signals.stop(inputs)));
@@ -148,7 +157,12 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
 }
 
 /// Who runs jobs here, and the probes that look whether they can: each keeps its part of the findings.
-fn executors(config: &Config, node: NodeId, findings: &watch::Sender<Findings>) -> anyhow::Result<Executors> {
+fn executors(
+    config: &Config,
+    node: NodeId,
+    findings: watch::Sender<Findings>,
+    gpus: &GpuTicks,
+) -> anyhow::Result<Executors> {
     let wasm = WasmExecutor::new().context("failed to find this program's own file")?;
     let docker = config.adapters.contains(&Adapter::Docker).then(|| {
         let host = config.docker.host.clone();
@@ -156,6 +170,9 @@ fn executors(config: &Config, node: NodeId, findings: &watch::Sender<Findings>) 
         tokio::spawn(probe::docker::watch(docker.clone(), findings.clone()));
         docker
     });
+    if config.gpus.offer != GpuOffer::Nothing {
+        tokio::spawn(probe::nvml::watch(config.gpus.library.clone(), findings, gpus.clone()));
+    }
     Ok(Executors::new(wasm, docker, None))
 }
 

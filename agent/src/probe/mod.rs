@@ -5,8 +5,10 @@
 use modchain_types::{Exceptions, GpuInfo, ModelInfo};
 
 pub mod docker;
+pub mod nvml;
 pub mod system;
 
+pub use nvml::GpuTicks;
 pub use system::{Machine, SystemProbe};
 
 /// What the probes have found, as far as it changes what the node offers.

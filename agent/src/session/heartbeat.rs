@@ -1,18 +1,22 @@
 //! Heartbeats: one stream of small frames with the machine's load, each of them answered. An answer renews the lease; no
 //! answer for three intervals means that the link is dead, whatever the transport thinks.
+//!
+//! Each carries the looks at the GPUs that this connection has not carried yet. A look is kept until a heartbeat that carried
+//! it was answered, so that the next connection repeats what may be lost; the orchestrator tells repetitions by their time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use modchain_link::{Connection, Priority};
 use modchain_types::{List, Span, Timestamp};
-use modchain_wire::agent::{FromAgent, Heartbeat, HostLoad, ToAgent};
+use modchain_wire::agent::{FromAgent, GpuTick, Heartbeat, HostLoad, ToAgent};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::chain;
 use crate::clock;
 use crate::engine::EngineInput;
+use crate::probe::GpuTicks;
 
 /// Intervals without an answer after which the link is dead: 15 s with the usual 5 s, when the orchestrator thinks so too.
 const SILENT_INTERVALS: u64 = 3;
@@ -30,7 +34,17 @@ pub(super) struct Heartbeats {
     pub(super) connection: Connection,
     pub(super) interval: Span,
     pub(super) load: watch::Receiver<HostLoad>,
+    pub(super) gpus: GpuTicks,
     pub(super) engine: mpsc::Sender<EngineInput>,
+}
+
+/// A heartbeat that was not answered yet.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    number: u64,
+    sent: Timestamp,
+    /// The newest look at the GPUs that it or one before it carries.
+    carried: Option<Timestamp>,
 }
 
 impl Heartbeats {
@@ -48,7 +62,8 @@ impl Heartbeats {
         let (mut up, mut down) =
             self.connection.open_bi::<FromAgent, ToAgent>().await.map_err(|error| chain(&error))?;
         up.set_priority(Priority::Heartbeat);
-        let mut under_way: VecDeque<(u64, Timestamp)> = VecDeque::new();
+        let mut under_way: VecDeque<UnderWay> = VecDeque::new();
+        let mut carried = None;
         let (mut number, mut rtt, mut answered) = (0, None, clock::now());
         let mut next = Instant::now();
         let mut unsent = false;
@@ -59,13 +74,17 @@ impl Heartbeats {
                 () = tokio::time::sleep_until(next), if !unsent => {
                     number += 1;
                     let sent = clock::now();
-                    let beat = Heartbeat { number, sent, rtt, load: *self.load.borrow(), gpus: List::default() };
+                    let looks = self.gpus.after(carried);
+                    carried = looks.last().map(|look| look.at).or(carried);
+                    let gpus = looks.into_iter().map(|look| GpuTick { ago: sent.since(look.at), gpus: look.gpus });
+                    let gpus = List::cut(gpus.collect());
+                    let beat = Heartbeat { number, sent, rtt, load: *self.load.borrow(), gpus };
                     up.queue(&beat.into()).map_err(|error| chain(&error))?;
                     unsent = true;
                     if under_way.len() == UNANSWERED_MAX {
                         under_way.pop_front();
                     }
-                    under_way.push_back((number, sent));
+                    under_way.push_back(UnderWay { number, sent, carried });
                     next = Instant::now() + wobble(interval);
                 }
                 flushed = up.flush(), if unsent => {
@@ -75,11 +94,14 @@ impl Heartbeats {
                 echo = down.read() => match echo.map_err(|error| chain(&error))? {
                     Some(ToAgent::HeartbeatEcho(echo)) => {
                         // Our own note of the time counts, not what comes back: the lease hangs on it.
-                        let Some(place) = under_way.iter().position(|(number, _)| *number == echo.number) else {
+                        let Some(place) = under_way.iter().position(|beat| beat.number == echo.number) else {
                             continue;
                         };
-                        let (_, sent) = under_way[place];
+                        let UnderWay { sent, carried, .. } = under_way[place];
                         under_way.drain(..=place);
+                        if let Some(carried) = carried {
+                            self.gpus.forget(carried);
+                        }
                         answered = clock::now();
                         rtt = Some(answered.since(sent));
                         if self.engine.send(EngineInput::HeartbeatAnswered { sent }).await.is_err() {

@@ -40,6 +40,7 @@ use crate::blobs::DOWNLOADS_MAX;
 use crate::clock;
 use crate::engine::{EngineInput, HelloFacts, MESSAGES_WAITING_MAX, Serving, ToSession};
 use crate::files;
+use crate::probe::GpuTicks;
 use renewal::{Handover, Renewal, Schedule};
 
 /// Longest wait for the welcome, and then for the verdicts.
@@ -89,6 +90,7 @@ pub struct Session {
     config: SessionConfig,
     engine: mpsc::Sender<EngineInput>,
     load: watch::Receiver<HostLoad>,
+    gpus: GpuTicks,
     connection: watch::Sender<Option<Connection>>,
     stop: CancellationToken,
 }
@@ -159,7 +161,12 @@ impl Session {
         connection: watch::Sender<Option<Connection>>,
         stop: CancellationToken,
     ) -> Self {
-        Self { config, engine, load, connection, stop }
+        Self { config, engine, load, gpus: GpuTicks::default(), connection, stop }
+    }
+
+    /// With looks at the GPUs for its heartbeats.
+    pub fn with_gpus(self, gpus: GpuTicks) -> Self {
+        Self { gpus, ..self }
     }
 
     /// Runs until it is stopped, or the engine is gone.
@@ -371,6 +378,7 @@ impl Session {
             connection: connection.clone(),
             interval: welcome.heartbeat,
             load: self.load.clone(),
+            gpus: self.gpus.clone(),
             engine: self.engine.clone(),
         };
         tasks.spawn(async move { Some(beats.run().await) });

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use modchain_certs::{Authority, CertificatePlan, JoinToken, PeerIdentity, RequestedKey, RootPin, Subject, token};
@@ -22,8 +22,8 @@ use modchain_types::{
     Reservation, Role, Span, Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
 };
 use modchain_wire::agent::{
-    AgentHello, AgentWelcome, AttemptOpen, AttemptResume, BlobChunk, BlobHead, HeartbeatEcho, OutputAck, OutputEnd,
-    OutputStream, Probe, Reconcile, ReportAck, StreamRefused,
+    AgentHello, AgentWelcome, AttemptOpen, AttemptResume, BlobChunk, BlobHead, Heartbeat, HeartbeatEcho, OutputAck,
+    OutputEnd, OutputStream, Probe, Reconcile, ReportAck, StreamRefused,
 };
 use modchain_wire::join::{ChainDer, JoinAccept, JoinChallenge, JoinHello, JoinRequest, RenewRequest, Renewed};
 use modchain_wire::{CHUNK_BYTES_MAX, FromAgent, FromJoiner, Message, Sentence, ToAgent, ToJoiner};
@@ -84,12 +84,17 @@ impl World {
         self.dir.path().join("data")
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        self.endpoint.local_address().expect("bound").to_string()
+    }
+
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modchain-agent"));
         command
             .env_clear()
             .env("HOME", self.dir.path())
-            .args(["start", "--orchestrator", &self.endpoint.local_address().expect("bound").to_string()])
+            .args(["start", "--orchestrator", &self.address()])
             .arg("--identity")
             .arg(self.dir.path().join("node"))
             .arg("--data")
@@ -159,15 +164,16 @@ impl World {
         };
         let (attempts_in, attempts) = mpsc::channel(16);
         let (renewals_in, renewals) = mpsc::channel(16);
+        let beats = Beats::default();
         let streams = tokio::spawn(take_streams(
             connection.clone(),
             self.blobs.clone(),
-            self.answers.clone(),
+            (self.answers.clone(), beats.clone()),
             self.blobs_asked.clone(),
             attempts_in,
             renewals_in,
         ));
-        Peer { connection, shown, up, down, hello, attempts, renewals, streams }
+        Peer { connection, shown, up, down, hello, beats, attempts, renewals, streams }
     }
 
     /// A join port of the same orchestrator.
@@ -288,6 +294,9 @@ impl Drop for Agent {
     }
 }
 
+/// Heartbeats that came, oldest first.
+pub(crate) type Beats = Arc<Mutex<Vec<Heartbeat>>>;
+
 /// The orchestrator's end of one connection.
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
@@ -296,6 +305,8 @@ pub(crate) struct Peer {
     pub(crate) up: FrameWriter<ToAgent>,
     pub(crate) down: FrameReader<FromAgent>,
     pub(crate) hello: AgentHello,
+    /// Every heartbeat of this connection.
+    pub(crate) beats: Beats,
     attempts: mpsc::Receiver<AttemptStream>,
     renewals: mpsc::Receiver<RenewalAsked>,
     streams: JoinHandle<()>,
@@ -512,7 +523,7 @@ impl AttemptStream {
 async fn take_streams(
     connection: Connection,
     blobs: HashMap<Digest, Vec<u8>>,
-    answers: Arc<AtomicBool>,
+    (answers, beats): (Arc<AtomicBool>, Beats),
     blobs_asked: Arc<AtomicUsize>,
     attempts: mpsc::Sender<AttemptStream>,
     renewals: mpsc::Sender<RenewalAsked>,
@@ -520,7 +531,7 @@ async fn take_streams(
     let blobs = Arc::new(blobs);
     let mut tasks = tokio::task::JoinSet::new();
     while let Ok((mut up, mut down)) = connection.accept_bi::<ToAgent, FromAgent>().await {
-        let (blobs, answers, attempts) = (blobs.clone(), answers.clone(), attempts.clone());
+        let (blobs, answers, beats, attempts) = (blobs.clone(), answers.clone(), beats.clone(), attempts.clone());
         let (blobs_asked, renewals) = (blobs_asked.clone(), renewals.clone());
         tasks.spawn(async move {
             match down.read().await {
@@ -528,6 +539,7 @@ async fn take_streams(
                     let mut beat = first;
                     loop {
                         let echo = HeartbeatEcho { number: beat.number, sent: beat.sent };
+                        beats.lock().expect("nobody panics here").push(beat);
                         if answers.load(Ordering::Relaxed) && up.write(&echo.into()).await.is_err() {
                             return;
                         }

@@ -11,7 +11,7 @@ const MILLION: u128 = 1_000_000;
 pub const RUN_LIMIT_MAX: Span = Span::from_secs(30 * 24 * 3600);
 
 /// The price of one GPU of this model per hour; models that are not named cost what `*` says, else nothing.
-fn gpu_hour(tariff: &Tariff, model: &Text<64>) -> Micro {
+pub(crate) fn gpu_hour(tariff: &Tariff, model: &Text<64>) -> Micro {
     let any = || Text::new("*").ok().and_then(|star| tariff.gpu_hour.get(&star));
     tariff.gpu_hour.get(model).or_else(any).copied().unwrap_or_default()
 }

@@ -16,6 +16,8 @@ mod needles;
 mod jobs;
 #[path = "session/joining.rs"]
 mod joining;
+#[path = "session/nodes.rs"]
+mod nodes;
 #[path = "session/output.rs"]
 mod output;
 #[path = "session/secrets.rs"]

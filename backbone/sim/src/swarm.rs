@@ -94,6 +94,8 @@ pub enum Trouble {
     InputFailed,
     /// A node or a client is revoked.
     Revocation,
+    /// Somebody closes a node to new jobs, drains it, or opens it again.
+    NodeSet,
 }
 
 impl Swarm {
@@ -129,6 +131,7 @@ impl Swarm {
             (Trouble::BodyUnreadable, 1),
             (Trouble::InputFailed, 1),
             (Trouble::Revocation, 1),
+            (Trouble::NodeSet, 3),
         ] {
             if random.chance(50_000) {
                 troubles.extend([trouble].repeat(weight));

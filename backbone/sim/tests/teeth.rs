@@ -4,8 +4,8 @@ use modchain_core::membership::TokenEnd;
 use modchain_core::{Event, EventBody, Settlement};
 use modchain_sim::{Auditor, Breach, Rule, journal};
 use modchain_types::{
-    AccountId, AttemptId, CertificateSerial, IdentityId, JobState, List, Micro, NodeId, Reason, Role, Span, Text,
-    Timestamp,
+    AccountId, AttemptId, CertificateSerial, IdentityId, JobState, List, Micro, NodeId, NodeWish, Reason, Role, Span,
+    Text, Timestamp,
 };
 
 /// Journals that are searched for an event that a corruption fits.
@@ -320,6 +320,43 @@ fn a_cancelled_job_that_completes_is_noticed() {
             }
         }
         false
+    });
+}
+
+#[test]
+fn work_for_a_closed_node_is_noticed() {
+    for wish in [NodeWish::Cordon, NodeWish::Drain { within: None }, NodeWish::Drain { within: Some(Span::ZERO) }] {
+        expect(Rule::ClosedGetsNothing, |events| {
+            let found = events.iter().enumerate().find_map(|(index, event)| match &event.body {
+                EventBody::AttemptAssigned { node, .. } => Some((index, *node)),
+                _ => None,
+            });
+            let Some((index, node)) = found else { return false };
+            let by = IdentityId([0; 16]);
+            insert(events, index, EventBody::NodeSet { node, by, wish, why: Text::default() });
+            true
+        });
+    }
+}
+
+#[test]
+fn work_for_a_node_that_was_never_opened_again_is_noticed() {
+    expect(Rule::ClosedGetsNothing, |events| {
+        // Who was closed and opened, and then works: the opening is made a cordon.
+        let opened = events.iter().enumerate().find_map(|(index, event)| {
+            let EventBody::NodeSet { node, wish: NodeWish::Open, .. } = &event.body else { return None };
+            let next = events[index + 1..].iter().find_map(|event| match &event.body {
+                EventBody::AttemptAssigned { node: other, .. } if other == node => Some(true),
+                EventBody::NodeSet { node: other, .. } if other == node => Some(false),
+                _ => None,
+            });
+            (next == Some(true)).then_some(index)
+        });
+        let Some(index) = opened else { return false };
+        if let EventBody::NodeSet { wish, .. } = &mut events[index].body {
+            *wish = NodeWish::Cordon;
+        }
+        true
     });
 }
 

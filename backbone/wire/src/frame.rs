@@ -17,8 +17,8 @@ pub const FRAME_HEADER_BYTES: usize = 6;
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest body of a heartbeat.
 pub const HEARTBEAT_BYTES_MAX: usize = 4 * 1024;
-/// Body of a heartbeat with the samples of sixteen seconds, and nothing else.
-pub const SAMPLES_BYTES_MAX: usize = 16 * 1024;
+/// Largest body of a heartbeat with samples: sixteen seconds of 64 GPUs, at most 20 bytes each, and the load of the machine.
+pub const SAMPLES_BYTES_MAX: usize = 24 * 1024;
 /// Largest body of a message that carries a job's specification.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 /// Largest body of a message that carries a chunk of data.

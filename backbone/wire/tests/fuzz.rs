@@ -7,14 +7,15 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use modchain_fuzz::{Counting, Fuzz, read_bombs, read_hex, spend};
-use modchain_types::{Fence, GpuInfo, List, Map, Micro, TaskBody, Text, WallTime};
+use modchain_types::{Fence, GpuInfo, List, Map, Micro, ModelInfo, Span, TaskBody, Text, Timestamp, WallTime};
+use modchain_wire::agent::{GpuSample, GpuTick, Heartbeat, HostLoad, OfferChanged};
 use modchain_wire::console::{JobsPage, NodesPage};
 use modchain_wire::view::AttemptView;
 use modchain_wire::{
     FRAME_HEADER_BYTES, FromAgent, FromConsole, FromJoiner, Message, ToAgent, ToConsole, ToJoiner, WireError,
     decode_task, encode_task,
 };
-use targets::{MEMORY_PER_CAP, SLACK_BYTES};
+use targets::{SLACK_BYTES, memory_of_cap};
 
 #[global_allocator]
 static MEMORY: Counting = Counting;
@@ -161,7 +162,7 @@ fn the_messages_that_take_most_memory_stay_within_their_bound() {
         assert!(said.is_ok());
         println!("{kind:#04x}: {} bytes on the wire, {} in memory", frame.len(), spent.peak_bytes);
         let cap = M::cap(kind).expect("a kind of ours");
-        assert!(spent.peak_bytes <= MEMORY_PER_CAP * cap, "{} bytes for a frame of {cap}", spent.peak_bytes);
+        assert!(spent.peak_bytes <= memory_of_cap(cap), "{} bytes for a frame of {cap}", spent.peak_bytes);
     }
     let golden: Vec<ToConsole> =
         golden_frames("to_console").iter().map(|frame| ToConsole::from_frame(frame).expect("golden")).collect();
@@ -202,10 +203,14 @@ fn the_messages_that_take_most_memory_stay_within_their_bound() {
         compute: Text::default(),
     };
     offer.capabilities.gpus = List::new(vec![gpu; 64]).expect("as many as may be");
+    let model = ModelInfo { name: Text::default(), digest: Text::default(), bytes: 0, warm: false };
+    offer.capabilities.models = List::new(vec![model; 256]).expect("as many as may be");
+    offer.capabilities.pullable = List::new(vec![Text::default(); 64]).expect("as many as may be");
     offer.capabilities.labels = Map::new((0..64).map(|n| (text(n), text(n))).collect()).expect("as many as may be");
     offer.tariff.gpu_hour = Map::new((0..64).map(|n| (text(n), Micro(0))).collect()).expect("as many as may be");
     let gpus = vec![(Text::default(), Text::default()); 64];
     node.reserved.gpus = List::new(gpus).expect("as many as may be");
+    node.gpus = List::new(vec![GpuSample::default(); 64]).expect("as many as may be");
     let mut nodes = vec![node.clone(); 500];
     while ToConsole::from(NodesPage { items: List::new(nodes.clone()).expect("few"), total: 0, more: false })
         .to_frame()
@@ -222,5 +227,37 @@ fn the_messages_that_take_most_memory_stay_within_their_bound() {
     let mut hello = hello.expect("a golden hello");
     hello.inventory = List::new(vec![hello.inventory[0]; 4096]).expect("as many as may be");
     hello.offer = node.offer.take().expect("an offer");
+    page(0x08, FromAgent::from(OfferChanged { offer: hello.offer.clone() }));
     page(0x01, FromAgent::from(hello));
+
+    let tick = GpuTick { ago: Span::ZERO, gpus: List::new(vec![GpuSample::default(); 64]).expect("as many as may be") };
+    let gpus = List::new(vec![tick; 16]).expect("as many as may be");
+    let beat = Heartbeat { number: 0, sent: Timestamp::ZERO, rtt: None, load: HostLoad::default(), gpus };
+    page(0x10, FromAgent::from(beat));
+}
+
+/// What an agent gathers while it has no connection must fit into its first heartbeat, whatever the numbers are.
+#[test]
+fn sixteen_seconds_of_sixty_four_gpus_fit_into_one_heartbeat() {
+    let sample = GpuSample {
+        busy_pct: Some(u8::MAX),
+        memory_used_bytes: Some(u64::MAX),
+        temperature_c: Some(u8::MAX),
+        power_mw: Some(u32::MAX),
+    };
+    let tick = GpuTick { ago: Span(u64::MAX), gpus: List::new(vec![sample; 64]).expect("as many as may be") };
+    let beat = Heartbeat {
+        number: u64::MAX,
+        sent: Timestamp(u64::MAX),
+        rtt: Some(Span(u64::MAX)),
+        load: HostLoad {
+            cpu_permille: Some(u16::MAX),
+            memory_used_bytes: u64::MAX,
+            memory_total_bytes: u64::MAX,
+            disk_free_bytes: u64::MAX,
+        },
+        gpus: List::new(vec![tick; 16]).expect("as many as may be"),
+    };
+    let frame = FromAgent::from(beat.clone()).to_frame().expect("it fits");
+    assert_eq!(FromAgent::from_frame(&frame), Ok(FromAgent::Heartbeat(beat)));
 }

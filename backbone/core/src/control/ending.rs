@@ -2,6 +2,7 @@
 
 use modchain_types::{Ending, Exit, JobState, Micro, OutputLengths, Reason, StopCause, Task, TaskBody, Text, Usage};
 
+use super::nodes::DRAINED;
 use super::{Control, Draft};
 use crate::effect::{Effect, NodeMessage};
 use crate::event::{EventBody, Outcome};
@@ -20,6 +21,8 @@ impl Control {
             || settle::implies_started(&done.ending)
             || done.usage.ran.0 > 0;
         let (wish, message) = match job.stop.as_ref().map(|stop| &stop.cause) {
+            // Its client did not want that: only a drain stops what was not told to stop.
+            None if done.ending == Ending::Stopped => (Wish::GoOn, Text::cut(DRAINED)),
             None => (Wish::GoOn, message_of(&done.ending)),
             Some(WishCause::Client) => (Wish::Cancel, message_of(&done.ending)),
             Some(WishCause::InputFailed(message)) => (Wish::GiveUp, message.clone()),

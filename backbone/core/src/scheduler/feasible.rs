@@ -274,7 +274,8 @@ fn choose_gpus(
         against(Unfit::Occupied("GPUs", Amount::Count(asked.count.into()), Amount::Count(free.len() as u64)));
         return None;
     }
-    free.sort();
+    // The cheapest of what will do: a client who names no model must not pay for the best.
+    free.sort_by_cached_key(|(uuid, model)| (meter::gpu_hour(&offer.tariff, model), uuid.clone()));
     free.truncate(asked.count as usize);
     Some(List::cut(free))
 }

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use crate::engine::OutletReceiver;
 
 pub use changes::{Change, Cursor, SnapshotPlace};
-pub use history::Pulse;
+pub use history::{Pulse, Tick};
 pub use query::{EventFilter, LedgerFilter, Unresolved};
 
 use model::Model;

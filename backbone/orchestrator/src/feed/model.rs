@@ -359,7 +359,7 @@ impl Model {
         entry.load = Some(pulse.load);
         entry.rtt = pulse.rtt;
         entry.seen_at = Some(pulse.seen);
-        entry.history.add(pulse.ticks);
+        entry.history.add(pulse.boot, pulse.ticks);
         self.revision = revision;
         self.measured_nodes.remove(&entry.measured);
         entry.measured = revision;

@@ -332,7 +332,7 @@ impl Node {
             rtt: self.rtt,
             seen_at: self.seen_at,
             connected_at: self.connected_at,
-            gpus: self.history.latest(),
+            gpus: self.history.latest(self.seen_at),
             drains_at: match self.standing {
                 Standing::Draining(until) => until.map(|until| model.wall(until)),
                 Standing::Open | Standing::Cordoned => None,

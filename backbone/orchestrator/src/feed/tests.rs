@@ -407,7 +407,7 @@ fn heartbeats_are_unnumbered_and_the_latest_wins() {
     let start = world.model.snapshot_start().cursor;
     for used in [1, 2, 3] {
         let load = HostLoad { memory_used_bytes: used, ..HostLoad::default() };
-        let pulse = Pulse { load, rtt: None, seen: WallTime(5), ticks: Vec::new() };
+        let pulse = Pulse { load, rtt: None, seen: WallTime(5), boot: BootId([1; 16]), ticks: Vec::new() };
         world.model.heartbeat(NODE.into(), pulse);
     }
     let (delta, cursor) = world.delta(&client("alice"), None, start);

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use modchain_certs::DenyList;
 use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
 use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
-use modchain_types::{Assignment, Identity, List, NodeId, Span, TaskBody, Text, WallTime};
+use modchain_types::{Assignment, BootId, Identity, List, NodeId, Span, TaskBody, Text, Timestamp, WallTime};
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, BlobChunk, BlobGet, BlobHead, GoAway, Heartbeat, HeartbeatEcho, Probe, Reconcile,
     ReportAck, Stop, StreamRefused,
 };
 use modchain_wire::join::RenewRequest;
-use modchain_wire::view::GpuTickView;
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, Message, Sentence, ToAgent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,7 +22,7 @@ use tokio::task::JoinSet;
 use super::jobs_blobs::{named_by, task_of};
 use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, Suspicion, certify, log_panic, version, wall_now};
 use crate::dispatch::MAILBOX_MESSAGES;
-use crate::feed::Pulse;
+use crate::feed::{Pulse, Tick};
 use crate::relay;
 use crate::store::blobs::BlobError;
 
@@ -54,6 +53,8 @@ pub(crate) struct AgentSession {
     pub(crate) identity: Identity,
     pub(crate) node: NodeId,
     id: SessionId,
+    /// What the agent's clock counts from.
+    boot: BootId,
     connection: Connection,
 }
 
@@ -66,7 +67,8 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
     let (id, node) = (context.next_session(), NodeId::from(identity.id));
     let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
     context.dispatch.enter(id, mailbox, connection.clone()).await;
-    let session = Arc::new(AgentSession { context, identity, node, id, connection: connection.clone() });
+    let (boot, connection) = (hello.boot, &connection);
+    let session = Arc::new(AgentSession { context, identity, node, id, boot, connection: connection.clone() });
     if session.admit(&connection, &hello).await {
         tracing::info!(node = %session.identity.name, session = id.0, "agent connected");
         session.clone().run(&connection, writer, reader, messages, hello.offer.capabilities.slots).await;
@@ -325,7 +327,7 @@ impl AgentSession {
         writer.set_priority(Priority::Heartbeat);
         let mut heartbeat = first;
         // Looks at the GPUs that the feed has not taken yet.
-        let mut untold: Vec<GpuTickView> = Vec::new();
+        let mut untold: Vec<Tick> = Vec::new();
         loop {
             let echo = HeartbeatEcho { number: heartbeat.number, sent: heartbeat.sent };
             if writer.write(&echo.into()).await.is_err() {
@@ -338,10 +340,12 @@ impl AgentSession {
             let seen = wall_now();
             untold.extend(heartbeat.gpus.into_vec().into_iter().map(|tick| {
                 let ago = i64::try_from(tick.ago.0 / 1000).unwrap_or(i64::MAX);
-                GpuTickView { at: WallTime(seen.0.saturating_sub(ago)), gpus: tick.gpus }
+                let taken = Timestamp(heartbeat.sent.0.saturating_sub(tick.ago.0));
+                Tick { taken, at: WallTime(seen.0.saturating_sub(ago)), gpus: tick.gpus }
             }));
             untold.drain(..untold.len().saturating_sub(UNTOLD_TICKS_MAX));
-            let pulse = Pulse { load: heartbeat.load, rtt: heartbeat.rtt, seen, ticks: untold.clone() };
+            let (load, rtt, boot) = (heartbeat.load, heartbeat.rtt, self.boot);
+            let pulse = Pulse { load, rtt, seen, boot, ticks: untold.clone() };
             if self.context.feed.heartbeat(self.node, pulse) {
                 untold.clear();
             }

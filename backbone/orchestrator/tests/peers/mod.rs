@@ -290,7 +290,6 @@ impl Agent {
         inventory: Vec<InventoryItem>,
         journal: Option<JournalId>,
     ) -> Result<Self, ConnectError> {
-        let connection = connect(credentials, address, Protocol::Agent).await?;
         let hello = AgentHello {
             types: ToAgent::known_types(),
             instance,
@@ -301,6 +300,16 @@ impl Agent {
             offer: offer(),
             wall: WallTime(0),
         };
+        Self::greet(credentials, address, hello).await
+    }
+
+    /// Connects and says this hello.
+    pub(crate) async fn greet(
+        credentials: &Credentials,
+        address: &str,
+        hello: AgentHello,
+    ) -> Result<Self, ConnectError> {
+        let connection = connect(credentials, address, Protocol::Agent).await?;
         let welcome = async {
             let (mut out, mut control) = connection.open_bi::<FromAgent, ToAgent>().await.ok()?;
             out.write(&hello.into()).await.ok()?;

@@ -1,12 +1,12 @@
 //! Who may not.
 
 use modchain_link::{CloseCode, CloseReason, Protocol, StreamCode, connect};
-use modchain_types::{Chunk, Digest, Fence, InstanceId, List, Micro, Role, Span, TokenId};
+use modchain_types::{Chunk, Digest, Fence, InstanceId, List, Micro, NodeWish, Role, Span, TokenId};
 use modchain_wire::agent::{AttemptOpen, BlobGet};
 use modchain_wire::console::{
     AccountQuery, BlobPut, Cancel, ConsoleHello, Credit, EventsOpen, ExplainQuery, IdentitiesQuery, InputOpen,
-    JobQuery, JobsQuery, LedgerQuery, LinkQuery, LogsOpen, NodesQuery, QuoteRequest, Refusal, RefusalCode, Revoke,
-    StateOpen, StatusQuery, Submit, TokenCreate, TokenRevoke, TokensQuery, WhoamiQuery,
+    JobQuery, JobsQuery, LedgerQuery, LinkQuery, LogsOpen, NodeQuery, NodeSet, NodesQuery, QuoteRequest, Refusal,
+    RefusalCode, Revoke, StateOpen, StatusQuery, Submit, TokenCreate, TokenRevoke, TokensQuery, WhoamiQuery,
 };
 use modchain_wire::join::RenewRequest;
 use modchain_wire::{FromAgent, FromConsole, Message, ToAgent, ToConsole};
@@ -79,6 +79,10 @@ async fn roles_do_what_the_table_grants_and_nothing_else() {
 }
 
 /// Every request there is, and who may ask it at all. What is not listed here is no request.
+fn nobody() -> modchain_types::Name {
+    "nothing".parse().expect("a name")
+}
+
 fn role_table() -> Vec<(FromConsole, bool, bool)> {
     let job = || text("j-nothing");
     let submit = Submit { key: "k".parse().expect("a key"), spec: spec("k"), no_queue: false };
@@ -135,6 +139,8 @@ fn role_table() -> Vec<(FromConsole, bool, bool)> {
         (TokensQuery { ended: true }.into(), true, true),
         (TokenRevoke { token: TokenId([9; 5]) }.into(), true, true),
         (LinkQuery { detail: false }.into(), false, true),
+        (NodeQuery { node: nobody() }.into(), true, true),
+        (NodeSet { node: nobody(), wish: NodeWish::Cordon, why: text("") }.into(), true, true),
     ]
 }
 

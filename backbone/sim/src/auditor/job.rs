@@ -197,6 +197,7 @@ impl Auditor {
         let revoked = self.is_revoked(node.into());
         rule(Rule::RevokedStaysOut, !revoked, || format!("{attempt} is assigned to {node}, which was revoked"))?;
         let on_node = self.node(node)?;
+        rule(Rule::ClosedGetsNothing, !on_node.closed, || format!("{attempt} is assigned to {node}, which is closed"))?;
         on_node.placed.insert(attempt.job, reservation.clone());
         let Some(capabilities) = &on_node.capabilities else {
             return Err(Breach { rule: Rule::Known, what: format!("{node} has no offer") });

@@ -13,8 +13,8 @@ use std::fmt;
 
 use modchain_core::{Event, EventBody};
 use modchain_types::{
-    AccountId, Capabilities, Identity, IdentityId, JobId, JobState, NodeId, Reason, Reservation, Role, SubmitKey,
-    Timestamp,
+    AccountId, Capabilities, Identity, IdentityId, JobId, JobState, NodeId, NodeWish, Reason, Reservation, Role,
+    SubmitKey, Timestamp,
 };
 
 pub use books::Books;
@@ -66,6 +66,8 @@ pub enum Rule {
     NodeNotOverbooked,
     /// No GPU is reserved twice.
     GpuOnce,
+    /// A node that is closed to new jobs gets none.
+    ClosedGetsNothing,
     /// Nobody who was revoked gets a certificate, work or pay, lets others in, or has work done.
     RevokedStaysOut,
     /// Who joins by a token becomes what the token is for, in its time.
@@ -147,6 +149,8 @@ impl fmt::Display for Edge {
 struct NodeRecord {
     owner: AccountId,
     capabilities: Option<Capabilities>,
+    /// Whether somebody wants it to take no new jobs.
+    closed: bool,
     placed: BTreeMap<JobId, Reservation>,
 }
 
@@ -196,6 +200,11 @@ impl Auditor {
     /// Whether a job was ever accepted.
     pub fn knows(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)
+    }
+
+    /// Whose earnings a node's are; `None` for a node that nobody introduced.
+    pub fn owner_of(&self, node: NodeId) -> Option<&AccountId> {
+        self.nodes.get(&node).map(|record| &record.owner)
     }
 
     /// The final state of a job that has ended.
@@ -250,7 +259,16 @@ impl Auditor {
                 }
                 Ok(())
             }
-            EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => self.node(*node).map(|_| ()),
+            EventBody::NodeLost { node } => self.node(*node).map(|_| ()),
+            EventBody::NodeSet { node, wish, .. } => {
+                let revoked = self.is_revoked((*node).into());
+                rule(Rule::RevokedStaysOut, !revoked, || format!("{node} is set to {wish:?}"))?;
+                self.node(*node)?.closed = match wish {
+                    NodeWish::Open => false,
+                    NodeWish::Cordon | NodeWish::Drain { .. } => true,
+                };
+                Ok(())
+            }
             EventBody::TokenCreated { .. }
             | EventBody::MemberJoined { .. }
             | EventBody::TokenEnded { .. }
@@ -267,7 +285,12 @@ impl Auditor {
             && self.identities.values().all(|other| other.name != identity.name);
         rule(Rule::Once, new, || format!("identity {} again", identity.name))?;
         if identity.role == Role::Node {
-            let record = NodeRecord { owner: identity.account.clone(), capabilities: None, placed: BTreeMap::new() };
+            let record = NodeRecord {
+                owner: identity.account.clone(),
+                capabilities: None,
+                closed: false,
+                placed: BTreeMap::new(),
+            };
             self.nodes.insert(identity.id.into(), record);
         }
         self.identities.insert(identity.id, identity.clone());

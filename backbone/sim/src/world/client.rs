@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use modchain_core::{Actor, Command, Refused, Reply};
 use modchain_types::{
     AccountId, Adapter, Digest, Exceptions, GpuRequest, IdentityId, Input, JobId, JobSpec, Limits, List, Map, Micro,
-    OnDisconnect, Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
+    NodeId, NodeWish, OnDisconnect, Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
 };
 
+use super::member::owner_with;
 use super::orchestrator::Answer;
 use super::{Happening, World};
 use crate::auditor::{Breach, Rule, rule};
@@ -56,6 +57,7 @@ enum Wish {
     Submit(Submit),
     Cancel { by: Actor, job: JobId, grace: Span },
     Credit { account: AccountId, amount: Micro, key: SubmitKey },
+    NodeSet { by: Actor, node: NodeId, wish: NodeWish },
 }
 
 pub(super) fn operator() -> Actor {
@@ -116,6 +118,22 @@ impl World {
         Ok(())
     }
 
+    /// An operator, the node's owner, or a client whom it does not concern has a wish for a node.
+    pub(super) fn node_is_set(&mut self, node: NodeId) {
+        let account = self.clients.accounts[self.random.below(self.clients.accounts.len() as u64) as usize].clone();
+        let who = self.random.below(10);
+        let by = match (who, self.auditor.owner_of(node).and_then(owner_with)) {
+            (0, _) => self.client(&account),
+            (1..5, Some(owner)) => owner,
+            _ => operator(),
+        };
+        let within = Some(Span::from_secs(self.random.pick(&[0, 1, 30, 300])));
+        let drain = NodeWish::Drain { within };
+        let wishes = [NodeWish::Open, NodeWish::Open, NodeWish::Cordon, NodeWish::Drain { within: None }, drain, drain];
+        let wish = self.random.pick(&wishes);
+        self.ask(Wish::NodeSet { by, node, wish });
+    }
+
     /// Cancels every job that is still open.
     pub(super) fn cancel_everything(&mut self) -> Result<(), Breach> {
         let control = self.orchestrator.control.as_ref().expect("it came back");
@@ -144,7 +162,9 @@ impl World {
         let wish = self.clients.requests[&number].clone();
         let command = self.command_of(&wish);
         let by = command.actor().expect("somebody asks").clone();
-        let admitted = by.role == Role::Operator || self.auditor.is_revoked(by.id) || self.comes_in(by.id)?;
+        // Operators and owners of nodes are introduced, and have no certificate here.
+        let introduced = by.role == Role::Operator || owner_with(&by.account).is_some();
+        let admitted = introduced || self.auditor.is_revoked(by.id) || self.comes_in(by.id)?;
         let before = self.expectation(&wish, &by);
         let answer = match self.orchestrator.control {
             Some(_) if self.clients.introduced && admitted => self.command(command)?,
@@ -180,6 +200,7 @@ impl World {
             Wish::Credit { account, amount, key } => {
                 Command::Credit { by: operator(), account, amount, key, why: Text::cut("more") }
             }
+            Wish::NodeSet { by, node, wish } => Command::NodeSet { by, node, wish, why: Text::cut("maintenance") },
         }
     }
 
@@ -197,6 +218,10 @@ impl World {
                 Before::Cancel { visible, ended: self.auditor.ended(*job) }
             }
             Wish::Credit { account, .. } => Before::Credit { known: self.auditor.has_account(account) },
+            Wish::NodeSet { by, node, .. } => {
+                let owner = self.auditor.owner_of(*node).filter(|_| !self.auditor.is_revoked((*node).into()));
+                Before::NodeSet { visible: owner.is_some_and(|owner| by.may_touch(owner)) }
+            }
         }
     }
 
@@ -259,6 +284,7 @@ enum Before {
     Submit { known: Option<(Digest, Micro)>, free: i128 },
     Cancel { visible: bool, ended: Option<modchain_types::JobState> },
     Credit { known: bool },
+    NodeSet { visible: bool },
 }
 
 fn is_expected(wish: &Wish, before: &Before, reply: &Reply) -> bool {
@@ -293,6 +319,11 @@ fn is_expected(wish: &Wish, before: &Before, reply: &Reply) -> bool {
         (Wish::Credit { .. }, Before::Credit { known }, reply) => match reply {
             Reply::Refused(Refused::UnknownAccount { .. }) => !known,
             reply => *known && matches!(reply, Reply::Done | Reply::Refused(Refused::Invalid { .. })),
+        },
+        (Wish::NodeSet { .. }, Before::NodeSet { visible }, reply) => match reply {
+            Reply::Done => *visible,
+            Reply::Refused(Refused::UnknownNode) => !visible,
+            _ => false,
         },
         _ => false,
     }

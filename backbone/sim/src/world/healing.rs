@@ -1,5 +1,6 @@
 //! The end: nothing goes wrong any more, and everything must come to rest.
 
+use modchain_core::node::Standing;
 use modchain_types::{InventoryItem, ItemState, NodeId, Span};
 
 use super::World;
@@ -7,6 +8,8 @@ use crate::auditor::{Breach, Rule, rule};
 
 /// Longer than any silence, restart, cool-down and wait for output that the storm may have left behind.
 const QUIET: Span = Span::from_secs(15 * 60);
+/// Longer than a drained node may take to let go of what it had, once nothing goes wrong any more.
+const DRAINED_WITHIN: Span = Span::from_secs(3 * 60);
 /// Longer than anything is on its way.
 const IN_FLIGHT: Span = Span::from_secs(30);
 /// Longer than any grace time with its margin, twice.
@@ -49,6 +52,13 @@ impl World {
                     rule(Rule::NothingWaitsInVain, fit.is_none(), || format!("{} waits, and {fit:?} fits", job.id))?;
                 }
                 Some(placement) => {
+                    let drained = control.node(placement.node).is_some_and(|node| match node.standing {
+                        Standing::Draining(Some(until)) => until + DRAINED_WITHIN <= self.now,
+                        Standing::Draining(None) | Standing::Cordoned | Standing::Open => false,
+                    });
+                    rule(Rule::NothingWaitsInVain, !drained, || {
+                        format!("{} is {:?} on a node that was drained", placement.attempt, placement.progress)
+                    })?;
                     let on_its_way = self.now.since(placement.assigned_at) < IN_FLIGHT;
                     let held = self.on_node(placement.node).iter().any(|item| item.attempt == placement.attempt);
                     rule(Rule::NothingWaitsInVain, held || on_its_way, || {

@@ -391,6 +391,11 @@ fn node_name(node: NodeId) -> String {
     format!("node-{}", node.0[0] - 1)
 }
 
+/// The owner of nodes whose account this is.
+pub(super) fn owner_with(account: &AccountId) -> Option<Actor> {
+    (0..OWNERS).map(owner).find(|owner| owner.account == *account)
+}
+
 fn owner(number: u8) -> Actor {
     let account = format!("owner-{number}").parse().expect("a valid name");
     Actor { id: IdentityId([FIRST_OWNER + number; 16]), role: Role::Client, account }

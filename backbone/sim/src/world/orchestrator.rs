@@ -212,7 +212,8 @@ impl World {
             control
                 .nodes()
                 .map(|node| {
-                    (node.id, node.offer.clone(), node.placed.clone(), node.taken.clone(), node.lost, node.revoked)
+                    let (offer, placed, taken) = (node.offer.clone(), node.placed.clone(), node.taken.clone());
+                    (node.id, offer, placed, taken, node.standing, node.lost, node.revoked)
                 })
                 .collect()
         };

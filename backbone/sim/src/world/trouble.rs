@@ -51,6 +51,7 @@ impl World {
                 }
             }
             Trouble::Revocation => self.revocation()?,
+            Trouble::NodeSet => self.node_is_set(node),
             Trouble::InputFailed => {
                 if let Some((attempt, _)) = self.some_attempt() {
                     let message = Text::cut("the input is too long");

@@ -10,6 +10,8 @@ use crate::effect::NodeMessage;
 use crate::event::EventBody;
 use crate::ledger::Account;
 
+mod closing;
+mod gpus;
 mod jobs;
 mod members;
 mod membership_model;
