@@ -3,8 +3,8 @@
 
 use modchain_types::{
     AccountId, Adapter, AttemptId, CertificateSerial, Exit, Fence, Identity, ImagePin, JobId, JobState, List, Map,
-    Micro, ModelPlace, Name, NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId, Usage,
-    WallTime,
+    Micro, ModelPlace, Name, NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId,
+    Usage, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
