@@ -469,6 +469,19 @@ mod tests {
     }
 
     #[test]
+    fn every_example_is_a_job() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let files = std::fs::read_dir(&folder).expect("examples").flatten().map(|entry| entry.path());
+        let files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+        assert!(files.len() >= 5, "{files:?}");
+        for path in files {
+            let text = std::fs::read_to_string(&path).expect("reads");
+            let job = JobFile::parse(&text, &path.display().to_string(), &folder).expect("an example is right");
+            assert!(job.max_cost.is_some(), "{} can be run as it is", path.display());
+        }
+    }
+
+    #[test]
     fn the_schema_is_asked_for_and_checked() {
         let without = JobFile::parse("wasm = \"x\"\n", "-", Path::new(".")).expect_err("no schema");
         assert!(without.hint.expect("hint").contains(SCHEMA));

@@ -128,6 +128,7 @@ fn announce(shell: &Shell, args: &UpArgs, stack: &Stack) -> Result<(), Failure> 
     let current = shell.contexts()?.current;
     let flag = if current.as_deref() == Some("local") { "" } else { "-c local " };
     shell.say(&format!("ready: orchestrator {}, nodes {}", stack.address, stack.nodes().join(" ")));
+    stack.offers().iter().for_each(|offer| shell.say(&format!("  {offer}")));
     shell.say(&format!("data and logs in {}", stack.data.display()));
     shell.say("");
     shell.say("from another terminal:");

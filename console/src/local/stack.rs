@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use modchain_types::{Micro, NodeState, Text};
+use modchain_types::{Adapter, Micro, NodeState, Text};
 use modchain_wire::console::Credit;
+use modchain_wire::view::NodeView;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -51,7 +52,8 @@ const OWNER: &str = "local-owner";
 const OPERATOR: &str = "local-operator";
 
 /// Prices of the nodes. The minimum is there so that even the shortest job costs something that can be seen.
-const AGENT_CONFIG: &str = "[prices]\ncore_hour = \"0.03\"\ngib_hour = \"0.004\"\nminimum = \"0.0010\"\n";
+const AGENT_CONFIG: &str = "[prices]\ncore_hour = \"0.03\"\ngib_hour = \"0.004\"\nminimum = \"0.0010\"\n\
+                            million_prompt_tokens = \"0.10\"\nmillion_output_tokens = \"0.40\"\n";
 
 /// The line that the orchestrator says when it is ready.
 #[derive(Deserialize)]
@@ -77,6 +79,8 @@ pub(crate) struct Stack {
     pub(crate) data: PathBuf,
     orchestrator: Keeper,
     agents: Vec<(Keeper, Recipe)>,
+    /// What each node runs, a line each.
+    offers: Vec<String>,
     /// Held as long as the stack runs.
     lock: File,
 }
@@ -95,7 +99,7 @@ impl Stack {
         init(&siblings, &data, agents).await?;
         let (serving, orchestrator) = serve(&siblings, &data, tell.clone()).await?;
         let Serving { listen: address, join } = serving;
-        let mut stack = Self { address, join, data, orchestrator, agents: Vec::new(), lock };
+        let mut stack = Self { address, join, data, orchestrator, agents: Vec::new(), offers: Vec::new(), lock };
         match stack.finish_start(&siblings, agents, tell).await {
             Ok(()) => Ok(stack),
             Err(failure) => {
@@ -120,7 +124,7 @@ impl Stack {
         }
         let operator = self.connect(OPERATOR).await?;
         self.give_credit(&operator).await?;
-        self.wait_for_nodes(&operator).await?;
+        self.offers = self.wait_for_nodes(&operator).await?.iter().map(offer_line).collect();
         Ok(())
     }
 
@@ -143,7 +147,7 @@ impl Stack {
         Ok(())
     }
 
-    async fn wait_for_nodes(&self, operator: &Client) -> Result<(), Failure> {
+    async fn wait_for_nodes(&self, operator: &Client) -> Result<Vec<NodeView>, Failure> {
         let names = self.nodes();
         let all_ready = async {
             loop {
@@ -152,7 +156,8 @@ impl Stack {
                     nodes.iter().any(|node| node.name.as_str() == name && node.state == NodeState::Ready)
                 };
                 if names.iter().all(ready) {
-                    return Ok(());
+                    let ours = |node: &NodeView| names.iter().any(|name| node.name.as_str() == name);
+                    return Ok(nodes.into_iter().filter(ours).collect());
                 }
                 if let Some((_, recipe)) = self.agents.iter().find(|(agent, _)| agent.deaths() >= AGENT_DEATHS_MAX) {
                     return Err(failed_with_log(&format!("{} does not stay alive", recipe.name), recipe));
@@ -172,6 +177,11 @@ impl Stack {
     /// Names of its nodes.
     pub(crate) fn nodes(&self) -> Vec<String> {
         (1..=self.agents.len()).map(|number| format!("local-{number}")).collect()
+    }
+
+    /// What each of its nodes runs, for people.
+    pub(crate) fn offers(&self) -> &[String] {
+        &self.offers
     }
 
     /// Its contexts, `local` first.
@@ -202,6 +212,30 @@ impl Stack {
         // Only now may another one begin.
         drop(self.lock);
     }
+}
+
+/// What a node runs: `local-1: wasm, docker, llm (smollm2:135m)`. What it has not found yet comes later by itself.
+fn offer_line(node: &NodeView) -> String {
+    let Some(offer) = &node.offer else { return format!("{}: nothing yet", node.name) };
+    let capabilities = &offer.capabilities;
+    let kinds: Vec<String> = capabilities
+        .adapters
+        .iter()
+        .map(|adapter| match adapter {
+            Adapter::Llm => {
+                let models: Vec<&str> = capabilities.models.iter().map(|model| model.name.as_str()).collect();
+                let models = if models.is_empty() { "no model yet".to_owned() } else { models.join(", ") };
+                format!("{adapter} ({models})")
+            }
+            Adapter::Wasm | Adapter::Docker | Adapter::Mcp => adapter.to_string(),
+        })
+        .collect();
+    let gpus = match capabilities.gpus.len() {
+        0 => String::new(),
+        1 => "; 1 GPU".into(),
+        count => format!("; {count} GPUs"),
+    };
+    format!("{}: {}{gpus}", node.name, kinds.join(", "))
 }
 
 fn identity(data: &Path, name: &str) -> PathBuf {
@@ -366,6 +400,23 @@ fn failed_with_log(what: &str, recipe: &Recipe) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_banner_says_what_a_node_runs() {
+        use modchain_types::{List, ModelInfo};
+        let mut node = crate::cli::docs::tests::node_view();
+        assert_eq!(offer_line(&node), "zurich-01: wasm; 1 GPU");
+        let capabilities = &mut node.offer.as_mut().expect("an offer").capabilities;
+        capabilities.adapters = List::new(vec![Adapter::Docker, Adapter::Llm]).expect("fits");
+        capabilities.gpus = List::default();
+        let mut asleep = node.clone();
+        assert_eq!(offer_line(&node), "zurich-01: docker, llm (no model yet)");
+        let model = ModelInfo { name: Text::cut("smollm2:135m"), digest: Text::cut("ab"), bytes: 1, warm: false };
+        node.offer.as_mut().expect("an offer").capabilities.models = List::new(vec![model]).expect("fits");
+        assert_eq!(offer_line(&node), "zurich-01: docker, llm (smollm2:135m)");
+        asleep.offer = None;
+        assert_eq!(offer_line(&asleep), "zurich-01: nothing yet");
+    }
 
     #[test]
     fn a_second_stack_in_one_folder_is_told_of_the_first() {

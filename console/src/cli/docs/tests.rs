@@ -124,7 +124,7 @@ pub(crate) fn ended_job() -> JobView {
     }
 }
 
-fn node_view() -> NodeView {
+pub(crate) fn node_view() -> NodeView {
     NodeView {
         id: NodeId([1; 16]),
         name: name("zurich-01"),
