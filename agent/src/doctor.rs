@@ -128,8 +128,8 @@ async fn look(config: &Config) -> Vec<Check> {
     let (main, join, docker, ollama) = tokio::join!(
         main_port(config, credentials.as_ref(), &running),
         join_port(config, credentials.as_ref()),
-        neighbours::docker(),
-        neighbours::ollama(),
+        neighbours::docker(config),
+        neighbours::ollama(config),
     );
     checks.push(main);
     checks.extend(join);
@@ -219,12 +219,10 @@ enum Running {
 }
 
 fn running(config: &Config, credentials: Option<&Credentials>) -> Running {
-    let mut data = config.data.clone();
-    if !config.data_given
-        && let Some(credentials) = credentials
-    {
-        data.push(NodeId::from(credentials.identity().id).to_string());
-    }
+    let data = match credentials {
+        Some(credentials) => config.node_data(NodeId::from(credentials.identity().id)),
+        None => config.data.clone(),
+    };
     let path = data.join("lock");
     let mut file = match File::open(&path) {
         Ok(file) => file,

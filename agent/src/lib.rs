@@ -11,11 +11,14 @@
 pub mod blobs;
 pub mod clock;
 pub mod config;
+pub mod control_socket;
+pub mod describe;
 pub mod engine;
 pub mod executor;
 pub mod files;
 pub mod joined;
 pub mod outbox;
+pub mod owner;
 pub mod probe;
 pub mod session;
 pub mod spool;

@@ -1,8 +1,12 @@
 //! The agent's program.
 
+mod ask;
 mod doctor;
 mod failure;
+mod info;
+mod init;
 mod join;
+mod service;
 mod start;
 
 use std::io::IsTerminal;
@@ -10,12 +14,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use modchain_agent::config::{Config, Settings};
+use modchain_agent::config::{ConfigSource, Settings};
 use modchain_agent::executor::wasm::child_main;
-use modchain_agent::probe::{Findings, SystemProbe};
-use modchain_types::{Micro, Offer};
 use modchain_wire::WIRE_VERSION;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::{FAILED, Failure};
@@ -30,7 +32,8 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
     version,
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain-agent join --orchestrator pool.example:7444 --token-file token.txt\n  \
-                   modchain-agent start\n  modchain-agent doctor\n  modchain-agent info -o json\n\n"
+                   modchain-agent init\n  modchain-agent start\n  sudo modchain-agent service install\n  \
+                   modchain-agent status\n  modchain-agent doctor\n\n"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -62,8 +65,45 @@ enum Command {
         after_help = "Exit codes: 0 no problem (warnings are none); 1 a problem"
     )]
     Doctor(Doctor),
-    /// Show what this machine would offer
+    /// Write the owner's file: prices, limits and what is allowed, each with its default and what it means
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain-agent init\n  modchain-agent init --config ./agent.toml --force\n\n",
+        after_help = "Exit codes: 0 written; 7 there is a file already"
+    )]
+    Init(init::Init),
+    /// Show what this machine would offer, and what it would not and why
     Info(Info),
+    /// Show how the running agent is: whom it is connected to, what it runs, what it offers
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain-agent status\n  modchain-agent status -o json | jq .connection\n  \
+                       sudo modchain-agent status      # of the service\n\n",
+        after_help = "Exit codes: 0 it runs; 5 it does not"
+    )]
+    Status(ask::Ask),
+    /// Take no new jobs, restarts included, until `resume`; what runs goes on
+    #[command(after_help = "Exit codes: 0 done; 5 no agent runs")]
+    Pause(ask::Ask),
+    /// Take new jobs again, after `pause` or `drain`
+    #[command(after_help = "Exit codes: 0 done; 5 no agent runs")]
+    Resume(ask::Ask),
+    /// Take no new jobs until the agent is started again or `resume`; with a deadline, end what still runs then: it goes on
+    /// elsewhere, and nobody pays for it here
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain-agent drain --wait\n  modchain-agent drain --deadline 10m --wait && reboot\n\n",
+        after_help = "Exit codes: 0 done (with --wait: nothing runs any more); 5 no agent runs"
+    )]
+    Drain(ask::Drain),
+    /// Read the settings again: prices, limits and what is allowed count for the jobs that come after
+    #[command(
+        after_help = "Exit codes: 0 done; 1 the file is not in order, and the old settings hold on; 5 no agent runs"
+    )]
+    Reload(ask::Ask),
+    /// Run the agent as a service of systemd
+    #[command(subcommand)]
+    Service(service::Service),
     /// Show the version
     Version {
         /// How to print it
@@ -143,7 +183,17 @@ fn main() -> ExitCode {
     };
     log_to_stderr(match cli.command {
         Command::Start(_) => tracing::Level::INFO,
-        Command::Join(_) | Command::Doctor(_) | Command::Info(_) | Command::Version { .. } => tracing::Level::WARN,
+        Command::Join(_)
+        | Command::Doctor(_)
+        | Command::Init(_)
+        | Command::Info(_)
+        | Command::Status(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Drain(_)
+        | Command::Reload(_)
+        | Command::Service(_)
+        | Command::Version { .. } => tracing::Level::WARN,
     });
     let as_json = cli.command.output() == Output::Json;
     match run(cli.command) {
@@ -158,12 +208,19 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Join(arguments) => join::join(arguments)?,
-        Command::Start(Start { member, common }) => start::start(member.config(&common)?)?,
+        Command::Start(Start { member, common }) => start::start(member.source(common))?,
         Command::Doctor(Doctor { output, member, common }) => {
-            let well = doctor::doctor(&member.config(&common)?, output)?;
+            let well = doctor::doctor(&member.source(common).load()?, output)?;
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
         }
-        Command::Info(Info { output, common }) => info(output, &common)?,
+        Command::Init(arguments) => init::init(arguments)?,
+        Command::Info(Info { output, common }) => info::info(output, &common)?,
+        Command::Status(arguments) => ask::status(&arguments)?,
+        Command::Pause(arguments) => ask::pause(&arguments)?,
+        Command::Resume(arguments) => ask::resume(&arguments)?,
+        Command::Drain(arguments) => ask::drain(&arguments)?,
+        Command::Reload(arguments) => ask::reload(&arguments)?,
+        Command::Service(service) => return service::service(service),
         Command::Version { output } => print_version(output),
     }
     Ok(ExitCode::SUCCESS)
@@ -173,16 +230,19 @@ impl Command {
     fn output(&self) -> Output {
         match self {
             Self::Join(join) => join.output,
-            Self::Start(_) => Output::Text,
+            Self::Start(_) | Self::Init(_) => Output::Text,
+            Self::Status(ask) | Self::Pause(ask) | Self::Resume(ask) | Self::Reload(ask) => ask.output,
+            Self::Drain(drain) => drain.ask.output,
+            Self::Service(service) => service.output(),
             Self::Doctor(Doctor { output, .. }) | Self::Info(Info { output, .. }) | Self::Version { output } => *output,
         }
     }
 }
 
 impl Member {
-    /// With what joining left where nobody says otherwise.
-    fn config(self, common: &Common) -> anyhow::Result<Config> {
-        Config::load(self.orchestrator, self.identity, &common.settings, common.config.as_deref())?.with_joined()
+    fn source(self, common: Common) -> ConfigSource {
+        let Self { orchestrator, identity } = self;
+        ConfigSource { orchestrator, identity, settings: common.settings, file: common.config }
     }
 }
 
@@ -232,89 +292,4 @@ fn print_version(output: Output) {
             })
         ),
     }
-}
-
-fn info(output: Output, common: &Common) -> anyhow::Result<()> {
-    let config = Config::load(None, None, &common.settings, common.config.as_deref())?;
-    // The data folder may not be there yet: its nearest parent tells how much room it will have.
-    let place = config.data.ancestors().find(|folder| folder.exists()).unwrap_or(&config.data);
-    let machine = SystemProbe::new(place).machine();
-    let offer = config.offer(&machine, &Findings::default(), false)?;
-    match output {
-        Output::Json => {
-            let mut document = offer_json(&offer);
-            document["data"] = json!(config.data);
-            document["machine"] = json!({
-                "cores": machine.cores,
-                "memory_bytes": machine.memory_bytes,
-                "disk_free_bytes": machine.disk_free_bytes,
-            });
-            println!("{document}");
-        }
-        Output::Text => print!("{}", offer_text(&config, &offer)),
-    }
-    Ok(())
-}
-
-/// What currency an amount is in is the orchestrator's to say.
-fn amount_json(amount: Micro) -> Value {
-    json!({ "micro": amount.0, "currency": null })
-}
-
-fn offer_json(offer: &Offer) -> Value {
-    let (capabilities, tariff) = (&offer.capabilities, &offer.tariff);
-    let gpu_hour: serde_json::Map<String, Value> =
-        tariff.gpu_hour.iter().map(|(model, price)| (model.to_string(), amount_json(*price))).collect();
-    let labels: serde_json::Map<String, Value> =
-        capabilities.labels.iter().map(|(key, value)| (key.to_string(), json!(value.as_str()))).collect();
-    json!({
-        "schema": "modchain.agent_info/v1",
-        "program": "modchain-agent",
-        "version": offer.agent_version.as_str(),
-        "wire": WIRE_VERSION,
-        "adapters": capabilities.adapters.iter().map(|adapter| adapter.word()).collect::<Vec<_>>(),
-        "slots": capabilities.slots,
-        "cpu_milli": capabilities.cpu_milli,
-        "memory_bytes": capabilities.memory_bytes,
-        "disk_bytes": capabilities.disk_bytes,
-        "gpus": capabilities.gpus.iter().map(|gpu| json!({
-            "uuid": gpu.uuid.as_str(),
-            "vendor": gpu.vendor.as_str(),
-            "model": gpu.model.as_str(),
-            "memory_bytes": gpu.memory_bytes,
-        })).collect::<Vec<_>>(),
-        "labels": labels,
-        "region": capabilities.region.as_str(),
-        "prices": {
-            "core_hour": amount_json(tariff.core_hour),
-            "gib_hour": amount_json(tariff.gib_hour),
-            "gpu_hour": gpu_hour,
-            "million_prompt_tokens": amount_json(tariff.million_prompt_tokens),
-            "million_output_tokens": amount_json(tariff.million_output_tokens),
-            "minimum": amount_json(tariff.minimum),
-        },
-    })
-}
-
-fn offer_text(config: &Config, offer: &Offer) -> String {
-    let (capabilities, tariff) = (&offer.capabilities, &offer.tariff);
-    let adapters: Vec<&str> = capabilities.adapters.iter().map(|adapter| adapter.word()).collect();
-    let labels: Vec<String> = capabilities.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let gib = |bytes: u64| format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30);
-    let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let rows = [
-        ("version", offer.agent_version.to_string()),
-        ("adapters", adapters.join(", ")),
-        ("slots", capabilities.slots.to_string()),
-        ("cores", format!("{}.{:03}", capabilities.cpu_milli / 1000, capabilities.cpu_milli % 1000)),
-        ("memory", gib(capabilities.memory_bytes)),
-        ("disk", gib(capabilities.disk_bytes)),
-        ("labels", or_none(labels.join(", "))),
-        ("region", or_none(capabilities.region.to_string())),
-        ("core price", format!("{} an hour", tariff.core_hour)),
-        ("memory price", format!("{} a GiB and hour", tariff.gib_hour)),
-        ("minimum", format!("{} a job", tariff.minimum)),
-        ("data", config.data.display().to_string()),
-    ];
-    rows.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
 }

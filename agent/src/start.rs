@@ -1,27 +1,35 @@
 //! `start`: puts the parts together, and takes them apart on a signal.
+//!
+//! To its service manager it is ready once the engine runs and the control socket listens. An orchestrator that is away makes
+//! no failed service: the agent waits for it, and says so.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
-use modchain_agent::config::Config;
+use modchain_agent::config::{Config, ConfigSource};
+use modchain_agent::control_socket::{Agent, ControlSocket};
+use modchain_agent::describe::{self, Facts};
 use modchain_agent::engine::{Engine, EngineInput};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
+use modchain_agent::owner::{Owner, OwnerParts, Wish};
 use modchain_agent::probe::{Findings, SystemProbe};
 use modchain_agent::session::{REFUSAL_FILE, Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
+use modchain_service::notify::{self, Note};
 use modchain_types::NodeId;
 use modchain_wire::agent::HostLoad;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,7 +40,8 @@ const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 const EXIT_IMPATIENT: i32 = 130;
 
 /// Runs the agent until it is told to stop.
-pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
+pub(crate) fn start(source: ConfigSource) -> anyhow::Result<()> {
+    let config = source.load()?;
     let Some(orchestrator) = config.orchestrator.clone() else {
         bail!(
             "no orchestrator: join one with `modchain-agent join`, or say --orchestrator HOST:PORT, or orchestrator = \
@@ -55,55 +64,70 @@ pub(crate) fn start(mut config: Config) -> anyhow::Result<()> {
         renews_at = clock::utc(certificate.renews_at()),
         "this node's certificate"
     );
-    if !config.data_given {
-        config.data.push(node.to_string());
-        ensure_private_dir(&config.data).context("failed to use the data folder")?;
-    }
-    let _lock = lock(&config.data)?;
-    let result = runtime.block_on(run(&config, orchestrator, identity, node));
+    let data = config.node_data(node);
+    ensure_private_dir(&data).context("failed to use the data folder")?;
+    let _lock = lock(&data)?;
+    let facts = Facts {
+        node,
+        name: config.joined.as_ref().map(|joined| joined.name.clone()),
+        orchestrator: orchestrator.clone(),
+        data: data.clone(),
+        started_at: clock::wall(),
+    };
+    let session = SessionConfig {
+        orchestrator,
+        identity,
+        refusal: data.join(REFUSAL_FILE),
+        instance: clock::instance_id()?,
+        boot: clock::boot_id()?,
+    };
+    let result = runtime.block_on(run(source, config, facts, session));
     // A task that waits for a slow disk must not hold the end up.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: NodeId) -> anyhow::Result<()> {
+async fn run(source: ConfigSource, config: Config, facts: Facts, session: SessionConfig) -> anyhow::Result<()> {
     let signals = Signals::new()?;
-    let mut probe = SystemProbe::new(&config.data);
-    let offer = config.offer(&probe.machine(), &Findings::default(), false)?;
-    let open = || format!("failed to open {}", config.data.display());
-    let outbox = Outbox::open(&config.data).with_context(open)?;
-    let cache = BlobCache::open(&config.data, CACHE_BYTES_MAX).with_context(open)?;
-    let wasm = WasmExecutor::new().context("failed to find this program's own file")?;
-    let executors = Executors::wasm_alone(wasm);
+    let data = facts.data.clone();
+    let open = || format!("failed to open {}", data.display());
+    let outbox = Outbox::open(&data).with_context(open)?;
+    let cache = BlobCache::open(&data, CACHE_BYTES_MAX).with_context(open)?;
+    let mut probe = SystemProbe::new(&data);
+    let (findings_in, findings) = watch::channel(Findings::default());
+    let executors = executors(&config, &findings_in)?;
+    let machine = probe.machine();
+    let parts = OwnerParts { source, config, machine, findings, executors: executors.clone(), data: data.clone() };
+    let (owner, wishes) = Owner::new(parts)?;
     let (connection, live_connection) = watch::channel(None);
     let (blobs, _downloads) = BlobFetcher::start(cache, live_connection);
-    let capabilities = &offer.capabilities;
+    let capabilities = &owner.offer().capabilities;
     tracing::info!(
-        %node,
+        node = %facts.node,
         version = env!("CARGO_PKG_VERSION"),
-        data = %config.data.display(),
+        data = %data.display(),
         slots = capabilities.slots,
         cpu_milli = capabilities.cpu_milli,
         memory_bytes = capabilities.memory_bytes,
         "starting"
     );
-    let (engine, inputs) = Engine::new(offer, outbox, executors, blobs).with_context(open)?;
+    let control = ControlSocket::bind(&data).context("failed to listen for the owner's commands")?;
+    let (engine, inputs) = Engine::new(owner.offer().clone(), outbox, executors, blobs).with_context(open)?;
     // The engine waits for the disk, so it has a thread to itself.
     let runtime = Handle::current();
     let mut engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run()));
+    let _owner = AbortOnDropHandle::new(tokio::spawn(owner.run(inputs.clone())));
+    let agent = Agent { facts: Arc::new(facts), owner: wishes.clone(), engine: inputs.clone() };
+    let _control = AbortOnDropHandle::new(tokio::spawn(control.serve(agent.clone())));
+    let _managed = AbortOnDropHandle::new(tokio::spawn(report_to_manager(agent)));
     let (load_in, load) = watch::channel(HostLoad::default());
     let _looking = AbortOnDropHandle::new(tokio::spawn(look_at_load(probe, load_in)));
     let stop = CancellationToken::new();
-    let session_config = SessionConfig {
-        orchestrator,
-        identity,
-        refusal: config.data.join(REFUSAL_FILE),
-        instance: clock::instance_id()?,
-        boot: clock::boot_id()?,
-    };
-    let session = Session::new(session_config, inputs.clone(), load, connection, stop.clone());
+    let session = Session::new(session, inputs.clone(), load, connection, stop.clone());
     let session = tokio::spawn(session.run());
-    let _stopping = AbortOnDropHandle::new(tokio::spawn(signals.stop(inputs)));
+    let Signals { stop: stop_signals, hangup } = signals;
+    let _stopping = AbortOnDropHandle::new(tokio::spawn(stop_signals.stop(inputs)));
+    let _reloading = hangup.map(|hangup| AbortOnDropHandle::new(tokio::spawn(reload_on_hangup(hangup, wishes))));
     let ended = (&mut engine).await;
     stop.cancel();
     let session = session.await;
@@ -111,6 +135,24 @@ async fn run(config: &Config, orchestrator: String, identity: PathBuf, node: Nod
     session.context("the session failed")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Who runs jobs here, and the probes that look whether they can: each keeps its part of the findings.
+fn executors(_config: &Config, _findings: &watch::Sender<Findings>) -> anyhow::Result<Executors> {
+    let wasm = WasmExecutor::new().context("failed to find this program's own file")?;
+    Ok(Executors::wasm_alone(wasm))
+}
+
+/// Tells the service manager, if there is one, how the agent is; the engine's own loop has to answer for that.
+async fn report_to_manager(agent: Agent) {
+    if !notify::is_managed() {
+        return;
+    }
+    let look = || async {
+        let (engine, owner) = agent.look().await?;
+        Some(describe::status_line(&agent.facts.orchestrator, &engine, owner.offer.paused))
+    };
+    notify::report(notify::round(), look, notify::tell).await;
 }
 
 /// Only one agent may use a folder. The lock goes with the process, however that ends.
@@ -160,20 +202,54 @@ async fn look_at_load(mut probe: SystemProbe, load: watch::Sender<HostLoad>) {
     }
 }
 
+/// Reads the settings again on every hang-up.
+async fn reload_on_hangup(mut hangup: Signal, owner: mpsc::Sender<Wish>) {
+    while hangup.recv().await.is_some() {
+        let (reply, answer) = oneshot::channel();
+        if owner.send(Wish::Reload(reply)).await.is_err() {
+            return;
+        }
+        // What became of it is in the log.
+        let _ = answer.await;
+    }
+}
+
+/// Caught from the start on, lest one that comes early is lost.
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    stop: StopSignals,
+    /// `None` in a terminal: there a hang-up means that the terminal was closed, and stops the agent.
+    hangup: Option<Signal>,
+}
+
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Of the terminal that the agent was started in.
+    closed: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let catch = |kind| signal(kind).context("failed to listen for signals");
-        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+        let hangup = catch(SignalKind::hangup())?;
+        let (closed, hangup) = match std::io::stdin().is_terminal() {
+            true => (Some(hangup), None),
+            false => (None, Some(hangup)),
+        };
+        let stop = StopSignals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            closed,
+        };
+        Ok(Self { stop, hangup })
     }
+}
 
+impl StopSignals {
     /// The first signal stops the agent in order, the second one at once.
     async fn stop(mut self, engine: mpsc::Sender<EngineInput>) {
         self.next().await;
+        notify::tell(&Note::Stopping);
         // A closed channel means that the engine has stopped already.
         let _ = engine.send(EngineInput::ShutDown).await;
         self.next().await;
@@ -182,9 +258,17 @@ impl Signals {
     }
 
     async fn next(&mut self) {
+        let Self { terminate, interrupt, closed } = self;
+        let closed = async {
+            match closed {
+                Some(closed) => drop(closed.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = closed => {}
         }
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use modchain_agent::config::Config;
+use modchain_types::Adapter;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -21,23 +23,27 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 /// Where Docker listens unless it is told otherwise.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// Where Ollama listens unless it is told otherwise.
-const OLLAMA_HOST: &str = "127.0.0.1";
-const OLLAMA_PORT: u16 = 11434;
-
 /// The first Ollama that does not hand out its memory to whoever may create models (CVE-2026-7482).
 const OLLAMA_MIN: [u64; 3] = [0, 17, 1];
 
+/// What is said of a neighbour that the owner has no use for.
+fn not_wanted(name: &'static str) -> Check {
+    Check::ok(name, "the owner takes no jobs that need it")
+}
+
 /// Docker, by its socket.
-pub(super) async fn docker() -> Check {
+pub(super) async fn docker(config: &Config) -> Check {
     let name = "docker";
-    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    if !config.adapters.contains(&Adapter::Docker) {
+        return not_wanted(name);
+    }
+    let host = config.docker.host.as_deref().unwrap_or_default();
     let socket = match host.strip_prefix("unix://") {
         Some(socket) => PathBuf::from(socket),
         None if host.is_empty() => DOCKER_SOCKET.into(),
         None => {
-            let detail = format!("DOCKER_HOST is {host}, which is not a socket on this machine");
-            return Check::warn(name, detail, "unset it, or set it to unix:///path");
+            let detail = format!("{host} is not a socket on this machine");
+            return Check::warn(name, detail, "see DOCKER_HOST and [docker] host; a socket is written unix:///path");
         }
     };
     let shown = socket.display();
@@ -52,7 +58,9 @@ pub(super) async fn docker() -> Check {
             let word = |key: &str| version[key].as_str().unwrap_or("?").to_owned();
             Check::ok(name, format!("version {} (API {}) at {shown}", word("Version"), word("ApiVersion")))
         }
-        Ok(_) => Check::warn(name, format!("what listens at {shown} is not Docker"), "see DOCKER_HOST"),
+        Ok(_) => {
+            Check::warn(name, format!("what listens at {shown} is not Docker"), "see DOCKER_HOST and [docker] host")
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Check::ok(name, format!("there is none at {shown}; jobs that need it do not come here"))
         }
@@ -65,17 +73,20 @@ pub(super) async fn docker() -> Check {
 }
 
 /// Ollama, by its port.
-pub(super) async fn ollama() -> Check {
+pub(super) async fn ollama(config: &Config) -> Check {
     let name = "ollama";
-    let address = ollama_address(&std::env::var("OLLAMA_HOST").unwrap_or_default());
-    let asked = timeout(ANSWER_MAX, async { get(TcpStream::connect(&address).await?, "/api/version").await });
+    if !config.adapters.contains(&Adapter::Llm) {
+        return not_wanted(name);
+    }
+    let address = address_of(&config.llm.url);
+    let asked = timeout(ANSWER_MAX, async { get(TcpStream::connect(address).await?, "/api/version").await });
     let answer = match asked.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
         Ok(answer) => answer,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             return Check::ok(name, format!("there is none at {address}; jobs that need it do not come here"));
         }
         Err(error) => {
-            return Check::warn(name, format!("{address} does not answer: {error}"), "see OLLAMA_HOST");
+            return Check::warn(name, format!("{address} does not answer: {error}"), "see OLLAMA_HOST and [llm] url");
         }
     };
     let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
@@ -86,20 +97,14 @@ pub(super) async fn ollama() -> Check {
             Check::warn(name, detail, format!("update it to {major}.{minor}.{patch} or later"))
         }
         Some(version) => Check::ok(name, format!("version {version} at {address}")),
-        None => Check::warn(name, format!("what listens at {address} is not Ollama"), "see OLLAMA_HOST"),
+        None => Check::warn(name, format!("what listens at {address} is not Ollama"), "see OLLAMA_HOST and [llm] url"),
     }
 }
 
-/// As Ollama reads its variable: the scheme, the host or the port may be missing, and the address for everybody is asked on
-/// this machine's own.
-fn ollama_address(host: &str) -> String {
-    let host = host.trim().trim_start_matches("http://").trim_end_matches('/');
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(OLLAMA_PORT)),
-        _ => (host, OLLAMA_PORT),
-    };
-    let name = if name.is_empty() || name == "0.0.0.0" { OLLAMA_HOST } else { name };
-    format!("{name}:{port}")
+/// Host and port of the server's address.
+fn address_of(url: &str) -> &str {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    rest.split('/').next().unwrap_or(rest)
 }
 
 /// Whether it is older than [`OLLAMA_MIN`]. A version that cannot be read is not called old.
@@ -123,22 +128,6 @@ async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> io:
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ollamas_variable_is_read_as_ollama_reads_it() {
-        for (host, expected) in [
-            ("", "127.0.0.1:11434"),
-            ("0.0.0.0", "127.0.0.1:11434"),
-            ("0.0.0.0:8080", "127.0.0.1:8080"),
-            (":8080", "127.0.0.1:8080"),
-            ("http://10.0.0.7:11434/", "10.0.0.7:11434"),
-            ("box", "box:11434"),
-            ("[::1]", "[::1]:11434"),
-            ("[::1]:99", "[::1]:99"),
-        ] {
-            assert_eq!(ollama_address(host), expected, "{host}");
-        }
-    }
 
     #[test]
     fn old_versions_are_known() {

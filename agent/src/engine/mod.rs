@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use modchain_core::supervisor::{Action, Input, Supervisor, SupervisorConfig};
 use modchain_types::{
-    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, ImagePin, Input as JobInput, InventoryItem, JournalId,
-    Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
+    Adapter, Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, ImagePin, Input as JobInput, InventoryItem,
+    ItemState, JournalId, Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
+    WallTime,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -48,6 +49,9 @@ const WRITE_RETRY: Span = Span::from_secs(2);
 
 /// How politely attempts are ended when the agent stops.
 const SHUTDOWN_GRACE: Span = Span::from_secs(5);
+
+/// How politely attempts are ended when the owner's time for a drain is over: what `docker stop` gives.
+pub const EVICTION_GRACE: Span = Span::from_secs(10);
 
 /// Longest shutdown; what still runs then is killed.
 const SHUTDOWN_MAX: Span = Span::from_secs(15);
@@ -132,8 +136,48 @@ pub enum EngineInput {
         /// How much it printed.
         output: OutputLengths,
     },
+    /// How is it? The answer comes from the engine's own loop, so it tells too that the loop goes round.
+    Look(oneshot::Sender<Sight>),
+    /// The owner wants nothing to run here any more: what runs is ended, and goes on elsewhere.
+    Evict,
     /// The agent is to stop.
     ShutDown,
+}
+
+/// How the engine is, for its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Since when there has been a connection that was welcomed; `None` while there is none.
+    pub connected_at: Option<WallTime>,
+    /// Every attempt held, the results that wait to be acknowledged included.
+    pub attempts: Vec<AttemptSight>,
+    /// Whether the agent stops.
+    pub stopping: bool,
+}
+
+impl Sight {
+    /// Attempts of which something may run.
+    pub fn live(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.state != ItemState::Ended).count()
+    }
+
+    /// Bytes of output kept on this machine's disk.
+    pub fn spool_bytes(&self) -> u64 {
+        self.attempts.iter().map(|attempt| attempt.spool_bytes).sum()
+    }
+}
+
+/// One attempt, for the owner of the machine that it runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptSight {
+    /// Which one.
+    pub attempt: AttemptId,
+    /// What its job is called, and its kind; `None` for what an earlier run of the agent left.
+    pub job: Option<(Text<64>, Adapter)>,
+    /// How far it is.
+    pub state: ItemState,
+    /// Bytes of its output on this machine's disk.
+    pub spool_bytes: u64,
 }
 
 /// What the session is told.
@@ -210,6 +254,8 @@ pub struct Engine {
 #[derive(Debug)]
 struct Line {
     journal: JournalId,
+    /// When the welcome came.
+    since: WallTime,
     messages: mpsc::Sender<ToSession>,
     /// Whether the verdicts have come: attempts are served from then on.
     reconciled: bool,
@@ -233,7 +279,8 @@ impl Engine {
         blobs: BlobFetcher,
     ) -> std::io::Result<(Self, mpsc::Sender<EngineInput>)> {
         let (inputs_in, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
-        let supervisor = Supervisor::new(SupervisorConfig { capabilities: offer.capabilities.clone() });
+        let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: offer.capabilities.clone() });
+        supervisor.set_paused(offer.paused);
         let mut engine = Self {
             supervisor,
             offer,
@@ -306,8 +353,13 @@ impl Engine {
                 let _ = reply.send(facts);
             }
             EngineInput::Connected { journal, lease, sent, line } => {
-                self.connection =
-                    Some(Line { journal, messages: line, reconciled: false, results_sent: BTreeSet::new() });
+                self.connection = Some(Line {
+                    journal,
+                    since: clock::wall(),
+                    messages: line,
+                    reconciled: false,
+                    results_sent: BTreeSet::new(),
+                });
                 self.handle(Input::Connected { lease, sent });
             }
             EngineInput::Disconnected => {
@@ -329,6 +381,7 @@ impl Engine {
             EngineInput::Pinned { attempt, image } => self.handle(Input::Pinned { attempt, image }),
             EngineInput::OfferChanged(offer) if *offer != self.offer => {
                 self.supervisor.set_capabilities(offer.capabilities.clone());
+                self.supervisor.set_paused(offer.paused);
                 self.offer = (*offer).clone();
                 self.tell(ToSession::Offer(offer));
             }
@@ -341,12 +394,35 @@ impl Engine {
                 tracing::info!(%attempt, ?ending, ran = %usage.ran, "ended");
                 self.handle(Input::Ended { attempt, ending, usage, output });
             }
+            // Whoever asked may have gone.
+            EngineInput::Look(reply) => drop(reply.send(self.sight())),
+            EngineInput::Evict => {
+                tracing::info!(attempts = self.supervisor.live_attempts(), "ending what runs, as the owner wishes");
+                self.handle(Input::Evict { grace: EVICTION_GRACE });
+            }
             EngineInput::ShutDown if self.shutdown.is_none() => {
                 tracing::info!(attempts = self.supervisor.live_attempts(), "stopping");
                 self.shutdown = Some(Shutdown { until: clock::now() + SHUTDOWN_MAX, idle_since: None });
                 self.handle(Input::ShutDown { grace: SHUTDOWN_GRACE });
             }
             EngineInput::ShutDown => {}
+        }
+    }
+
+    fn sight(&self) -> Sight {
+        let sight = |item: InventoryItem| {
+            let held = self.attempts.get(&item.attempt);
+            let job = held
+                .and_then(|held| held.assignment.as_deref())
+                .map(|assignment| (assignment.spec.name.clone(), assignment.spec.requirements.adapter));
+            let lengths = held.and_then(|held| held.spool.as_ref()).map(|spool| spool.state().lengths);
+            let spool_bytes = lengths.map_or(0, |lengths| lengths.stdout + lengths.stderr);
+            AttemptSight { attempt: item.attempt, job, state: item.state, spool_bytes }
+        };
+        Sight {
+            connected_at: self.connection.as_ref().map(|line| line.since),
+            attempts: self.supervisor.inventory().into_iter().map(sight).collect(),
+            stopping: self.shutdown.is_some(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! `modchain-orchestrator`: the program around the library.
 
+mod service;
+
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +42,9 @@ enum Verb {
     /// Look at the ledger
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Run the orchestrator as a service of systemd
+    #[command(subcommand)]
+    Service(service::Service),
     /// Show the version
     Version {
         /// How to print it
@@ -212,6 +217,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
                 Err(anyhow::Error::new(error).context("the journal does not pass"))
             }
         },
+        Verb::Service(service) => service::service(service),
         Verb::Version { output } => {
             let version = env!("CARGO_PKG_VERSION");
             match output {

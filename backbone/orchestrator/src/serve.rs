@@ -3,6 +3,9 @@
 //! Start: lock, journal replay (each event goes to the gate and the feed too), audit, engine thread, feed, dispatch,
 //! sockets (only now, so that nobody comes in whom the journal has revoked), sessions, ready line. Stop: sessions (agents and
 //! consoles are told to come back later), engine (everything accepted is committed), exit.
+//!
+//! A service manager is told that it is ready only then, and after it that it is alive for as long as the engine's own thread
+//! answers.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
+use modchain_service::notify::{self, Note};
 use modchain_types::{Asset, JobId, JournalId, Name, Span, Text};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -251,6 +255,22 @@ async fn sweep(blobs: BlobStore) {
     }
 }
 
+/// Tells the service manager, if there is one, how the orchestrator is, by what the engine's thread answers.
+async fn report_to_manager(engine: EngineHandle, listen: SocketAddr) {
+    if !notify::is_managed() {
+        return;
+    }
+    let look = || async {
+        let (nodes, jobs) = engine.query(|control, _| (connected(control), control.jobs().count())).await.ok()?;
+        Some(format!("serving on {listen}, {nodes} nodes connected, {jobs} open jobs"))
+    };
+    notify::report(notify::round(), look, notify::tell).await;
+}
+
+fn connected(control: &modchain_core::Control) -> usize {
+    control.nodes().filter(|node| node.presence.session.is_some()).count()
+}
+
 /// Serves until a signal says otherwise. Prints one line of JSON on standard output when it is ready. A second signal ends
 /// the program at once.
 pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
@@ -270,11 +290,14 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
     let _ = writeln!(std::io::stdout(), "{ready}");
     tracing::info!(%listen, %join, data = %settings.data.display(), "serving");
 
+    let managed = tokio::spawn(report_to_manager(orchestrator.engine.clone(), listen));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         died = &mut orchestrator.watch => return Ok(Ended::Died(died?)),
     }
+    managed.abort();
+    notify::tell(&Note::Stopping);
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
         stopped = orchestrator.shutdown() => stopped.map(|()| Ended::Asked),

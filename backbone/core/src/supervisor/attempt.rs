@@ -5,7 +5,7 @@
 //! ───────▶ Starting ──────▶ Running ───────────────▶ Ended ────────────▶ forgotten
 //!             │                │                       ▲
 //!             └───────┬────────┘                       │
-//!     cancel, run limit, lease, shutdown, void         │
+//!     cancel, run limit, lease, shutdown, drain, void  │
 //!                     ▼              Ended             │
 //!                 stopping ────────────────────────────┤
 //!                                                      │ void: discarded, nobody is told
@@ -93,6 +93,8 @@ pub(super) enum StopReason {
     LeaseEnded,
     /// The agent shuts down.
     ShutDown,
+    /// The owner's time for a drain is over.
+    Evicted,
     /// It was replaced, or its job has ended: its result is worth nothing and nobody is told of it.
     Void,
 }
@@ -157,6 +159,7 @@ impl Live {
             (Ending::Stopped, Some(StopReason::RunLimit)) => Ending::RunLimit,
             (Ending::Stopped, Some(StopReason::LeaseEnded)) => Ending::LeaseEnded,
             (Ending::Stopped, Some(StopReason::ShutDown)) => node_fault("agent shut down"),
+            (Ending::Stopped, Some(StopReason::Evicted)) => node_fault("its node was drained by its owner"),
             (Ending::Stopped, None) => node_fault("stopped without being told to"),
             // It ended by itself before the order reached it.
             (by_itself, _) => by_itself,

@@ -34,6 +34,8 @@ pub struct Supervisor {
     /// The highest fence seen since the start of the agent or found on its disk.
     highest_fence: Fence,
     availability: Availability,
+    /// The owner's wish, see [`Supervisor::set_paused`].
+    paused: bool,
 }
 
 /// Whether new attempts are taken.
@@ -52,6 +54,7 @@ impl Supervisor {
             lease: None,
             highest_fence: Fence::default(),
             availability: Availability::Open,
+            paused: false,
         }
     }
 
@@ -77,6 +80,12 @@ impl Supervisor {
     /// The owner changed the offer: later assignments are judged by it.
     pub fn set_capabilities(&mut self, capabilities: Capabilities) {
         self.config.capabilities = capabilities;
+    }
+
+    /// Whether the owner wants no new attempts for now. What runs goes on; an assignment that crosses this wish on its way is
+    /// refused.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// Takes one input, at the agent's monotonic time `now`; returns what to do, in order.
@@ -129,6 +138,11 @@ impl Supervisor {
                 self.availability = Availability::ShuttingDown;
                 for attempt in self.live_ids(|_| true) {
                     self.stop(now, attempt, grace, StopReason::ShutDown, &mut actions);
+                }
+            }
+            Input::Evict { grace } => {
+                for attempt in self.live_ids(|_| true) {
+                    self.stop(now, attempt, grace, StopReason::Evicted, &mut actions);
                 }
             }
             Input::Tick => {}
@@ -223,6 +237,9 @@ impl Supervisor {
     fn admit(&self, now: Timestamp, assignment: &Assignment) -> Result<(), Objection> {
         if self.availability == Availability::ShuttingDown {
             return Err(Text::cut("this agent is shutting down"));
+        }
+        if self.paused {
+            return Err(Text::cut("the node's owner wants no new jobs for now"));
         }
         if self.attempts.contains_key(&assignment.attempt) {
             return Err(Text::cut("an older run of this attempt is still being stopped"));

@@ -98,6 +98,12 @@ pub enum Input {
         /// Time between asking and killing.
         grace: Span,
     },
+    /// The owner wants the node empty by now: those that run are ended within the grace time and reported as the node's fault,
+    /// so that they go on elsewhere. Unlike a shutdown it does not keep new ones away; a closed offer does.
+    Evict {
+        /// Time between asking and killing.
+        grace: Span,
+    },
     /// [`Supervisor::next_deadline`] has come.
     Tick,
 }

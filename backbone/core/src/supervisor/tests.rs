@@ -544,6 +544,37 @@ fn a_shutdown_stops_what_runs_and_takes_nothing_new() {
 }
 
 #[test]
+fn an_eviction_ends_what_runs_as_the_nodes_fault_and_leaves_the_door_open() {
+    check([
+        (0, connected(0), ""),
+        (1, assign('a', 1, 7), TAKEN),
+        (1, assign('b', 1, 8), "fence 8; begin b/1; send b/1 starting"),
+        (2, started('a', 1), "send a/1 started"),
+        (3, stop('b', 1, 8, 5, StopCause::Cancelled), "stop b/1 in 5s"),
+        (3, Input::Evict { grace: Span::from_secs(9) }, "stop a/1 in 9s"),
+        (5, stopped('a', 1, 3), "record a/1 node fault: its node was drained by its owner after 3s"),
+        // The client's wish came first.
+        (5, stopped('b', 1, 0), "record b/1 Stopped after 0s"),
+        (6, assign('c', 1, 9), "fence 9; begin c/1; send c/1 starting"),
+    ]);
+}
+
+#[test]
+fn what_crosses_the_owners_pause_is_refused_until_the_pause_is_over() {
+    let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: capabilities() });
+    supervisor.handle(at(0), connected(0));
+    supervisor.handle(at(1), assign('a', 1, 7));
+    supervisor.set_paused(true);
+    assert_eq!(supervisor.live_attempts(), 1, "what runs goes on");
+    let refused = supervisor.handle(at(2), assign('b', 1, 8));
+    let is_refusal = |action: &Action| matches!(action, Action::Send(Report { body: ReportBody::Refused { .. }, .. }));
+    assert!(refused.iter().any(is_refusal) && supervisor.live_attempts() == 1, "{refused:?}");
+    supervisor.set_paused(false);
+    supervisor.handle(at(3), assign('c', 1, 9));
+    assert_eq!(supervisor.live_attempts(), 2);
+}
+
+#[test]
 fn after_a_restart_lost_attempts_are_recorded_as_the_nodes_fault_and_results_are_kept() {
     let output = OutputLengths { stdout: 5, stderr: 0, dropped: 0 };
     let result = Report {

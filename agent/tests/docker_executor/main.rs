@@ -1,0 +1,7 @@
+//! Containers, on a real engine.
+
+mod adoption;
+mod endings;
+mod harness;
+mod image;
+mod streams;

@@ -1,0 +1,59 @@
+//! Output and input.
+
+use modchain_agent::executor::ExecutorEvent;
+
+use crate::harness::*;
+use crate::image::{docker, engine_is_there};
+
+#[tokio::test]
+async fn a_container_runs_prints_on_two_streams_and_leaves_nothing() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let script = "echo out; echo err >&2; printf 'no newline'; printf %s \"$IMAGE_SAYS $GIVEN\" >&2; exit 3";
+    let story = Container::shell(script).env("GIVEN", "a b").run(&node).await;
+    assert_eq!(*story.ending(), modchain_types::Ending::Exited { code: 3 });
+    assert_eq!((story.out(), story.err()), ("out\nno newline", "err\nhello a b"));
+    assert!(story.started && story.ran().0 > 0);
+    let id = docker(&["image", "inspect", "--format", "{{.Id}}", crate::image::IMAGE]);
+    assert_eq!(story.pinned.expect("pinned").as_str(), id);
+}
+
+#[tokio::test]
+async fn output_comes_line_by_line_while_the_container_runs() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let mut attempt = Container::shell("echo first; read line; echo \"got $line\"; cat; echo over").input().start(&node);
+    attempt.started().await;
+    assert_eq!(attempt.output_until("first\n").await, "first\n");
+    let mut stdin = attempt.stdin.take().expect("it reads");
+    stdin.write(b"hello\n").await.unwrap();
+    assert_eq!(attempt.output_until("\n").await, "got hello\n");
+    stdin.write(b"to the end").await.unwrap();
+    stdin.close().await.unwrap();
+    let story = attempt.story().await;
+    assert_eq!(story.out(), "to the endover\n");
+    assert_eq!(*story.ending(), EXITED_0);
+    node.assert_clean();
+}
+
+#[tokio::test]
+async fn nobody_listening_kills_the_container() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let mut attempt = Container::shell("trap '' TERM; echo on; sleep 1000").start(&node);
+    attempt.started().await;
+    assert!(matches!(attempt.next().await, ExecutorEvent::Output { .. }));
+    assert_eq!(node.containers().len(), 1);
+    drop(attempt);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !node.containers().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the container is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
