@@ -13,11 +13,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
-use modchain_agent::config::{Config, ConfigSource};
+use modchain_agent::config::{Config, ConfigSource, DockerConfig};
 use modchain_agent::control_socket::{Agent, ControlSocket};
 use modchain_agent::describe::{self, Facts};
 use modchain_agent::engine::{Engine, EngineInput};
 use modchain_agent::executor::Executors;
+use modchain_agent::executor::docker::{DockerExecutor, DockerPolicy, DockerSettings};
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_agent::owner::{Owner, OwnerParts, Wish};
@@ -25,7 +26,7 @@ use modchain_agent::probe::{Findings, SystemProbe};
 use modchain_agent::session::{REFUSAL_FILE, Session, SessionConfig, load_credentials};
 use modchain_certs::files::ensure_private_dir;
 use modchain_service::notify::{self, Note};
-use modchain_types::NodeId;
+use modchain_types::{Adapter, NodeId};
 use modchain_wire::agent::HostLoad;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -95,7 +96,7 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
     let cache = BlobCache::open(&data, CACHE_BYTES_MAX).with_context(open)?;
     let mut probe = SystemProbe::new(&data);
     let (findings_in, findings) = watch::channel(Findings::default());
-    let executors = executors(&config, &findings_in)?;
+    let executors = executors(&config, facts.node, &findings_in)?;
     let machine = probe.machine();
     let parts = OwnerParts { source, config, machine, findings, executors: executors.clone(), data: data.clone() };
     let (owner, wishes) = Owner::new(parts)?;
@@ -138,9 +139,16 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
 }
 
 /// Who runs jobs here, and the probes that look whether they can: each keeps its part of the findings.
-fn executors(_config: &Config, _findings: &watch::Sender<Findings>) -> anyhow::Result<Executors> {
+fn executors(config: &Config, node: NodeId, findings: &watch::Sender<Findings>) -> anyhow::Result<Executors> {
     let wasm = WasmExecutor::new().context("failed to find this program's own file")?;
-    Ok(Executors::wasm_alone(wasm))
+    let docker = config.adapters.contains(&Adapter::Docker).then(|| {
+        let DockerConfig { host, images, pull, image_bytes_max, exceptions } = config.docker.clone();
+        let policy = DockerPolicy { images, pull, image_bytes_max, exceptions };
+        let docker = DockerExecutor::new(DockerSettings { host, node, policy });
+        tokio::spawn(modchain_agent::probe::docker::watch(docker.clone(), findings.clone()));
+        docker
+    });
+    Ok(Executors { wasm, docker, llm: None })
 }
 
 /// Tells the service manager, if there is one, how the agent is; the engine's own loop has to answer for that.
