@@ -133,7 +133,9 @@ fn every_ending_of_a_container_has_its_own_reason_code_and_bill() {
 #[test]
 fn what_a_container_may_cost_ends_it() {
     // A core for a hundredth a second: two hundredths buy two seconds.
-    let Some(stack) = stack_with("[prices]\ncore_hour = \"36\"\ngib_hour = \"0\"\nminimum = \"0.001\"\n") else { return };
+    let Some(stack) = stack_with("[prices]\ncore_hour = \"36\"\ngib_hour = \"0\"\nminimum = \"0.001\"\n") else {
+        return;
+    };
     let done = stack.run(&line(&["--max-cost", "0.02", "-o", "json"], "echo begun; sleep 600"));
     let job = done.expect(124).json();
     assert_eq!((&job["reason"], &job["exit"]["from"]), (&"budget".into(), &"limit".into()), "{job:#}");
@@ -155,7 +157,8 @@ fn a_container_is_started_as_it_was_asked_for_and_behind_its_walls() {
     assert_ne!(lines[2], "0", "not as root: {done:#?}");
     assert_eq!(lines[3..], ["read-only", "t", "0"], "{done:#?}");
     // An entry point of one's own, and none at all.
-    let entry = ["run", "-i", IMAGE, "--max-cost", "0.10", "--entrypoint", "echo", "--entrypoint", "from", "--", "there"];
+    let entry =
+        ["run", "-i", IMAGE, "--max-cost", "0.10", "--entrypoint", "echo", "--entrypoint", "from", "--", "there"];
     assert_eq!(stack.run(&entry).expect(0).stdout, "from there\n");
     let none = ["run", "-i", IMAGE, "--max-cost", "0.10", "--entrypoint", "", "--", "echo", "bare"];
     assert_eq!(stack.run(&none).expect(0).stdout, "bare\n");
@@ -167,7 +170,8 @@ fn a_container_is_started_as_it_was_asked_for_and_behind_its_walls() {
         (&["--region", "nowhere"], "it is not in region nowhere"),
         (&["--price-per-hour", "0.000001"], "is over the cap of 0.000001"),
     ] {
-        let quote: Vec<&str> = line(flags, "true").into_iter().map(|word| if word == "run" { "quote" } else { word }).collect();
+        let quote: Vec<&str> =
+            line(flags, "true").into_iter().map(|word| if word == "run" { "quote" } else { word }).collect();
         let done = stack.run(&quote).expect(6);
         assert!(done.stdout.contains(why), "{why}: {done:#?}");
         stack.run(&line(&[flags, &["--no-queue"]].concat(), "true")).expect(126);

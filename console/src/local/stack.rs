@@ -79,8 +79,6 @@ pub(crate) struct Stack {
     pub(crate) data: PathBuf,
     orchestrator: Keeper,
     agents: Vec<(Keeper, Recipe)>,
-    /// What each node runs, a line each.
-    offers: Vec<String>,
     /// Held as long as the stack runs.
     lock: File,
 }
@@ -99,7 +97,7 @@ impl Stack {
         init(&siblings, &data, agents).await?;
         let (serving, orchestrator) = serve(&siblings, &data, tell.clone()).await?;
         let Serving { listen: address, join } = serving;
-        let mut stack = Self { address, join, data, orchestrator, agents: Vec::new(), offers: Vec::new(), lock };
+        let mut stack = Self { address, join, data, orchestrator, agents: Vec::new(), lock };
         match stack.finish_start(&siblings, agents, tell).await {
             Ok(()) => Ok(stack),
             Err(failure) => {
@@ -124,7 +122,7 @@ impl Stack {
         }
         let operator = self.connect(OPERATOR).await?;
         self.give_credit(&operator).await?;
-        self.offers = self.wait_for_nodes(&operator).await?.iter().map(offer_line).collect();
+        self.wait_for_nodes(&operator).await?;
         Ok(())
     }
 
@@ -147,7 +145,7 @@ impl Stack {
         Ok(())
     }
 
-    async fn wait_for_nodes(&self, operator: &Client) -> Result<Vec<NodeView>, Failure> {
+    async fn wait_for_nodes(&self, operator: &Client) -> Result<(), Failure> {
         let names = self.nodes();
         let all_ready = async {
             loop {
@@ -156,8 +154,7 @@ impl Stack {
                     nodes.iter().any(|node| node.name.as_str() == name && node.state == NodeState::Ready)
                 };
                 if names.iter().all(ready) {
-                    let ours = |node: &NodeView| names.iter().any(|name| node.name.as_str() == name);
-                    return Ok(nodes.into_iter().filter(ours).collect());
+                    return Ok(());
                 }
                 if let Some((_, recipe)) = self.agents.iter().find(|(agent, _)| agent.deaths() >= AGENT_DEATHS_MAX) {
                     return Err(failed_with_log(&format!("{} does not stay alive", recipe.name), recipe));
@@ -179,9 +176,12 @@ impl Stack {
         (1..=self.agents.len()).map(|number| format!("local-{number}")).collect()
     }
 
-    /// What each of its nodes runs, for people.
-    pub(crate) fn offers(&self) -> &[String] {
-        &self.offers
+    /// What each of its nodes runs by now, a line each, for people.
+    pub(crate) async fn offers(&self) -> Result<Vec<String>, Failure> {
+        let nodes = pool::all(&self.connect(OPERATOR).await?).await?;
+        let names = self.nodes();
+        let ours = nodes.iter().filter(|node| names.iter().any(|name| node.name.as_str() == name));
+        Ok(ours.map(offer_line).collect())
     }
 
     /// Its contexts, `local` first.
@@ -214,9 +214,9 @@ impl Stack {
     }
 }
 
-/// What a node runs: `local-1: wasm, docker, llm (smollm2:135m)`. What it has not found yet comes later by itself.
+/// What a node runs: `local-1 runs wasm, docker, llm (smollm2:135m)`.
 fn offer_line(node: &NodeView) -> String {
-    let Some(offer) = &node.offer else { return format!("{}: nothing yet", node.name) };
+    let Some(offer) = &node.offer else { return format!("{} runs nothing yet", node.name) };
     let capabilities = &offer.capabilities;
     let kinds: Vec<String> = capabilities
         .adapters
@@ -232,10 +232,10 @@ fn offer_line(node: &NodeView) -> String {
         .collect();
     let gpus = match capabilities.gpus.len() {
         0 => String::new(),
-        1 => "; 1 GPU".into(),
-        count => format!("; {count} GPUs"),
+        1 => "; it has 1 GPU".into(),
+        count => format!("; it has {count} GPUs"),
     };
-    format!("{}: {}{gpus}", node.name, kinds.join(", "))
+    format!("{} runs {}{gpus}", node.name, kinds.join(", "))
 }
 
 fn identity(data: &Path, name: &str) -> PathBuf {
@@ -405,17 +405,17 @@ mod tests {
     fn the_banner_says_what_a_node_runs() {
         use modchain_types::{List, ModelInfo};
         let mut node = crate::cli::docs::tests::node_view();
-        assert_eq!(offer_line(&node), "zurich-01: wasm; 1 GPU");
+        assert_eq!(offer_line(&node), "zurich-01 runs wasm; it has 1 GPU");
         let capabilities = &mut node.offer.as_mut().expect("an offer").capabilities;
         capabilities.adapters = List::new(vec![Adapter::Docker, Adapter::Llm]).expect("fits");
         capabilities.gpus = List::default();
         let mut asleep = node.clone();
-        assert_eq!(offer_line(&node), "zurich-01: docker, llm (no model yet)");
+        assert_eq!(offer_line(&node), "zurich-01 runs docker, llm (no model yet)");
         let model = ModelInfo { name: Text::cut("smollm2:135m"), digest: Text::cut("ab"), bytes: 1, warm: false };
         node.offer.as_mut().expect("an offer").capabilities.models = List::new(vec![model]).expect("fits");
-        assert_eq!(offer_line(&node), "zurich-01: docker, llm (smollm2:135m)");
+        assert_eq!(offer_line(&node), "zurich-01 runs docker, llm (smollm2:135m)");
         asleep.offer = None;
-        assert_eq!(offer_line(&asleep), "zurich-01: nothing yet");
+        assert_eq!(offer_line(&asleep), "zurich-01 runs nothing yet");
     }
 
     #[test]

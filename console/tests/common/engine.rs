@@ -54,7 +54,8 @@ pub(crate) fn empty_registry() -> String {
                 Some("/v2/") => ("200 OK", "{}"),
                 _ => ("404 Not Found", r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
             };
-            let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
             let version = "Docker-Distribution-Api-Version: registry/2.0\r\nConnection: close\r\n\r\n";
             // An engine that leaves has its answer.
             let _ = stream.write_all(format!("{head}{version}{body}").as_bytes());
