@@ -4,6 +4,7 @@
 
 use modchain_types::{Exceptions, GpuInfo, ModelInfo};
 
+pub mod ollama;
 pub mod system;
 
 pub use system::{Machine, SystemProbe};
