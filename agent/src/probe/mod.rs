@@ -5,6 +5,7 @@
 use modchain_types::{Exceptions, GpuInfo, ModelInfo};
 
 pub mod docker;
+pub mod ollama;
 pub mod system;
 
 pub use system::{Machine, SystemProbe};
