@@ -347,6 +347,9 @@ fn allow(executors: &Executors, config: &Config) {
     if let Some(docker) = &executors.docker {
         docker.set_policy(config.docker.policy());
     }
+    if let Some(llm) = &executors.llm {
+        llm.set_policy(config.llm.policy());
+    }
 }
 
 fn remove_durably(path: &Path) -> io::Result<()> {

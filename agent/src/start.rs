@@ -20,6 +20,7 @@ use modchain_agent::describe::{self, Facts};
 use modchain_agent::engine::{Engine, EngineInput, Survivors};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::docker::{DockerExecutor, DockerSettings};
+use modchain_agent::executor::llm::{LlmExecutor, LlmSettings};
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_agent::owner::{Owner, OwnerParts, Wish};
@@ -170,10 +171,19 @@ fn executors(
         tokio::spawn(probe::docker::watch(docker.clone(), findings.clone()));
         docker
     });
+    let llm = match config.adapters.contains(&Adapter::Llm) {
+        true => {
+            let settings = LlmSettings { url: config.llm.url.clone(), policy: config.llm.policy() };
+            let llm = LlmExecutor::new(settings).context("failed to use the address of the model server")?;
+            tokio::spawn(probe::ollama::watch(llm.clone(), findings.clone()));
+            Some(llm)
+        }
+        false => None,
+    };
     if config.gpus.offer != GpuOffer::Nothing {
         tokio::spawn(probe::nvml::watch(config.gpus.library.clone(), findings, gpus.clone()));
     }
-    Ok(Executors::new(wasm, docker, None))
+    Ok(Executors::new(wasm, docker, llm))
 }
 
 /// Tells the service manager, if there is one, how the agent is; the engine's own loop has to answer for that.

@@ -238,6 +238,18 @@ mod tests {
     }
 
     #[test]
+    fn the_help_topic_has_every_reason_and_the_code_that_stands_for_it() {
+        let help = include_str!("cli/help/exit-codes.txt");
+        let (_, reasons) = help.split_once("Reasons").expect("reasons");
+        let reasons: Vec<&str> = reasons.split_whitespace().collect();
+        for reason in modchain_types::Reason::ALL {
+            assert!(reasons.contains(&reason.word()), "{reason} is not explained");
+            let Some(exit) = modchain_types::Exit::of(reason) else { continue };
+            assert!(help.contains(&format!("\n  {}    ", exit.code)), "{reason} ends with {}", exit.code);
+        }
+    }
+
+    #[test]
     fn an_error_is_two_lines_for_people_and_one_object_for_programs() {
         let failure = Failure::not_found("no job `j-7f3`").hint("modchain jobs --all");
         assert_eq!(failure.to_string(), "error: no job `j-7f3`\n  hint: modchain jobs --all");

@@ -103,7 +103,7 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u32, String> {
 }
 
 /// `text` × `scale` for a decimal number with at most `places` decimals; floored. `None` for anything else.
-fn decimal(text: &str, scale: u64, places: usize) -> Option<u64> {
+pub(crate) fn decimal(text: &str, scale: u64, places: usize) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > places || text.ends_with('.') {

@@ -62,6 +62,7 @@ network = false                 # whether a job that asks for it gets a network:
 #url = "http://127.0.0.1:11434" # where it listens; without it as OLLAMA_HOST says. Needs a restart
 pull = []                       # models that jobs may have pulled: names, or beginnings of names that end with *
 #keep_alive = "5m"              # how long a model stays in memory after a job; without it as the server does
+#context_tokens = 4096          # what prompt and answer may have together; 0 leaves it to the model and the server
 
 # GPUs.
 [gpus]
@@ -121,8 +122,8 @@ mod tests {
         let super::super::file::Docker { host, images, pull, image_size_max, writable_root, network } = docker;
         assert!(host.is_some() && images.is_some() && pull.is_some() && image_size_max.is_some());
         assert!(writable_root.is_some() && network.is_some());
-        let super::super::file::Llm { url, pull, keep_alive } = llm;
-        assert!(url.is_some() && pull.is_some() && keep_alive.is_some());
+        let super::super::file::Llm { url, pull, keep_alive, context_tokens } = llm;
+        assert!(url.is_some() && pull.is_some() && keep_alive.is_some() && context_tokens.is_some());
         let super::super::file::Gpus { offer, library } = gpus;
         assert!(offer.is_some() && library.is_some());
     }

@@ -73,6 +73,7 @@ pub(super) struct Llm {
     pub url: Option<Url>,
     pub pull: Option<ModelPatterns>,
     pub keep_alive: Option<Duration>,
+    pub context_tokens: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use modchain_types::{Adapter, Capabilities, Exceptions, GpuInfo, List, Map, Micro, NodeId, Offer, Span, Tariff, Text};
 
 use crate::executor::docker::DockerPolicy;
+use crate::executor::llm::{CONTEXT_TOKENS_DEFAULT, LlmPolicy};
 use crate::joined::{Joined, identity_dir};
 use crate::probe::{Findings, Machine};
 use file::{Amount, File, check_slots, check_url, read_adapters, read_cores, read_label, read_size};
@@ -144,6 +145,16 @@ pub struct LlmConfig {
     pub pullable: Vec<Text<256>>,
     /// How long a model stays in memory after a job; `None` leaves it to the server.
     pub keep_alive: Option<Span>,
+    /// Tokens that prompt and answer may have together; `None` leaves it to the model and the server.
+    pub context_tokens: Option<u32>,
+}
+
+impl LlmConfig {
+    /// What the executor keeps to.
+    pub fn policy(&self) -> LlmPolicy {
+        let Self { url: _, pullable, keep_alive, context_tokens } = self.clone();
+        LlmPolicy { pullable, keep_alive, context_tokens }
+    }
 }
 
 /// What the owner says about GPUs.
@@ -296,6 +307,10 @@ impl Config {
             url: settings.llm_url.clone().or(file.llm.url.map(|url| url.0)).unwrap_or_else(usual_llm_url),
             pullable: file.llm.pull.map(|models| models.0).unwrap_or_default(),
             keep_alive: file.llm.keep_alive.map(|span| span.0),
+            context_tokens: match file.llm.context_tokens {
+                None => Some(CONTEXT_TOKENS_DEFAULT),
+                Some(tokens) => (tokens > 0).then_some(tokens),
+            },
         };
         let gpus = GpuConfig {
             offer: file.gpus.offer.unwrap_or(GpuOffer::All),

@@ -6,6 +6,7 @@ use modchain_types::{Exceptions, GpuInfo, ModelInfo};
 
 pub mod docker;
 pub mod nvml;
+pub mod ollama;
 pub mod system;
 
 pub use nvml::GpuTicks;

@@ -38,7 +38,9 @@ pub use job::{Exit, ExitFrom, Input, JobSpec, JobState, Limits, OnDisconnect, Re
 pub use money::{Asset, Micro};
 pub use node::{NodeState, NodeWish, Offer};
 pub use report::{Ending, Fault, OutputLengths, Report, ReportBody};
-pub use resources::{Adapter, Capabilities, Exceptions, GpuInfo, GpuRequest, ModelInfo, Requirements, Reservation};
+pub use resources::{
+    Adapter, Capabilities, Exceptions, GpuInfo, GpuRequest, ModelInfo, ModelPlace, Requirements, Reservation,
+};
 pub use tariff::Tariff;
 pub use task::{DockerTask, ImagePin, LlmKind, LlmMessage, LlmRequest, LlmRole, LlmTask, Task, WasmTask};
 pub use time::{Span, Timestamp, WallTime};

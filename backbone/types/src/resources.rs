@@ -69,6 +69,28 @@ pub struct ModelInfo {
     pub warm: bool,
 }
 
+/// How near a language model is to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ModelPlace {
+    /// In memory: it answers at once.
+    Warm,
+    /// On disk: it is loaded first.
+    Cold,
+    /// Elsewhere: its owner lets it be pulled first.
+    Pull,
+}
+
+impl ModelPlace {
+    /// The word used on screens and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+            Self::Pull => "pull",
+        }
+    }
+}
+
 /// What the sandbox of containers keeps from every job unless the node's owner allows it and the client asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Exceptions {
@@ -129,6 +151,15 @@ impl Capabilities {
             Some(beginning) => name.starts_with(beginning),
             None => **pattern == *name,
         })
+    }
+
+    /// How near the model of this name is; `None` where no job can have it.
+    pub fn place_of(&self, name: &str) -> Option<ModelPlace> {
+        match self.model(name) {
+            Some(model) if model.warm => Some(ModelPlace::Warm),
+            Some(_) => Some(ModelPlace::Cold),
+            None => self.may_pull(name).then_some(ModelPlace::Pull),
+        }
     }
 }
 

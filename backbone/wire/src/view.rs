@@ -3,8 +3,8 @@
 
 use modchain_types::{
     AccountId, Adapter, AttemptId, CertificateSerial, Exit, Fence, Identity, ImagePin, JobId, JobState, List, Map,
-    Micro, Name, NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId, Usage,
-    WallTime,
+    Micro, ModelPlace, Name, NodeId, NodeState, Offer, OutputLengths, Reason, Reservation, Role, Span, Text, TokenId,
+    Usage, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub struct JobView {
     pub account: AccountId,
     /// Which executor.
     pub adapter: Adapter,
-    /// What runs, in one line: the module's file name and arguments.
+    /// What runs, in one line: the module or image and its arguments, or the model and what it is asked for.
     pub what: Text<256>,
     /// Its state now.
     pub state: JobState,
@@ -62,6 +62,8 @@ pub struct JobView {
     pub preparing: Text<256>,
     /// The image that its attempts run, once one was found.
     pub image: Option<ImagePin>,
+    /// The language model that it asks for.
+    pub model: Option<Text<256>>,
     /// GPUs that its attempt holds, by uuid and model.
     pub gpus: List<(Text<64>, Text<64>), 64>,
     /// Accepted.
@@ -325,6 +327,12 @@ pub struct OfferView {
     pub run_limit: Span,
     /// Whether the hold ends it before its own time limit.
     pub budget_bound: bool,
+    /// Per million tokens of the prompt; `None` for what is no job for a language model.
+    pub million_prompt_tokens: Option<Micro>,
+    /// Per million tokens that the model makes.
+    pub million_output_tokens: Option<Micro>,
+    /// How near its language model is.
+    pub model: Option<ModelPlace>,
 }
 
 /// How things are.

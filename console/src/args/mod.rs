@@ -6,7 +6,10 @@ mod run;
 
 pub(crate) use access::{CertCommand, JoinArgs, LogoutArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use complaint::complaint;
-pub(crate) use run::{JobFlags, JobType, OnDisconnectFlag, QuoteArgs, RunArgs, parse_memory, parse_positive_micro};
+pub(crate) use run::{
+    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, QuoteArgs, RunArgs,
+    parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout, parse_temperature, parse_workdir,
+};
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -4,20 +4,21 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use modchain_types::money::BadAmount;
-use modchain_types::{Micro, Name, Span, SubmitKey};
+use modchain_types::{DockerTask, LlmTask, Micro, Name, Span, SubmitKey};
 
 use super::{EXAMPLES_FIRST, parse_key, parse_name, parse_span};
 use crate::text;
 
 /// `modchain run`.
 #[derive(Debug, Args)]
-#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain run --wasm primes.wat --max-cost 0.10 -- 1000\n  \
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain run -i alpine:3 --max-cost 0.05 -- echo hello\n  \
+                        modchain run -i python:3.13 --gpus 1 --gpu-memory 40GiB --max-cost 2 -- python -c 'print(1 + 1)'\n  \
+                        modchain run -m smollm2:135m -p 'Why is the sky blue?' --max-cost 0.05\n  \
+                        modchain run -m smollm2:135m --history chat.json -p 'Shorter, please.' --max-cost 0.05\n  \
                         echo hi | modchain run --stdin --wasm echo.wat --max-cost 0.05\n  \
-                        id=$(modchain run -d -q -f job.toml)", after_help = "A node's owner can read everything that a job is given: do not \
-                        send secrets to machines that you do not trust.")]
+                        id=$(modchain run -d -q -f job.toml)", after_help = "A node's owner can read everything that a job is given, prompts \
+                        too: do not send secrets to machines that you do not trust.")]
 pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) job: JobFlags,
     /// Do not follow the job: print its id and leave
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -30,11 +31,14 @@ pub(crate) struct RunArgs {
     /// Key of this job: the same key is the same job, however often it is sent. Random by default
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     pub(crate) id: Option<SubmitKey>,
+    #[command(flatten)]
+    pub(crate) job: JobFlags,
 }
 
 /// `modchain quote`.
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain quote --wasm primes.wat --max-cost 0.10\n  \
+                        modchain quote -m smollm2:135m -p hello --max-cost 0.05\n  \
                         modchain quote -f job.toml -o json")]
 pub(crate) struct QuoteArgs {
     #[command(flatten)]
@@ -46,6 +50,30 @@ pub(crate) struct QuoteArgs {
 pub(crate) enum JobType {
     /// A WebAssembly module with WASI preview 1
     Wasm,
+    /// A container
+    Docker,
+    /// A language model
+    Llm,
+}
+
+impl JobType {
+    /// The word of `--type`.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Docker => "docker",
+            Self::Llm => "llm",
+        }
+    }
+
+    /// What people call such jobs.
+    pub(crate) fn people(self) -> &'static str {
+        match self {
+            Self::Wasm => "a WebAssembly job",
+            Self::Docker => "a container",
+            Self::Llm => "a job for a language model",
+        }
+    }
 }
 
 /// What an unreachable job does.
@@ -56,6 +84,9 @@ pub(crate) enum OnDisconnectFlag {
     /// Ends with its lease
     Stop,
 }
+
+/// What is asked of the machine has a heading of its own in the help.
+const MACHINES: &str = "Machines";
 
 /// A job by flags. Everything is optional here: a job file may say it instead.
 #[derive(Debug, Default, Args)]
@@ -75,20 +106,20 @@ pub(crate) struct JobFlags {
     /// What to call the job
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Cores, such as 2 or 0.5; 1 by default
-    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = text::parse_cpus)]
+    /// Cores, such as 2 or 0.5; 1 by default, and 0.1 for language models, whose server computes
+    #[arg(long, help_heading = MACHINES, value_name = "N", allow_hyphen_values = true, value_parser = text::parse_cpus)]
     pub(crate) cpus: Option<u32>,
-    /// Memory: reserved, and the job's limit; 256MiB by default
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_memory)]
+    /// Memory: reserved, and the job's limit; 256MiB by default, and 64MiB for language models
+    #[arg(long, help_heading = MACHINES, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_memory)]
     pub(crate) memory: Option<u64>,
     /// The one node to use
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    #[arg(long, help_heading = MACHINES, value_name = "NAME", value_parser = parse_name)]
     pub(crate) node: Option<Name>,
     /// Only nodes with this label; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    #[arg(long, help_heading = MACHINES, value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) require: Vec<(String, String)>,
     /// Environment of the job; a name alone takes the value from here; may be repeated
-    #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_env)]
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parse_env)]
     pub(crate) env: Vec<(String, Option<String>)>,
     /// File with one NAME=VALUE a line; may be repeated
     #[arg(long, value_name = "FILE")]
@@ -123,9 +154,153 @@ pub(crate) struct JobFlags {
     /// Refuse the job if it cannot start now
     #[arg(long)]
     pub(crate) no_queue: bool,
-    /// Arguments of the job
+    /// Arguments of the module, or the command of the container
     #[arg(last = true, value_name = "ARG")]
     pub(crate) args: Vec<String>,
+    // A heading stays for all that follows it: groups come last.
+    #[command(flatten)]
+    pub(crate) container: ContainerFlags,
+    #[command(flatten)]
+    pub(crate) llm: LlmFlags,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+}
+
+/// What only containers have. A job file says the same with the same words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Containers")]
+pub(crate) struct ContainerFlags {
+    /// Image: NAME[:TAG], NAME@sha256:..., or the id of one that the node has. A tag is resolved once for all attempts
+    #[arg(short, long, value_name = "IMAGE", value_parser = parse_image)]
+    pub(crate) image: Option<String>,
+    /// Instead of the image's entry point; repeat it for arguments, "" for none at all
+    #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
+    pub(crate) entrypoint: Option<Vec<String>>,
+    /// Working directory, an absolute path
+    #[arg(long, value_name = "PATH", value_parser = parse_workdir)]
+    pub(crate) workdir: Option<String>,
+    /// Longest pull of the image, never billed; 10m by default
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse_pull_timeout)]
+    pub(crate) pull_timeout: Option<Span>,
+    /// Processes and threads at once, 1 to 4096; 512 by default
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(DockerTask::PIDS_MAX)))]
+    pub(crate) pids: Option<u32>,
+    /// Size of /tmp, which is in memory and counts as such; 256MiB by default
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_memory)]
+    pub(crate) tmp_size: Option<u64>,
+    /// Let the container write to its own root, on nodes whose owner allows it
+    #[arg(long)]
+    pub(crate) writable_root: bool,
+    /// Give the container a network, on nodes whose owner allows it
+    #[arg(long)]
+    pub(crate) network: bool,
+}
+
+/// What only jobs for language models have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Language models")]
+pub(crate) struct LlmFlags {
+    /// Model: NAME[:TAG], `latest` where no tag is said
+    #[arg(short, long, value_name = "MODEL", value_parser = parse_model)]
+    pub(crate) model: Option<String>,
+    /// What to ask; `-` reads standard input
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// How the model is to behave
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// How freely it chooses, 0 to 10; the model's own by default
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = parse_temperature)]
+    pub(crate) temperature: Option<u32>,
+    /// Most tokens to make
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_tokens: Option<u32>,
+    /// Makes the choice repeatable
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) seed: Option<u32>,
+    /// Let it answer with one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The conversation so far, a JSON list of {"role", "content"}; question and answer are added once the job is completed.
+    /// A file that is not there begins a new one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+    /// Turn this text into a vector instead of answering; may be repeated; `-` reads standard input
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) embed: Vec<String>,
+}
+
+/// What is asked of the machine, beside cores and memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = MACHINES)]
+pub(crate) struct MachineFlags {
+    /// GPUs, 0 to 64
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(GPUS_MAX)))]
+    pub(crate) gpus: Option<u32>,
+    /// Least memory of each GPU; asks for one GPU where --gpus says nothing
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse_memory)]
+    pub(crate) gpu_memory: Option<u64>,
+    /// A part of the GPU's name, such as H100; asks for one GPU where --gpus says nothing
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gpu_model: Option<String>,
+    /// Only nodes of this region
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) region: Option<String>,
+    /// Only nodes where all that is reserved costs no more than this for an hour
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, value_parser = parse_positive_micro)]
+    pub(crate) price_per_hour: Option<Micro>,
+}
+
+/// Most GPUs that a job may ask for.
+pub(crate) const GPUS_MAX: u32 = 64;
+
+/// A name without spaces and other strange characters.
+fn parse_plain(text: &str, what: &str) -> Result<String, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("`{text}` is not {what}"));
+    }
+    Ok(text.into())
+}
+
+/// An image by name or id.
+pub(crate) fn parse_image(text: &str) -> Result<String, String> {
+    parse_plain(text, "an image: write a name such as alpine:3, or an id")
+}
+
+/// A model with its tag: `smollm2` is `smollm2:latest`.
+pub(crate) fn parse_model(text: &str) -> Result<String, String> {
+    let name = parse_plain(text, "a model: write a name such as smollm2:135m")?;
+    let (_, last) = name.rsplit_once('/').unwrap_or(("", &name));
+    match last.split_once(':') {
+        None if !last.is_empty() => Ok(format!("{name}:latest")),
+        Some((model, tag)) if !model.is_empty() && !tag.is_empty() => Ok(name),
+        None | Some(_) => Err(format!("`{text}` is not a model: write a name such as smollm2:135m")),
+    }
+}
+
+/// An absolute path in a container.
+pub(crate) fn parse_workdir(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') || text.contains('\0') {
+        return Err(format!("`{text}` is not an absolute path"));
+    }
+    Ok(text.into())
+}
+
+/// A time to pull an image in.
+pub(crate) fn parse_pull_timeout(text: &str) -> Result<Span, String> {
+    let span = parse_span(text)?;
+    if !(Span::from_secs(1)..=DockerTask::PULL_TIMEOUT_MAX).contains(&span) {
+        return Err(format!("`{text}` is out of bounds: a pull may take 1s to 24h"));
+    }
+    Ok(span)
+}
+
+/// Thousandths of a temperature.
+pub(crate) fn parse_temperature(text: &str) -> Result<u32, String> {
+    text::decimal(text.trim(), 1_000, 3)
+        .and_then(|milli| u32::try_from(milli).ok())
+        .filter(|milli| *milli <= LlmTask::TEMPERATURE_MILLI_MAX)
+        .ok_or_else(|| format!("`{text}` is not a temperature: write 0 to 10 with at most three decimals"))
 }
 
 /// An amount above zero.
@@ -137,11 +312,11 @@ pub(crate) fn parse_positive_micro(text: &str) -> Result<Micro, String> {
     Ok(amount)
 }
 
-/// Memory of a job: at least one page of WebAssembly, at most 64 TiB.
+/// Memory of any kind: at least one page of WebAssembly, at most 64 TiB.
 pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
     let bytes = text::parse_bytes(text)?;
     if !(64 << 10..=64 << 40).contains(&bytes) {
-        return Err(format!("`{text}` is out of bounds: a job's memory is 64KiB to 64TiB"));
+        return Err(format!("`{text}` is out of bounds: 64KiB to 64TiB may be asked for"));
     }
     Ok(bytes)
 }

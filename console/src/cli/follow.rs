@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use modchain_link::Backoff;
-use modchain_types::{Asset, JobId, JobState, Reason, Span, Text, WallTime};
+use modchain_types::{Adapter, Asset, JobId, JobState, Reason, Span, Text, WallTime};
 use modchain_wire::ToConsole;
 use modchain_wire::console::{Cancel, ExplainQuery, JobRef, LogChunk, LogCursor, LogsOpen, RefusalCode, StateOpen};
 use modchain_wire::view::JobView;
 use tokio::time::Instant;
 
+use super::docs;
+use super::history::Answer;
 use super::input::Feed;
 use super::log_printer::LogPrinter;
 use super::progress::Progress;
@@ -24,6 +26,8 @@ use crate::text;
 const RECONNECT_MAX: Duration = Duration::from_secs(10 * 60);
 /// A job that waits longer than this is worth an explanation: most start within a heartbeat of the engine.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
+/// Time between two lines about a preparation, where no moving line shows it: a pull tells of itself several times a second.
+const PREPARING_INTERVAL: Duration = Duration::from_secs(1);
 /// Nodes whose reasons an explanation shows at most; `job explain` shows all.
 const EXPLAINED_NODES_MAX: usize = 8;
 /// Time between asking and killing when Ctrl-C cancels.
@@ -46,6 +50,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) on_interrupt: OnInterrupt,
     /// Whether changes of state are told on standard error.
     pub(crate) narrate: bool,
+    /// Gets what the newest attempt writes to its standard output, if somebody needs it whole.
+    pub(crate) answer: Option<&'a mut Answer>,
 }
 
 /// How the following ended.
@@ -62,6 +68,12 @@ struct Progressing {
     told: Told,
     /// When to tell why the job still waits.
     explain_at: Option<Instant>,
+    /// How far the preparation was when it was last heard of.
+    preparing: String,
+    /// When to tell that.
+    prepare_at: Option<Instant>,
+    /// When it may be told again.
+    prepare_next: Instant,
     seen: Option<Box<JobView>>,
     cancelling: bool,
     /// The wish to cancel has reached the orchestrator.
@@ -84,6 +96,9 @@ impl Follow<'_> {
             cursor: None,
             told: Told::default(),
             explain_at: None,
+            preparing: String::new(),
+            prepare_at: None,
+            prepare_next: Instant::now(),
             seen: None,
             cancelling: false,
             cancel_sent: false,
@@ -169,6 +184,7 @@ impl Follow<'_> {
                         return Ok(End::Detached(wish, going.seen.take()));
                     },
                     () = at(going.explain_at) => self.explain(client, going).await?,
+                    () = at(going.prepare_at) => self.tell_preparing(going),
                     reply = states.next(), if states_open => match reply {
                         Ok(ToConsole::StateSnapshot(snapshot)) => self.tell(&snapshot.jobs, going),
                         Ok(ToConsole::StateDelta(delta)) => self.tell(&delta.jobs, going),
@@ -195,6 +211,9 @@ impl Follow<'_> {
     async fn chunk(&mut self, chunk: LogChunk, going: &mut Progressing) -> Result<(), Failure> {
         going.progress.stop();
         let cursor = chunk.cursor;
+        if let Some(answer) = &mut self.answer {
+            answer.take(&chunk);
+        }
         self.printer.chunk(chunk).await?;
         going.cursor = Some(cursor);
         Ok(())
@@ -239,22 +258,42 @@ impl Follow<'_> {
             message: job.message.as_str().to_owned(),
         };
         if self.narrate && told != going.told {
+            let id = self.shell.id_said(&self.job);
             if going.told.attempt > 0 && told.attempt > going.told.attempt && going.told.state != Some(JobState::Queued)
             {
                 // The job was in the queue for too short a time to be seen there.
-                going.progress.stop();
-                self.shell.say(&format!("{}  {}", self.shell.id_said(&self.job), lost(job, going.told.attempt)));
+                going.progress.say(self.shell, &format!("{id}  {}", lost(job, going.told.attempt)));
             }
             let waits = job.state == JobState::Queued;
             going.explain_at = waits.then(|| going.explain_at.unwrap_or(Instant::now() + EXPLAIN_AFTER));
             if let Some(line) = self.line(job, &told, &going.told) {
-                going.progress.stop();
-                self.shell.say(&format!("{}  {line}", self.shell.id_said(&self.job)));
+                going.progress.say(self.shell, &format!("{id}  {line}"));
             }
-            going.progress.show(&waiting_for(job));
+            match job.state {
+                // From here on the job speaks.
+                JobState::Running => going.progress.stop(),
+                _ => drop(going.progress.show(&waiting_for(job))),
+            }
         }
+        self.preparing(job, going);
         going.told = told;
         going.seen = Some(Box::new(job.clone()));
+    }
+
+    /// How far its preparation is: in the moving line, or now and then in a line of its own.
+    fn preparing(&self, job: &JobView, going: &mut Progressing) {
+        if !self.narrate || job.preparing.as_str() == going.preparing {
+            return;
+        }
+        going.preparing = job.preparing.as_str().to_owned();
+        let told = going.preparing.is_empty() || going.progress.show(&waiting_for(job));
+        going.prepare_at = (!told).then_some(going.prepare_next);
+    }
+
+    fn tell_preparing(&self, going: &mut Progressing) {
+        going.prepare_at = None;
+        going.prepare_next = Instant::now() + PREPARING_INTERVAL;
+        self.shell.say(&format!("{}  {}", self.shell.id_said(&self.job), going.preparing));
     }
 
     /// Why the job waits, node by node: a job that no node will ever take must not wait in silence.
@@ -264,14 +303,14 @@ impl Follow<'_> {
         if why.job.state != JobState::Queued {
             return Ok(());
         }
-        going.progress.stop();
+        let say = |line: &str| going.progress.say(self.shell, line);
         let id = self.shell.id_said(&self.job);
-        self.shell.say(&format!("{id}  queued: {}", why.summary));
+        say(&format!("{id}  queued: {}", why.summary));
         let refusals: Vec<_> = why.nodes.iter().filter(|node| !node.fits).cloned().collect();
         let shown = &refusals[..refusals.len().min(EXPLAINED_NODES_MAX)];
-        super::jobs::verdicts(shown).lines().for_each(|line| self.shell.say(line));
+        super::jobs::verdicts(shown).lines().for_each(say);
         if refusals.len() > shown.len() {
-            self.shell.say(&format!("  and {} more nodes: modchain job explain {id}", refusals.len() - shown.len()));
+            say(&format!("  and {} more nodes: modchain job explain {id}", refusals.len() - shown.len()));
         }
         Ok(())
     }
@@ -280,9 +319,11 @@ impl Follow<'_> {
         let node = job.node.as_ref().map(ToString::to_string).unwrap_or_default();
         match job.state {
             JobState::Running if before.state != now.state || before.attempt != now.attempt => {
-                let price = job.price_per_hour.map(|price| format!(" ({}/h)", text::money(price, self.asset)));
+                let price = job.price_per_hour.map(|price| format!("{}/h", text::money(price, self.asset)));
+                let what: Vec<String> = gpus(job).into_iter().chain(price).collect();
+                let what = if what.is_empty() { String::new() } else { format!(" ({})", what.join(", ")) };
                 let again = if now.attempt > 1 { format!(", attempt {}", now.attempt) } else { String::new() };
-                Some(format!("running on {node}{}{again}", price.unwrap_or_default()))
+                Some(format!("running on {node}{what}{again}"))
             }
             JobState::Queued if before.attempt > 0 && before.state != now.state => {
                 Some(lost(job, before.attempt))
@@ -330,6 +371,9 @@ fn lost(job: &JobView, number: u32) -> String {
 fn waiting_for(job: &JobView) -> String {
     match (&job.node, job.state) {
         (Some(node), JobState::Assigned) => format!("assigned to {node}"),
+        (Some(node), JobState::Starting) if !job.preparing.is_empty() => {
+            format!("starting on {node}: {}", job.preparing)
+        }
         (Some(node), JobState::Starting | JobState::Running) => format!("{} on {node}", job.state.word()),
         _ => job.state.word().to_owned(),
     }
@@ -368,17 +412,44 @@ pub(crate) fn with_message(job: &JobView, line: String) -> String {
     if job.message.is_empty() { line } else { format!("{line}: {}", job.message) }
 }
 
-/// The two lines at the end of an attached run.
-pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> [String; 2] {
-    [
-        with_message(job, format!("{id}  {}{}", outcome(job), place(job))),
-        format!(
-            "{id}  cost {} (fee {}), {} came back",
-            text::money(job.cost, asset),
-            job.fee,
-            text::money(job.refund, asset)
-        ),
-    ]
+/// The GPUs of its attempt by model: `2x NVIDIA H100`.
+pub(crate) fn gpus(job: &JobView) -> Vec<String> {
+    let mut models = std::collections::BTreeMap::<&str, usize>::new();
+    for (_, model) in job.gpus.iter() {
+        *models.entry(model.as_str()).or_default() += 1;
+    }
+    models.into_iter().map(|(model, count)| format!("{count}x {model}")).collect()
+}
+
+/// What a language model did for the job; `None` for other jobs and for one that has not answered.
+pub(crate) fn tokens(job: &JobView) -> Option<String> {
+    let usage = &job.usage;
+    if job.adapter != Adapter::Llm || usage.prompt_tokens + usage.output_tokens == 0 {
+        return None;
+    }
+    let mut parts = vec![format!("{} tokens read", usage.prompt_tokens)];
+    if usage.output_tokens > 0 {
+        let speed = docs::tokens_per_second(usage).map(|speed| format!(", {speed:.1} a second")).unwrap_or_default();
+        parts.push(format!("{} made{speed}", usage.output_tokens));
+        parts.push(format!("the first after {}", usage.first_token));
+    }
+    if usage.load > Span::ZERO {
+        parts.push(format!("model loaded in {}, not billed", usage.load));
+    }
+    Some(parts.join(", "))
+}
+
+/// The lines at the end of an attached run.
+pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> Vec<String> {
+    let mut lines = vec![with_message(job, format!("{id}  {}{}", outcome(job), place(job)))];
+    lines.extend(tokens(job).map(|tokens| format!("{id}  {tokens}")));
+    lines.push(format!(
+        "{id}  cost {} (fee {}), {} came back",
+        text::money(job.cost, asset),
+        job.fee,
+        text::money(job.refund, asset)
+    ));
+    lines
 }
 
 /// Where an ended job ran, and how long: ` on local-1, ran 3.2s`. Empty if it never ran.
@@ -395,4 +466,50 @@ pub(crate) fn place(job: &JobView) -> String {
 /// How long a job ran, of which `until` is the last moment that counts: what its node measured, where that is known.
 pub(crate) fn ran(job: &JobView, started: WallTime, until: WallTime) -> Span {
     if job.state.is_ended() && job.usage.ran > Span::ZERO { job.usage.ran } else { until.since(started) }
+}
+
+#[cfg(test)]
+mod tests {
+    use modchain_types::{List, Usage};
+
+    use super::super::docs::tests::ended_job;
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_job_for_a_language_model_tells_tokens_speed_and_what_was_not_billed() {
+        let usage = Usage {
+            ran: Span::from_secs(4),
+            prompt_tokens: 31,
+            output_tokens: 55,
+            load: Span::from_millis(900),
+            first_token: Span::from_millis(120),
+            generating: Span::from_millis(3_880),
+            ..Usage::default()
+        };
+        let job = JobView { adapter: Adapter::Llm, usage, ..ended_job() };
+        let lines = summary(&job, "j-1", Asset::Test);
+        assert_eq!(
+            lines[1],
+            "j-1  31 tokens read, 55 made, 14.1 a second, the first after 120ms, model loaded in 900ms, not billed"
+        );
+        assert_eq!(lines[2], "j-1  cost 0.001 TEST (fee 0.00005), 0.099 TEST came back");
+        let embedded = Usage { output_tokens: 0, load: Span::ZERO, ..usage };
+        let lines = summary(&JobView { usage: embedded, ..job.clone() }, "j-1", Asset::Test);
+        assert_eq!(lines[1], "j-1  31 tokens read");
+        assert_eq!(summary(&ended_job(), "j-1", Asset::Test).len(), 2, "a module reads no tokens");
+    }
+
+    #[test]
+    fn gpus_are_counted_by_model() {
+        let gpu = |uuid, model| (Text::cut(uuid), Text::cut(model));
+        let gpus = List::new(vec![gpu("1", "L4"), gpu("2", "H100"), gpu("3", "L4")]).expect("fits");
+        assert_eq!(self::gpus(&JobView { gpus, ..ended_job() }), ["1x H100", "2x L4"]);
+    }
+
+    #[test]
+    fn a_pull_shows_in_the_moving_line() {
+        let pulling =
+            JobView { state: JobState::Starting, preparing: Text::cut("pulling: 3 of 7 layers"), ..ended_job() };
+        assert_eq!(waiting_for(&pulling), "starting on zurich-01: pulling: 3 of 7 layers");
+    }
 }

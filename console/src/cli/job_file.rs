@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use modchain_types::{Micro, Name, Span};
+use modchain_types::{DockerTask, Micro, Name, Span};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
-use crate::args::{JobType, OnDisconnectFlag, parse_memory, parse_positive_micro, parse_span};
+use crate::args::{
+    ContainerFlags, GPUS_MAX, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, parse_image, parse_memory,
+    parse_model, parse_positive_micro, parse_pull_timeout, parse_span, parse_temperature, parse_workdir,
+};
 use crate::client::config::{line_of, nearest};
 use crate::exit::Failure;
 use crate::text;
@@ -21,16 +24,38 @@ pub(crate) const JOB_FILE_BYTES_MAX: u64 = 1 << 20;
 const SCHEMA: &str = "modchain.job/v1";
 
 /// What may stand at the top of a job file.
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "schema",
     "type",
     "wasm",
+    "image",
+    "entrypoint",
+    "workdir",
+    "pull-timeout",
+    "pids",
+    "tmp-size",
+    "writable-root",
+    "network",
+    "model",
+    "prompt",
+    "system",
+    "temperature",
+    "max-tokens",
+    "seed",
+    "json",
+    "history",
+    "embed",
     "args",
     "name",
     "max-cost",
     "cpus",
     "memory",
+    "gpus",
+    "gpu-memory",
+    "gpu-model",
     "node",
+    "region",
+    "price-per-hour",
     "env-file",
     "time-limit",
     "start-by",
@@ -47,13 +72,18 @@ const KEYS: &[&str] = &[
 ];
 
 /// What may stand in `[resources]`.
-const RESOURCE_KEYS: &[&str] = &["cpus", "memory"];
+const RESOURCE_KEYS: &[&str] = &["cpus", "memory", "gpus", "gpu-memory", "gpu-model"];
 
 /// A job as a file describes it. Paths are already relative to the file's folder.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct JobFile {
+    /// Where each word stands, `job.toml:3`: what is wrong with two words together shows only later.
+    pub(crate) places: BTreeMap<&'static str, String>,
     pub(crate) kind: Option<JobType>,
     pub(crate) wasm: Option<PathBuf>,
+    pub(crate) container: ContainerFlags,
+    pub(crate) llm: LlmFlags,
+    pub(crate) machine: MachineFlags,
     pub(crate) args: Option<Vec<String>>,
     pub(crate) name: Option<String>,
     pub(crate) max_cost: Option<Micro>,
@@ -115,6 +145,7 @@ impl Reader<'_> {
         let mut job = JobFile::default();
         let mut schema_named = false;
         for (key, value) in table {
+            self.note(key, &mut job);
             match key.get_ref().as_ref() {
                 "schema" => {
                     schema_named = true;
@@ -124,13 +155,23 @@ impl Reader<'_> {
                         return Err(self.fail(Some(value.span()), why));
                     }
                 }
-                "type" => job.kind = Some(self.word(value, &[("wasm", JobType::Wasm)])?),
+                "type" => {
+                    let words = [JobType::Wasm, JobType::Docker, JobType::Llm].map(|kind| (kind.word(), kind));
+                    job.kind = Some(self.word(value, &words)?);
+                }
                 "wasm" => job.wasm = Some(self.folder.join(self.string(value)?)),
+                "image" | "entrypoint" | "workdir" | "pull-timeout" | "pids" | "tmp-size" | "writable-root"
+                | "network" => self.container(key.get_ref(), value, &mut job.container)?,
+                "model" | "prompt" | "system" | "temperature" | "max-tokens" | "seed" | "json" | "history"
+                | "embed" => self.llm(key.get_ref(), value, &mut job.llm)?,
                 "args" => job.args = Some(self.strings(value)?),
                 "name" => job.name = Some(self.string(value)?.into()),
                 "max-cost" => job.max_cost = Some(self.parsed(value, parse_positive_micro)?),
-                "cpus" => job.cpus = Some(self.parsed(value, text::parse_cpus)?),
-                "memory" => job.memory = Some(self.parsed(value, parse_memory)?),
+                "cpus" | "memory" | "gpus" | "gpu-memory" | "gpu-model" => {
+                    self.resource(key.get_ref(), value, &mut job)?;
+                }
+                "region" => job.machine.region = Some(self.string(value)?.into()),
+                "price-per-hour" => job.machine.price_per_hour = Some(self.parsed(value, parse_positive_micro)?),
                 "node" => job.node = Some(self.parsed(value, |text| text.parse::<Name>().map_err(|e| e.to_string()))?),
                 "env-file" => {
                     let paths = self.string_or_strings(value)?;
@@ -169,10 +210,59 @@ impl Reader<'_> {
             if top.contains_key(word) {
                 return Err(self.fail(Some(key.span()), format!("`{word}` stands at the top of the file too")));
             }
-            match word {
-                "cpus" => job.cpus = Some(self.parsed(value, text::parse_cpus)?),
-                _ => job.memory = Some(self.parsed(value, parse_memory)?),
-            }
+            self.note(key, job);
+            self.resource(word, value, job)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers where a word stands.
+    fn note(&self, key: &Spanned<DeString<'_>>, job: &mut JobFile) {
+        let known = KEYS.iter().find(|known| **known == key.get_ref().as_ref());
+        if let Some(word) = known {
+            job.places.insert(word, format!("{}:{}", self.source, line_of(self.text, key.span().start)));
+        }
+    }
+
+    fn resource(&self, word: &str, value: &Value<'_>, job: &mut JobFile) -> Result<(), Failure> {
+        match word {
+            "cpus" => job.cpus = Some(self.parsed(value, text::parse_cpus)?),
+            "memory" => job.memory = Some(self.parsed(value, parse_memory)?),
+            "gpus" => job.machine.gpus = Some(self.integer(value, 0, i64::from(GPUS_MAX))?),
+            "gpu-memory" => job.machine.gpu_memory = Some(self.parsed(value, parse_memory)?),
+            "gpu-model" => job.machine.gpu_model = Some(self.string(value)?.into()),
+            other => unreachable!("`{other}` is checked above"),
+        }
+        Ok(())
+    }
+
+    fn container(&self, word: &str, value: &Value<'_>, container: &mut ContainerFlags) -> Result<(), Failure> {
+        match word {
+            "image" => container.image = Some(self.parsed_string(value, parse_image)?),
+            "entrypoint" => container.entrypoint = Some(self.string_or_strings(value)?),
+            "workdir" => container.workdir = Some(self.parsed_string(value, parse_workdir)?),
+            "pull-timeout" => container.pull_timeout = Some(self.parsed(value, parse_pull_timeout)?),
+            "pids" => container.pids = Some(self.integer(value, 1, i64::from(DockerTask::PIDS_MAX))?),
+            "tmp-size" => container.tmp_size = Some(self.parsed(value, parse_memory)?),
+            "writable-root" => container.writable_root = self.boolean(value)?,
+            "network" => container.network = self.boolean(value)?,
+            other => unreachable!("`{other}` is checked above"),
+        }
+        Ok(())
+    }
+
+    fn llm(&self, word: &str, value: &Value<'_>, llm: &mut LlmFlags) -> Result<(), Failure> {
+        match word {
+            "model" => llm.model = Some(self.parsed_string(value, parse_model)?),
+            "prompt" => llm.prompt = Some(self.string(value)?.into()),
+            "system" => llm.system = Some(self.string(value)?.into()),
+            "temperature" => llm.temperature = Some(self.parsed(value, parse_temperature)?),
+            "max-tokens" => llm.max_tokens = Some(self.integer(value, 1, i64::from(u32::MAX))?),
+            "seed" => llm.seed = Some(self.integer(value, 0, i64::from(u32::MAX))?),
+            "json" => llm.json = self.boolean(value)?,
+            "history" => llm.history = Some(self.folder.join(self.string(value)?)),
+            "embed" => llm.embed = self.string_or_strings(value)?,
+            other => unreachable!("`{other}` is checked above"),
         }
         Ok(())
     }
@@ -183,6 +273,10 @@ impl Reader<'_> {
 
     fn string<'v>(&self, value: &'v Value<'_>) -> Result<&'v str, Failure> {
         value.get_ref().as_str().ok_or_else(|| self.expected(value, "a string"))
+    }
+
+    fn parsed_string<T>(&self, value: &Value<'_>, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Failure> {
+        parse(self.string(value)?).map_err(|why| self.fail(Some(value.span()), why))
     }
 
     fn boolean(&self, value: &Value<'_>) -> Result<bool, Failure> {
@@ -279,6 +373,59 @@ mod tests {
     }
 
     #[test]
+    fn containers_and_language_models_are_described_with_the_words_of_the_flags() {
+        let job = parse(
+            "type = \"docker\"\nimage = \"python:3.13\"\nentrypoint = \"python\"\nworkdir = \"/srv\"\nargs = [\"-V\"]\n\
+             pull-timeout = \"5m\"\npids = 64\ntmp-size = \"1GiB\"\nwritable-root = true\nnetwork = false\n\
+             region = \"eu\"\nprice-per-hour = 1.50\n[resources]\ngpus = 2\ngpu-memory = \"40GiB\"\ngpu-model = \"H100\"\n",
+        )
+        .expect("parses");
+        assert_eq!(
+            job.container,
+            ContainerFlags {
+                image: Some("python:3.13".into()),
+                entrypoint: Some(vec!["python".into()]),
+                workdir: Some("/srv".into()),
+                pull_timeout: Some(Span::from_secs(300)),
+                pids: Some(64),
+                tmp_size: Some(1 << 30),
+                writable_root: true,
+                network: false,
+            }
+        );
+        assert_eq!(
+            job.machine,
+            MachineFlags {
+                gpus: Some(2),
+                gpu_memory: Some(40 << 30),
+                gpu_model: Some("H100".into()),
+                region: Some("eu".into()),
+                price_per_hour: Some(Micro(1_500_000)),
+            }
+        );
+        assert_eq!((job.places["image"].as_str(), job.places["gpus"].as_str()), ("job.toml:3", "job.toml:15"));
+        let job = parse(
+            "model = \"smollm2\"\nprompt = \"hi\"\nsystem = \"be short\"\ntemperature = 0.7\nmax-tokens = 9\nseed = 1\n\
+             json = true\nhistory = \"chat.json\"\nembed = [\"a\", \"b\"]\n",
+        )
+        .expect("parses");
+        assert_eq!(
+            job.llm,
+            LlmFlags {
+                model: Some("smollm2:latest".into()),
+                prompt: Some("hi".into()),
+                system: Some("be short".into()),
+                temperature: Some(700),
+                max_tokens: Some(9),
+                seed: Some(1),
+                json: true,
+                history: Some("/jobs/chat.json".into()),
+                embed: vec!["a".into(), "b".into()],
+            }
+        );
+    }
+
+    #[test]
     fn every_complaint_names_the_line_and_what_was_probably_meant() {
         for (body, said, hint) in [
             ("wasm = \"x\"\nmax-csot = 1\n", "job.toml:3: unknown key `max-csot`", "did you mean `max-cost`?"),
@@ -296,7 +443,19 @@ mod tests {
             ("retries = 99\n", "job.toml:2: 99 is not within 0 to 19", ""),
             ("priority = 1.5\n", "job.toml:2: expected a whole number, found float", ""),
             ("stdin = \"yes\"\n", "job.toml:2: expected true or false, found string", ""),
-            ("type = \"wsam\"\n", "job.toml:2: `wsam` is not one of: wasm", "did you mean `wasm`?"),
+            ("type = \"wsam\"\n", "job.toml:2: `wsam` is not one of: wasm, docker, llm", "did you mean `wasm`?"),
+            ("imgae = \"x\"\n", "job.toml:2: unknown key `imgae`", "did you mean `image`?"),
+            ("image = \"a b\"\n", "job.toml:2: `a b` is not an image", ""),
+            ("workdir = \"tmp\"\n", "job.toml:2: `tmp` is not an absolute path", ""),
+            ("pids = 0\n", "job.toml:2: 0 is not within 1 to 4096", ""),
+            ("pull-timeout = \"2d\"\n", "job.toml:2: `2d` is", ""),
+            ("entrypoint = 1\n", "job.toml:2: expected a list of strings, found integer", ""),
+            ("model = \"a:\"\n", "job.toml:2: `a:` is not a model", ""),
+            ("temperature = 11\n", "job.toml:2: `11` is not a temperature", ""),
+            ("max-tokens = 0\n", "job.toml:2: 0 is not within 1 to 4294967295", ""),
+            ("[resources]\ngpus = 65\n", "job.toml:3: 65 is not within 0 to 64", ""),
+            ("[resources]\ngpu = 1\n", "job.toml:3: unknown key `gpu` in [resources]", "did you mean `gpus`?"),
+            ("price-per-hour = 0\n", "job.toml:2: the amount must be more than zero", ""),
             ("[env]\nA = 1\n", "job.toml:3: expected a string, found integer", ""),
             ("args = \"one\"\n", "job.toml:2: expected a list of strings, found string", ""),
             ("node = \"No Node\"\n", "job.toml:2: `No Node` is not a name", ""),
@@ -306,6 +465,19 @@ mod tests {
             assert!(failure.message.starts_with(said), "{body:?} says: {}", failure.message);
             assert!(failure.hint.unwrap_or_default().starts_with(hint), "{body:?}");
             assert_eq!(failure.exit, 2);
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_job() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let files = std::fs::read_dir(&folder).expect("examples").flatten().map(|entry| entry.path());
+        let files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+        assert!(files.len() >= 5, "{files:?}");
+        for path in files {
+            let text = std::fs::read_to_string(&path).expect("reads");
+            let job = JobFile::parse(&text, &path.display().to_string(), &folder).expect("an example is right");
+            assert!(job.max_cost.is_some(), "{} can be run as it is", path.display());
         }
     }
 

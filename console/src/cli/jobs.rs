@@ -207,6 +207,20 @@ fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
     let state = follow::with_message(job, format!("{}{place}", follow::outcome(job)));
     let title = text::one_line(&format!("{}  {name}{state}", shell.id(&job.id)));
     let mut lines = vec![("what", format!("{} {}", job.adapter, job.what))];
+    if let Some(model) = &job.model {
+        lines.push(("model", model.to_string()));
+    }
+    if let Some(image) = &job.image {
+        lines.push(("image", image.to_string()));
+    }
+    match follow::gpus(job).join(", ") {
+        gpus if gpus.is_empty() => {}
+        gpus => lines.push(("gpus", gpus)),
+    }
+    if !job.preparing.is_empty() {
+        lines.push(("preparing", job.preparing.to_string()));
+    }
+    lines.extend(follow::tokens(job).map(|tokens| ("tokens", tokens)));
     lines.push(("cost", format!("{} of {}", job.cost, text::money(job.hold, asset))));
     if job.state.is_ended() {
         lines.push(("fee", text::money(job.fee, asset)));

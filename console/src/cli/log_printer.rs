@@ -56,6 +56,10 @@ pub(crate) struct LogPrinter {
     documents: u64,
     /// Only this many lines at first, until [`LogPrinter::release`]; the newest are kept.
     tail: Option<(usize, VecDeque<Line>)>,
+    /// Whether a person sees both streams on one screen, where a line without an end would run into the next one.
+    one_screen: bool,
+    /// Whether the last byte that was shown ended its line.
+    at_line_start: bool,
     /// Lines that have begun, per attempt and stream.
     begun: BTreeMap<(u32, OutputStream), Line>,
 }
@@ -91,6 +95,8 @@ impl LogPrinter {
             streams,
             style,
             documents: 0,
+            one_screen: style == Style::Bytes && shell.stdout_tty() && shell.stderr_tty(),
+            at_line_start: true,
             tail: tail.map(|lines| (lines, VecDeque::new())),
             begun: BTreeMap::new(),
         }
@@ -188,6 +194,7 @@ impl LogPrinter {
         if stream == OutputStream::Note && !data.ends_with(b"\n") {
             data = [&data[..], b"\n"].concat().into();
         }
+        self.at_line_start = data.last().map_or(self.at_line_start, |last| *last == b'\n');
         self.write(to(stream), data).await
     }
 
@@ -215,6 +222,10 @@ impl LogPrinter {
         self.release().await?;
         for line in std::mem::take(&mut self.begun).into_values() {
             self.show(line).await?;
+        }
+        if self.one_screen && !self.at_line_start {
+            // Not on standard output: its bytes are the job's.
+            self.write(To::Stderr, Bytes::from_static(b"\n")).await?;
         }
         match self.output.take() {
             Some(output) => output.finish().await,

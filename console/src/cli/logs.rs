@@ -42,8 +42,17 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
     let request = LogsOpen { job: JobRef::cut(job.to_string()), follow: false, from: None, since };
 
     let end = if args.follow {
-        let follow =
-            Follow { shell, job, asset, since, printer, feed: None, on_interrupt: shell.on_interrupt, narrate: false };
+        let follow = Follow {
+            shell,
+            job,
+            asset,
+            since,
+            printer,
+            feed: None,
+            on_interrupt: shell.on_interrupt,
+            narrate: false,
+            answer: None,
+        };
         match follow.run(client, signals).await? {
             End::Ended(job) => *job,
             End::Detached(wish, seen) => {

@@ -17,6 +17,7 @@ pub(crate) mod token;
 pub(crate) mod wait;
 
 mod follow;
+mod history;
 mod input;
 mod job_file;
 mod log_printer;

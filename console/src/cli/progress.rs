@@ -13,7 +13,6 @@ const TICK: Duration = Duration::from_millis(120);
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     prefix: String,
-    stopped: bool,
 }
 
 impl Progress {
@@ -28,20 +27,27 @@ impl Progress {
             }
             bar
         });
-        Self { bar, prefix: prefix.to_owned(), stopped: false }
+        Self { bar, prefix: prefix.to_owned() }
     }
 
-    /// Shows what is waited for, until [`Progress::stop`].
-    pub(crate) fn show(&self, what: &str) {
-        if let Some(bar) = self.bar.as_ref().filter(|_| !self.stopped) {
-            bar.set_message(format!("{}  {}", self.prefix, crate::text::one_line(what)));
-            bar.enable_steady_tick(TICK);
+    /// Shows what is waited for, until [`Progress::stop`]; tells whether anybody can see it.
+    pub(crate) fn show(&self, what: &str) -> bool {
+        let Some(bar) = &self.bar else { return false };
+        bar.set_message(format!("{}  {}", self.prefix, crate::text::one_line(what)));
+        bar.enable_steady_tick(TICK);
+        true
+    }
+
+    /// Says a line above the moving one.
+    pub(crate) fn say(&self, shell: &Shell, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| shell.say(line)),
+            None => shell.say(line),
         }
     }
 
     /// Takes the line away for good: from now on other things are printed.
     pub(crate) fn stop(&mut self) {
-        self.stopped = true;
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

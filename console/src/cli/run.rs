@@ -1,16 +1,18 @@
 //! `run` and `quote`: send a job, follow it, end with its exit code.
 
-use modchain_types::{Asset, Input, JobId, JobSpec, JobState, SubmitKey, Text};
+use bytes::Bytes;
+use modchain_types::{Adapter, Asset, Input, JobId, JobSpec, JobState, Micro, ModelPlace, SubmitKey, Text};
 use modchain_wire::console::{JobRef, QuoteRequest, Submit, Submitted};
 use modchain_wire::view::{JobView, QuoteView};
 
 use super::follow::{self, End, Follow};
+use super::history::{Answer, Conversation};
 use super::input::Feed;
 use super::log_printer::{LogPrinter, Streams, Style};
 use super::spec::{self, Plan};
 use super::table::{Align, Table, pairs};
 use super::{docs, jobs};
-use crate::args::{Format, QuoteArgs, RunArgs};
+use crate::args::{Format, JobFlags, QuoteArgs, RunArgs};
 use crate::client::Client;
 use crate::client::state::random_key;
 use crate::exit::{self, Failure, Outcome};
@@ -24,11 +26,19 @@ const SUBMIT_TRIES_MAX: u32 = 6;
 /// `modchain run`.
 pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> Outcome {
     let target = shell.target()?;
-    let plan = spec::plan(args.job, target.max_cost)?;
+    let plan = tokio::select! {
+        plan = planned(args.job, target.max_cost) => plan?,
+        wish = signals.next() => return Ok(wish.exit()),
+    };
     if args.dry_run {
         let client = shell.connect().await?;
         return show_quote(shell, &client, plan.spec, Spec::Show).await;
     }
+    if args.detach && plan.conversation.is_some() {
+        return Err(Failure::usage("nobody is there to add the answer to the conversation with --detach")
+            .hint("leave --detach out, or --history"));
+    }
+    plan.warnings.iter().for_each(|warning| shell.say(warning));
     let attached = |failure: Failure| if args.detach { failure } else { failure.attached() };
     let key = match args.id {
         Some(key) => key,
@@ -39,7 +49,8 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
         shell.say(&format!("warning: the key of this job is not kept ({error:#}); it is {key}"));
     }
     let reads_input = plan.spec.input == Input::Stream;
-    let submitting = submit(shell, plan, &key);
+    let Plan { spec, no_queue, blob, conversation, warnings: _ } = plan;
+    let submitting = submit(shell, Submit { key: key.clone(), spec, no_queue }, blob);
     let (client, submitted) = tokio::select! {
         result = submitting => result.map_err(attached)?,
         wish = signals.next() => {
@@ -76,6 +87,7 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
         OnInterrupt::Detach if args.cancel_on_interrupt => OnInterrupt::Cancel,
         other => other,
     };
+    let mut answer = Answer::default();
     let follow = Follow {
         shell,
         job: submitted.job,
@@ -85,6 +97,7 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
         feed: reads_input.then(Feed::start),
         on_interrupt,
         narrate: true,
+        answer: conversation.is_some().then_some(&mut answer),
     };
     match follow.run(client, signals).await.map_err(Failure::attached)? {
         End::Detached(wish, view) => {
@@ -93,13 +106,33 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
                 Some(job) if shell.format().is_json() => shell.print_document(&docs::job(&job, asset))?,
                 view => say_detached(shell, &id, view.as_deref(), submitted.held, asset),
             }
+            if let Some(conversation) = conversation {
+                shell.say(&format!("  the answer is not added to {}", conversation.path().display()));
+            }
             Ok(wish.exit())
         }
         End::Ended(job) => {
+            let kept = conversation.map_or(Ok(()), |conversation| keep(shell, &conversation, answer, &job));
             finished(shell, &job, &id, asset)?;
+            kept.map_err(|failure| failure.hint(format!("the answer is here: modchain logs {id}")))?;
             Ok(follow::exit_of(&job))
         }
     }
+}
+
+/// Builds the job. What it is made of may come from standard input, and waiting for that holds nothing up.
+async fn planned(job: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Failure> {
+    let planning = tokio::task::spawn_blocking(move || spec::plan(job, max_cost));
+    planning.await.map_err(|error| Failure::failed(format!("the job could not be put together: {error}")))?
+}
+
+/// Adds question and answer to the conversation, if there is a whole answer.
+fn keep(shell: &Shell, conversation: &Conversation, answer: Answer, job: &JobView) -> Result<(), Failure> {
+    if job.state == JobState::Completed && job.output.dropped == 0 {
+        return conversation.keep(answer.text());
+    }
+    shell.say(&format!("the conversation in {} is as it was", conversation.path().display()));
+    Ok(())
 }
 
 /// What became of a submit.
@@ -158,32 +191,33 @@ fn finished(shell: &Shell, job: &JobView, id: &str, asset: Asset) -> Result<(), 
 }
 
 /// What somebody who leaves should know.
-pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held: modchain_types::Micro, asset: Asset) {
+pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held: Micro, asset: Asset) {
     if view.is_some_and(|job| job.state == JobState::Cancelling) {
         return shell.say(&format!("Left. {id} is being cancelled."));
     }
-    let spent = view.map_or(modchain_types::Micro::ZERO, |job| job.cost);
-    let more = held.checked_sub(spent).unwrap_or(modchain_types::Micro::ZERO);
+    let spent = view.map_or(Micro::ZERO, |job| job.cost);
+    let more = held.checked_sub(spent).unwrap_or(Micro::ZERO);
     let goes_on = if view.is_some_and(|job| job.state == JobState::Queued) { "still waits" } else { "runs on" };
     shell.say(&format!("Detached. {id} {goes_on}, up to {} more.", text::money(more, asset)));
     shell.say(&format!("  come back   modchain logs -f {id}"));
     shell.say(&format!("  stop it     modchain cancel {id}"));
 }
 
-/// Puts the module and submits the job; again over a new connection if one breaks.
-async fn submit(shell: &Shell, plan: Plan, key: &SubmitKey) -> Result<(Client, Submitted), Failure> {
+/// Puts what is sent beside the job and submits it; again over a new connection if one breaks.
+async fn submit(shell: &Shell, request: Submit, blob: Option<Bytes>) -> Result<(Client, Submitted), Failure> {
     // Whoever is not there at the start is not waited for: that is the caller's to decide.
     let mut client = Some(shell.connect().await?);
     let mut backoff = modchain_link::Backoff::new();
     let mut tries = 0;
-    let request = Submit { key: key.clone(), spec: plan.spec, no_queue: plan.no_queue };
     loop {
         let attempt = async {
             let client = match client.take() {
                 Some(client) => client,
                 None => shell.connect().await?,
             };
-            client.put_blob(&plan.module).await?;
+            if let Some(blob) = &blob {
+                client.put_blob(blob).await?;
+            }
             let submitted = client.submit(request.clone()).await?;
             Ok::<_, Failure>((client, submitted))
         };
@@ -193,6 +227,7 @@ async fn submit(shell: &Shell, plan: Plan, key: &SubmitKey) -> Result<(Client, S
                 tokio::time::sleep(backoff.next_delay()).await;
             }
             Err(failure) if failure.lost => {
+                let key = &request.key;
                 let hint =
                     format!("it may have been accepted: run it again with --id {key}, which makes no second job");
                 return Err(failure.hint(hint));
@@ -205,7 +240,7 @@ async fn submit(shell: &Shell, plan: Plan, key: &SubmitKey) -> Result<(Client, S
 /// `modchain quote`.
 pub(crate) async fn quote(shell: &Shell, args: QuoteArgs) -> Outcome {
     let target = shell.target()?;
-    let plan = spec::plan(args.job, target.max_cost)?;
+    let plan = planned(args.job, target.max_cost).await?;
     let client = shell.connect().await?;
     show_quote(shell, &client, plan.spec, Spec::Hide).await
 }
@@ -232,7 +267,7 @@ async fn show_quote(shell: &Shell, client: &Client, spec: JobSpec, show: Spec) -
             if show == Spec::Show {
                 shell.print(&spec_table(&spec, asset))?;
             }
-            shell.print(&quote_table(&view, asset))?;
+            shell.print(&quote_table(&view, spec.requirements.adapter, asset))?;
         }
     }
     // A dry run answers a question; a quote that cannot be taken is a refusal.
@@ -255,7 +290,7 @@ fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<(String, Strin
         Value::Null => {}
         Value::Object(fields) => match (fields.get("micro").and_then(Value::as_u64), fields.get("currency")) {
             (Some(micro), Some(Value::String(currency))) => {
-                lines.push((name.to_owned(), format!("{} {currency}", modchain_types::Micro(micro))));
+                lines.push((name.to_owned(), format!("{} {currency}", Micro(micro))));
             }
             _ => fields.iter().for_each(|(field, value)| {
                 let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
@@ -267,29 +302,31 @@ fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<(String, Strin
     }
 }
 
-fn quote_table(view: &QuoteView, asset: Asset) -> String {
+/// Prices of tokens are for a million of them, read and made.
+fn quote_table(view: &QuoteView, adapter: Adapter, asset: Asset) -> String {
     let mut text = pairs(&[
         ("held", text::money(view.hold, asset)),
         ("available", text::money(view.available, asset) + if view.affordable { "" } else { " (not enough)" }),
         ("fee", format!("{} % of the cost, in it", docs::percent(view.fee_basis_points))),
     ]);
     text.push('\n');
-    let mut offers = Table::new(&[
-        ("NODE", Align::Left),
-        ("PRICE/H", Align::Right),
-        ("LEAST", Align::Right),
-        ("RUNS UP TO", Align::Right),
-        ("LIMITED BY", Align::Left),
-    ]);
+    let tokens = adapter == Adapter::Llm;
+    let mut columns = vec![("NODE", Align::Left), ("PRICE/H", Align::Right), ("LEAST", Align::Right)];
+    if tokens {
+        columns.extend([("READ/M", Align::Right), ("MADE/M", Align::Right), ("MODEL", Align::Left)]);
+    }
+    columns.extend([("RUNS UP TO", Align::Right), ("LIMITED BY", Align::Left)]);
+    let mut offers = Table::new(&columns);
     for offer in &view.offers {
+        let mut row = vec![offer.node.to_string(), offer.price_per_hour.to_string(), offer.minimum.to_string()];
+        if tokens {
+            let price = |price: Option<Micro>| price.map_or_else(|| "-".into(), |price| price.to_string());
+            row.extend([price(offer.million_prompt_tokens), price(offer.million_output_tokens)]);
+            row.push(offer.model.map_or("-", ModelPlace::word).into());
+        }
         let limited_by = if offer.budget_bound { "max cost" } else { "time limit" };
-        offers.row(vec![
-            offer.node.to_string(),
-            offer.price_per_hour.to_string(),
-            offer.minimum.to_string(),
-            offer.run_limit.to_string(),
-            limited_by.into(),
-        ]);
+        row.extend([offer.run_limit.to_string(), limited_by.into()]);
+        offers.row(row);
     }
     if view.offers.is_empty() {
         text.push_str("no node can run it now\n");

@@ -280,7 +280,7 @@ impl Client {
     pub(crate) async fn put_blob(&self, bytes: &Bytes) -> Result<BlobStored, Failure> {
         let request = BlobPut { digest: Digest::of(bytes), bytes: bytes.len() as u64 };
         let Replies { mut writer, mut reader } = self.open(request).await?;
-        let slow = || Failure::lost(format!("{} does not take the module", self.address));
+        let slow = || Failure::lost(format!("{} does not take what was to be uploaded", self.address));
         let send = async {
             for start in (0..bytes.len()).step_by(CHUNK_BYTES_MAX) {
                 let piece = bytes.slice(start..bytes.len().min(start + CHUNK_BYTES_MAX));

@@ -7,6 +7,7 @@ mod stack;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -18,6 +19,9 @@ use crate::client::config::Contexts;
 use crate::exit::{self, Failure, Outcome};
 use crate::shell::{OnInterrupt, Shell};
 use crate::signal::Signals;
+
+/// Time in which an agent finds what this machine has to run jobs with; what comes later shows in `nodes`.
+const FOUND_BY: Duration = Duration::from_secs(2);
 
 /// `modchain up`.
 pub(crate) async fn up(shell: &Shell, args: UpArgs, signals: &mut Signals) -> Outcome {
@@ -55,11 +59,24 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
     saved?;
     announce(shell, args, stack)?;
     // Whatever signal it is: that is how one leaves, and nothing went wrong.
-    signals.next().await;
+    tokio::select! {
+        () = tell_offers(shell, args, stack) => drop(signals.next().await),
+        _ = signals.next() => {}
+    }
     if !args.headless {
         shell.say("stopping");
     }
     Ok(exit::OK)
+}
+
+/// Says what the nodes run, once their agents have looked for a container engine, a model server and GPUs.
+async fn tell_offers(shell: &Shell, args: &UpArgs, stack: &Stack) {
+    if args.headless || shell.quiet() || shell.format() != Format::Table {
+        return;
+    }
+    tokio::time::sleep(FOUND_BY).await;
+    // Who cannot be asked is in trouble of which more is said elsewhere.
+    stack.offers().await.unwrap_or_default().iter().for_each(|offer| shell.say(offer));
 }
 
 fn is_ours(stack: &Stack, name: &str) -> bool {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use modchain_types::{Micro, NodeState, Text};
+use modchain_types::{Adapter, Micro, NodeState, Text};
 use modchain_wire::console::Credit;
+use modchain_wire::view::NodeView;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -51,7 +52,8 @@ const OWNER: &str = "local-owner";
 const OPERATOR: &str = "local-operator";
 
 /// Prices of the nodes. The minimum is there so that even the shortest job costs something that can be seen.
-const AGENT_CONFIG: &str = "[prices]\ncore_hour = \"0.03\"\ngib_hour = \"0.004\"\nminimum = \"0.0010\"\n";
+const AGENT_CONFIG: &str = "[prices]\ncore_hour = \"0.03\"\ngib_hour = \"0.004\"\nminimum = \"0.0010\"\n\
+                            million_prompt_tokens = \"0.10\"\nmillion_output_tokens = \"0.40\"\n";
 
 /// The line that the orchestrator says when it is ready.
 #[derive(Deserialize)]
@@ -174,6 +176,14 @@ impl Stack {
         (1..=self.agents.len()).map(|number| format!("local-{number}")).collect()
     }
 
+    /// What each of its nodes runs by now, a line each, for people.
+    pub(crate) async fn offers(&self) -> Result<Vec<String>, Failure> {
+        let nodes = pool::all(&self.connect(OPERATOR).await?).await?;
+        let names = self.nodes();
+        let ours = nodes.iter().filter(|node| names.iter().any(|name| node.name.as_str() == name));
+        Ok(ours.map(offer_line).collect())
+    }
+
     /// Its contexts, `local` first.
     pub(crate) fn contexts(&self) -> Vec<(String, Context)> {
         let names = [CLIENTS[0], CLIENTS[1], OWNER, OPERATOR];
@@ -202,6 +212,30 @@ impl Stack {
         // Only now may another one begin.
         drop(self.lock);
     }
+}
+
+/// What a node runs: `local-1 runs wasm, docker, llm (smollm2:135m)`.
+fn offer_line(node: &NodeView) -> String {
+    let Some(offer) = &node.offer else { return format!("{} runs nothing yet", node.name) };
+    let capabilities = &offer.capabilities;
+    let kinds: Vec<String> = capabilities
+        .adapters
+        .iter()
+        .map(|adapter| match adapter {
+            Adapter::Llm => {
+                let models: Vec<&str> = capabilities.models.iter().map(|model| model.name.as_str()).collect();
+                let models = if models.is_empty() { "no model yet".to_owned() } else { models.join(", ") };
+                format!("{adapter} ({models})")
+            }
+            Adapter::Wasm | Adapter::Docker | Adapter::Mcp => adapter.to_string(),
+        })
+        .collect();
+    let gpus = match capabilities.gpus.len() {
+        0 => String::new(),
+        1 => "; it has 1 GPU".into(),
+        count => format!("; it has {count} GPUs"),
+    };
+    format!("{} runs {}{gpus}", node.name, kinds.join(", "))
 }
 
 fn identity(data: &Path, name: &str) -> PathBuf {
@@ -366,6 +400,23 @@ fn failed_with_log(what: &str, recipe: &Recipe) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_banner_says_what_a_node_runs() {
+        use modchain_types::{List, ModelInfo};
+        let mut node = crate::cli::docs::tests::node_view();
+        assert_eq!(offer_line(&node), "zurich-01 runs wasm; it has 1 GPU");
+        let capabilities = &mut node.offer.as_mut().expect("an offer").capabilities;
+        capabilities.adapters = List::new(vec![Adapter::Docker, Adapter::Llm]).expect("fits");
+        capabilities.gpus = List::default();
+        let mut asleep = node.clone();
+        assert_eq!(offer_line(&node), "zurich-01 runs docker, llm (no model yet)");
+        let model = ModelInfo { name: Text::cut("smollm2:135m"), digest: Text::cut("ab"), bytes: 1, warm: false };
+        node.offer.as_mut().expect("an offer").capabilities.models = List::new(vec![model]).expect("fits");
+        assert_eq!(offer_line(&node), "zurich-01 runs docker, llm (smollm2:135m)");
+        asleep.offer = None;
+        assert_eq!(offer_line(&asleep), "zurich-01 runs nothing yet");
+    }
 
     #[test]
     fn a_second_stack_in_one_folder_is_told_of_the_first() {

@@ -1,5 +1,7 @@
 //! A local stack of the real programs in a folder of its own, and commands against it.
 
+pub(crate) mod engine;
+pub(crate) mod money;
 pub(crate) mod pool;
 
 use std::io::{BufRead, BufReader, Write};
@@ -116,14 +118,16 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_, _| {})
+    }
+
+    /// With what `prepare` puts into the home or changes about the command.
+    pub(crate) fn start_with(prepare: impl FnOnce(&Home, &mut Command)) -> Self {
         require_siblings();
         let home = Home::new();
-        let mut up = home
-            .command(&["up", "--headless", "-o", "json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        let mut command = home.command(&["up", "--headless", "-o", "json"]);
+        prepare(&home, &mut command);
+        let mut up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         BufReader::new(up.stdout.take().expect("is piped")).read_line(&mut line).expect("reads");
         if line.is_empty() {
@@ -138,6 +142,24 @@ impl Stack {
 
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         self.home.run(args)
+    }
+
+    /// One job.
+    pub(crate) fn job(&self, job: &str) -> serde_json::Value {
+        self.run(&["job", job, "-o", "json"]).expect(0).json()
+    }
+
+    /// Waits until the only node runs jobs of this kind.
+    pub(crate) fn wait_for_adapter(&self, adapter: &str) {
+        eventually(&format!("the node runs {adapter} jobs"), || {
+            let node = self.node();
+            node["types"].as_array().is_some_and(|types| types.iter().any(|known| *known == adapter))
+        });
+    }
+
+    /// The only node.
+    pub(crate) fn node(&self) -> serde_json::Value {
+        self.run(&["nodes", "-o", "json"]).expect(0).json()["items"][0].clone()
     }
 
     /// Available balance in micro-units.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use modchain_types::{JobSpec, Micro, Name, NodeId, Reason, Span, Timestamp};
+use modchain_types::{JobSpec, Micro, ModelPlace, Name, NodeId, Reason, Span, Timestamp};
 
 use super::{feasible, rank};
 use crate::node::Node;
@@ -24,6 +24,10 @@ pub struct NodeFit {
     pub minimum: Option<Micro>,
     /// How long the job may run there, and whether the hold rather than its time limit says so.
     pub run_limit: Option<(Span, bool)>,
+    /// What a million tokens cost there: of the prompt, and made. `None` for what is no job for a language model.
+    pub million_tokens: Option<(Micro, Micro)>,
+    /// How near its language model is; `None` where it asks for none or cannot have it there.
+    pub model: Option<ModelPlace>,
 }
 
 /// Every node: those that fit first, best first, then the others by name.
@@ -41,6 +45,7 @@ pub fn fitness<'a>(
                 reasons.push(unfit.to_string());
             });
             let key = fit.as_ref().filter(|_| reasons.is_empty()).map(|fit| rank::key(node, spec, fit, avoided));
+            let model = spec.requirements.model.as_ref().zip(node.offer.as_ref());
             let fit = NodeFit {
                 node: node.id,
                 name: node.name.clone(),
@@ -49,6 +54,9 @@ pub fn fitness<'a>(
                 price_per_hour: fit.as_ref().map(|fit| fit.price_per_hour),
                 minimum: fit.as_ref().map(|fit| fit.minimum),
                 run_limit: fit.as_ref().map(|fit| (fit.run_limit, fit.run_limit_reason == Reason::Budget)),
+                million_tokens: model
+                    .map(|(_, offer)| (offer.tariff.million_prompt_tokens, offer.tariff.million_output_tokens)),
+                model: model.and_then(|(name, offer)| offer.capabilities.place_of(name)),
             };
             (key.is_none(), key, node.name.clone(), fit)
         })

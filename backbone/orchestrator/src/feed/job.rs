@@ -23,6 +23,7 @@ pub(super) struct Job {
     pub(super) name: Text<64>,
     adapter: Adapter,
     what: Text<256>,
+    model: Option<Text<256>>,
     pub(super) labels: Map<Text<64>, Text<256>, 32>,
     time_limit: Option<Span>,
     attempts_max: u32,
@@ -99,6 +100,7 @@ impl Job {
             name: spec.name.clone(),
             adapter: spec.requirements.adapter,
             what: what(spec),
+            model: spec.requirements.model.clone(),
             labels: spec.labels.clone(),
             time_limit: spec.limits.time_limit,
             attempts_max: spec.limits.attempts_max,
@@ -279,6 +281,7 @@ impl Job {
             },
             preparing: self.live_attempt().map(|attempt| attempt.preparing.clone()).unwrap_or_default(),
             image: self.image.clone(),
+            model: self.model.clone(),
             gpus: self.live_attempt().map(|attempt| attempt.reservation.gpus.clone()).unwrap_or_default(),
             created_at: model.wall(self.created_at),
             started_at: newest.and_then(|attempt| attempt.started_at).map(|at| model.wall(at)),
@@ -290,7 +293,8 @@ impl Job {
     pub(super) fn weight(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
         let attempts: usize = self.attempts.iter().map(|attempt| attempt.message.len() + 128).sum();
-        let texts = self.name.len() + self.what.len() + 512;
+        let model = self.model.as_ref().map_or(0, |model| model.len());
+        let texts = self.name.len() + self.what.len() + model + 512;
         // With a pinned image, the words of a preparation and its GPUs.
         let more = self.attempts.back().map_or(0, |attempt| attempt.reservation.gpus.len() * 136 + 256) + 640;
         640 + more + labels + attempts + texts

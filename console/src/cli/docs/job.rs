@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{Asset, Exit, Span};
+use modchain_types::{Adapter, Asset, Exit, Span, Usage};
 use modchain_wire::console::Submitted;
 use modchain_wire::view::{AttemptView, JobView};
 use serde::Serialize;
@@ -30,10 +30,14 @@ pub(crate) struct JobDoc {
     #[serde(rename = "type")]
     kind: &'static str,
     what: String,
+    model: Option<String>,
+    image: Option<String>,
+    gpus: Vec<GpuDoc>,
     state: &'static str,
     reason: Option<&'static str>,
     exit: Option<ExitDoc>,
     message: Option<String>,
+    preparing: Option<String>,
     node: Option<String>,
     attempts: Vec<AttemptDoc>,
     attempts_max: u32,
@@ -64,12 +68,47 @@ struct AttemptDoc {
     ended_at: Option<String>,
 }
 
+/// A GPU that the job's attempt holds.
+#[derive(Debug, Serialize)]
+struct GpuDoc {
+    uuid: String,
+    model: String,
+}
+
 #[derive(Debug, Serialize)]
 struct UsageDoc {
     ran_ms: u64,
     prompt_tokens: u64,
     output_tokens: u64,
     fuel: u64,
+    load_ms: Option<u64>,
+    first_token_ms: Option<u64>,
+    generating_ms: Option<u64>,
+    tokens_per_s: Option<f64>,
+}
+
+/// What a language model took is known once it has answered; other jobs never know.
+fn usage(usage: &Usage, adapter: Adapter) -> UsageDoc {
+    let answered = adapter == Adapter::Llm && usage.ran > Span::ZERO;
+    let made = answered && usage.output_tokens > 0;
+    let millis = |span: Span, known: bool| known.then(|| span.as_millis());
+    UsageDoc {
+        ran_ms: usage.ran.as_millis(),
+        prompt_tokens: usage.prompt_tokens,
+        output_tokens: usage.output_tokens,
+        fuel: usage.fuel,
+        load_ms: millis(usage.load, answered),
+        first_token_ms: millis(usage.first_token, made),
+        generating_ms: millis(usage.generating, made),
+        tokens_per_s: tokens_per_second(usage),
+    }
+}
+
+/// How fast a model made its tokens, to a tenth; `None` where it made none, or its server does not say in which time.
+pub(crate) fn tokens_per_second(usage: &Usage) -> Option<f64> {
+    let tenths = usage.output_tokens.saturating_mul(10_000_000).checked_div(usage.generating.0)?;
+    // Far below where a float of 64 bits loses whole numbers.
+    (usage.output_tokens > 0).then(|| tenths.min(1 << 50) as f64 / 10.0)
 }
 
 #[derive(Debug, Serialize)]
@@ -88,10 +127,18 @@ pub(crate) fn job(view: &JobView, asset: Asset) -> JobDoc {
         account: view.account.to_string(),
         kind: view.adapter.word(),
         what: view.what.as_str().to_owned(),
+        model: view.model.as_ref().and_then(some),
+        image: view.image.as_ref().and_then(some),
+        gpus: view
+            .gpus
+            .iter()
+            .map(|(uuid, model)| GpuDoc { uuid: uuid.to_string(), model: model.to_string() })
+            .collect(),
         state: view.state.word(),
         reason: view.reason.map(|reason| reason.word()),
         exit: view.exit.map(exit),
         message: some(&view.message),
+        preparing: some(&view.preparing),
         node: view.node.as_ref().map(ToString::to_string),
         attempts: view.attempts.iter().map(attempt).collect(),
         attempts_max: view.attempts_max,
@@ -103,12 +150,7 @@ pub(crate) fn job(view: &JobView, asset: Asset) -> JobDoc {
         labels: words(&view.labels),
         time_limit_ms: view.time_limit.map(Span::as_millis),
         run_limit_ms: view.run_limit.map(Span::as_millis),
-        usage: UsageDoc {
-            ran_ms: view.usage.ran.as_millis(),
-            prompt_tokens: view.usage.prompt_tokens,
-            output_tokens: view.usage.output_tokens,
-            fuel: view.usage.fuel,
-        },
+        usage: usage(&view.usage, view.adapter),
         output: OutputDoc {
             stdout_bytes: view.output.stdout,
             stderr_bytes: view.output.stderr,

@@ -14,7 +14,7 @@ mod quote;
 pub(crate) use about::{CheckDoc, ContextDoc, DoctorDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
 pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
-pub(crate) use job::{cancelled, job, submitted};
+pub(crate) use job::{cancelled, job, submitted, tokens_per_second};
 pub(crate) use log::{log, log_end, logs_begin, logs_end};
 pub(crate) use money::{LedgerDoc, account, ledger_entry};
 pub(crate) use pool::{NODE_STATES, node, pool, status};
@@ -70,4 +70,4 @@ pub(crate) struct ListDoc<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{Adapter, Asset, Input, JobSpec, OnDisconnect, Span, Task, TaskBody};
+use modchain_types::{
+    Asset, DockerTask, Exceptions, GpuRequest, Input, JobSpec, LlmKind, LlmTask, OnDisconnect, Span, Task, TaskBody,
+    Text, WasmTask,
+};
 use modchain_wire::view::{ExplanationView, NodeVerdictView, OfferView, QuoteView};
 use serde::Serialize;
 
@@ -69,6 +72,9 @@ struct OfferDoc {
     minimum: Money,
     run_limit_ms: u64,
     limited_by: &'static str,
+    million_prompt_tokens: Option<Money>,
+    million_output_tokens: Option<Money>,
+    model: Option<&'static str>,
 }
 
 /// The document of a quote.
@@ -92,6 +98,9 @@ fn offer_doc(view: &OfferView, asset: Asset) -> OfferDoc {
         minimum: money(view.minimum, asset),
         run_limit_ms: view.run_limit.as_millis(),
         limited_by: if view.budget_bound { "budget" } else { "time_limit" },
+        million_prompt_tokens: view.million_prompt_tokens.map(|price| money(price, asset)),
+        million_output_tokens: view.million_output_tokens.map(|price| money(price, asset)),
+        model: view.model.map(|place| place.word()),
     }
 }
 
@@ -108,10 +117,15 @@ pub(crate) struct SpecDoc {
     #[serde(rename = "type")]
     kind: &'static str,
     module: Option<ModuleDoc>,
+    container: Option<ContainerDoc>,
+    llm: Option<LlmDoc>,
     cpu_milli: u32,
     memory_bytes: u64,
+    gpus: GpusDoc,
     node: Option<String>,
+    region: Option<String>,
     require: BTreeMap<String, String>,
+    price_per_hour_max: Option<Money>,
     max_cost: Money,
     time_limit_ms: Option<u64>,
     start_by_ms: Option<u64>,
@@ -133,27 +147,115 @@ struct ModuleDoc {
     env: BTreeMap<String, String>,
 }
 
+#[derive(Debug, Serialize)]
+struct ContainerDoc {
+    image: String,
+    entrypoint: Option<Vec<String>>,
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    tmp_bytes: u64,
+    pids_max: u32,
+    pull_timeout_ms: u64,
+    writable_root: bool,
+    network: bool,
+}
+
+/// What is asked is in a file that the digest names.
+#[derive(Debug, Serialize)]
+struct LlmDoc {
+    model: String,
+    kind: &'static str,
+    request_digest: String,
+    request_bytes: u64,
+    temperature: Option<f64>,
+    max_tokens: Option<u32>,
+    seed: Option<u32>,
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct GpusDoc {
+    count: u32,
+    memory_bytes_min: u64,
+    model: Option<String>,
+}
+
+fn strings<const MAX: usize>(texts: &[Text<MAX>]) -> Vec<String> {
+    texts.iter().map(|text| text.as_str().to_owned()).collect()
+}
+
+fn module(task: &WasmTask) -> ModuleDoc {
+    ModuleDoc {
+        file: task.module_name.as_str().to_owned(),
+        digest: task.module.to_string(),
+        bytes: task.module_bytes,
+        args: strings(&task.args),
+        env: words(&task.env),
+    }
+}
+
+fn container(task: &DockerTask, exceptions: Exceptions) -> ContainerDoc {
+    ContainerDoc {
+        image: task.image.as_str().to_owned(),
+        entrypoint: task.entrypoint.as_ref().map(|words| strings(words)),
+        command: strings(&task.command),
+        env: words(&task.env),
+        workdir: task.workdir.as_ref().and_then(some),
+        tmp_bytes: task.tmp_bytes,
+        pids_max: task.pids_max,
+        pull_timeout_ms: task.pull_timeout.as_millis(),
+        writable_root: exceptions.writable_root,
+        network: exceptions.network,
+    }
+}
+
+fn llm(task: &LlmTask) -> LlmDoc {
+    LlmDoc {
+        model: task.model.as_str().to_owned(),
+        kind: match task.kind {
+            LlmKind::Generate => "generate",
+            LlmKind::Chat => "chat",
+            LlmKind::Embed => "embed",
+        },
+        request_digest: task.request.to_string(),
+        request_bytes: task.request_bytes,
+        temperature: task.temperature_milli.map(|milli| f64::from(milli) / 1_000.0),
+        max_tokens: task.max_tokens,
+        seed: task.seed,
+        json: task.json,
+    }
+}
+
+fn gpus(request: &GpuRequest) -> GpusDoc {
+    GpusDoc {
+        count: request.count,
+        memory_bytes_min: request.memory_bytes_min,
+        model: request.model.as_ref().and_then(some),
+    }
+}
+
 /// The document of a specification.
 pub(crate) fn spec(spec: &JobSpec, asset: Asset) -> SpecDoc {
-    let module = match &spec.body {
-        TaskBody::Inline(Task::Wasm(task)) => Some(ModuleDoc {
-            file: task.module_name.as_str().to_owned(),
-            digest: task.module.to_string(),
-            bytes: task.module_bytes,
-            args: task.args.iter().map(|arg| arg.as_str().to_owned()).collect(),
-            env: words(&task.env),
-        }),
-        TaskBody::Inline(Task::Docker(_) | Task::Llm(_)) | TaskBody::Blob { .. } => None,
-    };
+    let (mut module, mut container, mut llm) = (None, None, None);
+    match &spec.body {
+        TaskBody::Inline(Task::Wasm(task)) => module = Some(self::module(task)),
+        TaskBody::Inline(Task::Docker(task)) => container = Some(self::container(task, spec.requirements.exceptions)),
+        TaskBody::Inline(Task::Llm(task)) => llm = Some(self::llm(task)),
+        TaskBody::Blob { .. } => {}
+    }
     SpecDoc {
         name: some(&spec.name),
-        kind: match spec.requirements.adapter {
-            adapter @ (Adapter::Wasm | Adapter::Docker | Adapter::Llm | Adapter::Mcp) => adapter.word(),
-        },
+        kind: spec.requirements.adapter.word(),
         module,
+        container,
+        llm,
         cpu_milli: spec.requirements.cpu_milli,
         memory_bytes: spec.requirements.memory_bytes,
+        gpus: gpus(&spec.requirements.gpus),
         node: spec.requirements.node.as_ref().map(ToString::to_string),
+        region: spec.requirements.region.as_ref().and_then(some),
+        price_per_hour_max: spec.requirements.price_per_hour_max.map(|price| money(price, asset)),
         require: spec.requirements.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         max_cost: money(spec.max_cost, asset),
         time_limit_ms: spec.limits.time_limit.map(Span::as_millis),

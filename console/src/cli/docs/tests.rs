@@ -7,6 +7,7 @@ use modchain_types::*;
 use modchain_wire::agent::HostLoad;
 use modchain_wire::console::{ConsoleWelcome, Submitted};
 use modchain_wire::view::*;
+use serde_json::Value;
 
 use super::about::CertificateDoc;
 use super::*;
@@ -19,7 +20,7 @@ fn golden(name: &str, document: &impl Serialize) {
     }
     let pinned = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(text, pinned, "{} differs", path.display());
-    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let value: Value = serde_json::from_str(&text).expect("JSON");
     let schema = value["schema"].as_str().expect("a schema");
     assert!(schema.starts_with("modchain.") && schema.ends_with("/v1"), "{schema}");
     assert!(text.trim_start_matches(['{', '\n', ' ']).starts_with("\"schema\""), "the schema comes first");
@@ -27,7 +28,7 @@ fn golden(name: &str, document: &impl Serialize) {
 }
 
 /// Every field of the document stands in its schema file.
-fn listed(schema: &str, value: &serde_json::Value) {
+fn listed(schema: &str, value: &Value) {
     let file = schema.trim_start_matches("modchain.").replace('/', "-") + ".txt";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(file);
     let mut fields = std::collections::BTreeSet::new();
@@ -39,18 +40,21 @@ fn listed(schema: &str, value: &serde_json::Value) {
     assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default(), "{} differs", path.display());
 }
 
-fn collect(prefix: &str, value: &serde_json::Value, fields: &mut std::collections::BTreeSet<String>) {
+fn collect(prefix: &str, value: &Value, fields: &mut std::collections::BTreeSet<String>) {
     match value {
-        serde_json::Value::Object(object) => {
+        Value::Object(object) => {
             for (name, value) in object {
                 collect(&format!("{prefix}.{name}"), value, fields);
             }
         }
-        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(&format!("{prefix}[]"), item, fields)),
-        serde_json::Value::Null => drop(fields.insert(format!("{prefix}: any or null"))),
-        serde_json::Value::Bool(_) => drop(fields.insert(format!("{prefix}: true or false"))),
-        serde_json::Value::Number(_) => drop(fields.insert(format!("{prefix}: integer"))),
-        serde_json::Value::String(_) => drop(fields.insert(format!("{prefix}: string"))),
+        Value::Array(items) => items.iter().for_each(|item| collect(&format!("{prefix}[]"), item, fields)),
+        Value::Null => drop(fields.insert(format!("{prefix}: any or null"))),
+        Value::Bool(_) => drop(fields.insert(format!("{prefix}: true or false"))),
+        Value::Number(number) => {
+            let kind = if number.is_f64() { "number" } else { "integer" };
+            fields.insert(format!("{prefix}: {kind}"));
+        }
+        Value::String(_) => drop(fields.insert(format!("{prefix}: string"))),
     }
 }
 
@@ -69,7 +73,7 @@ fn name(name: &str) -> Name {
 const JOB: JobId = JobId([7; 16]);
 const AT: WallTime = WallTime(1_795_356_201_114);
 
-pub(super) fn ended_job() -> JobView {
+pub(crate) fn ended_job() -> JobView {
     JobView {
         id: JOB,
         name: text("primes"),
@@ -112,6 +116,7 @@ pub(super) fn ended_job() -> JobView {
         output: OutputLengths { stdout: 10, stderr: 0, dropped: 0 },
         preparing: text(""),
         image: None,
+        model: None,
         gpus: List::default(),
         created_at: AT,
         started_at: Some(AT),
@@ -119,7 +124,7 @@ pub(super) fn ended_job() -> JobView {
     }
 }
 
-fn node_view() -> NodeView {
+pub(crate) fn node_view() -> NodeView {
     NodeView {
         id: NodeId([1; 16]),
         name: name("zurich-01"),
@@ -210,9 +215,48 @@ fn a_job_keeps_its_form() {
     };
     let queued = serde_json::to_value(job(&queued, Asset::Usdc)).expect("JSON");
     for field in ["name", "reason", "exit", "node", "price_per_hour", "started_at", "ended_at"] {
-        assert_eq!(queued[field], serde_json::Value::Null, "{field}: what is not known is null");
+        assert_eq!(queued[field], Value::Null, "{field}: what is not known is null");
     }
     assert_eq!(queued["hold"]["currency"], "USDC");
+}
+
+#[test]
+fn containers_and_language_models_show_what_they_hold_and_took() {
+    let asked = JobView {
+        adapter: Adapter::Llm,
+        model: Some(text("smollm2:135m")),
+        image: Some(text("alpine@sha256:00")),
+        preparing: text("loading the model"),
+        gpus: List::new(vec![(text("GPU-1"), text("H100"))]).expect("fits"),
+        usage: Usage {
+            ran: Span::from_secs(4),
+            prompt_tokens: 31,
+            output_tokens: 55,
+            load: Span::from_millis(900),
+            first_token: Span::from_millis(120),
+            generating: Span::from_millis(3_880),
+            ..Usage::default()
+        },
+        ..ended_job()
+    };
+    let of = |view: &JobView| serde_json::to_value(job(view, Asset::Test)).expect("JSON");
+    let document = of(&asked);
+    assert_eq!((&document["model"], &document["image"]), (&"smollm2:135m".into(), &"alpine@sha256:00".into()));
+    assert_eq!(document["preparing"], "loading the model");
+    assert_eq!(document["gpus"], serde_json::json!([{"uuid": "GPU-1", "model": "H100"}]));
+    assert_eq!(
+        document["usage"],
+        serde_json::json!({"ran_ms": 4000, "prompt_tokens": 31, "output_tokens": 55, "fuel": 0, "load_ms": 900,
+            "first_token_ms": 120, "generating_ms": 3880, "tokens_per_s": 14.1})
+    );
+    let embedded = Usage { output_tokens: 0, first_token: Span::ZERO, generating: Span::ZERO, ..asked.usage };
+    let document = of(&JobView { usage: embedded, ..asked.clone() });
+    assert_eq!((&document["usage"]["load_ms"], &document["usage"]["prompt_tokens"]), (&900.into(), &31.into()));
+    for field in ["first_token_ms", "generating_ms", "tokens_per_s"] {
+        assert_eq!(document["usage"][field], Value::Null, "{field}: no token was made");
+    }
+    let document = of(&JobView { usage: Usage::default(), ..asked });
+    assert_eq!(document["usage"]["load_ms"], Value::Null, "it has not answered");
 }
 
 #[test]
@@ -301,6 +345,9 @@ fn events_explanations_and_quotes_keep_their_form() {
             minimum: Micro(1_000),
             run_limit: Span::from_secs(600),
             budget_bound: true,
+            million_prompt_tokens: None,
+            million_output_tokens: None,
+            model: None,
         }])
         .expect("fits"),
         refusals: List::new(vec![verdict_view()]).expect("fits"),
@@ -335,6 +382,7 @@ fn events_explanations_and_quotes_keep_their_form() {
         input: Input::None,
     };
     golden("quote", &quote(&view, Some(&of), Asset::Test));
+    kinds_of_specifications(&view, of);
     assert_eq!((percent(500), percent(250), percent(5)), ("5".into(), "2.5".into(), "0.05".into()));
 }
 
@@ -440,7 +488,7 @@ fn who_is_in_and_how_keeps_its_form() {
     };
     let ended = serde_json::to_value(cert(&gone)).expect("JSON");
     for field in ["serial", "issued_at", "expires_at", "renews_at", "used"] {
-        assert_eq!(ended[field], serde_json::Value::Null, "{field}: there is no certificate to tell of");
+        assert_eq!(ended[field], Value::Null, "{field}: there is no certificate to tell of");
     }
     let view =
         RevokedView { identity: gone, connections_closed: 1, jobs: 2, tokens: 0, took: Span::from_micros(3_100) };
@@ -476,4 +524,55 @@ fn who_is_in_and_how_keeps_its_form() {
         trust_domain: "mzxw6ytboi2dgnbv.modchain".into(),
     };
     golden("joined", &joined);
+}
+
+/// What a container and a question look like in a quote.
+fn kinds_of_specifications(view: &QuoteView, mut of: JobSpec) {
+    of.requirements.exceptions = Exceptions { writable_root: false, network: true };
+    of.requirements.gpus = GpuRequest { count: 2, memory_bytes_min: 40 << 30, model: Some(text("H100")) };
+    of.requirements.adapter = Adapter::Docker;
+    of.body = TaskBody::Inline(Task::Docker(DockerTask {
+        image: text("alpine:3"),
+        command: List::new(vec![text("ls"), text("-l")]).expect("fits"),
+        entrypoint: Some(List::default()),
+        env: Map::new(BTreeMap::from([(text("A"), text("1"))])).expect("fits"),
+        workdir: Some(text("/srv")),
+        tmp_bytes: 1 << 20,
+        pids_max: 64,
+        pull_timeout: Span::from_secs(60),
+    }));
+    let document = serde_json::to_value(quote(view, Some(&of), Asset::Test)).expect("JSON");
+    let (spec, offer) = (&document["spec"], &document["offers"][0]);
+    let container = serde_json::json!({"image": "alpine:3", "entrypoint": [], "command": ["ls", "-l"], "env": {"A": "1"},
+        "workdir": "/srv", "tmp_bytes": 1 << 20, "pids_max": 64, "pull_timeout_ms": 60_000, "writable_root": false,
+        "network": true});
+    assert_eq!((&spec["type"], &spec["container"], &spec["module"]), (&"docker".into(), &container, &Value::Null));
+    assert_eq!(spec["gpus"], serde_json::json!({"count": 2, "memory_bytes_min": 40u64 << 30, "model": "H100"}));
+    assert_eq!(offer["million_prompt_tokens"], Value::Null);
+
+    of.requirements.adapter = Adapter::Llm;
+    of.body = TaskBody::Inline(Task::Llm(LlmTask {
+        model: text("smollm2:135m"),
+        request: Digest([0xab; 32]),
+        request_bytes: 8,
+        kind: LlmKind::Chat,
+        temperature_milli: Some(700),
+        max_tokens: Some(9),
+        seed: None,
+        json: false,
+    }));
+    let mut view = view.clone();
+    let offer = OfferView {
+        million_prompt_tokens: Some(Micro(100_000)),
+        million_output_tokens: Some(Micro(400_000)),
+        model: Some(ModelPlace::Warm),
+        ..view.offers[0].clone()
+    };
+    view.offers = List::new(vec![offer]).expect("fits");
+    let document = serde_json::to_value(quote(&view, Some(&of), Asset::Test)).expect("JSON");
+    let (spec, offer) = (&document["spec"], &document["offers"][0]);
+    let llm = serde_json::json!({"model": "smollm2:135m", "kind": "chat", "request_digest": "ab".repeat(32),
+        "request_bytes": 8, "temperature": 0.7, "max_tokens": 9, "seed": null, "json": false});
+    assert_eq!((&spec["type"], &spec["llm"], &spec["container"]), (&"llm".into(), &llm, &Value::Null));
+    assert_eq!((&offer["model"], &offer["million_output_tokens"]["micro"]), (&"warm".into(), &400_000.into()));
 }

@@ -131,7 +131,16 @@ impl ConsoleSession {
             let (run_limit, budget_bound) = fit.run_limit?;
             let price_per_hour = fit.price_per_hour?;
             let minimum = fit.minimum.unwrap_or_default();
-            Some(OfferView { node: fit.name.clone(), price_per_hour, minimum, run_limit, budget_bound })
+            Some(OfferView {
+                node: fit.name.clone(),
+                price_per_hour,
+                minimum,
+                run_limit,
+                budget_bound,
+                million_prompt_tokens: fit.million_tokens.map(|(prompt, _)| prompt),
+                million_output_tokens: fit.million_tokens.map(|(_, output)| output),
+                model: fit.model,
+            })
         };
         let view = QuoteView {
             hold,

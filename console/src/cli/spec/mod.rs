@@ -1,5 +1,9 @@
 //! From flags and job file to the specification that is sent: flags override the file, the environment is checked for
-//! secrets, the module is looked at before anything leaves this machine.
+//! secrets, and what is sent beside it is looked at before anything leaves this machine.
+
+mod kind;
+mod llm;
+mod wasm;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -7,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use modchain_types::{
-    Adapter, Digest, Exceptions, GpuRequest, Input, JobSpec, Limits, List, Map, Micro, OnDisconnect, Requirements,
-    Task, TaskBody, Text, TooLong, WasmTask, resources::LabelPairs,
+    Adapter, Digest, DockerTask, Exceptions, GpuRequest, Input, JobSpec, Limits, List, Map, Micro, OnDisconnect,
+    Requirements, Task, TaskBody, Text, TooLong, WasmTask, resources::LabelPairs,
 };
 
+use super::history::Conversation;
 use super::job_file::{JOB_FILE_BYTES_MAX, JobFile};
-use crate::args::{JobFlags, JobType, OnDisconnectFlag};
+use crate::args::{ContainerFlags, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag};
 use crate::exit::Failure;
+use llm::Stdin;
 
-/// Largest module that is sent.
-pub(crate) const MODULE_BYTES_MAX: u64 = 32 << 20;
 /// Largest file of environment variables: more than the environment may hold.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
 /// What a job gets that does not say how much memory it needs.
@@ -31,8 +35,20 @@ pub(crate) struct Plan {
     pub(crate) spec: JobSpec,
     /// Refuse it if it cannot start now.
     pub(crate) no_queue: bool,
-    /// The module, which is put before the job is submitted.
-    pub(crate) module: Bytes,
+    /// A module, or what is asked of a language model: put before the job is submitted.
+    pub(crate) blob: Option<Bytes>,
+    /// Where question and answer are kept once the job is completed.
+    pub(crate) conversation: Option<Conversation>,
+    /// What a person should know before it is sent.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What a job runs, with what is sent beside it.
+struct Work {
+    task: Task,
+    blob: Option<Bytes>,
+    conversation: Option<Conversation>,
+    exceptions: Exceptions,
 }
 
 /// Builds a job from flags and the file they name. `max_cost` is what the context or the configuration says.
@@ -42,19 +58,17 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
         None => JobFile::default(),
     };
     let reads_file_from_stdin = flags.file.as_deref() == Some(Path::new("-"));
+    let kind = kind::kind(&flags, &file)?;
     let stdin = flags.stdin || file.stdin.unwrap_or(false);
     if reads_file_from_stdin && stdin {
         return Err(Failure::usage("standard input cannot be both the job file and the job's input"));
     }
-    let JobType::Wasm = flags.kind.or(file.kind).unwrap_or(JobType::Wasm);
-    let wasm = flags.wasm.or(file.wasm).ok_or_else(|| {
-        Failure::usage("there is nothing to run").hint("name a module with --wasm FILE, or a job file with -f FILE")
-    })?;
     let max_cost = flags.max_cost.or(file.max_cost).or(max_cost).ok_or_else(|| {
         Failure::usage("the most that the job may cost is not known: it is held until the job has ended")
             .hint("say it with --max-cost 0.10")
     })?;
-    let env = environment(file.env, &file.env_file, flags.env, &flags.env_file, flags.allow_secrets_on_node)?;
+    let env = environment(file.env, &file.env_file, flags.env, &flags.env_file)?;
+    let warnings = secrets(&env, flags.allow_secrets_on_node)?;
     let args = if flags.args.is_empty() { file.args.unwrap_or_default() } else { flags.args };
     let mut labels = file.labels;
     labels.extend(flags.label);
@@ -72,30 +86,47 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
             return Err(Failure::usage(format!("{what} must be more than zero")));
         }
     }
+    let machine = flags.machine.over(file.machine);
+    let gpus = gpus(&machine)?;
 
-    let (module, module_name) = read_module(&wasm)?;
-    let task = WasmTask {
-        module: Digest::of(&module),
-        module_bytes: module.len() as u64,
-        module_name,
-        args: list(args, "arguments")?,
-        env: texts(env, "environment")?,
+    let work = match kind {
+        JobType::Wasm => module(flags.wasm.or(file.wasm), args, env)?,
+        JobType::Docker => container(flags.container.over(file.container), args, env)?,
+        JobType::Llm => {
+            let stdin = if reads_file_from_stdin { Stdin::Taken } else { Stdin::Free };
+            let asked = llm::asked(flags.llm.over(file.llm), stdin)?;
+            Work {
+                task: Task::Llm(asked.task),
+                blob: Some(asked.request),
+                conversation: asked.conversation,
+                exceptions: Exceptions::default(),
+            }
+        }
+    };
+    let (cpu_milli, memory_bytes) = match kind {
+        JobType::Wasm | JobType::Docker => (CPU_MILLI_DEFAULT, MEMORY_BYTES_DEFAULT),
+        JobType::Llm => (llm::CPU_MILLI_DEFAULT, llm::MEMORY_BYTES_DEFAULT),
+    };
+    let (adapter, model) = match &work.task {
+        Task::Wasm(_) => (Adapter::Wasm, None),
+        Task::Docker(_) => (Adapter::Docker, None),
+        Task::Llm(task) => (Adapter::Llm, Some(task.model.clone())),
     };
     let spec = JobSpec {
         name: Text::new(flags.name.or(file.name).unwrap_or_default()).map_err(too_long("name"))?,
-        body: TaskBody::Inline(Task::Wasm(task)),
+        body: TaskBody::Inline(work.task),
         requirements: Requirements {
-            adapter: Adapter::Wasm,
-            cpu_milli: flags.cpus.or(file.cpus).unwrap_or(CPU_MILLI_DEFAULT),
-            memory_bytes: flags.memory.or(file.memory).unwrap_or(MEMORY_BYTES_DEFAULT),
+            adapter,
+            cpu_milli: flags.cpus.or(file.cpus).unwrap_or(cpu_milli),
+            memory_bytes: flags.memory.or(file.memory).unwrap_or(memory_bytes),
             disk_bytes: 0,
-            gpus: GpuRequest { count: 0, memory_bytes_min: 0, model: None },
+            gpus,
             labels: label_pairs(require)?,
-            region: None,
+            region: machine.region.map(Text::new).transpose().map_err(too_long("region"))?,
             node: flags.node.or(file.node),
-            price_per_hour_max: None,
-            model: None,
-            exceptions: Exceptions::default(),
+            price_per_hour_max: machine.price_per_hour,
+            model,
+            exceptions: work.exceptions,
         },
         limits: Limits {
             time_limit: flags.time_limit.or(file.time_limit),
@@ -113,7 +144,102 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
         labels: texts(labels, "labels")?,
         input: if stdin { Input::Stream } else { Input::None },
     };
-    Ok(Plan { spec, no_queue: flags.no_queue || file.no_queue.unwrap_or(false), module })
+    let no_queue = flags.no_queue || file.no_queue.unwrap_or(false);
+    Ok(Plan { spec, no_queue, blob: work.blob, conversation: work.conversation, warnings })
+}
+
+/// A WebAssembly job.
+fn module(path: Option<PathBuf>, args: Vec<String>, env: BTreeMap<String, String>) -> Result<Work, Failure> {
+    let path = path.ok_or_else(|| Failure::usage("there is nothing to run").hint("name a module with --wasm FILE"))?;
+    let (module, module_name) = wasm::read_module(&path)?;
+    let task = WasmTask {
+        module: Digest::of(&module),
+        module_bytes: module.len() as u64,
+        module_name,
+        args: list(args, "arguments")?,
+        env: texts(env, "environment")?,
+    };
+    Ok(Work { task: Task::Wasm(task), blob: Some(module), conversation: None, exceptions: Exceptions::default() })
+}
+
+/// A container.
+fn container(flags: ContainerFlags, args: Vec<String>, env: BTreeMap<String, String>) -> Result<Work, Failure> {
+    let ContainerFlags { image, entrypoint, workdir, pull_timeout, pids, tmp_size, writable_root, network } = flags;
+    let image = image.ok_or_else(|| Failure::usage("there is nothing to run").hint("name an image with -i IMAGE"))?;
+    // One empty word is how a line says that there is none.
+    let entrypoint = entrypoint.map(|words| if words == [""] { Vec::new() } else { words });
+    let task = DockerTask {
+        image: Text::new(image).map_err(too_long("image"))?,
+        command: list(args, "arguments")?,
+        entrypoint: entrypoint.map(|words| list(words, "entrypoint")).transpose()?,
+        env: texts(env, "environment")?,
+        workdir: workdir.map(Text::new).transpose().map_err(too_long("workdir"))?,
+        tmp_bytes: tmp_size.unwrap_or(DockerTask::TMP_BYTES_DEFAULT),
+        pids_max: pids.unwrap_or(DockerTask::PIDS_DEFAULT),
+        pull_timeout: pull_timeout.unwrap_or(DockerTask::PULL_TIMEOUT_DEFAULT),
+    };
+    let exceptions = Exceptions { writable_root, network };
+    Ok(Work { task: Task::Docker(task), blob: None, conversation: None, exceptions })
+}
+
+/// The GPUs asked for. Who says what they must be like, and not how many, wants one.
+fn gpus(machine: &MachineFlags) -> Result<GpuRequest, Failure> {
+    let described = machine.gpu_memory.is_some() || machine.gpu_model.is_some();
+    if machine.gpus == Some(0) && described {
+        return Err(Failure::usage("no GPU is asked for, and it is said what it must be like")
+            .hint("leave gpus out, or gpu-memory and gpu-model"));
+    }
+    Ok(GpuRequest {
+        count: machine.gpus.unwrap_or(u32::from(described)),
+        memory_bytes_min: machine.gpu_memory.unwrap_or(0),
+        model: machine.gpu_model.clone().map(Text::new).transpose().map_err(too_long("gpu-model"))?,
+    })
+}
+
+impl ContainerFlags {
+    /// These where they say something, else those of the file.
+    fn over(self, file: Self) -> Self {
+        Self {
+            image: self.image.or(file.image),
+            entrypoint: self.entrypoint.or(file.entrypoint),
+            workdir: self.workdir.or(file.workdir),
+            pull_timeout: self.pull_timeout.or(file.pull_timeout),
+            pids: self.pids.or(file.pids),
+            tmp_size: self.tmp_size.or(file.tmp_size),
+            writable_root: self.writable_root || file.writable_root,
+            network: self.network || file.network,
+        }
+    }
+}
+
+impl LlmFlags {
+    /// These where they say something, else those of the file.
+    fn over(self, file: Self) -> Self {
+        Self {
+            model: self.model.or(file.model),
+            prompt: self.prompt.or(file.prompt),
+            system: self.system.or(file.system),
+            temperature: self.temperature.or(file.temperature),
+            max_tokens: self.max_tokens.or(file.max_tokens),
+            seed: self.seed.or(file.seed),
+            json: self.json || file.json,
+            history: self.history.or(file.history),
+            embed: if self.embed.is_empty() { file.embed } else { self.embed },
+        }
+    }
+}
+
+impl MachineFlags {
+    /// These where they say something, else those of the file.
+    fn over(self, file: Self) -> Self {
+        Self {
+            gpus: self.gpus.or(file.gpus),
+            gpu_memory: self.gpu_memory.or(file.gpu_memory),
+            gpu_model: self.gpu_model.or(file.gpu_model),
+            region: self.region.or(file.region),
+            price_per_hour: self.price_per_hour.or(file.price_per_hour),
+        }
+    }
 }
 
 fn read_job_file(path: &Path) -> Result<JobFile, Failure> {
@@ -155,72 +281,12 @@ fn read_bounded(path: &Path, max: u64, what: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The module and its file name. Whether it compiles only a node can tell; that it is no module at all is seen here.
-fn read_module(path: &Path) -> Result<(Bytes, Text<256>), Failure> {
-    let bytes = read_bounded(path, MODULE_BYTES_MAX, "module")?;
-    if !looks_like_module(&bytes) {
-        return Err(Failure::usage(format!("{} is not a WebAssembly module", path.display()))
-            .hint("a .wasm file begins with \\0asm, a .wat file with (module"));
-    }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok((Bytes::from(bytes), Text::cut(name)))
-}
-
-/// Binary modules begin with a magic number (components have another version after it, which no node runs); text modules
-/// with `(module` after spaces and comments.
-fn looks_like_module(bytes: &[u8]) -> bool {
-    if let Some(after) = bytes.strip_prefix(b"\0asm") {
-        return after.starts_with(&[1, 0, 0, 0]);
-    }
-    let Ok(mut text) = std::str::from_utf8(bytes) else { return false };
-    loop {
-        text = text.trim_start();
-        if let Some(comment) = text.strip_prefix(";;") {
-            text = comment.split_once('\n').map_or("", |(_, after)| after);
-        } else if text.starts_with("(;") {
-            let Some(after) = skip_block_comment(text) else { return false };
-            text = after;
-        } else {
-            break;
-        }
-    }
-    // The text format lets a module leave its own parentheses out; nobody writes it, but it may.
-    text.strip_prefix('(').map(str::trim_start).is_some_and(|text| {
-        ["module", "func", "import", "memory", "export", "type", "table", "global", "data", "start"]
-            .iter()
-            .any(|word| text.strip_prefix(word).is_some_and(|rest| rest.starts_with(|c: char| !c.is_alphanumeric())))
-    })
-}
-
-/// The text after a `(; ... ;)`, which may be nested; `None` if it does not end.
-fn skip_block_comment(text: &str) -> Option<&str> {
-    let mut depth = 0usize;
-    let mut position = 0;
-    while position < text.len() {
-        let rest = &text.as_bytes()[position..];
-        if rest.starts_with(b"(;") {
-            depth += 1;
-            position += 2;
-        } else if rest.starts_with(b";)") {
-            depth -= 1;
-            position += 2;
-            if depth == 0 {
-                return text.get(position..);
-            }
-        } else {
-            position += 1;
-        }
-    }
-    None
-}
-
 /// Later ones win: the file's env-files, its table, the flags' env-files, the flags.
 fn environment(
     table: BTreeMap<String, String>,
     table_files: &[PathBuf],
     flags: Vec<(String, Option<String>)>,
     flag_files: &[PathBuf],
-    allow_secrets: bool,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut env = BTreeMap::new();
     for path in table_files {
@@ -243,13 +309,22 @@ fn environment(
     if let Some(name) = env.keys().find(|name| name.contains(['=', '\0'])) {
         return Err(Failure::usage(format!("`{name}` cannot be the name of an environment variable")));
     }
-    if !allow_secrets && let Some(name) = env.keys().find(|name| looks_like_secret(name)) {
-        return Err(Failure::usage(format!(
+    Ok(env)
+}
+
+/// Keeps variables that look like secrets here, unless they were meant: then it is said who can read them.
+fn secrets(env: &BTreeMap<String, String>, allowed: bool) -> Result<Vec<String>, Failure> {
+    let names: Vec<&str> = env.keys().map(String::as_str).filter(|name| looks_like_secret(name)).collect();
+    match names.first() {
+        None => Ok(Vec::new()),
+        Some(_) if allowed => {
+            Ok(vec![format!("warning: the owner of the node can read {}, which look like secrets", names.join(", "))])
+        }
+        Some(name) => Err(Failure::usage(format!(
             "the environment variable {name} looks like a secret, and the owner of the node can read it"
         ))
-        .hint("leave it out, or send it all the same with --allow-secrets-on-node"));
+        .hint("leave it out, or send it all the same with --allow-secrets-on-node")),
     }
-    Ok(env)
 }
 
 /// Names that people give to secrets.
@@ -374,16 +449,17 @@ mod tests {
             ("(modulo)", false),
             ("(; endless", false),
         ] {
-            assert_eq!(looks_like_module(text.as_bytes()), module, "{text:?}");
+            assert_eq!(wasm::looks_like_module(text.as_bytes()), module, "{text:?}");
         }
-        assert!(looks_like_module(b"\0asm\x01\0\0\0"));
-        assert!(!looks_like_module(b"\0asm\x0d\0\x01\0"), "a component");
-        assert!(!looks_like_module(b"\x7fELF\xff"));
+        assert!(wasm::looks_like_module(b"\0asm\x01\0\0\0"));
+        assert!(!wasm::looks_like_module(b"\0asm\x0d\0\x01\0"), "a component");
+        assert!(!wasm::looks_like_module(b"\x7fELF\xff"));
         let folder = folder_with(&[("m.wat", "hello")]);
         assert!(said(flags(&folder)).contains("is not a WebAssembly module"));
         assert!(said(JobFlags { wasm: Some(folder.path().join("none.wat")), ..flags(&folder) }).contains("none.wat"));
         assert!(said(JobFlags { wasm: Some(folder.path().into()), ..flags(&folder) }).contains("it is a folder"));
         assert!(said(JobFlags { wasm: None, ..flags(&folder) }).contains("nothing to run"));
+        assert!(said(JobFlags { wasm: None, kind: Some(JobType::Wasm), ..flags(&folder) }).contains("--wasm FILE"));
     }
 
     #[test]
@@ -397,7 +473,84 @@ mod tests {
         let folder = folder_with(&[("m.wat", "(module)")]);
         let env = vec![("API_KEY".to_owned(), Some("x".to_owned()))];
         assert!(said(JobFlags { env: env.clone(), ..flags(&folder) }).contains("--allow-secrets-on-node"));
-        assert!(plan(JobFlags { env, allow_secrets_on_node: true, ..flags(&folder) }, None).is_ok());
+        let sent = plan(JobFlags { env, allow_secrets_on_node: true, ..flags(&folder) }, None).expect("builds");
+        assert!(sent.warnings[0].contains("can read API_KEY"), "{:?}", sent.warnings);
+        assert!(plan(flags(&folder), None).expect("builds").warnings.is_empty());
+        let env = vec![("API_KEY".to_owned(), Some("x".to_owned()))];
+        assert!(said(JobFlags { env, ..image() }).contains("--allow-secrets-on-node"), "containers have secrets too");
+    }
+
+    fn image() -> JobFlags {
+        let container = ContainerFlags { image: Some("alpine:3".into()), ..ContainerFlags::default() };
+        JobFlags { container, max_cost: Some(Micro::UNIT), ..JobFlags::default() }
+    }
+
+    #[test]
+    fn a_container_is_described_by_flags_over_a_file() {
+        let folder = folder_with(&[(
+            "job.toml",
+            "schema = \"modchain.job/v1\"\nimage = \"alpine:3\"\nargs = [\"ls\"]\nworkdir = \"/srv\"\npids = 9\nnetwork = true\n\
+             max-cost = 1\n[resources]\ngpus = 2\ngpu-memory = \"40GiB\"\n",
+        )]);
+        let container = ContainerFlags {
+            entrypoint: Some(vec![String::new()]),
+            workdir: Some("/tmp".into()),
+            tmp_size: Some(1 << 20),
+            ..ContainerFlags::default()
+        };
+        let machine = MachineFlags {
+            gpu_model: Some("H100".into()),
+            region: Some("eu".into()),
+            price_per_hour: Some(Micro(5)),
+            ..MachineFlags::default()
+        };
+        let file = Some(folder.path().join("job.toml"));
+        let plan = plan(JobFlags { file, container, machine, ..JobFlags::default() }, None).expect("builds");
+        assert!(plan.blob.is_none(), "an image is pulled by the node");
+        let (requirements, body) = (plan.spec.requirements, plan.spec.body);
+        let TaskBody::Inline(Task::Docker(task)) = body else { panic!("a container") };
+        assert_eq!((task.image.as_str(), task.workdir.as_deref()), ("alpine:3", Some("/tmp")));
+        assert_eq!((task.command.len(), task.entrypoint.map(|words| words.len())), (1, Some(0)));
+        assert_eq!((task.pids_max, task.tmp_bytes), (9, 1 << 20));
+        assert_eq!(task.pull_timeout, DockerTask::PULL_TIMEOUT_DEFAULT);
+        assert_eq!(requirements.exceptions, Exceptions { writable_root: false, network: true });
+        let gpus = GpuRequest { count: 2, memory_bytes_min: 40 << 30, model: Some(Text::cut("H100")) };
+        assert_eq!((requirements.adapter, requirements.gpus), (Adapter::Docker, gpus));
+        assert_eq!((requirements.region.as_deref(), requirements.price_per_hour_max), (Some("eu"), Some(Micro(5))));
+        assert_eq!((requirements.cpu_milli, requirements.memory_bytes), (1000, 256 << 20));
+    }
+
+    #[test]
+    fn who_describes_a_gpu_wants_one() {
+        let asks = |gpus, gpu_memory| gpus_of(MachineFlags { gpus, gpu_memory, ..MachineFlags::default() });
+        assert_eq!(asks(None, None).expect("none").count, 0);
+        assert_eq!(asks(None, Some(1 << 30)).expect("one").count, 1);
+        assert_eq!(asks(Some(4), Some(1 << 30)).expect("four").count, 4);
+        assert_eq!(asks(Some(0), None).expect("none").count, 0);
+        assert_eq!(asks(Some(0), Some(1 << 30)).expect_err("nonsense").exit, 2);
+    }
+
+    fn gpus_of(machine: MachineFlags) -> Result<GpuRequest, Failure> {
+        gpus(&machine)
+    }
+
+    #[test]
+    fn a_job_for_a_language_model_takes_little_of_the_node_and_brings_its_request() {
+        let llm = LlmFlags { model: Some("smollm2:135m".into()), prompt: Some("hi".into()), ..LlmFlags::default() };
+        let plan = plan(JobFlags { llm, ..JobFlags::default() }, Some(Micro::UNIT)).expect("builds");
+        let requirements = plan.spec.requirements;
+        assert_eq!((requirements.adapter, requirements.model.as_deref()), (Adapter::Llm, Some("smollm2:135m")));
+        assert_eq!((requirements.cpu_milli, requirements.memory_bytes), (100, 64 << 20));
+        let TaskBody::Inline(Task::Llm(task)) = plan.spec.body else { panic!("a model") };
+        assert_eq!(Some(task.request), plan.blob.as_deref().map(Digest::of));
+    }
+
+    #[test]
+    fn standard_input_is_one_thing_only() {
+        let folder = folder_with(&[("job.toml", "schema = \"modchain.job/v1\"\nmodel = \"a\"\nprompt = \"hi\"\n")]);
+        let file = Some(folder.path().join("job.toml"));
+        let stdin = JobFlags { file, stdin: true, max_cost: Some(Micro::UNIT), ..JobFlags::default() };
+        assert!(said(stdin).contains("-p - takes the prompt from standard input"));
     }
 
     #[test]
@@ -424,13 +577,13 @@ mod tests {
     fn any_bytes_are_a_module_or_none_and_any_environment_file_is_pairs_or_a_complaint() {
         crate::fuzz::target("module")
             .words(&["(;", ";)", ";;", "\n", "(module", "\0asm\x01\0\0\0"])
-            .run(|input| modchain_fuzz::signature(&(looks_like_module(input), input.len().checked_ilog2())));
+            .run(|input| modchain_fuzz::signature(&(wasm::looks_like_module(input), input.len().checked_ilog2())));
         let folder = crate::fuzz::scratch();
         let path = folder.path().join("env");
         let fuzz = crate::fuzz::target("environment").words(&["=", "\n", "#", "\r\n", "\0"]).executions(10_000);
         fuzz.run(|input| {
             std::fs::write(&path, input).expect("writes");
-            match environment(BTreeMap::new(), std::slice::from_ref(&path), Vec::new(), &[], false) {
+            match environment(BTreeMap::new(), std::slice::from_ref(&path), Vec::new(), &[]) {
                 Ok(pairs) => {
                     assert!(pairs.keys().all(|name| !name.is_empty() && !name.contains(['=', '\0', '\n'])));
                     modchain_fuzz::signature(&pairs.len().checked_ilog2())
