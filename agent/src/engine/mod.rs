@@ -58,6 +58,10 @@ pub const EVICTION_GRACE: Span = Span::from_secs(10);
 /// Longest shutdown; what still runs then is killed.
 const SHUTDOWN_MAX: Span = Span::from_secs(15);
 
+/// Longest time that a result waits for its container to be removed. An engine that takes longer is busy or gone, and the
+/// result is told all the same.
+const CLEAR_BEFORE_REPORT_MAX: Duration = Duration::from_secs(10);
+
 /// Longest wait for containers to be removed at the end.
 const SHUTDOWN_CLEAR_MAX: Duration = Duration::from_secs(10);
 
@@ -140,6 +144,11 @@ pub enum EngineInput {
         usage: Usage,
         /// How much it printed.
         output: OutputLengths,
+    },
+    /// Nothing is left on the machine of an attempt whose result is on disk.
+    Cleared {
+        /// Which attempt.
+        attempt: AttemptId,
     },
     /// How is it? The answer comes from the engine's own loop, so it tells too that the loop goes round.
     Look(oneshot::Sender<Sight>),
@@ -412,6 +421,7 @@ impl Engine {
                 tracing::info!(%attempt, ?ending, ran = %usage.ran, "ended");
                 self.handle(Input::Ended { attempt, ending, usage, output });
             }
+            EngineInput::Cleared { attempt } => self.on_cleared(attempt),
             // Whoever asked may have gone.
             EngineInput::Look(reply) => drop(reply.send(self.sight())),
             EngineInput::Evict => {
@@ -592,16 +602,38 @@ impl Engine {
     fn record(&mut self, report: Report) {
         let assignment = self.attempts.get(&report.attempt).and_then(|held| held.assignment.as_deref());
         match self.outbox.record(assignment, &report) {
-            Ok(()) => {
-                // Not before: until then a restarted agent learns from the container how the attempt ended.
-                self.executors.clear_away(report.attempt, report.fence);
-                self.send(report);
-            }
+            Ok(()) => match self.executors.clear_away(report.attempt, report.fence) {
+                // Not before its result is on disk: until then a restarted agent learns from the container how the attempt
+                // ended. And not after it is told: who hears of the end finds nothing left.
+                Some(cleared) if self.is_container(report.attempt) => {
+                    let (attempt, engine) = (report.attempt, self.inputs_in.clone());
+                    self.runners.spawn(async move {
+                        let _ = tokio::time::timeout(CLEAR_BEFORE_REPORT_MAX, cleared).await;
+                        let _ = engine.send(EngineInput::Cleared { attempt }).await;
+                    });
+                }
+                Some(_) | None => self.send(report),
+            },
             Err(error) => {
                 tracing::error!(attempt = %report.attempt, %error, "a result cannot be written down; trying again");
                 self.unrecorded.push_back(report);
                 self.retry_soon();
             }
+        }
+    }
+
+    /// Whether the attempt is one of those that leave something on the machine.
+    fn is_container(&self, attempt: AttemptId) -> bool {
+        let assignment = self.attempts.get(&attempt).and_then(|held| held.assignment.as_deref());
+        assignment.is_some_and(|assignment| assignment.spec.requirements.adapter == Adapter::Docker)
+    }
+
+    /// Nothing of an ended attempt is left on the machine: its result may be told, unless a new connection has done so.
+    fn on_cleared(&mut self, attempt: AttemptId) {
+        let told = self.connection.as_ref().is_some_and(|line| line.results_sent.contains(&attempt));
+        let report = self.supervisor.unacknowledged().into_iter().find(|report| report.attempt == attempt);
+        if let Some(report) = report.filter(|_| !told) {
+            self.send(report);
         }
     }
 

@@ -27,6 +27,7 @@ use modchain_types::{
 use modchain_wire::agent::OutputStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::outbox::AttemptFolder;
@@ -313,15 +314,16 @@ impl Executors {
         }))
     }
 
-    /// Removes what is left of an attempt on the machine, sooner or later: its result is on disk, or nobody wants one.
-    pub fn clear_away(&self, attempt: AttemptId, fence: Fence) {
-        if let Some(docker) = self.docker.clone() {
+    /// Removes what is left of an attempt on the machine, sooner or later: its result is on disk, or nobody wants one. The
+    /// handle ends when it is done; letting it go changes nothing.
+    pub fn clear_away(&self, attempt: AttemptId, fence: Fence) -> Option<JoinHandle<()>> {
+        self.docker.clone().map(|docker| {
             self.clearing.spawn(async move {
                 if let Err(error) = docker.remove(attempt, fence).await {
-                    tracing::warn!(%attempt, %error, "a container could not be removed; the next start goes on with that");
+                    tracing::warn!(%attempt, %error, "a container could not be removed; the next sweep goes on with that");
                 }
-            });
-        }
+            })
+        })
     }
 
     /// Waits until everything is removed that was to be.
