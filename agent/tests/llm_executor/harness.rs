@@ -58,6 +58,11 @@ impl Question {
         Self::new(LlmKind::Generate, &LlmRequest::Generate { prompt: prompt.into(), system: None })
     }
 
+    /// One whose answer goes on for longer than any of these tests listens.
+    pub(crate) fn story() -> Self {
+        Self::prompt("Tell a long story about the sea.").seed(3)
+    }
+
     pub(crate) fn chat(messages: &[(LlmRole, &str)]) -> Self {
         let messages =
             messages.iter().map(|(role, content)| LlmMessage { role: *role, content: (*content).into() }).collect();
@@ -81,6 +86,11 @@ impl Question {
 
     pub(crate) fn seed(mut self, seed: u32) -> Self {
         self.task.seed = Some(seed);
+        self
+    }
+
+    pub(crate) fn temperature(mut self, milli: u32) -> Self {
+        self.task.temperature_milli = Some(milli);
         self
     }
 
@@ -244,5 +254,4 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Nothing at all.
 pub(crate) const NO_TIME: Span = Span::ZERO;
