@@ -251,6 +251,8 @@ struct Held {
 pub struct Engine {
     supervisor: Supervisor,
     offer: Offer,
+    /// Whether the offer is another one than the newest hello said.
+    offer_unsaid: bool,
     outbox: Outbox,
     executors: Executors,
     blobs: BlobFetcher,
@@ -304,6 +306,7 @@ impl Engine {
         let mut engine = Self {
             supervisor,
             offer,
+            offer_unsaid: false,
             outbox,
             executors,
             blobs,
@@ -375,6 +378,7 @@ impl Engine {
                     fence: self.outbox.fence(),
                     offer: self.offer.clone(),
                 };
+                self.offer_unsaid = false;
                 // A session that gave up in between asks again.
                 let _ = reply.send(facts);
             }
@@ -387,6 +391,10 @@ impl Engine {
                     results_sent: BTreeSet::new(),
                 });
                 self.handle(Input::Connected { lease, sent });
+                // What changed while the hello was on its way has not been heard by anybody.
+                if self.offer_unsaid {
+                    self.tell(ToSession::Offer(Box::new(self.offer.clone())));
+                }
             }
             EngineInput::Disconnected => {
                 self.connection = None;
@@ -409,6 +417,7 @@ impl Engine {
                 self.supervisor.set_capabilities(offer.capabilities.clone());
                 self.supervisor.set_paused(offer.paused);
                 self.offer = (*offer).clone();
+                self.offer_unsaid = true;
                 self.tell(ToSession::Offer(offer));
             }
             EngineInput::OfferChanged(_) => {}

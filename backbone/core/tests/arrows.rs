@@ -67,11 +67,12 @@ fn crates_use_only_what_stands_below_them() {
         ("modchain-certs", vec!["types"]),
         ("modchain-core", vec!["types"]),
         ("modchain-link", vec!["types", "wire", "certs"]),
-        ("modchain-orchestrator", vec!["types", "wire", "certs", "core", "link"]),
-        ("modchain-agent", vec!["types", "wire", "certs", "core", "link"]),
+        ("modchain-orchestrator", vec!["types", "wire", "certs", "core", "link", "service"]),
+        ("modchain-agent", vec!["types", "wire", "certs", "core", "link", "service"]),
         ("modchain", vec!["types", "wire", "certs", "link"]),
         ("modchain-sim", vec!["types", "core"]),
         ("modchain-fuzz", vec![]),
+        ("modchain-service", vec![]),
     ]);
     let found = ours(&metadata());
     assert_eq!(found.keys().map(String::as_str).collect::<Vec<_>>(), {

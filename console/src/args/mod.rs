@@ -136,6 +136,14 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// List nodes
     Nodes(NodesArgs),
+    /// Show one node, close nodes to new jobs, drain them, open them again
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain node show rig-1\n  modchain node cordon rig-1 --reason \"new disk\"\n  \
+                       modchain node drain rig-1 --deadline 10m --wait -y\n  modchain node resume rig-1"
+    )]
+    Node(NodeCommand),
     /// Show the balance
     Account(AccountArgs),
     /// List what moved the balance
@@ -372,13 +380,16 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(
     help_template = EXAMPLES_FIRST,
-    before_help = "Examples:\n  modchain nodes\n  modchain nodes state:ready pool:cpu -o json",
+    before_help = "Examples:\n  modchain nodes\n  modchain nodes state:ready pool:cpu -o json\n  modchain nodes --watch",
     after_help = "Filter words: modchain help filters"
 )]
 pub(crate) struct NodesArgs {
     /// Words that must all fit
     #[arg(value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
+    /// Go on with what changes, as it changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     /// Only nodes of this pool
     #[arg(long, value_name = "NAME")]
     pub(crate) pool: Option<String>,
@@ -388,6 +399,69 @@ pub(crate) struct NodesArgs {
     /// At most this many
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
+}
+
+/// `modchain node ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Show one node, with its GPUs and their last five minutes
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain node show rig-1\n  modchain node show rig-1 -o json | jq '.history[-1]'"
+    )]
+    Show {
+        /// Its name
+        #[arg(value_name = "NODE", value_parser = parse_name)]
+        node: Name,
+    },
+    /// Give nodes no new jobs; what runs goes on (owners and operators)
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain node cordon rig-1 --reason \"new disk\"\n  \
+                       modchain nodes pool:a -o name | modchain node cordon -"
+    )]
+    Cordon(NodeNames),
+    /// Give cordoned nodes new jobs again (owners and operators)
+    #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain node uncordon rig-1")]
+    Uncordon(NodeNames),
+    /// Give nodes no new jobs until theirs have ended; with a deadline, what still runs then moves to other nodes (owners
+    /// and operators)
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain node drain rig-1 --wait\n  modchain node drain rig-1 --deadline 10m --wait --timeout 15m -y",
+        after_help = "A drained node stays closed: modchain node resume opens it again. What moves is not billed for its first try."
+    )]
+    Drain(DrainArgs),
+    /// Give nodes new jobs again, cordoned and drained ones alike (owners and operators)
+    #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain node resume rig-1 --reason \"disk is in\"")]
+    Resume(NodeNames),
+}
+
+/// Which nodes, and why.
+#[derive(Debug, Args)]
+pub(crate) struct NodeNames {
+    /// Their names; `-` reads them from standard input
+    #[arg(value_name = "NODE", required = true)]
+    pub(crate) nodes: Vec<String>,
+    /// For the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+}
+
+/// `modchain node drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    pub(crate) names: NodeNames,
+    /// How long jobs may go on; for ever by default
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = parse_span)]
+    pub(crate) deadline: Option<Span>,
+    /// Wait until nothing runs on them any more
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Longest wait; then the exit code is 124 and the drain goes on
+    #[arg(long, value_name = "DURATION", requires = "wait", allow_hyphen_values = true, value_parser = parse_span)]
+    pub(crate) timeout: Option<Span>,
 }
 
 /// `modchain account`.

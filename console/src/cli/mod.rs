@@ -11,6 +11,7 @@ pub(crate) mod jobs;
 pub(crate) mod join;
 pub(crate) mod logs;
 pub(crate) mod money;
+pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod run;
 pub(crate) mod token;
@@ -21,6 +22,8 @@ mod history;
 mod input;
 mod job_file;
 mod log_printer;
+mod node_mirror;
+mod node_watch;
 mod output;
 mod progress;
 mod secret;
@@ -67,6 +70,7 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Wait(args) => wait::wait(shell, args).await,
         Command::Status(args) => pool::status(shell, &args).await,
         Command::Nodes(args) => pool::nodes(shell, args).await,
+        Command::Node(command) => node::node(shell, command).await,
         Command::Account(args) => money::account(shell, args).await,
         Command::Ledger(args) => money::ledger(shell, args).await,
         Command::Events(args) => events::events(shell, args).await,

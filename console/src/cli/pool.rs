@@ -1,10 +1,12 @@
 //! `status` and `nodes`: the pool.
 
 use modchain_types::{Asset, NodeState, Span};
+use modchain_wire::agent::GpuSample;
 use modchain_wire::console::{NodesQuery, StatusQuery};
 use modchain_wire::view::{NodeView, StatusView};
 
 use super::docs::{self, ListDoc};
+use super::node_watch;
 use super::table::{Align, Table, pairs};
 use crate::args::{Format, NodesArgs, StatusArgs};
 use crate::client::Client;
@@ -78,6 +80,9 @@ fn status_text(view: &StatusView, address: &str, rtt: Span, asset: Asset) -> Str
 pub(crate) async fn nodes(shell: &Shell, args: NodesArgs) -> Outcome {
     let filter = Filter::new(&args)?;
     let client = shell.connect().await?;
+    if args.watch {
+        return node_watch::watch(shell, client, &filter, args.limit as usize).await;
+    }
     let asset = client.welcome().asset;
     let all = all(&client).await?;
     let count = all.len();
@@ -91,7 +96,7 @@ pub(crate) async fn nodes(shell: &Shell, args: NodesArgs) -> Outcome {
         Format::Jsonl => nodes.iter().try_for_each(|node| shell.print_document(&docs::node(node, asset)))?,
         Format::Name => shell.print(&nodes.iter().map(|node| format!("{}\n", node.name)).collect::<String>())?,
         Format::Table => {
-            shell.print(&nodes_table(&nodes))?;
+            shell.print(&nodes_table(nodes.iter(), true).render())?;
             if shell.stderr_tty() {
                 shell.say(&format!("{} of {count} nodes", nodes.len()));
             }
@@ -114,7 +119,8 @@ pub(crate) async fn all(client: &Client) -> Result<Vec<NodeView>, Failure> {
     }
 }
 
-struct Filter {
+/// Which nodes are meant.
+pub(crate) struct Filter {
     states: Vec<NodeState>,
     pool: Option<String>,
     prefix: String,
@@ -146,7 +152,8 @@ impl Filter {
         Ok(filter)
     }
 
-    fn fits(&self, node: &NodeView) -> bool {
+    /// Whether this one is.
+    pub(crate) fn fits(&self, node: &NodeView) -> bool {
         (self.states.is_empty() || self.states.contains(&node.state))
             && self.pool.as_ref().is_none_or(|pool| docs::pool(node).as_ref() == Some(pool))
             && node.name.as_str().starts_with(&self.prefix)
@@ -164,39 +171,76 @@ fn node_state(word: &str) -> Result<NodeState, Failure> {
     })
 }
 
-fn nodes_table(nodes: &[NodeView]) -> String {
-    let mut table = Table::new(&[
-        ("NODE", Align::Left),
-        ("STATE", Align::Left),
-        ("POOL", Align::Left),
-        ("CORES", Align::Right),
-        ("MEMORY", Align::Right),
-        ("GPUS", Align::Right),
-        ("JOBS", Align::Right),
-        ("CPU%", Align::Right),
-        ("CORE/H", Align::Right),
-        ("GIB/H", Align::Right),
-        ("SEEN", Align::Right),
-    ]);
+/// The columns of nodes. The price is that of everything that a node offers.
+const COLUMNS: [(&str, Align); 12] = [
+    ("NODE", Align::Left),
+    ("STATE", Align::Left),
+    ("POOL", Align::Left),
+    ("CORES", Align::Right),
+    ("CPU%", Align::Right),
+    ("MEMORY", Align::Right),
+    ("GPUS", Align::Right),
+    ("GPU%", Align::Right),
+    ("VRAM", Align::Right),
+    ("JOBS", Align::Right),
+    ("PRICE/H", Align::Right),
+    ("SEEN", Align::Right),
+];
+
+/// A table of nodes. Without the time of the last word, which is another one with each of them, where rows are compared.
+pub(crate) fn nodes_table<'a>(nodes: impl Iterator<Item = &'a NodeView>, seen: bool) -> Table {
+    let columns = COLUMNS.len() - usize::from(!seen);
+    let mut table = Table::new(&COLUMNS[..columns]);
     let now = text::wall_now();
     for node in nodes {
-        let unknown = || "?".to_owned();
-        let offer = node.offer.as_ref();
-        table.row(vec![
-            node.name.to_string(),
-            node.state.word().into(),
-            docs::pool(node).unwrap_or_else(|| "-".into()),
-            offer.map_or_else(unknown, |offer| text::cpus(offer.capabilities.cpu_milli)),
-            offer.map_or_else(unknown, |offer| text::bytes(offer.capabilities.memory_bytes)),
-            offer.map_or_else(unknown, |offer| offer.capabilities.gpus.len().to_string()),
-            node.attempts.to_string(),
-            node.load.and_then(|load| load.cpu_permille).map_or_else(unknown, |busy| (busy / 10).to_string()),
-            offer.map_or_else(unknown, |offer| offer.tariff.core_hour.to_string()),
-            offer.map_or_else(unknown, |offer| offer.tariff.gib_hour.to_string()),
-            node.seen_at.map_or_else(|| "never".into(), |at| now.since(at).to_string()),
-        ]);
+        let mut cells = cells(node);
+        cells.push(node.seen_at.map_or_else(|| "never".into(), |at| now.since(at).to_string()));
+        cells.truncate(columns);
+        table.row(cells);
     }
-    table.render()
+    table
+}
+
+/// What is known of a node; `?` stands for what is not, and for what was true only as long as it was heard.
+fn cells(node: &NodeView) -> Vec<String> {
+    let unknown = || "?".to_owned();
+    let heard = !matches!(node.state, NodeState::Suspect | NodeState::Lost);
+    let offer = node.offer.as_ref();
+    let gpus = offer.map(|offer| &*offer.capabilities.gpus);
+    let of_gpus = |value: Option<String>| match gpus {
+        Some([]) => "-".into(),
+        _ => value.filter(|_| heard).unwrap_or_else(unknown),
+    };
+    vec![
+        node.name.to_string(),
+        node.state.word().into(),
+        docs::pool(node).unwrap_or_else(|| "-".into()),
+        offer.map_or_else(unknown, |offer| text::cpus(offer.capabilities.cpu_milli)),
+        node.load
+            .and_then(|load| load.cpu_permille)
+            .filter(|_| heard)
+            .map_or_else(unknown, |busy| (busy / 10).to_string()),
+        offer.map_or_else(unknown, |offer| text::bytes(offer.capabilities.memory_bytes)),
+        gpus.map_or_else(unknown, |gpus| gpus.len().to_string()),
+        of_gpus(busy(&node.gpus).map(|busy| busy.to_string())),
+        of_gpus(vram(node)),
+        node.attempts.to_string(),
+        offer.map_or_else(unknown, |offer| docs::node_price(offer).to_string()),
+    ]
+}
+
+/// How busy these GPUs are on average, in percent; `None` if none of them tells.
+pub(crate) fn busy(gpus: &[GpuSample]) -> Option<u32> {
+    let told: Vec<u32> = gpus.iter().filter_map(|gpu| gpu.busy_pct).map(u32::from).collect();
+    (!told.is_empty()).then(|| told.iter().sum::<u32>() / told.len() as u32)
+}
+
+/// `12/80 GiB`, of all GPUs together; `None` unless every one of them tells.
+fn vram(node: &NodeView) -> Option<String> {
+    let used = node.gpus.iter().map(|gpu| gpu.memory_used_bytes).sum::<Option<u64>>()?;
+    let gpus = &node.offer.as_ref()?.capabilities.gpus;
+    let total: u64 = gpus.iter().map(|gpu| gpu.memory_bytes).sum();
+    (node.gpus.len() == gpus.len()).then(|| format!("{}/{} GiB", used >> 30, total >> 30))
 }
 
 #[cfg(test)]
@@ -209,6 +253,7 @@ mod tests {
             filter: words.iter().map(|word| (*word).to_owned()).collect(),
             pool: None,
             state: None,
+            watch: false,
             limit: 1,
         };
         let filter = Filter::new(&args(&["state:ready,lost pool:cpu", "loc"])).expect("parses");

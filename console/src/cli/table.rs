@@ -30,6 +30,11 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| crate::text::one_line(cell)).collect());
     }
 
+    /// The cells of every row.
+    pub(crate) fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// The text, with a line of names first.
     pub(crate) fn render(&self) -> String {
         let mut widths: Vec<usize> = self.columns.iter().map(|(name, _)| width(name)).collect();

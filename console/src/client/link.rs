@@ -13,12 +13,13 @@ use modchain_link::{
 use modchain_types::{Digest, Span, Text, WallTime};
 use modchain_wire::console::{
     AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery,
-    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, LinkQuery, NodesPage,
-    NodesQuery, QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke, TokensPage,
-    TokensQuery, WhoamiQuery,
+    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, LinkQuery, NodeQuery,
+    NodeSet, NodesPage, NodesQuery, QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke,
+    TokensPage, TokensQuery, WhoamiQuery,
 };
 use modchain_wire::view::{
-    AccountView, ExplanationView, IdentityView, JobView, LinkView, QuoteView, RevokedView, StatusView, TokenView,
+    AccountView, ExplanationView, IdentityView, JobView, LinkView, NodeHistoryView, NodeView, QuoteView, RevokedView,
+    StatusView, TokenView,
 };
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, Message, ToConsole};
 
@@ -251,6 +252,10 @@ requests! {
     explain(ExplainQuery) -> ExplanationView: Explanation;
     /// Asks for a page of nodes.
     nodes(NodesQuery) -> NodesPage: Nodes;
+    /// Asks for one node with the last minutes of its GPUs.
+    node(NodeQuery) -> NodeHistoryView: NodeHistory;
+    /// Closes a node to new jobs, drains it, or opens it again.
+    node_set(NodeSet) -> NodeView: NodeIs;
     /// Asks for an account.
     account(AccountQuery) -> AccountView: Account;
     /// Asks for a page of a statement.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,13 @@ impl Pool {
 
     /// Starts the agent of this home; what it says goes into this file there.
     pub(crate) fn agent_start(home: &Home, log: &str) -> Running {
+        Self::agent_start_with(home, log, &[])
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn agent_start_with(home: &Home, log: &str, variables: &[(&str, &Path)]) -> Running {
         let mut command = sibling_command(home, "modchain-agent");
+        command.envs(variables.iter().copied());
         let log = File::create(home.path().join(log)).expect("a log");
         command.args(["start", "--data", &agent_data(home)]).stdout(Stdio::null()).stderr(log);
         Running(command.spawn().expect("starts"))

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{Asset, JobState, NodeState, Span, Tariff};
-use modchain_wire::view::{NodeView, StatusView};
+use modchain_types::{Asset, JobState, Micro, NodeState, Offer, Span, Tariff};
+use modchain_wire::agent::GpuSample;
+use modchain_wire::view::{GpuTickView, NodeHistoryView, NodeView, StatusView};
 use serde::Serialize;
 
 use super::money::{AccountDoc, account};
@@ -17,9 +18,14 @@ pub(crate) struct NodeDoc {
     name: String,
     account: String,
     state: &'static str,
+    paused: Option<bool>,
+    drains_at: Option<String>,
     pool: Option<String>,
     region: Option<String>,
     types: Option<Vec<&'static str>>,
+    exceptions: Option<ExceptionsDoc>,
+    models: Option<Vec<ModelDoc>>,
+    pullable: Option<Vec<String>>,
     labels: Option<BTreeMap<String, String>>,
     cpu_milli: Option<u32>,
     cpu_milli_reserved: u32,
@@ -28,12 +34,14 @@ pub(crate) struct NodeDoc {
     slots: Option<u32>,
     jobs: u32,
     gpus: Option<Vec<GpuDoc>>,
+    price_per_hour: Option<Money>,
     prices: Option<PricesDoc>,
     load: Option<LoadDoc>,
     agent_version: Option<String>,
     rtt_ms: Option<u64>,
     seen: Option<String>,
     connected_at: Option<String>,
+    history: Option<Vec<TickDoc>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,8 +50,43 @@ struct GpuDoc {
     uuid: String,
     vendor: String,
     model: String,
+    memory_bytes: u64,
+    driver: Option<String>,
+    compute: Option<String>,
     vram_total: u64,
+    #[serde(flatten)]
+    sample: SampleDoc,
     reserved: bool,
+}
+
+/// How a GPU is at one moment.
+#[derive(Debug, Default, Serialize)]
+struct SampleDoc {
+    busy_pct: Option<u8>,
+    vram_used: Option<u64>,
+    temp_c: Option<u8>,
+    power_w: Option<u32>,
+}
+
+/// One look at all GPUs of a node, in the order of its `gpus`.
+#[derive(Debug, Serialize)]
+struct TickDoc {
+    at: String,
+    gpus: Vec<SampleDoc>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExceptionsDoc {
+    writable_root: bool,
+    network: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelDoc {
+    name: String,
+    digest: String,
+    bytes: u64,
+    warm: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +94,8 @@ struct PricesDoc {
     core_hour: Money,
     gib_hour: Money,
     gpu_hour: BTreeMap<String, Money>,
+    million_prompt_tokens: Money,
+    million_output_tokens: Money,
     minimum: Money,
 }
 
@@ -71,9 +116,28 @@ pub(crate) fn node(view: &NodeView, asset: Asset) -> NodeDoc {
         name: view.name.to_string(),
         account: view.account.to_string(),
         state: view.state.word(),
+        paused: view.offer.as_ref().map(|offer| offer.paused),
+        drains_at: view.drains_at.map(time),
         pool: pool(view),
         region: capabilities.and_then(|capabilities| some(&capabilities.region)),
         types: capabilities.map(|capabilities| capabilities.adapters.iter().map(|adapter| adapter.word()).collect()),
+        exceptions: capabilities.map(|capabilities| ExceptionsDoc {
+            writable_root: capabilities.exceptions.writable_root,
+            network: capabilities.exceptions.network,
+        }),
+        models: capabilities.map(|capabilities| {
+            let models = capabilities.models.iter();
+            models
+                .map(|model| ModelDoc {
+                    name: model.name.as_str().to_owned(),
+                    digest: model.digest.as_str().to_owned(),
+                    bytes: model.bytes,
+                    warm: model.warm,
+                })
+                .collect()
+        }),
+        pullable: capabilities
+            .map(|capabilities| capabilities.pullable.iter().map(|name| name.as_str().to_owned()).collect()),
         labels: capabilities.map(|capabilities| words(&capabilities.labels)),
         cpu_milli: capabilities.map(|capabilities| capabilities.cpu_milli),
         cpu_milli_reserved: view.reserved.cpu_milli,
@@ -89,11 +153,16 @@ pub(crate) fn node(view: &NodeView, asset: Asset) -> NodeDoc {
                 uuid: gpu.uuid.as_str().to_owned(),
                 vendor: gpu.vendor.as_str().to_owned(),
                 model: gpu.model.as_str().to_owned(),
+                memory_bytes: gpu.memory_bytes,
+                driver: some(&gpu.driver),
+                compute: some(&gpu.compute),
                 vram_total: gpu.memory_bytes,
+                sample: view.gpus.get(i).map(sample).unwrap_or_default(),
                 reserved: reserved(&gpu.uuid),
             })
             .collect()
         }),
+        price_per_hour: view.offer.as_ref().map(|offer| money(node_price(offer), asset)),
         prices: view.offer.as_ref().map(|offer| prices(&offer.tariff, asset)),
         load: view.load.map(|load| LoadDoc {
             cpu_busy_permille: load.cpu_permille,
@@ -105,7 +174,50 @@ pub(crate) fn node(view: &NodeView, asset: Asset) -> NodeDoc {
         rtt_ms: view.rtt.map(Span::as_millis),
         seen: view.seen_at.map(time),
         connected_at: view.connected_at.map(time),
+        history: None,
     }
+}
+
+/// The document of one node, with the last five minutes of its GPUs.
+pub(crate) fn node_history(view: &NodeHistoryView, asset: Asset) -> NodeDoc {
+    let tick = |tick: &GpuTickView| TickDoc { at: time(tick.at), gpus: tick.gpus.iter().map(sample).collect() };
+    NodeDoc { history: Some(view.ticks.iter().map(tick).collect()), ..node(&view.node, asset) }
+}
+
+fn sample(sample: &GpuSample) -> SampleDoc {
+    SampleDoc {
+        busy_pct: sample.busy_pct,
+        vram_used: sample.memory_used_bytes,
+        temp_c: sample.temperature_c,
+        // The nearest watt.
+        power_w: sample.power_mw.map(|milliwatts| milliwatts.saturating_add(500) / 1_000),
+    }
+}
+
+/// What everything that a node offers costs for an hour: its cores, its memory and its GPUs.
+pub(crate) fn node_price(offer: &Offer) -> Micro {
+    let (tariff, capabilities) = (&offer.tariff, &offer.capabilities);
+    let price_of = |model: &str| {
+        let named = |wanted: &str| tariff.gpu_hour.iter().find(|(name, _)| name.as_str() == wanted);
+        named(model).or_else(|| named("*")).map_or(0, |(_, price)| u128::from(price.0))
+    };
+    let gpus: u128 = capabilities.gpus.iter().map(|gpu| price_of(&gpu.model)).sum();
+    let cores = u128::from(capabilities.cpu_milli) * u128::from(tariff.core_hour.0) / 1_000;
+    let memory = (u128::from(capabilities.memory_bytes) * u128::from(tariff.gib_hour.0)) >> 30;
+    Micro(u64::try_from(gpus + cores + memory).unwrap_or(u64::MAX))
+}
+
+/// `modchain.node_change/v1`: what became of a node while somebody watched.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeChangeDoc {
+    schema: &'static str,
+    op: &'static str,
+    node: NodeDoc,
+}
+
+/// A node was added, changed or removed; a removed one is shown as it was last.
+pub(crate) fn node_change(op: &'static str, view: &NodeView, asset: Asset) -> NodeChangeDoc {
+    NodeChangeDoc { schema: "modchain.node_change/v1", op, node: node(view, asset) }
 }
 
 /// The label `pool` of a node.
@@ -119,6 +231,8 @@ fn prices(tariff: &Tariff, asset: Asset) -> PricesDoc {
         core_hour: money(tariff.core_hour, asset),
         gib_hour: money(tariff.gib_hour, asset),
         gpu_hour: tariff.gpu_hour.iter().map(|(model, price)| (model.to_string(), money(*price, asset))).collect(),
+        million_prompt_tokens: money(tariff.million_prompt_tokens, asset),
+        million_output_tokens: money(tariff.million_output_tokens, asset),
         minimum: money(tariff.minimum, asset),
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use modchain_types::*;
-use modchain_wire::agent::HostLoad;
+use modchain_wire::agent::{GpuSample, HostLoad};
 use modchain_wire::console::{ConsoleWelcome, Submitted};
 use modchain_wire::view::*;
 use serde_json::Value;
@@ -71,6 +71,12 @@ fn name(name: &str) -> Name {
 }
 
 const JOB: JobId = JobId([7; 16]);
+const GPU_SAMPLE: GpuSample = GpuSample {
+    busy_pct: Some(92),
+    memory_used_bytes: Some(78 << 30),
+    temperature_c: Some(75),
+    power_mw: Some(397_600),
+};
 const AT: WallTime = WallTime(1_795_356_201_114);
 
 pub(crate) fn ended_job() -> JobView {
@@ -146,8 +152,14 @@ pub(crate) fn node_view() -> NodeView {
                     compute: Text::cut("9.0"),
                 }])
                 .expect("fits"),
-                models: List::default(),
-                pullable: List::default(),
+                models: List::new(vec![ModelInfo {
+                    name: text("smollm2:135m"),
+                    digest: text("9077fe9d2ae1a4a41a868836b56b8163731a8fe16621397028c2c76f838c6907"),
+                    bytes: 270_898_672,
+                    warm: true,
+                }])
+                .expect("fits"),
+                pullable: List::new(vec![text("smollm2:*")]).expect("fits"),
                 exceptions: Exceptions::default(),
                 labels: Map::new(BTreeMap::from([(text("pool"), text("cpu"))])).expect("fits"),
                 region: text(""),
@@ -173,8 +185,8 @@ pub(crate) fn node_view() -> NodeView {
         rtt: Some(Span::from_millis(9)),
         seen_at: Some(AT),
         connected_at: None,
-        gpus: List::default(),
-        drains_at: None,
+        gpus: List::new(vec![GPU_SAMPLE]).expect("fits"),
+        drains_at: Some(AT.plus(Span::from_secs(600))),
     }
 }
 
@@ -278,7 +290,18 @@ fn lists_and_answers_keep_their_form() {
 
 #[test]
 fn the_pool_keeps_its_form() {
-    golden("node", &node(&node_view(), Asset::Test));
+    let ticks = vec![GpuTickView { at: AT, gpus: List::new(vec![GPU_SAMPLE]).expect("fits") }];
+    let history = NodeHistoryView { node: node_view(), ticks: List::new(ticks).expect("fits") };
+    golden("node", &node_history(&history, Asset::Test));
+    let listed = serde_json::to_value(node(&node_view(), Asset::Test)).expect("JSON");
+    assert_eq!(listed["history"], serde_json::Value::Null, "only `node show` tells it");
+    golden("node_change", &node_change("change", &node_view(), Asset::Test));
+    let mut blind = node_view();
+    blind.gpus = List::default();
+    let told = serde_json::to_value(node(&blind, Asset::Test)).expect("JSON");
+    for field in ["busy_pct", "vram_used", "temp_c", "power_w"] {
+        assert_eq!(told["gpus"][0][field], serde_json::Value::Null, "{field} is not known, and not zero");
+    }
     let view = StatusView {
         version: text("0.1.0"),
         uptime: Span::from_secs(60),
