@@ -235,6 +235,8 @@ struct Held {
 pub struct Engine {
     supervisor: Supervisor,
     offer: Offer,
+    /// What the last hello said of it: until its welcome is here there is no way to say that it changed.
+    offer_said: Offer,
     outbox: Outbox,
     executors: Executors,
     blobs: BlobFetcher,
@@ -283,6 +285,7 @@ impl Engine {
         supervisor.set_paused(offer.paused);
         let mut engine = Self {
             supervisor,
+            offer_said: offer.clone(),
             offer,
             outbox,
             executors,
@@ -349,6 +352,7 @@ impl Engine {
                     fence: self.outbox.fence(),
                     offer: self.offer.clone(),
                 };
+                self.offer_said = self.offer.clone();
                 // A session that gave up in between asks again.
                 let _ = reply.send(facts);
             }
@@ -360,6 +364,9 @@ impl Engine {
                     reconciled: false,
                     results_sent: BTreeSet::new(),
                 });
+                if self.offer != self.offer_said {
+                    self.tell(ToSession::Offer(Box::new(self.offer.clone())));
+                }
                 self.handle(Input::Connected { lease, sent });
             }
             EngineInput::Disconnected => {
