@@ -13,12 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
-use modchain_agent::config::{Config, ConfigSource, DockerConfig};
+use modchain_agent::config::{Config, ConfigSource, DockerConfig, LlmConfig};
 use modchain_agent::control_socket::{Agent, ControlSocket};
 use modchain_agent::describe::{self, Facts};
 use modchain_agent::engine::{Engine, EngineInput};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::docker::{DockerExecutor, DockerPolicy, DockerSettings};
+use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings};
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_agent::owner::{Owner, OwnerParts, Wish};
@@ -148,7 +149,17 @@ fn executors(config: &Config, node: NodeId, findings: &watch::Sender<Findings>) 
         tokio::spawn(modchain_agent::probe::docker::watch(docker.clone(), findings.clone()));
         docker
     });
-    Ok(Executors { wasm, docker, llm: None })
+    let llm = match config.adapters.contains(&Adapter::Llm) {
+        true => {
+            let LlmConfig { url, pullable, keep_alive } = config.llm.clone();
+            let policy = LlmPolicy { pullable, keep_alive, ..LlmPolicy::default() };
+            let llm = LlmExecutor::new(LlmSettings { url, policy }).context("llm.url")?;
+            tokio::spawn(modchain_agent::probe::ollama::watch(llm.clone(), findings.clone()));
+            Some(llm)
+        }
+        false => None,
+    };
+    Ok(Executors { wasm, docker, llm })
 }
 
 /// Tells the service manager, if there is one, how the agent is; the engine's own loop has to answer for that.
