@@ -71,4 +71,3 @@ pub(crate) struct ListDoc<T> {
 
 #[cfg(test)]
 pub(crate) mod tests;
-pub(super) mod tests;
