@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings, URL_DEFAULT};
+use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings, Patience, URL_DEFAULT};
 use modchain_types::{Ending, Fault, LlmRole, Span};
 
-use crate::harness::{EXITED_0, NO_TIME, Question, executor, hasty, policy, until};
+use crate::harness::{EXITED_0, NO_TIME, Question, executor, policy, until};
 use crate::ollama;
 use crate::scripted::{Reply, Scripted, Step, last, lines, loaded, status};
 
@@ -114,20 +114,21 @@ async fn a_server_that_refuses_says_whose_fault_it_is() {
 #[tokio::test]
 async fn a_server_that_says_nothing_is_waited_for_and_no_longer() {
     let wait = Duration::from_millis(200);
+    let hasty = |server: &Scripted, patience| executor(&server.url, policy(&["*"])).with_patience(patience);
     let silent = || said(vec![Step::Hang]);
     let server = Scripted::answering(vec![silent()]).await;
-    let story = Question::prompt("p").run(&hasty(&server.url, wait)).await;
-    story.assert_cannot_start(Fault::Node, "said nothing");
+    let story = Question::prompt("p").run(&hasty(&server, Patience { load: wait, ..Patience::default() })).await;
+    story.assert_cannot_start(Fault::Node, "the model server said nothing");
     let server = Scripted::answering(vec![status(404, "{}"), silent()]).await;
-    let friend = hasty(&server.url, wait);
-    friend.set_policy(policy(&["*"]));
-    Question::prompt("p").run(&friend).await.assert_cannot_start(Fault::Node, "cannot be pulled");
+    let story = Question::prompt("p").run(&hasty(&server, Patience { pull: wait, ..Patience::default() })).await;
+    story.assert_cannot_start(Fault::Node, "cannot be pulled: the model server said nothing");
     let server = Scripted::loading_then(silent()).await;
-    Question::prompt("p").run(&hasty(&server.url, wait)).await.assert_node_fault("said nothing");
+    let story = Question::prompt("p").run(&hasty(&server, Patience { first: wait, ..Patience::default() })).await;
+    story.assert_node_fault("said nothing");
     let mut stalls = lines(&[A]);
     stalls.push(Step::Hang);
     let server = Scripted::loading_then(said(stalls)).await;
-    let story = Question::prompt("p").run(&hasty(&server.url, wait)).await;
+    let story = Question::prompt("p").run(&hasty(&server, Patience { next: wait, ..Patience::default() })).await;
     story.assert_node_fault("said nothing");
     assert_eq!(story.out(), "a");
     until("the server is let go", async || server.hung_up() == 1).await;
@@ -135,14 +136,14 @@ async fn a_server_that_says_nothing_is_waited_for_and_no_longer() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_the_node_s_fault_and_its_address_is_nobody_s_business() {
-    let server = Scripted::answering(Vec::new()).await;
-    let url = server.url.clone();
-    drop(server);
-    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Taken, so that nobody else gets it, and not listened on.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let away = socket.local_addr().unwrap();
     let story = Question::prompt("p").run(&ordinary(&format!("http://{away}"))).await;
     story.assert_cannot_start(Fault::Node, "the model server cannot be reached: ");
     let Ending::CannotStart { message, .. } = story.ending() else { unreachable!("checked above") };
-    assert!(!message.contains(&away.port().to_string()) && !message.contains(&url), "{message}");
+    assert!(!message.contains(&away.port().to_string()) && !message.contains("127.0.0.1"), "{message}");
 }
 
 #[tokio::test]

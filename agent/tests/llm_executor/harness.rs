@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings, Patience};
+use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings};
 use modchain_agent::executor::{ExecutorEvent, RunControl, Running, StartRequest};
 use modchain_types::{
     AttemptId, Digest, Ending, Exceptions, Fault, Fence, Input, JobId, LlmKind, LlmMessage, LlmRequest, LlmRole,
@@ -20,11 +20,6 @@ pub(crate) const EXITED_0: Ending = Ending::Exited { code: 0 };
 
 pub(crate) fn executor(url: &str, policy: LlmPolicy) -> LlmExecutor {
     LlmExecutor::new(LlmSettings { url: url.into(), policy }).expect("a good URL")
-}
-
-/// An executor that does not wait for long.
-pub(crate) fn hasty(url: &str, wait: Duration) -> LlmExecutor {
-    executor(url, LlmPolicy::default()).with_patience(Patience { load: wait, pull: wait, first: wait, next: wait })
 }
 
 pub(crate) fn policy(pullable: &[&str]) -> LlmPolicy {
