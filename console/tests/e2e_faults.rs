@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::engine::{IMAGE, containers, engine_is_there};
 use common::{Home, eventually, program, require_siblings, signal};
 
 const ALL_LINES: &str = "line 0\nline 1\nline 2\nline 3\nline 4\nline 5\nline 6\nline 7\nline 8\nline 9\n";
@@ -171,6 +172,70 @@ fn a_job_whose_agent_is_killed_runs_again_and_is_paid_once() {
     assert!(log.stdout.starts_with("line 0\n") && log.stdout.ends_with(ALL_LINES), "{log:#?}");
     assert!(log.stderr.contains("attempt 2"), "a new attempt is marked: {log:#?}");
     eventually("nothing of it is kept", || pool.folders_of_attempts(0).is_empty());
+}
+
+/// Prints 6,000 numbered lines on each stream, a hundred a tenth of a second.
+const COUNTS: &str = "i=0; while [ $i -lt 6000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); \
+                      [ $((i % 100)) = 0 ] && sleep 0.1; done; exit 4";
+
+#[test]
+fn a_container_outlives_its_killed_agent_and_is_taken_up_at_the_right_byte() {
+    if !engine_is_there() {
+        return;
+    }
+    let mut pool = Pool::start(1);
+    eventually("the node runs containers", || {
+        let nodes = pool.run(&["-c", "root", "nodes", "-o", "json"]).expect(0).json();
+        nodes["items"][0]["adapters"].as_array().is_some_and(|adapters| adapters.iter().any(|one| one == "docker"))
+    });
+    let line = ["-c", "alice", "run", "-d", "-q", "-i", IMAGE, "--max-cost", "0.10", "--memory", "64MiB", "--", "sh"];
+    let id = pool.run(&[&line[..], &["-c", COUNTS]].concat()).expect(0).stdout.trim().to_owned();
+    // Again and again, wherever it is just then, the start of the next agent included.
+    for kill in 1..=4 {
+        let last = format!("out {}\n", kill * 900);
+        eventually("it prints", || pool.run(&["-c", "alice", "logs", &id]).stdout.contains(&last));
+        pool.agents[0].kill();
+        pool.agents[0] = pool.agent(0);
+        if kill % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(150));
+            pool.agents[0].kill();
+            pool.agents[0] = pool.agent(0);
+        }
+    }
+    pool.run(&["-c", "alice", "wait", &id, "--timeout", "100s"]).expect(4);
+    let job = pool.job(&id);
+    assert_eq!((&job["state"], &job["exit"]["code"]), (&"failed".into(), &4.into()), "{job:#}");
+    assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "the same attempt all the time: {job:#}");
+    let log = pool.run(&["-c", "alice", "logs", &id]).expect(0);
+    let lines = |stream: &str| (0..6000).map(|i| format!("{stream} {i}\n")).collect::<String>();
+    assert!(log.stdout == lines("out") && log.stderr == lines("err"), "every byte once, and nothing else");
+    let cost = job["cost"]["micro"].as_u64().expect("a number");
+    let account = pool.run(&["-c", "alice", "account", "-o", "json"]).expect(0).json();
+    assert_eq!(account["available"]["micro"], GIVEN - cost, "billed once");
+    assert_eq!(containers(&id), "", "nothing is left on the engine");
+    eventually("nothing of it is kept", || pool.folders_of_attempts(0).is_empty());
+}
+
+#[test]
+fn a_container_whose_agent_never_comes_back_is_swept_away_by_the_next_one_that_does_not_know_it() {
+    if !engine_is_there() {
+        return;
+    }
+    let mut pool = Pool::start(1);
+    let line = ["-c", "alice", "run", "-d", "-q", "-i", IMAGE, "--max-cost", "0.10", "--", "sleep", "600"];
+    let id = pool.run(&line).expect(0).stdout.trim().to_owned();
+    eventually("it runs", || pool.job(&id)["state"] == "running");
+    pool.agents[0].kill();
+    // Its memory is lost, as after a disk that was replaced.
+    std::fs::remove_dir_all(pool.home.path().join("agent0/attempts")).expect("removes");
+    pool.agents[0] = pool.agent(0);
+    eventually("a second attempt runs", || {
+        let job = pool.job(&id);
+        job["state"] == "running" && job["attempts"].as_array().map(Vec::len) == Some(2)
+    });
+    eventually("only the container of the second is there", || containers(&id).lines().count() == 1);
+    pool.run(&["-c", "alice", "cancel", "-y", &id, "--grace", "0s", "--wait"]).expect(0);
+    eventually("and then none", || containers(&id).is_empty());
 }
 
 #[test]

@@ -145,12 +145,9 @@ impl Capabilities {
         self.model(name).is_some()
     }
 
-    /// Whether the owner lets the model of this name be pulled.
+    /// Whether the owner lets the model of this name be pulled, see [`may_pull`].
     pub fn may_pull(&self, name: &str) -> bool {
-        self.pullable.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => **pattern == *name,
-        })
+        may_pull(&self.pullable, name)
     }
 
     /// How near the model of this name is; `None` where no job can have it.
@@ -161,6 +158,24 @@ impl Capabilities {
             None => self.may_pull(name).then_some(ModelPlace::Pull),
         }
     }
+}
+
+/// Whether one of these patterns, names or beginnings of names that end with `*`, allows the model of this name to be pulled.
+///
+/// `HOST/NAMESPACE/NAME` has a model server connect to that host, so a pattern must name it in full: `*` is every model of the
+/// server's own registry and no other.
+pub fn may_pull(patterns: &[Text<256>], model: &str) -> bool {
+    let host = match model.splitn(3, '/').collect::<Vec<_>>()[..] {
+        [host, _, _] => Some(host),
+        _ => None,
+    };
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(beginning) => {
+            let names_host = |host: &str| beginning.strip_prefix(host).is_some_and(|rest| rest.starts_with('/'));
+            model.starts_with(beginning) && host.is_none_or(names_host)
+        }
+        None => **pattern == *model,
+    })
 }
 
 /// GPUs that a job asks for.
@@ -251,4 +266,42 @@ pub struct Reservation {
     pub disk_bytes: u64,
     /// GPUs by uuid and model.
     pub gpus: List<(Text<64>, Text<64>), 64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(patterns: &[&str], model: &str) -> bool {
+        may_pull(&patterns.iter().map(|pattern| Text::cut(*pattern)).collect::<Vec<_>>(), model)
+    }
+
+    #[test]
+    fn a_pattern_is_a_name_or_a_beginning() {
+        for (patterns, model, allowed) in [
+            (&[][..], "smollm2:135m", false),
+            (&["smollm2:135m"], "smollm2:135m", true),
+            (&["smollm2:135m"], "smollm2:135m-fp16", false),
+            (&["qwen3:*", "smollm2:*"], "smollm2:1.7b", true),
+            (&["smollm2:*"], "smollm3:1.7b", false),
+            (&["*"], "library/smollm2", true),
+        ] {
+            assert_eq!(allows(patterns, model), allowed, "{patterns:?} {model}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_connected_to_only_if_the_owner_named_it() {
+        for (patterns, model, allowed) in [
+            (&["*"][..], "10.0.0.1:80/a/b:c", false),
+            (&["hf*"], "hf.co.evil.example/a/b", false),
+            (&["hf.co*"], "hf.co/a/b", false),
+            (&["hf.co/*"], "hf.co/a/b:Q4_0", true),
+            (&["hf.co/bartowski/*"], "hf.co/bartowski/b", true),
+            (&["hf.co/bartowski/*"], "hf.co/else/b", false),
+            (&["hf.co/a/b"], "hf.co/a/b", true),
+        ] {
+            assert_eq!(allows(patterns, model), allowed, "{patterns:?} {model}");
+        }
+    }
 }

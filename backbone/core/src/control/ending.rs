@@ -27,15 +27,21 @@ impl Control {
             Some(WishCause::Client) => (Wish::Cancel, message_of(&done.ending)),
             Some(WishCause::InputFailed(message)) => (Wish::GiveUp, message.clone()),
         };
-        match settle::fate(&done.ending, wish, placement.run_limit_reason, started) {
+        let seen = done.at.since(placement.assigned_at);
+        let request_bytes = match &job.spec.body {
+            TaskBody::Inline(Task::Llm(task)) => task.request_bytes,
+            TaskBody::Inline(Task::Wasm(_) | Task::Docker(_)) | TaskBody::Blob { .. } => 0,
+        };
+        let usage = meter::believed(&done.usage, seen, request_bytes, &done.output);
+        let tokens_max = meter::output_tokens_max(&placement.tariff, job.hold());
+        let limit_reason = match tokens_max {
+            // The hold pays for so many tokens and no more, however much time is left.
+            Some(most) if usage.output_tokens >= most => Reason::Budget,
+            Some(_) | None => placement.run_limit_reason,
+        };
+        match settle::fate(&done.ending, wish, limit_reason, started) {
             Fate::Retry { reason } => self.retry_or_fail(job, placement, reason, message, done.output, draft),
             Fate::Finish { state, reason, exit, pays } => {
-                let seen = done.at.since(placement.assigned_at);
-                let request_bytes = match &job.spec.body {
-                    TaskBody::Inline(Task::Llm(task)) => task.request_bytes,
-                    TaskBody::Inline(Task::Wasm(_) | Task::Docker(_)) | TaskBody::Blob { .. } => 0,
-                };
-                let usage = meter::believed(&done.usage, seen, request_bytes, &done.output);
                 let gross = match pays {
                     Pays::Metered => meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold()),
                     Pays::Nobody => Micro::ZERO,

@@ -144,6 +144,29 @@ fn tokens_are_paid_within_what_the_texts_that_went_through_can_have() {
 }
 
 #[test]
+fn an_answer_that_is_cut_because_the_hold_pays_for_no_more_tokens_has_used_up_its_budget() {
+    let mut world = World::new();
+    let priced = |offer: &mut Offer| {
+        holding(true)(offer);
+        offer.tariff.million_output_tokens = Micro(1_000_000_000);
+    };
+    let session = world.connect_offering(1, 0, priced);
+    for (key, tokens, reason) in [("all", HOLD / 1_000, Reason::Budget), ("fewer", 5, Reason::TimeLimit)] {
+        let job = world.submit(key, |spec| {
+            asks(spec);
+            spec.limits.time_limit = Some(Span::from_secs(60));
+        });
+        world.run(job, session);
+        let lengths = OutputLengths { stdout: 1_000, stderr: 0, dropped: 0 };
+        let placement = world.control.job(job).and_then(Job::placement).expect("placed").clone();
+        world.done(Command::OutputStored { attempt: placement.attempt, fence: placement.fence, stored: lengths });
+        let usage = Usage { output_tokens: tokens, ..Usage::default() };
+        world.report(job, session, ReportBody::Ended { ending: Ending::RunLimit, usage, output: lengths });
+        assert_eq!((world.fate(job).0, world.fate(job).1), (JobState::TimedOut, reason), "{key}");
+    }
+}
+
+#[test]
 fn the_first_meaning_of_an_image_name_is_the_one_of_every_attempt() {
     let mut world = World::new();
     let first = world.connect_offering(1, 36_000, |_| {});
