@@ -158,11 +158,11 @@ hung_they_come_back() {
     local before
     for program in orchestrator agent; do
         box mkdir -p "/run/systemd/system/modchain-$program.service.d"
-        box sh -c "printf '[Service]\nWatchdogSec=3\n' >/run/systemd/system/modchain-$program.service.d/test.conf"
+        box sh -c "printf '[Service]\nWatchdogSec=6\n' >/run/systemd/system/modchain-$program.service.d/test.conf"
         box systemctl daemon-reload
         box systemctl restart "modchain-$program"
         before=$(show "$program" MainPID)
-        sleep 7
+        sleep 13
         is "the $program outlives two watchdogs" "$before" "$(show "$program" MainPID)"
         box kill -STOP "$before"
         until_so "the $program hangs, is ended by its watchdog and runs again" is_another "$program" "$before"
