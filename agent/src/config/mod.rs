@@ -338,6 +338,16 @@ impl Config {
         })
     }
 
+    /// Where the data of a running agent is, by the same rules. A file that is not in order does not matter here: whoever
+    /// mends it must be able to ask the agent that runs, and to stop it.
+    pub fn running_data(settings: &Settings, path: Option<&Path>) -> anyhow::Result<PathBuf> {
+        if let Some(data) = &settings.data {
+            return Ok(data.clone());
+        }
+        let text = path.map(Path::to_owned).or_else(default_file).and_then(|path| std::fs::read_to_string(path).ok());
+        text.and_then(|text| file::data_alone(&text)).map_or_else(default_data, Ok)
+    }
+
     /// With what joining left below the data folder, for where nobody says otherwise.
     pub fn with_joined(mut self) -> anyhow::Result<Self> {
         self.joined = Joined::read(&self.data).context("failed to read what joining left")?;
@@ -737,6 +747,21 @@ mod tests {
         ] {
             assert_eq!(llm_url(host), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn a_running_agent_is_found_though_its_file_is_not_in_order() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("agent.toml");
+        let found = |settings: &Settings, text: &str| {
+            std::fs::write(&file, text).expect("writes");
+            Config::running_data(settings, Some(&file)).expect("finds")
+        };
+        let none = Settings::default();
+        assert_eq!(found(&none, "mistake = 1\ndata = \"/srv/a\"\n[limits]\nslots = 0\n"), Path::new("/srv/a"));
+        let named = Settings { data: Some("/named".into()), ..Settings::default() };
+        assert_eq!(found(&named, "data = \"/srv/a\""), Path::new("/named"));
+        assert_eq!(found(&none, "data = "), default_data().expect("is known"));
     }
 
     #[test]
