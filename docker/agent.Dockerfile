@@ -21,7 +21,7 @@ RUN set -eu; \
     done
 
 FROM rust:1-bookworm AS builder
-# `dist` is smaller and faster, and takes longer to build: for images that are given away.
+# `dist` optimizes over crates and takes several times as long to build: for images that are given away.
 ARG PROFILE=release
 WORKDIR /src
 # The dependencies, from the manifests and the lock file alone: a change of the sources does not build them again.

@@ -38,7 +38,11 @@ passes() {
         "Mounts":[{"Type":"tmpfs","Target":"/work"}]}'
     id=${MADE[-1]-}
     [ -n "$id" ] || return 0
+    check "a file of a container is seen" test "$(curl -sS --max-time 20 --unix-socket "$SOCKET" --head -o /dev/null \
+        -w '%{http_code}' "http://engine/v1.41/containers/$id/archive?path=/bin/sh")" = 200
     expect 204 POST "/v1.41/containers/$id/start"
+    expect 204 POST "/v1.41/containers/$id/pause"
+    expect 204 POST "/v1.41/containers/$id/unpause"
     expect 200 GET "/v1.41/containers/$id/json"
     # A stream that turns into another one, with input.
     answer=$({ sleep 1; echo hello; sleep 1; } | docker -H "unix://$SOCKET" attach --sig-proxy=false "$id" 2>&1) || true
