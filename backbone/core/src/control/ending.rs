@@ -24,7 +24,8 @@ impl Control {
             Some(WishCause::Client) => (Wish::Cancel, message_of(&done.ending)),
             Some(WishCause::InputFailed(message)) => (Wish::GiveUp, message.clone()),
         };
-        match settle::fate(&done.ending, wish, placement.run_limit_reason, started) {
+        let limit_reason = limit_reason(job, placement, &done.usage);
+        match settle::fate(&done.ending, wish, limit_reason, started) {
             Fate::Retry { reason } => self.retry_or_fail(job, placement, reason, message, done.output, draft),
             Fate::Finish { state, reason, exit, pays } => {
                 let seen = done.at.since(placement.assigned_at);
@@ -153,6 +154,15 @@ impl Control {
             entry.presence.cool_until = now + node::COOL_DOWN;
             self.deadlines.arm(entry.presence.cool_until, crate::deadline::Deadline::CoolDown(node));
         }
+    }
+}
+
+/// What reaching the run limit means. A model that made all the tokens that the hold pays for has used it up, however much
+/// time was left.
+fn limit_reason(job: &Job, placement: &Placement, usage: &Usage) -> Reason {
+    match meter::output_tokens_max(&placement.tariff, job.hold()) {
+        Some(most) if usage.output_tokens > 0 && usage.output_tokens >= most => Reason::Budget,
+        Some(_) | None => placement.run_limit_reason,
     }
 }
 

@@ -154,6 +154,26 @@ fn the_bill_is_never_above_what_was_seen_from_here_nor_above_the_hold() {
 }
 
 #[test]
+fn tokens_that_use_the_hold_up_are_a_budget_however_much_time_was_left() {
+    let mut world = World::new();
+    let mut arrival = World::arrival(1, 0);
+    arrival.offer.tariff.million_output_tokens = Micro(HOLD * 100_000);
+    let (session, _) = world.connect_with(node(1), arrival);
+    let mut fate = |key: &str, output_tokens: u64| {
+        let job = world.submit(key, |spec| spec.max_cost = Micro(HOLD));
+        world.run(job, session);
+        world.wait(Span::from_secs(1));
+        let usage = Usage { ran: Span::from_secs(1), output_tokens, ..Usage::default() };
+        let output = OutputLengths::default();
+        world.report(job, session, ReportBody::Ended { ending: Ending::RunLimit, usage, output });
+        world.fate(job).1
+    };
+    assert_eq!(fate("spent", 10), Reason::Budget, "the hold pays for ten tokens");
+    assert_eq!(fate("slow", 9), Reason::TimeLimit);
+    assert_eq!(fate("silent", 0), Reason::TimeLimit);
+}
+
+#[test]
 fn jobs_wait_in_order_of_priority_and_acceptance_and_expire_at_their_start_by() {
     let mut world = World::new();
     let whole_node = |spec: &mut JobSpec| spec.requirements.cpu_milli = 4_000;
