@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings, Patience};
+use modchain_agent::executor::llm::{LlmExecutor, LlmPolicy, LlmSettings};
 use modchain_agent::executor::{ExecutorEvent, RunControl, Running, StartRequest};
 use modchain_types::{
     AttemptId, Digest, Ending, Exceptions, Fault, Fence, Input, JobId, LlmKind, LlmMessage, LlmRequest, LlmRole,
@@ -20,11 +20,6 @@ pub(crate) const EXITED_0: Ending = Ending::Exited { code: 0 };
 
 pub(crate) fn executor(url: &str, policy: LlmPolicy) -> LlmExecutor {
     LlmExecutor::new(LlmSettings { url: url.into(), policy }).expect("a good URL")
-}
-
-/// An executor that does not wait for long.
-pub(crate) fn hasty(url: &str, wait: Duration) -> LlmExecutor {
-    executor(url, LlmPolicy::default()).with_patience(Patience { load: wait, pull: wait, first: wait, next: wait })
 }
 
 pub(crate) fn policy(pullable: &[&str]) -> LlmPolicy {
@@ -58,6 +53,11 @@ impl Question {
         Self::new(LlmKind::Generate, &LlmRequest::Generate { prompt: prompt.into(), system: None })
     }
 
+    /// One whose answer goes on for longer than any of these tests listens.
+    pub(crate) fn story() -> Self {
+        Self::prompt("Tell a long story about the sea.").seed(3)
+    }
+
     pub(crate) fn chat(messages: &[(LlmRole, &str)]) -> Self {
         let messages =
             messages.iter().map(|(role, content)| LlmMessage { role: *role, content: (*content).into() }).collect();
@@ -81,6 +81,11 @@ impl Question {
 
     pub(crate) fn seed(mut self, seed: u32) -> Self {
         self.task.seed = Some(seed);
+        self
+    }
+
+    pub(crate) fn temperature(mut self, milli: u32) -> Self {
+        self.task.temperature_milli = Some(milli);
         self
     }
 
@@ -244,5 +249,4 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Nothing at all.
 pub(crate) const NO_TIME: Span = Span::ZERO;

@@ -45,12 +45,24 @@ impl LlmPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use modchain_types::{Capabilities, List};
+    use modchain_types::{Capabilities, Exceptions, List, Map};
 
     fn allows(patterns: &[&str], model: &str) -> bool {
         let pullable: Vec<_> = patterns.iter().map(|pattern| Text::cut(*pattern)).collect();
         let policy = LlmPolicy { pullable: pullable.clone(), ..LlmPolicy::default() };
-        let offered = Capabilities { pullable: List::cut(pullable), ..Capabilities::default() };
+        let offered = Capabilities {
+            adapters: List::default(),
+            cpu_milli: 0,
+            memory_bytes: 0,
+            disk_bytes: 0,
+            slots: 0,
+            gpus: List::default(),
+            models: List::default(),
+            pullable: List::cut(pullable),
+            exceptions: Exceptions::default(),
+            labels: Map::default(),
+            region: Text::default(),
+        };
         let allows = policy.may_pull(model);
         assert!(!allows || offered.may_pull(model), "{patterns:?} allow {model} and do not offer it");
         allows

@@ -23,9 +23,9 @@ const OUTPUT_TOKENS_MAX: u32 = 65_536;
 /// Texts whose vectors are asked for in one request, so that an answer stays small and the first vectors come early.
 const EMBED_BATCH: usize = 16;
 
-/// Least time that a model is kept once it was loaded for a job: told to keep it for no time at all, a server answers a request
-/// without a prompt by unloading it.
-const LOADED_MIN: Duration = Duration::from_secs(300);
+/// Least time that a model is kept between being loaded for a job and being asked: told to keep it for no time at all, a server
+/// answers a request without a prompt by unloading it. The question itself says how long to keep it afterwards.
+const LOADED_MIN: Duration = Duration::from_secs(60);
 
 /// Longest time that is told as one; more is for ever.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_request_holds_what_the_task_says_and_nothing_else() {
-        let policy = LlmPolicy { keep_alive: Some(Span::from_secs(90)), ..LlmPolicy::default() };
+        let policy = LlmPolicy { keep_alive: Some(Span::from_secs(30)), ..LlmPolicy::default() };
         let task = LlmTask {
             temperature_milli: Some(700),
             max_tokens: Some(20),
@@ -260,7 +260,7 @@ mod tests {
             body,
             json!({
                 "model": "m:1", "prompt": "p", "system": "s", "format": "json", "stream": true, "truncate": false,
-                "keep_alive": "90s",
+                "keep_alive": "30s",
                 "options": {"num_ctx": 4096, "num_predict": 20, "seed": i32::MAX, "temperature": temperature},
             })
         );
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(
             read(&asked.load),
             json!({
-                "model": "m:1", "prompt": "", "stream": false, "truncate": false, "keep_alive": "300s",
+                "model": "m:1", "prompt": "", "stream": false, "truncate": false, "keep_alive": "60s",
                 "options": {"num_ctx": 4096},
             })
         );
@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn a_model_stays_as_long_as_its_owner_says_and_is_never_unloaded_before_it_is_asked() {
         for (kept, written, loaded) in [
-            (Some(Span::ZERO), json!(0), json!("300s")),
-            (Some(Span::from_millis(1)), json!("1s"), json!("300s")),
+            (Some(Span::ZERO), json!(0), json!("60s")),
+            (Some(Span::from_millis(1)), json!("1s"), json!("60s")),
             (Some(Span::from_secs(3_600)), json!("3600s"), json!("3600s")),
             (Some(Span::MAX), json!(-1), json!(-1)),
             (None, Value::Null, Value::Null),

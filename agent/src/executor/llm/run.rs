@@ -203,10 +203,14 @@ impl Attempt {
             if let Some(last) = &last {
                 self.meter.settle(last);
             }
-            self.shell.thought(thought).await;
-            self.shell.said(said).await;
+            // What is counted is all here before anything is waited for, so a stop hands on what it counts.
+            self.shell.thought(thought);
+            self.shell.said(said);
+            if last.is_some() {
+                self.shell.end_lines();
+            }
+            self.shell.flush().await;
             if let Some(last) = last {
-                self.shell.end_lines().await;
                 let spent = self.meter.usage.output_tokens >= u64::from(limit.tokens);
                 let hold_is_spent = last.cut && spent && !limit.wanted;
                 return Ok(if hold_is_spent { Ending::RunLimit } else { Ending::Exited { code: 0 } });
@@ -223,15 +227,17 @@ impl Attempt {
                 Err(error) if error.blames_request() && index > 0 => {
                     // What was made before is paid, so this is the end of a job that ran, and failed.
                     let message = format!("texts {index} to {}: {error}", index + inputs - 1);
-                    self.shell.complain(message).await;
+                    self.shell.complain(&message);
+                    self.shell.flush().await;
                     return Err(Ending::Exited { code: 1 });
                 }
                 Err(error) => return Err(self.failed(error)),
             };
             for embedding in vectors {
-                self.shell.said(vector_line(index, &embedding)).await;
+                self.shell.said(vector_line(index, &embedding));
                 index += 1;
             }
+            self.shell.flush().await;
         }
         Ok(Ending::Exited { code: 0 })
     }
@@ -298,8 +304,8 @@ impl Meter {
     }
 }
 
-/// The way of events to the shell. Safe to cancel: what could not be handed over yet waits here, in order. It never waits for
-/// more than what one line of the server has become.
+/// The way of events to the shell. Safe to cancel: what could not be handed over yet waits here, in order. That is never more
+/// than what one answer or one line of the server has become.
 #[derive(Debug)]
 struct Shell {
     events: mpsc::Sender<ExecutorEvent>,
@@ -329,31 +335,27 @@ impl Shell {
     }
 
     /// Of the answer itself: standard output is exactly this.
-    async fn said(&mut self, text: String) {
+    fn said(&mut self, text: String) {
         if !text.is_empty() && self.open_lines.contains(&OutputStream::Err) {
             self.write(OutputStream::Err, "\n".into());
         }
         self.write(OutputStream::Out, text);
-        self.flush().await;
     }
 
     /// What a model thinks before it answers: the job's tokens as well, and no part of the answer.
-    async fn thought(&mut self, text: String) {
+    fn thought(&mut self, text: String) {
         self.write(OutputStream::Err, text);
-        self.flush().await;
     }
 
-    async fn complain(&mut self, message: String) {
+    fn complain(&mut self, message: &str) {
         self.write(OutputStream::Err, format!("{message}\n"));
-        self.flush().await;
     }
 
     /// A last line gets its end if the model gave it none.
-    async fn end_lines(&mut self) {
+    fn end_lines(&mut self) {
         for stream in std::mem::take(&mut self.open_lines) {
             self.write(stream, "\n".into());
         }
-        self.flush().await;
     }
 
     fn write(&mut self, stream: OutputStream, text: String) {
