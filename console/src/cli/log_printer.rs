@@ -112,10 +112,20 @@ impl LogPrinter {
         if !wanted || self.style == Style::Nothing {
             return Ok(());
         }
+        self.give_up_older(chunk.cursor.attempt).await?;
         if self.style == Style::Bytes && self.tail.is_none() {
             return self.bytes(chunk.stream, chunk.data.into_bytes()).await;
         }
         for line in self.lines(chunk) {
+            self.line(line).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows the lines that older attempts have begun: nobody ends them any more.
+    async fn give_up_older(&mut self, attempt: u32) -> Result<(), Failure> {
+        let newer = self.begun.split_off(&(attempt, OutputStream::Out));
+        for line in std::mem::replace(&mut self.begun, newer).into_values() {
             self.line(line).await?;
         }
         Ok(())
@@ -191,8 +201,11 @@ impl LogPrinter {
     }
 
     async fn bytes(&mut self, stream: OutputStream, mut data: Bytes) -> Result<(), Failure> {
-        if stream == OutputStream::Note && !data.ends_with(b"\n") {
-            data = [&data[..], b"\n"].concat().into();
+        if stream == OutputStream::Note {
+            // A line of its own, also where it follows half a line of the job.
+            let before: &[u8] = if self.one_screen && !self.at_line_start { b"\n" } else { b"" };
+            let after: &[u8] = if data.ends_with(b"\n") { b"" } else { b"\n" };
+            data = [before, &data, after].concat().into();
         }
         self.at_line_start = data.last().map_or(self.at_line_start, |last| *last == b'\n');
         self.write(to(stream), data).await
