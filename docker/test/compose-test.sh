@@ -125,7 +125,13 @@ health() {
     # shellcheck disable=SC2016 # the shell in the container is meant
     compose exec -T orchestrator sh -c 'kill -STOP $(pidof modchain-orchestrator)'
     if compose exec -T orchestrator "${check[@]}"; then die "a stopped orchestrator is healthy"; fi
-    if compose exec -T cpu /usr/local/lib/modchain/agent-health; then die "a node without its orchestrator is healthy"; fi
+    # The agent hears of it by the silence: three heartbeats.
+    local second=0
+    while compose exec -T cpu /usr/local/lib/modchain/agent-health >/dev/null; do
+        second=$((second + 1))
+        [ $second -lt 60 ] || die "a node without its orchestrator is healthy"
+        sleep 1
+    done
     # shellcheck disable=SC2016
     compose exec -T orchestrator sh -c 'kill -CONT $(pidof modchain-orchestrator)'
     compose exec -T orchestrator "${check[@]}"
