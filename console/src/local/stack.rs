@@ -408,6 +408,7 @@ mod tests {
         assert_eq!(offer_line(&node), "zurich-01 runs wasm; it has 1 GPU");
         let capabilities = &mut node.offer.as_mut().expect("an offer").capabilities;
         capabilities.adapters = List::new(vec![Adapter::Docker, Adapter::Llm]).expect("fits");
+        capabilities.models = List::default();
         capabilities.gpus = List::default();
         let mut asleep = node.clone();
         assert_eq!(offer_line(&node), "zurich-01 runs docker, llm (no model yet)");
