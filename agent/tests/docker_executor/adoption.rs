@@ -91,12 +91,12 @@ impl Work {
 
     /// Writes down what comes, as the agent's spool does.
     async fn spool(&self, mut running: Running) -> (Ending, Span) {
-        let open = |name: &str| {
-            std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join(name)).unwrap()
-        };
+        let open =
+            |name: &str| std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join(name)).unwrap();
         let (mut out, mut err) = (open("out"), open("err"));
         loop {
-            let event = tokio::time::timeout(PATIENCE, running.events.recv()).await.expect("in time").expect("an event");
+            let event =
+                tokio::time::timeout(PATIENCE, running.events.recv()).await.expect("in time").expect("an event");
             match event {
                 ExecutorEvent::Preparing { .. } | ExecutorEvent::Pinned { .. } => {}
                 ExecutorEvent::Started => {
@@ -204,14 +204,26 @@ async fn what_is_not_kept_is_reaped_and_nothing_else() {
     // Not one of ours, whatever its labels say: the name is not the one that follows from them.
     let label = format!("modchain.node={}", node.id);
     let stranger = docker(&[
-        "create", "--label", &label, "--label", &format!("modchain.job={}", JobId([9; 16])), "--label",
-        "modchain.attempt=1", "--label", "modchain.fence=1", "--label",
-        &format!("modchain.spec_digest={}", Digest([0; 32])), "--label",
-        &format!("modchain.boot={}", clock::boot_id().unwrap()), crate::image::IMAGE,
+        "create",
+        "--label",
+        &label,
+        "--label",
+        &format!("modchain.job={}", JobId([9; 16])),
+        "--label",
+        "modchain.attempt=1",
+        "--label",
+        "modchain.fence=1",
+        "--label",
+        &format!("modchain.spec_digest={}", Digest([0; 32])),
+        "--label",
+        &format!("modchain.boot={}", clock::boot_id().unwrap()),
+        crate::image::IMAGE,
     ]);
     let keep = BTreeSet::from([(kept.attempt, kept.fence)]);
     assert_eq!(node.executor.reap(&keep).await.unwrap(), 1);
-    let Ending::NodeFault { .. } = orphan.story().await.ending().clone() else { panic!("it was removed under its agent") };
+    let Ending::NodeFault { .. } = orphan.story().await.ending().clone() else {
+        panic!("it was removed under its agent")
+    };
     assert_eq!(node.containers().len(), 2);
     assert_eq!(neighbour.containers().len(), 1);
     docker(&["rm", &stranger]);
@@ -245,7 +257,8 @@ async fn an_attempt_can_be_removed_whether_it_is_there_or_not() {
         started: clock::now(),
     };
     let mut running = node.executor.resume(gone);
-    let Some(ExecutorEvent::Ended { ending: Ending::NodeFault { message }, usage }) = running.events.recv().await else {
+    let Some(ExecutorEvent::Ended { ending: Ending::NodeFault { message }, usage }) = running.events.recv().await
+    else {
         panic!("there is nothing to go on with")
     };
     assert!(message.contains("gone") && usage.ran == Span::ZERO, "{message}");

@@ -53,7 +53,8 @@ async fn a_stop_is_polite_first_and_then_it_is_not() {
         return;
     }
     let node = Node::new();
-    let mut polite = Container::shell("trap 'echo bye; exit 0' TERM; echo on; while :; do sleep 0.1; done").start(&node);
+    let mut polite =
+        Container::shell("trap 'echo bye; exit 0' TERM; echo on; while :; do sleep 0.1; done").start(&node);
     polite.started().await;
     polite.output_until("on\n").await;
     polite.control.stop(StopAs::RunLimit, Span::from_secs(100));

@@ -27,12 +27,7 @@ pub(crate) fn engine_is_there() -> bool {
 fn make_image() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker/test/test-image.sh");
     let output = Command::new(&script).output().expect("the script runs");
-    assert!(
-        output.status.success(),
-        "{} failed: {}",
-        script.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{} failed: {}", script.display(), String::from_utf8_lossy(&output.stderr));
 }
 
 /// What the engine's own client says.

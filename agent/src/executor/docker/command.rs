@@ -29,7 +29,13 @@ enum There {
 }
 
 /// Looks for the command and says so when there is none. Any other trouble is no answer: the start will tell.
-pub(super) async fn check(engine: &Engine, name: &str, command: &str, env: &[String], workdir: &str) -> Result<(), Ending> {
+pub(super) async fn check(
+    engine: &Engine,
+    name: &str,
+    command: &str,
+    env: &[String],
+    workdir: &str,
+) -> Result<(), Ending> {
     let mut seen_none = None;
     for path in candidates(command, env, workdir) {
         match look(engine, name, &path).await {
@@ -58,7 +64,11 @@ fn candidates(command: &str, env: &[String], workdir: &str) -> Vec<String> {
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(PATH_DEFAULT);
     path.split(':')
         .take(FOLDERS_MAX)
-        .map(|folder| if folder.starts_with('/') { below(folder, command) } else { below(&below(workdir, folder), command) })
+        .map(
+            |folder| {
+                if folder.starts_with('/') { below(folder, command) } else { below(&below(workdir, folder), command) }
+            },
+        )
         .collect()
 }
 

@@ -45,7 +45,7 @@ impl Position {
         }
     }
 
-    fn total(self) -> u64 {
+    pub(super) fn total(self) -> u64 {
         self.stdout + self.stderr
     }
 }
@@ -57,6 +57,18 @@ pub(super) struct Mark {
     /// Nanoseconds since 1970 by the engine's clock, as in the log.
     pub(super) at: i64,
     pub(super) before: Position,
+}
+
+impl Mark {
+    /// The second in which its message was written, as the engine wants to be asked.
+    pub(super) fn since(self) -> i32 {
+        i32::try_from(self.at.div_euclid(1_000_000_000)).unwrap_or(i32::MAX)
+    }
+
+    /// Whether a message is its own.
+    pub(super) fn is(self, stream: OutputStream, at: i64) -> bool {
+        self.stream == stream && self.at == at
+    }
 }
 
 /// Counts an attempt's output and remembers marks.
@@ -102,8 +114,7 @@ impl Cursor {
                 Vec::new()
             }
         };
-        let reached =
-            |mark: &&Mark| mark.before.stdout <= position.stdout && mark.before.stderr <= position.stderr;
+        let reached = |mark: &&Mark| mark.before.stdout <= position.stdout && mark.before.stderr <= position.stderr;
         let mark = marks.iter().rev().find(reached).copied();
         let mut cursor = Self { position, mark, first: marks.first().copied(), ..Self::new(path) };
         // What the new agent reads again it also writes again; marks beyond the spool would lie in wait for the next one.

@@ -35,11 +35,7 @@ pub(super) async fn survivors(engine: &Engine, node: NodeId) -> Result<Vec<Survi
 }
 
 /// Removes what is not to be kept. One that cannot be removed now does not keep the others.
-pub(super) async fn reap(
-    engine: &Engine,
-    node: NodeId,
-    keep: &BTreeSet<(AttemptId, Fence)>,
-) -> Result<usize, Trouble> {
+pub(super) async fn reap(engine: &Engine, node: NodeId, keep: &BTreeSet<(AttemptId, Fence)>) -> Result<usize, Trouble> {
     let (mut removed, mut trouble) = (0, None);
     for Ours { attempt, fence, .. } in list(engine, node).await? {
         if keep.contains(&(attempt, fence)) {

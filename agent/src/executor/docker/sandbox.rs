@@ -59,7 +59,10 @@ pub(super) fn settings(
         return Err(job(format!("the image declares {} volumes, at most {VOLUMES_MAX} are allowed", volumes.len())));
     }
     if let Some((name, _)) = task.env.iter().find(|(name, _)| steers_gpus(name, Origin::Client(request))) {
-        return Err(job(format!("the environment may not set {}, which steers how GPUs are handed out", printable(name))));
+        return Err(job(format!(
+            "the environment may not set {}, which steers how GPUs are handed out",
+            printable(name)
+        )));
     }
     let mut env: Vec<String> = task.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     for entry in config.env.iter().flatten() {
@@ -165,6 +168,8 @@ fn walls(request: &StartRequest, task: &DockerTask, volumes: &[String]) -> HostC
             config: Some(HashMap::from([
                 ("max-size".to_owned(), super::LOG_FILE_MAX.to_owned()),
                 ("max-file".to_owned(), super::LOG_FILES_MAX.to_owned()),
+                // Engine 20.10 leaves out whole files when it is asked for a packed log from a certain time on.
+                ("compress".to_owned(), "false".to_owned()),
             ])),
         }),
         // Reaps the orphans of the job, and passes signals on to a program that is not made to be process 1.
@@ -253,12 +258,12 @@ pub(super) fn compare(
         ),
         ("Config.WorkingDir", wanted.working_dir.is_none() || config.working_dir == wanted.working_dir),
         ("Config.Env", env_is_right),
-        ("Config.Healthcheck", config.healthcheck.as_ref().and_then(|check| check.test.as_deref()).is_some_and(is_none)),
-        ("Config.Labels", wanted.labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))),
         (
-            "Mounts",
-            made.mounts.iter().flatten().all(|mount| mount.typ.as_deref() == Some("tmpfs")),
+            "Config.Healthcheck",
+            config.healthcheck.as_ref().and_then(|check| check.test.as_deref()).is_some_and(is_none),
         ),
+        ("Config.Labels", wanted.labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))),
+        ("Mounts", made.mounts.iter().flatten().all(|mount| mount.typ.as_deref() == Some("tmpfs"))),
         ("AppArmorProfile", made.app_armor_profile.as_deref() != Some("unconfined")),
     ];
     match checks.iter().find(|(_, right)| !right) {
@@ -291,11 +296,10 @@ fn is_nothing(value: &Value) -> bool {
 /// Whether two settings mean the same: what one of them leaves out must be nothing in the other.
 fn same(asked: &Value, got: &Value) -> bool {
     match (asked, got) {
-        (Value::Object(left), Value::Object(right)) => {
-            left.keys().chain(right.keys()).all(|key| {
-                same(left.get(key).unwrap_or(&Value::Null), right.get(key).unwrap_or(&Value::Null))
-            })
-        }
+        (Value::Object(left), Value::Object(right)) => left
+            .keys()
+            .chain(right.keys())
+            .all(|key| same(left.get(key).unwrap_or(&Value::Null), right.get(key).unwrap_or(&Value::Null))),
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
         }
