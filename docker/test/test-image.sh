@@ -24,7 +24,8 @@ fi
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 mkdir -p "$root"/{bin,etc,tmp,root,dev,proc,sys,var,data}
-chmod 1777 "$root/tmp"
+mkdir "$root/var/open"
+chmod 1777 "$root/tmp" "$root/var/open"
 cp "$busybox" "$root/bin/busybox"
 chmod 755 "$root/bin/busybox"
 for applet in $("$busybox" --list); do

@@ -144,6 +144,11 @@ impl Container {
         Attempt { dir, attempt, fence, events, control, stdin }
     }
 
+    /// To the end, while others of the node go on.
+    pub(crate) async fn run_beside(self, node: &Node) -> Story {
+        self.start(node).story().await
+    }
+
     pub(crate) async fn run(self, node: &Node) -> Story {
         let story = self.start(node).story().await;
         node.assert_clean();
@@ -168,6 +173,11 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) async fn next(&mut self) -> ExecutorEvent {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("an event")
+    }
+
+    /// The name that the engine knows it by.
+    pub(crate) fn container_id(&self) -> String {
+        format!("modchain-{}-{}-{}", self.attempt.job, self.attempt.number, self.fence.0)
     }
 
     /// Up to the start; the events before it.

@@ -5,3 +5,4 @@ mod endings;
 mod harness;
 mod image;
 mod streams;
+mod walls;

@@ -58,3 +58,22 @@ async fn nobody_listening_kills_the_container() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn output_that_fills_the_log_again_and_again_is_whole() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    // More than the engine's log holds, and faster than it is read: the container has to wait.
+    let script = "i=0; while [ $i -lt 45 ]; do
+                    yes 0123456789012345678901234567890123456789012345678901234567890 | head -c 1000000
+                    sleep 0.03; i=$((i+1))
+                  done; echo end >&2";
+    let story = Container::shell(script).run(&node).await;
+    assert_eq!(*story.ending(), EXITED_0, "{} bytes came", story.out.len());
+    assert_eq!(story.err(), "end\n");
+    let line = b"0123456789012345678901234567890123456789012345678901234567890\n";
+    let burst: Vec<u8> = line.iter().copied().cycle().take(1_000_000).collect();
+    assert!(story.out == burst.repeat(45), "{} bytes came, or others", story.out.len());
+}

@@ -45,7 +45,7 @@ impl Position {
         }
     }
 
-    fn total(self) -> u64 {
+    pub(super) fn total(self) -> u64 {
         self.stdout + self.stderr
     }
 }
@@ -57,6 +57,18 @@ pub(super) struct Mark {
     /// Nanoseconds since 1970 by the engine's clock, as in the log.
     pub(super) at: i64,
     pub(super) before: Position,
+}
+
+impl Mark {
+    /// The second in which its message was written, as the engine wants to be asked.
+    pub(super) fn since(self) -> i32 {
+        i32::try_from(self.at.div_euclid(1_000_000_000)).unwrap_or(i32::MAX)
+    }
+
+    /// Whether a message is its own.
+    pub(super) fn is(self, stream: OutputStream, at: i64) -> bool {
+        self.stream == stream && self.at == at
+    }
 }
 
 /// Counts an attempt's output and remembers marks.

@@ -239,6 +239,24 @@ impl Engine {
         }
     }
 
+    /// Makes a container stand still, or go on. Whether it does.
+    pub(super) async fn pause(&self, name: &str, still: bool) -> bool {
+        let Ok((docker, _)) = self.reach().await else { return false };
+        let done = match still {
+            true => docker.pause_container(name).await,
+            false => docker.unpause_container(name).await,
+        };
+        match done {
+            Ok(()) => true,
+            Err(error) => {
+                // Such as: it has ended.
+                let trouble = self.trouble(error).await;
+                tracing::debug!(name, still, %trouble, "a container was not paused or not let go");
+                false
+            }
+        }
+    }
+
     /// Kills and removes a container with its volumes, and looks whether it is gone. One that is not there is gone.
     pub(super) async fn remove(&self, name: &str) -> Result<(), Trouble> {
         let options = RemoveContainerOptions { force: true, v: true, link: false };

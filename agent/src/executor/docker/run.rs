@@ -77,6 +77,9 @@ impl From<Ending> for End {
     }
 }
 
+/// How the reading of a container's output ended.
+type Read = Result<Result<(), Lost>, tokio::task::JoinError>;
+
 /// How a container that had started came to rest.
 enum Rest {
     /// It ended, and the engine was there to see it.
@@ -215,8 +218,13 @@ impl Job {
             Err(trouble) => return node_fault(trouble.to_string()).into(),
         };
         let state = container.state.unwrap_or_default();
-        if !matches!(state.status, Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::EXITED)) {
-            return node_fault("the container never started").into();
+        match state.status {
+            Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::EXITED) => {}
+            Some(ContainerStateStatusEnum::PAUSED) => {
+                // It waited for a reader that died.
+                self.engine.pause(&self.name, false).await;
+            }
+            _ => return node_fault("the container never started").into(),
         }
         let position = Position { stdout: request.stdout, stderr: request.stderr };
         let cursor = Cursor::load(request.state.clone(), position).await;
@@ -240,12 +248,16 @@ impl Job {
             full,
             events: self.events.clone(),
             ended,
+            held: false,
+            behind: 0,
+            messages: 0,
+            long: false,
         };
-        let reading = AbortOnDropHandle::new(tokio::spawn(log.read()));
+        let mut reading = AbortOnDropHandle::new(tokio::spawn(log.read()));
         let container = self.engine.inspect(&self.name).await.ok().flatten().unwrap_or_default();
         let pids = PidsWatch::new(container.state.and_then(|state| state.pid).filter(|pid| *pid > 0));
         let id = container.id.unwrap_or_default();
-        let (rest, stopped) = self.wait().await;
+        let (rest, stopped, read) = self.wait(&mut reading).await;
         let ran = clock::now().since(started);
         let ending = match rest {
             // Its output may come to an end, or not: nothing of it counts.
@@ -253,7 +265,11 @@ impl Job {
             Rest::Ended(state) => {
                 ended_in.send_replace(true);
                 let ending = self.ending(state, stopped, &pids, &id, started).await;
-                match reading.await {
+                let read = match read {
+                    Some(read) => read,
+                    None => reading.await,
+                };
+                match read {
                     Ok(Ok(())) => ending,
                     Ok(Err(Lost(why))) => node_fault(why),
                     Err(error) => node_fault(format!("the reader of the output failed: {error}")),
@@ -263,8 +279,12 @@ impl Job {
         End { ending, ran }
     }
 
-    /// Waits for the container's end and does what is wished meanwhile. Says as well how it was stopped, if it was.
-    async fn wait(&mut self) -> (Rest, Option<StopAs>) {
+    /// Waits for the container's end and does what is wished meanwhile. Says as well how it was stopped, if it was, and how the
+    /// reading of its output ended, if that came first.
+    async fn wait(
+        &mut self,
+        reading: &mut AbortOnDropHandle<Result<(), Lost>>,
+    ) -> (Rest, Option<StopAs>, Option<Read>) {
         let (engine, name) = (self.engine.clone(), self.name.clone());
         let rest = wait_for_rest(&engine, &name);
         tokio::pin!(rest);
@@ -274,9 +294,19 @@ impl Job {
         // What was wished before the start counts as well.
         self.wish.mark_changed();
         let mut listened = true;
+        let mut read = None;
         loop {
             let now = tokio::select! {
-                rest = &mut rest => return (rest, stopped),
+                rest = &mut rest => return (rest, stopped, read),
+                done = &mut *reading, if read.is_none() => {
+                    let failed = !matches!(done, Ok(Ok(())));
+                    read = Some(done);
+                    if !failed {
+                        continue;
+                    }
+                    // What it prints from here on is worth nothing.
+                    Wish::Kill { stop_as: StopAs::Stopped }
+                }
                 changed = self.wish.changed(), if wish_open => match changed {
                     Ok(()) => *self.wish.borrow_and_update(),
                     Err(_) => { wish_open = false; continue }

@@ -168,6 +168,8 @@ fn walls(request: &StartRequest, task: &DockerTask, volumes: &[String]) -> HostC
             config: Some(HashMap::from([
                 ("max-size".to_owned(), super::LOG_FILE_MAX.to_owned()),
                 ("max-file".to_owned(), super::LOG_FILES_MAX.to_owned()),
+                // Engine 20.10 leaves out whole files when it is asked for a packed log from a certain time on.
+                ("compress".to_owned(), "false".to_owned()),
             ])),
         }),
         // Reaps the orphans of the job, and passes signals on to a program that is not made to be process 1.
