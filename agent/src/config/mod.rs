@@ -1,7 +1,7 @@
 //! What the agent is told: by flags, by `MODCHAIN_AGENT_*`, by a file, by what joining left, in this order; the rest are
 //! defaults.
 //!
-//! [`example`] writes the file with every setting, its default and its unit; [`file`] reads one. Nothing here looks at the
+//! [`mod@example`] writes the file with every setting, its default and its unit; [`mod@file`] reads one. Nothing here looks at the
 //! machine: what is offered follows from a [`Config`], the machine and what the probes have found, see [`Config::offer`].
 
 mod example;
