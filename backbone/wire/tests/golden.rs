@@ -88,8 +88,8 @@ fn caps_versions_and_unknown_types_are_refused_by_name() {
         let [a, b, c, d] = body_bytes.to_le_bytes();
         FrameHeader::read([a, b, c, d, version, kind]).check::<FromAgent>()
     };
-    assert_eq!(header(16_384, 1, 0x10), Ok(()));
-    assert_eq!(header(16_385, 1, 0x10), Err(WireError::TooLong { kind: 0x10, got: 16_385, limit: 16_384 }));
+    assert_eq!(header(24_576, 1, 0x10), Ok(()));
+    assert_eq!(header(24_577, 1, 0x10), Err(WireError::TooLong { kind: 0x10, got: 24_577, limit: 24_576 }));
     assert_eq!(header(u32::MAX, 1, 0x01).map_err(|e| matches!(e, WireError::TooLong { .. })), Err(true));
     assert_eq!(header(0, 2, 0x10), Err(WireError::Version { got: 2 }));
     assert_eq!(header(0, 1, 0x02), Err(WireError::Unsupported { kind: 0x02 }), "that one goes the other way");
