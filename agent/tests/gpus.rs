@@ -7,12 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fake_nvml::UUIDS;
+use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
-use modchain_agent::engine::{EngineInput, HelloFacts};
+use modchain_agent::config::{Config, Settings};
+use modchain_agent::engine::{Engine, EngineInput, HelloFacts, ToSession};
+use modchain_agent::executor::Executors;
+use modchain_agent::executor::wasm::WasmExecutor;
+use modchain_agent::outbox::Outbox;
 use modchain_agent::probe::nvml::{GpuTicks, Look, watch};
 use modchain_agent::probe::{Findings, Machine};
 use modchain_agent::session::{Session, SessionConfig};
-use modchain_types::{BootId, InstanceId, List, Span, Timestamp, Verdict};
+use modchain_types::{BootId, InstanceId, JournalId, List, Span, Timestamp, Verdict};
 use modchain_wire::agent::{GpuSample, HostLoad};
 use scripted::{PATIENCE, World, soon};
 use tokio_util::sync::CancellationToken;
@@ -90,10 +95,10 @@ fn carried(beats: &[modchain_wire::agent::Heartbeat]) -> Vec<Timestamp> {
 async fn every_look_arrives_once_whatever_connections_do_and_only_unanswered_ones_are_repeated() {
     let world = World::new();
     let (engine, mut inputs) = tokio::sync::mpsc::channel(16);
-    let settings = modchain_agent::config::Settings { data: Some(world.data()), ..Default::default() };
+    let settings = Settings { data: Some(world.data()), ..Settings::default() };
     let file = world.dir.path().join("agent.toml");
     std::fs::write(&file, "").expect("writes");
-    let config = modchain_agent::config::Config::load(None, None, &settings, Some(&file)).expect("loads");
+    let config = Config::load(None, None, &settings, Some(&file)).expect("loads");
     let machine = Machine { cores: 1, memory_bytes: 1 << 30, disk_free_bytes: 1 << 30 };
     let offer = config.offer(&machine, &Findings::default(), false).expect("offers");
     // An engine that holds nothing.
@@ -153,6 +158,48 @@ async fn every_look_arrives_once_whatever_connections_do_and_only_unanswered_one
     stop.cancel();
     soon("the session's end", session).await.expect("ends");
     answering.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_changes_between_the_hello_and_the_welcome_is_said_after_it() {
+    let dir = tempfile::tempdir().expect("directory");
+    let settings = Settings { data: Some(dir.path().into()), ..Settings::default() };
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, "").expect("writes");
+    let config = Config::load(None, None, &settings, Some(&file)).expect("loads");
+    let machine = Machine { cores: 1, memory_bytes: 1 << 30, disk_free_bytes: 1 << 30 };
+    let offer = |paused| config.offer(&machine, &Findings::default(), paused).expect("offers");
+    let (_connection, live) = tokio::sync::watch::channel(None);
+    let cache = BlobCache::open(dir.path(), CACHE_BYTES_MAX).expect("opens");
+    let (blobs, _downloads) = BlobFetcher::start(cache, live);
+    let executors = Executors::wasm_alone(WasmExecutor::new().expect("finds this program"));
+    let outbox = Outbox::open(dir.path()).expect("opens");
+    let (engine, inputs) = Engine::new(offer(false), outbox, executors, blobs).expect("opens");
+    let running = tokio::spawn(engine.run());
+    let connect = async |changes: &[bool]| {
+        let (ask, facts) = tokio::sync::oneshot::channel();
+        inputs.send(EngineInput::Hello(ask)).await.expect("it runs");
+        let said = facts.await.expect("answers").offer;
+        for paused in changes {
+            inputs.send(EngineInput::OfferChanged(Box::new(offer(*paused)))).await.expect("it runs");
+        }
+        let (line, messages) = tokio::sync::mpsc::channel(8);
+        let (journal, lease, sent) = (JournalId([1; 16]), Span::from_secs(30), clock::now());
+        inputs.send(EngineInput::Connected { journal, lease, sent, line }).await.expect("it runs");
+        (said, messages)
+    };
+    let (said, mut messages) = connect(&[true]).await;
+    assert!(!said.paused);
+    match soon("the offer", messages.recv()).await {
+        Some(ToSession::Offer(offer)) => assert!(offer.paused),
+        other => panic!("{other:?}"),
+    }
+    // The next hello says it, and then there is nothing to add.
+    let (said, mut messages) = connect(&[]).await;
+    assert!(said.paused);
+    inputs.send(EngineInput::ShutDown).await.expect("it runs");
+    soon("the engine's end", running).await.expect("ends");
+    assert!(!matches!(messages.recv().await, Some(ToSession::Offer(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

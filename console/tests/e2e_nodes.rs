@@ -9,9 +9,10 @@ mod fake_nvml;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 use common::pool::{Pool, Running, error, token};
-use common::{Home, eventually, signal};
+use common::{Home, PATIENCE, eventually, signal};
 use serde_json::Value;
 
 /// An operator, alice who has money and owns the nodes, bob who does not, and running nodes named `rig-1` …
@@ -69,7 +70,7 @@ impl World {
         eventually("the job runs", || {
             let job = self.alice.run(&["job", id, "-o", "json"]).expect(0).json();
             let attempts = job["attempts"].as_array().expect("attempts");
-            let newest = attempts.last().is_some_and(|newest| newest["attempt"] == attempt);
+            let newest = attempts.last().is_some_and(|newest| newest["number"] == attempt);
             node = job["node"].as_str().unwrap_or_default().to_owned();
             job["state"] == "running" && newest
         });
@@ -90,10 +91,12 @@ impl Watching {
         Self { child, lines }
     }
 
-    /// Reads on to the first line that fits.
+    /// Reads on to the first line that fits. Heartbeats bring lines all the time, so it ends.
     fn until(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + PATIENCE;
         loop {
             let line = self.lines.next().expect("it goes on").expect("reads");
+            assert!(Instant::now() < until, "not in time; the last line is {line}");
             if wanted(&line) {
                 return line;
             }

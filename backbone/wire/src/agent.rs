@@ -24,7 +24,7 @@ protocol! {
     FromAgent {
         0x01 Hello(AgentHello) PAGE_BYTES_MAX,
         0x07 Report(Report) CONTROL_BYTES_MAX,
-        0x08 OfferChanged(OfferChanged) CONTROL_BYTES_MAX,
+        0x08 OfferChanged(OfferChanged) SPEC_BYTES_MAX,
         0x0b ProbeAnswer(ProbeAnswer) CONTROL_BYTES_MAX,
         0x10 Heartbeat(Heartbeat) SAMPLES_BYTES_MAX,
         0x20 AttemptOpen(AttemptOpen) CONTROL_BYTES_MAX,

@@ -19,7 +19,7 @@ pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 pub const HEARTBEAT_BYTES_MAX: usize = 4 * 1024;
 /// Largest body of a heartbeat with samples: sixteen seconds of 64 GPUs, at most 20 bytes each, and the load of the machine.
 pub const SAMPLES_BYTES_MAX: usize = 24 * 1024;
-/// Largest body of a message that carries a job's specification.
+/// Largest body of a message that carries a job's specification, or a node's offer.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 /// Largest body of a message that carries a chunk of data.
 pub const DATA_BYTES_MAX: usize = 64 * 1024;

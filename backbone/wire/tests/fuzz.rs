@@ -7,7 +7,10 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use modchain_fuzz::{Counting, Fuzz, read_bombs, read_hex, spend};
-use modchain_types::{Fence, GpuInfo, List, Map, Micro, ModelInfo, Span, TaskBody, Text, Timestamp, WallTime};
+use modchain_types::{
+    Adapter, Capabilities, Exceptions, Fence, GpuInfo, List, Map, Micro, ModelInfo, Offer, Span, Tariff, TaskBody,
+    Text, Timestamp, WallTime,
+};
 use modchain_wire::agent::{GpuSample, GpuTick, Heartbeat, HostLoad, OfferChanged};
 use modchain_wire::console::{JobsPage, NodesPage};
 use modchain_wire::view::AttemptView;
@@ -234,6 +237,61 @@ fn the_messages_that_take_most_memory_stay_within_their_bound() {
     let gpus = List::new(vec![tick; 16]).expect("as many as may be");
     let beat = Heartbeat { number: 0, sent: Timestamp::ZERO, rtt: None, load: HostLoad::default(), gpus };
     page(0x10, FromAgent::from(beat));
+}
+
+/// An offer that has all that it may have, each as long as it may be.
+#[test]
+fn the_largest_offer_fits_into_its_frame() {
+    fn longest<const MAX: usize>(number: usize) -> Text<MAX> {
+        Text::new(format!("{number:0>MAX$}")).expect("as long as may be")
+    }
+    let all = |count: usize| 0..count;
+    let offer = Offer {
+        capabilities: Capabilities {
+            adapters: List::new(vec![Adapter::Wasm; 16]).expect("as many as may be"),
+            cpu_milli: u32::MAX,
+            memory_bytes: u64::MAX,
+            disk_bytes: u64::MAX,
+            slots: u32::MAX,
+            gpus: List::new(
+                all(64)
+                    .map(|number| GpuInfo {
+                        uuid: longest(number),
+                        vendor: longest(number),
+                        model: longest(number),
+                        memory_bytes: u64::MAX,
+                        driver: longest(number),
+                        compute: longest(number),
+                    })
+                    .collect(),
+            )
+            .expect("as many as may be"),
+            models: List::new(
+                all(256)
+                    .map(|number| ModelInfo {
+                        name: longest(number),
+                        digest: longest(number),
+                        bytes: u64::MAX,
+                        warm: true,
+                    })
+                    .collect(),
+            )
+            .expect("as many as may be"),
+            pullable: List::new(all(64).map(longest).collect()).expect("as many as may be"),
+            exceptions: Exceptions { writable_root: true, network: true },
+            labels: Map::new(all(64).map(|number| (longest(number), longest(number))).collect()).expect("fits"),
+            region: longest(0),
+        },
+        tariff: Tariff {
+            gpu_hour: Map::new(all(64).map(|number| (longest(number), Micro(u64::MAX))).collect()).expect("fits"),
+            ..Tariff::default()
+        },
+        agent_version: longest(0),
+        paused: true,
+    };
+    let frame = FromAgent::from(OfferChanged { offer: offer.clone() }).to_frame().expect("it fits");
+    println!("{} bytes", frame.len());
+    assert_eq!(FromAgent::from_frame(&frame), Ok(FromAgent::OfferChanged(OfferChanged { offer })));
 }
 
 /// What an agent gathers while it has no connection must fit into its first heartbeat, whatever the numbers are.

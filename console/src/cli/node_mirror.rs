@@ -82,11 +82,9 @@ impl<'a> Mirror<'a> {
         };
         loop {
             if let Some(view) = self.news.front() {
-                // One that was revoked is told of as lost, once; only a question tells the two apart.
-                let before = self.nodes.get(&view.name).map(|known| known.state);
-                let gone = view.state == NodeState::Lost
-                    && before.is_some_and(|before| before != NodeState::Lost)
-                    && !exists(client, &view.name).await?;
+                // One that was revoked is told of as lost, and more than once; only a question tells the two apart. Of a lost
+                // node there is little news.
+                let gone = view.state == NodeState::Lost && !exists(client, &view.name).await?;
                 let view = self.news.pop_front().expect("just looked at");
                 if gone {
                     self.nodes.remove(&view.name);

@@ -67,7 +67,7 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
     let (id, node) = (context.next_session(), NodeId::from(identity.id));
     let (mailbox, messages) = mpsc::channel(MAILBOX_MESSAGES);
     context.dispatch.enter(id, mailbox, connection.clone()).await;
-    let (boot, connection) = (hello.boot, &connection);
+    let boot = hello.boot;
     let session = Arc::new(AgentSession { context, identity, node, id, boot, connection: connection.clone() });
     if session.admit(&connection, &hello).await {
         tracing::info!(node = %session.identity.name, session = id.0, "agent connected");
