@@ -144,7 +144,7 @@ struct Running {
 impl Running {
     fn find(arguments: &Ask) -> Result<Self, Failure> {
         let common = &arguments.common;
-        let Config { data, .. } = Config::load(None, None, &common.settings, common.config.as_deref())?;
+        let data = Config::running_data(&common.settings, common.config.as_deref())?;
         match find(&data) {
             Ok(places) => Ok(Self { places, data }),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(denied(&data)),

@@ -12,6 +12,7 @@ fn agent(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_modchain-agent"))
         .env_clear()
         .env("HOME", "/nonexistent")
+        .env("MODCHAIN_AGENT_ADAPTERS", "wasm")
         .args(arguments)
         .output()
         .expect("runs")
@@ -50,6 +51,68 @@ fn info_shows_what_would_be_offered_under_flags_and_file() {
     assert!(info["cpu_milli"].as_u64() >= Some(1000) && info["memory_bytes"].as_u64() > Some(0));
     let text = agent(&["info", "--data", "/tmp", "--config", file]);
     assert!(String::from_utf8_lossy(&text.stdout).contains("slots         3\n"));
+}
+
+#[test]
+fn init_writes_what_holds_anyway_and_spares_what_is_there() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("new folder").join("agent.toml");
+    let path = file.to_str().expect("text");
+    let written = agent(&["init", "--config", path]);
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    assert!(String::from_utf8_lossy(&written.stdout).starts_with(&format!("wrote {path}\n")));
+    let info = |more: &[&str]| {
+        let mut info = stdout(&agent(&[&["info", "-o", "json", "--data", "/tmp", "--disk", "1GiB"], more].concat()));
+        // The machine is in use meanwhile.
+        info["machine"] = serde_json::Value::Null;
+        info
+    };
+    assert_eq!(info(&["--config", path]), info(&[]));
+
+    fs::write(&file, "region = \"mine\"\n").expect("writes");
+    let again = agent(&["init", "--config", path]);
+    assert_eq!(again.status.code(), Some(7));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("is there already") && said.contains("--force"), "{said}");
+    assert_eq!(fs::read_to_string(&file).expect("reads"), "region = \"mine\"\n");
+    assert!(agent(&["init", "--config", path, "--force"]).status.success());
+    assert_eq!(fs::read_to_string(&file).expect("reads"), modchain_agent::config::example());
+}
+
+#[test]
+fn info_says_what_is_not_offered_and_why() {
+    let info = stdout(&agent(&[
+        "info",
+        "-o",
+        "json",
+        "--data",
+        "/tmp",
+        "--adapters",
+        "wasm,llm",
+        "--llm-url",
+        "http://127.0.0.1:9",
+    ]));
+    let missing = info["missing"].as_object().expect("an object");
+    assert_eq!(missing.keys().collect::<Vec<_>>(), ["docker", "llm"]);
+    assert_eq!(missing["docker"], "the owner does not take such jobs");
+    assert_eq!(missing["llm"], "no model server answers at http://127.0.0.1:9");
+    let bad = agent(&["info", "--data", "/tmp", "--adapters", "java"]);
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("--adapters: `java` is not a kind of job"));
+}
+
+#[test]
+fn commands_to_an_agent_that_does_not_run_say_so() {
+    let dir = tempfile::tempdir().expect("dir");
+    let data = dir.path().to_str().expect("text");
+    for command in ["status", "pause", "resume", "drain", "reload"] {
+        let output = agent(&[command, "--data", data]);
+        assert_eq!(output.status.code(), Some(5), "{command}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("error: no agent runs on {data}")) && said.contains("  hint: "), "{said}");
+    }
+    let output = agent(&["status", "--data", data, "-o", "json"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    assert_eq!((&error["code"], &error["exit"]), (&"not_running".into(), &5.into()));
 }
 
 #[test]

@@ -221,6 +221,15 @@ impl File {
     }
 }
 
+/// The data folder that a file names, whatever else is wrong with it.
+pub(super) fn data_alone(text: &str) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct DataAlone {
+        data: Option<PathBuf>,
+    }
+    parse_toml::<DataAlone>(text).ok()?.data
+}
+
 /// What is wrong with a file, and in which line.
 #[derive(Debug, thiserror::Error)]
 #[error("{line}: {message}")]

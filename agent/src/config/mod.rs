@@ -1,7 +1,7 @@
 //! What the agent is told: by flags, by `MODCHAIN_AGENT_*`, by a file, by what joining left, in this order; the rest are
 //! defaults.
 //!
-//! [`example`] writes the file with every setting, its default and its unit; [`file`] reads one. Nothing here looks at the
+//! [`mod@example`] writes the file with every setting, its default and its unit; [`mod@file`] reads one. Nothing here looks at the
 //! machine: what is offered follows from a [`Config`], the machine and what the probes have found, see [`Config::offer`].
 
 mod example;
@@ -312,6 +312,16 @@ impl Config {
             labels: Map::new(labels).context("labels")?,
             tariff,
         })
+    }
+
+    /// Where the data of a running agent is, by the same rules. A file that is not in order does not matter here: whoever
+    /// mends it must be able to ask the agent that runs, and to stop it.
+    pub fn running_data(settings: &Settings, path: Option<&Path>) -> anyhow::Result<PathBuf> {
+        if let Some(data) = &settings.data {
+            return Ok(data.clone());
+        }
+        let text = path.map(Path::to_owned).or_else(default_file).and_then(|path| std::fs::read_to_string(path).ok());
+        text.and_then(|text| file::data_alone(&text)).map_or_else(default_data, Ok)
     }
 
     /// With what joining left below the data folder, for where nobody says otherwise.
@@ -713,6 +723,21 @@ mod tests {
         ] {
             assert_eq!(llm_url(host), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn a_running_agent_is_found_though_its_file_is_not_in_order() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("agent.toml");
+        let found = |settings: &Settings, text: &str| {
+            std::fs::write(&file, text).expect("writes");
+            Config::running_data(settings, Some(&file)).expect("finds")
+        };
+        let none = Settings::default();
+        assert_eq!(found(&none, "mistake = 1\ndata = \"/srv/a\"\n[limits]\nslots = 0\n"), Path::new("/srv/a"));
+        let named = Settings { data: Some("/named".into()), ..Settings::default() };
+        assert_eq!(found(&named, "data = \"/srv/a\""), Path::new("/named"));
+        assert_eq!(found(&none, "data = "), default_data().expect("is known"));
     }
 
     #[test]

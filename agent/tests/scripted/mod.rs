@@ -89,6 +89,8 @@ impl World {
         command
             .env_clear()
             .env("HOME", self.dir.path())
+            // Whatever else runs on this machine is not for these tests to touch.
+            .env("MODCHAIN_AGENT_ADAPTERS", "wasm")
             .args(["start", "--orchestrator", &self.endpoint.local_address().expect("bound").to_string()])
             .arg("--identity")
             .arg(self.dir.path().join("node"))
@@ -100,6 +102,25 @@ impl World {
 
     pub(crate) fn start_agent(&self) -> Agent {
         Agent(self.command().spawn().expect("starts"))
+    }
+
+    /// A command of the owner to the agent of [`World::command`].
+    pub(crate) fn ask(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_modchain-agent"))
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .args(arguments)
+            .arg("--data")
+            .arg(self.data())
+            .output()
+            .expect("runs")
+    }
+
+    /// The document that it prints.
+    pub(crate) fn ask_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.ask(&[arguments, &["-o", "json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// An assignment of a module with this text.

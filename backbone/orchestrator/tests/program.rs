@@ -222,3 +222,57 @@ fn mistakes_are_answered_with_what_to_do() {
         })
     );
 }
+
+#[test]
+fn a_service_manager_hears_that_it_is_ready_alive_and_stopping() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, data) = data(&dir);
+    ok(&["init", "--data", &data, "-o", "json"]);
+    let notify = dir.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&notify).expect("binds");
+    manager.set_read_timeout(Some(Duration::from_secs(60))).expect("sets");
+    let hears = |beginning: &str| {
+        let mut bytes = [0; 1024];
+        loop {
+            let length = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("{beginning} never came: {error}"));
+            let said = String::from_utf8_lossy(&bytes[..length]).trim_end().to_owned();
+            if said.starts_with(beginning) {
+                return said;
+            }
+        }
+    };
+    let managed = [("NOTIFY_SOCKET", notify.to_str().expect("utf-8")), ("WATCHDOG_USEC", "300000")];
+    let (mut server, ready) = Server::start_managed(&path, &managed);
+    assert_eq!(hears("READY="), "READY=1");
+    let listen = ready["listen"].as_str().expect("an address");
+    assert_eq!(hears("STATUS="), format!("STATUS=serving on {listen}, 0 nodes connected, 0 open jobs"));
+    for _ in 0..5 {
+        assert_eq!(hears("WATCHDOG="), "WATCHDOG=1");
+    }
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(hears("STOPPING="), "STOPPING=1");
+    assert!(server.ended(Duration::from_secs(60)).success());
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_has_nothing_to_say_about() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("modchain-orchestrator.service");
+    for more in [&[][..], &["--data", "/srv/a pool", "--user", "daemon"]] {
+        let output = run(&[&["service", "install", "--dry-run"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let unit = String::from_utf8(output.stdout).expect("text");
+        assert!(unit.contains("\nType=notify\n") && unit.contains("\nWatchdogSec="), "{unit}");
+        fs::write(&file, &unit).expect("writes");
+        match Command::new("systemd-analyze").arg("verify").arg(&file).output() {
+            Ok(output) => {
+                let said = [output.stdout, output.stderr].concat();
+                assert!(output.status.success() && said.is_empty(), "{}\n{unit}", String::from_utf8_lossy(&said));
+            }
+            Err(error) if std::env::var("CI").as_deref() != Ok("true") => {
+                println!("not verified, because systemd-analyze is not there: {error}");
+            }
+            Err(error) => panic!("systemd-analyze must be there in CI (Debian: apt-get install systemd): {error}"),
+        }
+    }
+}

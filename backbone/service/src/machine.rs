@@ -211,12 +211,12 @@ fn may_be_given(data: &Path) -> anyhow::Result<bool> {
 
 /// Tells whether it had to be made.
 fn ensure_user(unit: &Unit) -> anyhow::Result<bool> {
-    let Unit { user, description, data, .. } = unit;
+    let Unit { user, name, data, .. } = unit;
     let known = Command::new("id").args(["-u", user]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if known.context("failed to run id")?.success() {
         return Ok(false);
     }
-    let line = format!("u {user} - \"{description}\" {} /usr/sbin/nologin", data.display());
+    let line = format!("u {user} - {name} {} /usr/sbin/nologin", data.display());
     run("systemd-sysusers", &["--inline", &line]).with_context(|| format!("failed to make the user {user}"))?;
     Ok(true)
 }
@@ -228,12 +228,16 @@ fn give_data(unit: &Unit) -> anyhow::Result<()> {
     if let Some(parent) = data.parent() {
         fs::create_dir_all(parent).with_context(made)?;
     }
+    // Folders on the way that both programs share may have been made by root's `init` or `join`, for root alone.
+    for shared in unit.shared_folders() {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).with_context(made)?;
+    }
     if !data.exists() {
         DirBuilder::new().mode(0o700).create(data).with_context(made)?;
     }
     fs::set_permissions(data, fs::Permissions::from_mode(0o700)).with_context(made)?;
-    // Links are left alone: they may lead anywhere.
-    run("chown", &["-R", "-h", "-P", "--", &format!("{user}:{user}"), &data.to_string_lossy()])
+    // With the user's own group. Links are left alone: they may lead anywhere.
+    run("chown", &["-R", "-h", "-P", "--", &format!("{user}:"), &data.to_string_lossy()])
 }
 
 /// In one step: systemd never reads half of it.

@@ -35,8 +35,15 @@ pub fn is_managed() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Tells the manager, if there is one.
+/// Tells the manager, if there is one, from a task of a runtime with several threads: a manager that does not read its socket
+/// makes this task wait and no other.
 pub fn tell(note: &Note) {
+    if is_managed() {
+        tokio::task::block_in_place(|| send(note));
+    }
+}
+
+fn send(note: &Note) {
     let state = match note {
         Note::Ready => NotifyState::Ready,
         Note::Alive => NotifyState::Watchdog,

@@ -69,6 +69,13 @@ impl Unit {
         self.data.strip_prefix(STATE_ROOT).ok().filter(|below| !below.as_os_str().is_empty())
     }
 
+    /// The folders between systemd's own for state and the data: nobody's alone.
+    pub fn shared_folders(&self) -> Vec<PathBuf> {
+        let Some(below) = self.state_directory() else { return Vec::new() };
+        let ancestors = below.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+        ancestors.map(|folder| Path::new(STATE_ROOT).join(folder)).collect()
+    }
+
     /// The unit's text.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -102,7 +109,7 @@ impl Unit {
         writeln!(out, "# The program is asked to end; what it started is killed only if it stays behind.")?;
         writeln!(out, "KillMode=mixed")?;
 
-        writeln!(out, "\nUser={user}\nGroup={user}")?;
+        writeln!(out, "\nUser={user}")?;
         if !self.groups.is_empty() {
             writeln!(out, "SupplementaryGroups={}", self.groups.join(" "))?;
         }
@@ -159,14 +166,13 @@ LimitCORE=0
 LimitNOFILE=524288
 ";
 
-/// For one that runs nobody's programs.
+/// For one that runs nobody's programs. No PrivateUsers: it fails where the kernel has no user namespaces, and without any
+/// capability there is little to gain.
 const HARDENING_WITHOUT_JOBS: &str = "\
 SystemCallFilter=~@resources @privileged
 SystemCallFilter=prlimit64 setrlimit
 MemoryDenyWriteExecute=yes
 PrivateDevices=yes
-PrivateUsers=yes
-ProcSubset=all
 ";
 
 /// For one that runs jobs.
@@ -237,6 +243,8 @@ mod tests {
     fn data_below_systemds_own_folder_is_made_by_it_and_other_data_is_let_through() {
         let usual = unit("/var/lib/modchain/agent").text();
         assert!(usual.contains("\nStateDirectory=modchain/agent\n") && !usual.contains("ReadWritePaths"), "{usual}");
+        assert_eq!(unit("/var/lib/modchain/agent").shared_folders(), [Path::new("/var/lib/modchain")]);
+        assert!(unit("/var/lib/agent").shared_folders().is_empty() && unit("/srv/a/b").shared_folders().is_empty());
         let elsewhere = unit("/srv/my pool").text();
         assert!(elsewhere.contains("\nReadWritePaths=\"/srv/my pool\"\n"), "{elsewhere}");
         assert!(!elsewhere.contains("StateDirectory"), "{elsewhere}");

@@ -34,9 +34,19 @@ impl Server {
 
     /// Starts it on these addresses, for members and for joiners.
     pub(crate) fn start_at(data: &Path, listen: &str, join: &str) -> (Self, serde_json::Value) {
+        Self::start_with(data, listen, join, &[])
+    }
+
+    /// Starts it on a free port, in the surroundings of a service manager.
+    pub(crate) fn start_managed(data: &Path, surroundings: &[(&str, &str)]) -> (Self, serde_json::Value) {
+        Self::start_with(data, ANYWHERE, ANYWHERE, surroundings)
+    }
+
+    fn start_with(data: &Path, listen: &str, join: &str, surroundings: &[(&str, &str)]) -> (Self, serde_json::Value) {
         let mut child = Command::new(PROGRAM)
             .args(["serve", "--listen", listen, "--join-listen", join, "--data"])
             .arg(data)
+            .envs(surroundings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
