@@ -235,8 +235,8 @@ struct Held {
 pub struct Engine {
     supervisor: Supervisor,
     offer: Offer,
-    /// What the last hello said of it: until its welcome is here there is no way to say that it changed.
-    offer_said: Offer,
+    /// Whether the offer is another one than the newest hello said.
+    offer_unsaid: bool,
     outbox: Outbox,
     executors: Executors,
     blobs: BlobFetcher,
@@ -285,8 +285,8 @@ impl Engine {
         supervisor.set_paused(offer.paused);
         let mut engine = Self {
             supervisor,
-            offer_said: offer.clone(),
             offer,
+            offer_unsaid: false,
             outbox,
             executors,
             blobs,
@@ -352,7 +352,7 @@ impl Engine {
                     fence: self.outbox.fence(),
                     offer: self.offer.clone(),
                 };
-                self.offer_said = self.offer.clone();
+                self.offer_unsaid = false;
                 // A session that gave up in between asks again.
                 let _ = reply.send(facts);
             }
@@ -364,10 +364,11 @@ impl Engine {
                     reconciled: false,
                     results_sent: BTreeSet::new(),
                 });
-                if self.offer != self.offer_said {
+                self.handle(Input::Connected { lease, sent });
+                // What changed while the hello was on its way has not been heard by anybody.
+                if self.offer_unsaid {
                     self.tell(ToSession::Offer(Box::new(self.offer.clone())));
                 }
-                self.handle(Input::Connected { lease, sent });
             }
             EngineInput::Disconnected => {
                 self.connection = None;
@@ -390,6 +391,7 @@ impl Engine {
                 self.supervisor.set_capabilities(offer.capabilities.clone());
                 self.supervisor.set_paused(offer.paused);
                 self.offer = (*offer).clone();
+                self.offer_unsaid = true;
                 self.tell(ToSession::Offer(offer));
             }
             EngineInput::OfferChanged(_) => {}
