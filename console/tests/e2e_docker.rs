@@ -7,7 +7,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
-use common::engine::{IMAGE, containers, docker, empty_registry, engine_is_there};
+use common::engine::{IMAGE, Registry, containers, docker, engine_is_there};
 use common::money::{adds_up, micro, unbilled};
 use common::{Done, Stack, eventually, signal};
 use serde_json::Value;
@@ -92,7 +92,7 @@ fn a_container_speaks_line_by_line_hears_what_is_sent_and_ends_with_its_own_code
 fn every_ending_of_a_container_has_its_own_reason_code_and_bill() {
     let Some(stack) = stack() else { return };
     let before = stack.available("local");
-    let nothing = format!("{}/nothing:1", empty_registry());
+    let nothing = format!("{}/nothing:1", Registry::empty().address);
     let plain = |flags: &[&str], script: &str| {
         let line = line(&[&["-o", "json"], flags].concat(), script);
         stack.run(&line)
@@ -202,6 +202,32 @@ fn a_cancelled_container_gets_its_grace_and_is_gone() {
     let job = stack.job("polite");
     assert_eq!((&job["state"], &job["exit"]["from"]), (&"cancelled".into(), &"client".into()), "{job:#}");
     adds_up(&job);
+    assert_clean(&stack);
+}
+
+#[test]
+fn a_pull_is_told_while_it_goes_on_and_the_digest_of_the_image_is_frozen() {
+    let Some(stack) = stack() else { return };
+    let registry = Registry::with_image();
+    let image = format!("{}:1", registry.image());
+    let line =
+        ["run", "-i", &image, "--max-cost", "0.10", "--name", "pulls", "--", "sh", "-c", "ls -l /ballast | wc -l"];
+    let done = stack.run(&line);
+    let pinned = format!("{}@{}", registry.image(), registry.digest);
+    let again = stack.run(&["run", "-i", &pinned, "--max-cost", "0.10", "-o", "json", "--", "true"]);
+    // Whatever came of it, the image goes.
+    let _ = std::process::Command::new("docker").args(["rmi", "--force", &image, &pinned]).output();
+    let done = done.expect(0);
+    assert_eq!(done.stdout, "1\n");
+    // Standard error is no terminal here: now and then a line.
+    let told: Vec<&str> = done.stderr.lines().filter(|line| line.contains("  pulling: ")).collect();
+    assert!(told.iter().any(|line| line.contains(" of 2 layers, ") && line.ends_with(" MiB")), "{done:#?}");
+    let (pulling, running) = (done.stderr.find("pulling: "), done.stderr.find("running on local-1"));
+    assert!(pulling < running, "the pull is before the start: {done:#?}");
+    let job = stack.job("pulls");
+    assert_eq!((&job["image"], &job["preparing"]), (&pinned.as_str().into(), &Value::Null), "{job:#}");
+    adds_up(&job);
+    assert_eq!(again.expect(0).json()["image"], pinned);
     assert_clean(&stack);
 }
 

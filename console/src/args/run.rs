@@ -170,7 +170,7 @@ pub(crate) struct JobFlags {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Containers")]
 pub(crate) struct ContainerFlags {
-    /// Image: NAME[:TAG], NAME@sha256:..., or the id of one that the node has. A tag is resolved once for all attempts
+    /// Image: NAME, NAME:TAG, NAME@sha256:..., or the id of one that the node has. A tag is resolved once for all attempts
     #[arg(short, long, value_name = "IMAGE", value_parser = parse_image)]
     pub(crate) image: Option<String>,
     /// Instead of the image's entry point; repeat it for arguments, "" for none at all
@@ -200,7 +200,7 @@ pub(crate) struct ContainerFlags {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Language models")]
 pub(crate) struct LlmFlags {
-    /// Model: NAME[:TAG], `latest` where no tag is said
+    /// Model: NAME:TAG, or NAME for `latest`
     #[arg(short, long, value_name = "MODEL", value_parser = parse_model)]
     pub(crate) model: Option<String>,
     /// What to ask; `-` reads standard input

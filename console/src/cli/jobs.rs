@@ -14,6 +14,8 @@ use crate::exit::{self, Failure, Outcome};
 use crate::shell::Shell;
 use crate::text;
 
+/// Characters of what a job runs that a table on a terminal shows.
+const WHAT_CHARS_MAX: usize = 40;
 /// Jobs asked for at once.
 const PAGE: u32 = 500;
 
@@ -147,7 +149,7 @@ fn table(shell: &Shell, jobs: &[JobView]) -> String {
     for job in jobs {
         table.row(vec![
             shell.id(&job.id),
-            if job.name.is_empty() { job.what.to_string() } else { job.name.to_string() },
+            called(job, shell.stdout_tty()),
             job.state.word().into(),
             job.exit.map_or_else(|| "-".into(), |exit| exit.code.to_string()),
             job.node.as_ref().map_or_else(|| "-".into(), ToString::to_string),
@@ -159,6 +161,18 @@ fn table(shell: &Shell, jobs: &[JobView]) -> String {
         ]);
     }
     table.render()
+}
+
+/// The job's name, or what it runs: on a terminal no more of it than leaves room for the rest.
+fn called(job: &JobView, short: bool) -> String {
+    if !job.name.is_empty() {
+        return job.name.to_string();
+    }
+    let mut what: String = job.what.chars().take(if short { WHAT_CHARS_MAX } else { usize::MAX }).collect();
+    if what.len() < job.what.len() {
+        what.push('…');
+    }
+    what
 }
 
 fn ran(job: &JobView, now: WallTime) -> Option<modchain_types::Span> {
@@ -318,6 +332,16 @@ mod tests {
 
     fn words(words: &[&str]) -> Result<JobsQuery, Failure> {
         filter(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_job_without_a_name_is_called_by_what_it_runs() {
+        let job = docs::tests::ended_job();
+        assert_eq!(called(&job, true), "primes");
+        let what = Text::cut(format!("alpine:3 sh -c {}", "x".repeat(50)));
+        let job = JobView { name: Text::default(), what, ..job };
+        assert_eq!(called(&job, false), job.what.as_str());
+        assert_eq!(called(&job, true), format!("alpine:3 sh -c {}…", "x".repeat(25)));
     }
 
     #[test]

@@ -1,10 +1,15 @@
-//! The container engine of this machine, and a registry that has nothing.
+//! The container engine of this machine, and a registry beside it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 /// A static busybox and nothing else.
 pub(crate) const IMAGE: &str = "modchain-test/busybox:1";
@@ -30,9 +35,7 @@ pub(crate) fn engine_is_there() -> bool {
 
 /// What the engine's own client says.
 pub(crate) fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker").args(args).output().expect("docker runs");
-    assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    run("docker", args)
 }
 
 /// Containers of this job, whatever their state.
@@ -40,26 +43,143 @@ pub(crate) fn containers(job: &str) -> String {
     docker(&["ps", "--all", "--quiet", "--filter", &format!("label=modchain.job={job}")])
 }
 
-/// A registry on this machine that answers, and knows no image: gives its address. It serves until the test program ends.
-pub(crate) fn empty_registry() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound").to_string();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut lines = BufReader::new(stream.try_clone().expect("a socket")).lines();
-            let request = lines.next().and_then(Result::ok).unwrap_or_default();
-            // The head ends with an empty line.
-            lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
-            let (status, body) = match request.split(' ').nth(1) {
-                Some("/v2/") => ("200 OK", "{}"),
-                _ => ("404 Not Found", r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
-            };
-            let head =
-                format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-            let version = "Docker-Distribution-Api-Version: registry/2.0\r\nConnection: close\r\n\r\n";
-            // An engine that leaves has its answer.
-            let _ = stream.write_all(format!("{head}{version}{body}").as_bytes());
+/// An image registry on this machine, for tests that have no other. It serves until the test program ends.
+pub(crate) struct Registry {
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+    /// Of the manifest of its image.
+    pub(crate) digest: String,
+}
+
+/// What a registry serves.
+#[derive(Default)]
+struct Shelf {
+    /// Blobs and manifests by the last part of their path, with what kind of file they are.
+    files: BTreeMap<String, (&'static str, Vec<u8>)>,
+    /// The one that is sent little by little.
+    slow: Option<String>,
+}
+
+/// Bytes of the layer that is sent slowly: random ones, so that no engine has them.
+const SLOW_BYTES: usize = 2 << 20;
+/// Pieces that it is sent in, and the pause after each: some three seconds.
+const SLOW_PIECES: usize = 30;
+const SLOW_PAUSE: Duration = Duration::from_millis(100);
+
+impl Registry {
+    /// One that has no image.
+    pub(crate) fn empty() -> Self {
+        Self::serve(Shelf::default(), String::new())
+    }
+
+    /// One that has `some/image:1`: the test's image with a file on top, which takes a while to come.
+    pub(crate) fn with_image() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        run("docker", &["save", "--output", &path("saved.tar"), IMAGE]);
+        run("tar", &["-x", "-f", &path("saved.tar"), "-C", &path("")]);
+        let saved: Value = serde_json::from_slice(&read(&path("manifest.json"))).expect("JSON");
+        let base = read(&path(saved[0]["Layers"][0].as_str().expect("a layer")));
+        let mut random = vec![0; SLOW_BYTES];
+        File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).expect("random bytes");
+        std::fs::write(path("ballast"), random).expect("writes");
+        run("tar", &["-c", "-f", &path("top.tar"), "-C", &path(""), "ballast"]);
+        let top = read(&path("top.tar"));
+
+        let mut shelf = Shelf::default();
+        let mut layer = |name: &str, bytes: Vec<u8>| {
+            std::fs::write(path(name), &bytes).expect("writes");
+            let sum = run("sha256sum", &[&path(name)]);
+            let digest = format!("sha256:{}", sum.split(' ').next().expect("a sum"));
+            let size = bytes.len();
+            shelf.files.insert(digest.clone(), ("application/octet-stream", bytes));
+            (digest, size)
+        };
+        let (base, top) = (layer("base", base), layer("top", top));
+        let config = json!({
+            "architecture": docker(&["version", "--format", "{{.Server.Arch}}"]), "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [base.0, top.0]},
+        });
+        let config = layer("config", config.to_string().into_bytes());
+        let kind = |kind: &str| format!("application/vnd.docker.{kind}");
+        let entry =
+            |of: &str, (digest, size): &(String, usize)| json!({"mediaType": kind(of), "size": size, "digest": digest});
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": kind("distribution.manifest.v2+json"),
+            "config": entry("container.image.v1+json", &config),
+            "layers": [entry("image.rootfs.diff.tar", &base), entry("image.rootfs.diff.tar", &top)],
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let (digest, _) = layer("manifest", manifest.clone());
+        for name in [&digest, "1"] {
+            let kind = "application/vnd.docker.distribution.manifest.v2+json";
+            shelf.files.insert(name.to_owned(), (kind, manifest.clone()));
         }
-    });
-    address
+        shelf.slow = Some(top.0);
+        Self::serve(shelf, digest)
+    }
+
+    /// The image that it has, in the engine's words.
+    pub(crate) fn image(&self) -> String {
+        format!("{}/some/image", self.address)
+    }
+
+    fn serve(shelf: Shelf, digest: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (shelf, of) = (Arc::new(shelf), digest.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (shelf, digest) = (shelf.clone(), of.clone());
+                // An engine that leaves has its answer.
+                std::thread::spawn(move || drop(shelf.answer(stream, &digest)));
+            }
+        });
+        Self { address, digest }
+    }
+}
+
+impl Shelf {
+    /// One request, and then the end: clients come back with another connection.
+    fn answer(&self, mut stream: TcpStream, digest: &str) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        let request = lines.next().unwrap_or(Ok(String::new()))?;
+        // The head ends with an empty line.
+        lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+        let mut words = request.split(' ');
+        let (verb, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let missing = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#.to_vec();
+        let (status, kind, body) = match self.files.get(name) {
+            Some((kind, body)) => ("200 OK", *kind, body.clone()),
+            None if path == "/v2/" => ("200 OK", "application/json", b"{}".to_vec()),
+            None => ("404 Not Found", "application/json", missing),
+        };
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\
+             Docker-Distribution-Api-Version: registry/2.0\r\nDocker-Content-Digest: {digest}\r\n\r\n"
+        )?;
+        if verb == "HEAD" {
+            return Ok(());
+        }
+        let slow = self.slow.as_deref() == Some(name);
+        for piece in body.chunks(if slow { length.div_ceil(SLOW_PIECES) } else { length.max(1) }) {
+            stream.write_all(piece)?;
+            std::thread::sleep(if slow { SLOW_PAUSE } else { Duration::ZERO });
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &str) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().expect("it runs");
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
