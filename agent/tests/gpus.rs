@@ -10,7 +10,7 @@ use fake_nvml::UUIDS;
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
 use modchain_agent::config::{Config, Settings};
-use modchain_agent::engine::{Engine, EngineInput, HelloFacts, ToSession};
+use modchain_agent::engine::{Engine, EngineInput, HelloFacts, Survivors, ToSession};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
@@ -174,7 +174,7 @@ async fn an_offer_that_changes_between_the_hello_and_the_welcome_is_said_after_i
     let (blobs, _downloads) = BlobFetcher::start(cache, live);
     let executors = Executors::wasm_alone(WasmExecutor::new().expect("finds this program"));
     let outbox = Outbox::open(dir.path()).expect("opens");
-    let (engine, inputs) = Engine::new(offer(false), outbox, executors, blobs).expect("opens");
+    let (engine, inputs) = Engine::new(offer(false), outbox, executors, blobs, &Survivors::default()).expect("opens");
     let running = tokio::spawn(engine.run());
     let connect = async |changes: &[bool]| {
         let (ask, facts) = tokio::sync::oneshot::channel();

@@ -185,6 +185,7 @@ async fn an_agent_killed_again_and_again_loses_no_byte_and_repeats_none() {
                 expected.len()
             );
         }
+        node.executor.remove(work.attempt, Work::FENCE).await.expect("removes");
         node.assert_clean();
     }
 }

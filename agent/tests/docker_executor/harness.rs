@@ -141,7 +141,7 @@ impl Container {
         request.task = Task::Docker(task.clone());
         let (attempt, fence) = (request.attempt, request.fence);
         let Running { events, control, stdin } = node.executor.start(request, task);
-        Attempt { dir, attempt, fence, events, control, stdin }
+        Attempt { executor: node.executor.clone(), dir, attempt, fence, events, control, stdin }
     }
 
     /// To the end, while others of the node go on.
@@ -162,6 +162,7 @@ pub(crate) fn list<const MAX: usize>(items: &[&str]) -> List<Text<4096>, MAX> {
 
 /// A started attempt.
 pub(crate) struct Attempt {
+    pub(crate) executor: DockerExecutor,
     pub(crate) dir: TempDir,
     pub(crate) attempt: AttemptId,
     pub(crate) fence: Fence,
@@ -238,6 +239,10 @@ impl Attempt {
             }
         }
         assert_eq!(self.events.recv().await, None, "the end is the last event");
+        let filter = format!("name={}", self.container_id());
+        assert_eq!(docker(&["ps", "--quiet", "--filter", &filter]), "", "nothing of it runs any more");
+        // As the agent does once the end is on its disk.
+        self.executor.remove(self.attempt, self.fence).await.expect("removes");
         story
     }
 }

@@ -84,7 +84,7 @@ async fn the_probes_find_a_way_where_there_is_one() {
             "--pid",
             "host",
             "--ulimit",
-            "nofile=65536",
+            "nofile=16384",
             "--tmpfs",
             "/tmp:exec,dev",
             crate::image::IMAGE,

@@ -3,11 +3,14 @@
 //! ```text
 //!             stop                                     stop: SIGTERM, grace, SIGKILL
 //!              │                                          │
-//!   image ─────┼─▶ create ─▶ compare ─▶ command? ─▶ start ─┴─▶ wait ─▶ rest of the log ─▶ remove ─▶ Ended
+//!   image ─────┼─▶ create ─▶ compare ─▶ command? ─▶ start ─┴─▶ wait ─▶ rest of the log ─▶ Ended ─▶ removed, see below
 //!     │        ▼      │          │          │         │          │
 //!     └────▶ Ended ◀──┴──────────┴──────────┴─────────┘          └─ engine away: back with the container? go on
-//!                     (and removed)                                  else the node's fault
+//!                     (and removed)                                  else the node's fault, and removed
 //! ```
+//!
+//! A container that was seen to end is left where it is: as long as its end is not written down, it alone knows it, and an
+//! agent that died just then finds it again. Whoever has written it down calls [`super::DockerExecutor::remove`].
 //!
 //! The engine says how a container ended only in one number. 128 + n stands for signal n by the convention that the init of the
 //! container, the engine and every shell share; a program that exits with such a number by itself looks the same and is told as
@@ -69,11 +72,13 @@ pub(super) struct Job {
 struct End {
     ending: Ending,
     ran: Span,
+    /// Whether the container is there, has run, and was seen to have ended: then it is left for whoever writes the end down.
+    at_rest: bool,
 }
 
 impl From<Ending> for End {
     fn from(ending: Ending) -> Self {
-        Self { ending, ran: Span::ZERO }
+        Self { ending, ran: Span::ZERO, at_rest: false }
     }
 }
 
@@ -101,7 +106,9 @@ impl Job {
         let end = match self.create(&request, &task, &policy, labels).await {
             Ok(()) => {
                 let end = self.run(request, input).await;
-                self.remove().await;
+                if !end.at_rest {
+                    self.remove().await;
+                }
                 end
             }
             Err(ending) => ending.into(),
@@ -112,15 +119,20 @@ impl Job {
     /// Goes on with a container that another agent started.
     pub(super) async fn resume(mut self, request: ResumeRequest) {
         let end = self.go_on(&request).await;
-        self.remove().await;
+        if !end.at_rest {
+            self.remove().await;
+        }
         self.end(end).await;
     }
 
-    async fn end(self, End { ending, ran }: End) {
+    async fn end(self, End { ending, ran, at_rest }: End) {
         tracing::debug!(attempt = %self.attempt, ?ending, %ran, "the container has ended");
         let usage = Usage { ran, ..Usage::default() };
-        // Nobody to tell is no reason to do anything else.
-        let _ = self.events.send(ExecutorEvent::Ended { ending, usage }).await;
+        let told = self.events.send(ExecutorEvent::Ended { ending, usage }).await;
+        if told.is_err() && at_rest {
+            // Nobody is left who would write the end down.
+            self.remove().await;
+        }
     }
 
     /// Everything up to a container that is as it was asked for, and not started.
@@ -259,6 +271,7 @@ impl Job {
         let id = container.id.unwrap_or_default();
         let (rest, stopped, read) = self.wait(&mut reading).await;
         let ran = clock::now().since(started);
+        let at_rest = matches!(rest, Rest::Ended(_));
         let ending = match rest {
             // Its output may come to an end, or not: nothing of it counts.
             Rest::Unseen(why) => node_fault(why),
@@ -276,7 +289,7 @@ impl Job {
                 }
             }
         };
-        End { ending, ran }
+        End { ending, ran, at_rest }
     }
 
     /// Waits for the container's end and does what is wished meanwhile. Says as well how it was stopped, if it was, and how the
