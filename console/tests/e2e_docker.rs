@@ -176,6 +176,9 @@ fn a_container_is_started_as_it_was_asked_for_and_behind_its_walls() {
         assert!(done.stdout.contains(why), "{why}: {done:#?}");
         stack.run(&line(&[flags, &["--no-queue"]].concat(), "true")).expect(126);
     }
+    let mixed = stack.run(&["run", "-i", IMAGE, "-p", "hi", "--max-cost", "0.10"]).expect(2);
+    let why = "`--prompt` belongs to a job for a language model, and `--image` makes this a container";
+    assert!(mixed.stderr.contains(why) && mixed.stderr.contains("\n  hint: leave one of the two out"), "{mixed:#?}");
     let secret = stack.run(&line(&["-e", "API_KEY=x"], "true")).expect(2);
     assert!(secret.stderr.contains("--allow-secrets-on-node"), "{secret:#?}");
     let meant = stack.run(&line(&["-e", "API_KEY=x", "--allow-secrets-on-node"], "echo $API_KEY")).expect(0);

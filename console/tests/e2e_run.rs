@@ -238,6 +238,28 @@ fn the_first_ctrl_c_under_up_cancels_the_job_and_everything_goes_down() {
 }
 
 #[test]
+fn the_stack_says_what_its_nodes_run_once_they_have_looked_where_its_surroundings_say() {
+    require_siblings();
+    let home = Home::new();
+    let mut up = home
+        .command(&["up"])
+        .env("DOCKER_HOST", "unix:///nowhere/docker.sock")
+        .env("OLLAMA_HOST", "127.0.0.1:1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(up.stderr.take().expect("is piped")).lines().map(|line| line.expect("text"));
+    let said: Vec<String> = lines.by_ref().take_while(|line| line != "local-1 runs wasm").collect();
+    assert!(said.first().is_some_and(|line| line.starts_with("ready: orchestrator ")), "{said:#?}");
+    assert!(said.iter().any(|line| line == "Ctrl-C stops it."), "{said:#?}");
+    assert!(matches!(up.try_wait(), Ok(None)), "the line came while it runs");
+    signal(&up, "INT");
+    assert_eq!(lines.next().as_deref(), Some("stopping"));
+    assert!(up.wait().expect("ends").success());
+}
+
+#[test]
 fn when_up_is_killed_its_children_end_and_the_next_one_takes_over() {
     let mut stack = Stack::start();
     stack.run(&["run", "-q", "--wasm", "hello.wat", "--max-cost", "0.10"]).expect(0);

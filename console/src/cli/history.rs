@@ -133,6 +133,10 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use modchain_types::WallTime;
+    use modchain_wire::Data;
+    use modchain_wire::console::LogCursor;
+
     use super::*;
 
     fn begin(path: &Path, system: Option<&str>, question: &str) -> (Conversation, Vec<LlmMessage>) {
@@ -164,6 +168,28 @@ mod tests {
         assert_eq!(said(&all)[..6], expected);
         assert_eq!(said(&all)[6..], ["Assistant: \"so\""]);
         assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn an_answer_is_what_the_newest_attempt_wrote_to_its_standard_output() {
+        let chunk = |attempt, stream, data: &'static [u8]| LogChunk {
+            cursor: LogCursor { attempt, records: 0 },
+            stream,
+            offset: 0,
+            at: WallTime(0),
+            data: Data::new(data).expect("fits"),
+        };
+        let mut answer = Answer::default();
+        for (attempt, stream, data) in [
+            (1, OutputStream::Out, &b"half an ans"[..]),
+            (2, OutputStream::Note, b"attempt 2 on local-2\n"),
+            (2, OutputStream::Out, b"a whole "),
+            (2, OutputStream::Err, b"a thought\n"),
+            (2, OutputStream::Out, b"answer\n\n"),
+        ] {
+            answer.take(&chunk(attempt, stream, data));
+        }
+        assert_eq!(answer.text(), "a whole answer\n");
     }
 
     #[test]

@@ -504,8 +504,13 @@ mod tests {
                 Ok(job) => {
                     assert!(job.priority.is_none_or(|priority| (-100..=100).contains(&priority)));
                     assert!(job.retries.is_none_or(|retries| retries <= 19) && job.max_cost != Some(Micro::ZERO));
-                    assert!(job.env_file.iter().chain(&job.wasm).all(|path| path.is_absolute()));
-                    modchain_fuzz::signature(&(job.wasm.is_some(), job.cpus, job.env.len().min(3), job.kind.is_some()))
+                    let paths = job.env_file.iter().chain(&job.wasm).chain(&job.llm.history);
+                    assert!(paths.into_iter().all(|path| path.is_absolute()));
+                    assert!(job.machine.gpus.is_none_or(|gpus| gpus <= GPUS_MAX) && job.llm.max_tokens != Some(0));
+                    modchain_fuzz::signature(&(
+                        (job.wasm.is_some(), job.container.image.is_some(), job.llm.model.is_some()),
+                        (job.cpus, job.machine.gpus, job.env.len().min(3), job.kind.is_some()),
+                    ))
                 }
                 Err(failure) => {
                     let line = failure.message.strip_prefix("job.toml:").and_then(|rest| rest.split(':').next());
