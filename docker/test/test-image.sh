@@ -32,14 +32,16 @@ for applet in $("$busybox" --list); do
   # The name it is called by is the program it is.
   [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"
 done
-# What some probes look for: a program with the set-user-id bit, a file that may not be run, one without its interpreter.
-cp "$busybox" "$root/bin/setuid-id"
-chmod 4755 "$root/bin/setuid-id"
+# What some probes look for: a program with the set-user-id bit that makes anybody root (root's password is empty), a file that
+# is no program, and one without its interpreter.
+rm "$root/bin/su"
+cp "$busybox" "$root/bin/su"
+chmod 4755 "$root/bin/su"
 echo 'not a program' > "$root/data/plain"
 printf '#!/no/such/interpreter\n' > "$root/data/orphan"
 chmod 755 "$root/data/orphan"
-printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' > "$root/etc/passwd"
-printf 'root:x:0:\nnogroup:x:65534:\n' > "$root/etc/group"
+printf 'root::0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' > "$root/etc/passwd"
+printf 'root::0:\nnogroup:x:65534:\n' > "$root/etc/group"
 
 tar -C "$root" --owner=0 --group=0 --numeric-owner -c . \
   | docker import --change 'CMD ["/bin/sh"]' --change 'ENV PATH=/bin' --change 'ENV IMAGE_SAYS=hello' - "$image" >/dev/null

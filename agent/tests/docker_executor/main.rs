@@ -4,5 +4,7 @@ mod adoption;
 mod endings;
 mod harness;
 mod image;
+mod images;
+mod scripted;
 mod streams;
 mod walls;

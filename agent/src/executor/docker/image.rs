@@ -21,6 +21,9 @@ use crate::executor::ExecutorEvent;
 /// Shortest time between two reports on a pull.
 const REPORT_EVERY: Duration = Duration::from_millis(400);
 
+/// How much longer the connection waits than the pull, so that it is the pull that is told to have taken too long.
+const PATIENCE_BEYOND: Duration = Duration::from_secs(30);
+
 /// Layers that are told apart in the progress of a pull; no image has as many (the engine stops at 127).
 const LAYERS_MAX: usize = 256;
 
@@ -131,7 +134,7 @@ async fn pull_now(
 ) -> Result<(), Ending> {
     let (docker, facts) = engine.docker().await.map_err(node)?;
     // The engine answers only when the registry has: its own patience must not be shorter than the pull's.
-    let docker = docker.with_timeout(timeout);
+    let docker = docker.with_timeout(timeout + PATIENCE_BEYOND);
     let options = CreateImageOptions {
         from_image: Some(wanted.repository_full.clone()),
         // Without a tag the engine would pull every one of them.
