@@ -186,7 +186,7 @@ fn a_container_outlives_its_killed_agent_and_is_taken_up_at_the_right_byte() {
     let mut pool = Pool::start(1);
     eventually("the node runs containers", || {
         let nodes = pool.run(&["-c", "root", "nodes", "-o", "json"]).expect(0).json();
-        nodes["items"][0]["adapters"].as_array().is_some_and(|adapters| adapters.iter().any(|one| one == "docker"))
+        nodes["items"][0]["types"].as_array().is_some_and(|types| types.iter().any(|one| one == "docker"))
     });
     let line = ["-c", "alice", "run", "-d", "-q", "-i", IMAGE, "--max-cost", "0.10", "--memory", "64MiB", "--", "sh"];
     let id = pool.run(&[&line[..], &["-c", COUNTS]].concat()).expect(0).stdout.trim().to_owned();
