@@ -24,6 +24,7 @@ fn offer(adapters: &[Adapter]) -> Offer {
             models: List::default(),
             pullable: List::default(),
             exceptions: Exceptions::default(),
+            container_gpus: false,
             labels: Map::default(),
             region: Text::default(),
         },

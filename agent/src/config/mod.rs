@@ -391,6 +391,7 @@ impl Config {
             models: List::cut(models.cloned().unwrap_or_default()),
             pullable: List::cut(models.map(|_| self.llm.pullable.clone()).unwrap_or_default()),
             exceptions: exceptions.unwrap_or_default(),
+            container_gpus: docker.is_some_and(|docker| docker.gpus),
             labels: self.labels.clone(),
             region: self.region.clone(),
         };
@@ -398,12 +399,8 @@ impl Config {
         Ok(Offer { capabilities, tariff: self.tariff.clone(), agent_version, paused })
     }
 
-    /// The GPUs that jobs may have: those that the owner gives, unless there is an engine that cannot give them to containers,
-    /// because then every job that asks for one would fail here.
+    /// The GPUs that jobs may have: those that the owner gives.
     pub fn gpus_offered(&self, findings: &Findings) -> Vec<GpuInfo> {
-        if findings.docker.as_ref().is_some_and(|docker| !docker.gpus) {
-            return Vec::new();
-        }
         let places = findings.gpus.iter().enumerate();
         places.filter(|(place, gpu)| self.gpus.offer.includes(*place, &gpu.uuid)).map(|(_, gpu)| gpu.clone()).collect()
     }
@@ -712,9 +709,16 @@ mod tests {
         ] {
             assert_eq!(offered(text, &found), expected, "{text}");
         }
+        // Whether a container can be given one is said apart.
+        let said = |found: &Findings| {
+            let config = load(&Settings::default(), "").expect("loads");
+            config.offer(&MACHINE, found, false).expect("offers").capabilities.container_gpus
+        };
+        assert!(said(&found));
         found.docker = found.docker.map(|docker| DockerFound { gpus: false, ..docker });
-        assert!(offered("", &found).is_empty(), "a container could not be given one");
+        assert!(!said(&found));
         found.docker = None;
+        assert!(!said(&found));
         assert_eq!(offered("", &found).len(), 3);
     }
 

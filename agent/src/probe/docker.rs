@@ -20,7 +20,9 @@ pub async fn watch(executor: DockerExecutor, findings: watch::Sender<Findings>) 
         };
         if said.as_ref() != Some(&why) {
             match &why {
-                Some(why) => tracing::warn!(why, "no containers are offered"),
+                // A machine without an engine is an answer; one that loses its engine is not what it was.
+                Some(why) if said == Some(None) => tracing::warn!(why, "no containers are offered any more"),
+                Some(why) => tracing::info!(why, "no containers are offered"),
                 None => tracing::info!("containers are offered"),
             }
             said = Some(why);

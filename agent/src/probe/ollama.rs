@@ -44,7 +44,7 @@ pub async fn watch(executor: LlmExecutor, findings: watch::Sender<Findings>) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(%error, "no models are offered");
+                    tracing::info!(%error, "no models are offered");
                 }
                 None
             }

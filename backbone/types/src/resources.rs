@@ -128,6 +128,8 @@ pub struct Capabilities {
     pub pullable: List<Text<256>, 64>,
     /// What the owner allows containers.
     pub exceptions: Exceptions,
+    /// Whether the container engine can give containers GPUs.
+    pub container_gpus: bool,
     /// The owner's labels; `pool` is one of them.
     pub labels: Map<Text<64>, Text<256>, 64>,
     /// Where the node is, in the owner's words.

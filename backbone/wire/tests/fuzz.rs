@@ -279,6 +279,7 @@ fn the_largest_offer_fits_into_its_frame() {
             .expect("as many as may be"),
             pullable: List::new(all(64).map(longest).collect()).expect("as many as may be"),
             exceptions: Exceptions { writable_root: true, network: true },
+            container_gpus: false,
             labels: Map::new(all(64).map(|number| (longest(number), longest(number))).collect()).expect("fits"),
             region: longest(0),
         },

@@ -51,6 +51,8 @@ pub enum Unfit {
     NoModel(String),
     /// Its owner allows containers no such exception.
     NoException(&'static str),
+    /// Its container engine gives containers no GPUs.
+    NoContainerGpus,
     /// A label differs.
     Label(String, String),
     /// It is elsewhere.
@@ -112,6 +114,7 @@ impl Unfit {
             | Self::NoAdapter(_)
             | Self::NoModel(_)
             | Self::NoException(_)
+            | Self::NoContainerGpus
             | Self::Label(..)
             | Self::Region(_)
             | Self::TooSmall(..)
@@ -138,6 +141,7 @@ impl fmt::Display for Unfit {
                 write!(f, "it does not hold the model {model}, and its owner does not let it be pulled")
             }
             Self::NoException(what) => write!(f, "its owner does not allow containers {what}"),
+            Self::NoContainerGpus => write!(f, "its container engine gives containers no GPUs"),
             Self::Label(key, value) => write!(f, "it has no label {key}={value}"),
             Self::Region(region) => write!(f, "it is not in region {region}"),
             Self::TooSmall(what, asked, there) => write!(f, "{what}: {asked} asked, it offers {there}"),
@@ -215,6 +219,9 @@ fn wants(node: &Node, offer: &Offer, spec: &JobSpec, against: &mut dyn FnMut(Unf
         if wanted && !allowed {
             against(Unfit::NoException(what));
         }
+    }
+    if requirements.adapter == Adapter::Docker && requirements.gpus.count > 0 && !capabilities.container_gpus {
+        against(Unfit::NoContainerGpus);
     }
     for (key, value) in requirements.labels.iter() {
         if capabilities.labels.get(key) != Some(value) {

@@ -93,6 +93,7 @@ fn capabilities() -> Capabilities {
         models: List::default(),
         pullable: List::default(),
         exceptions: Exceptions::default(),
+        container_gpus: false,
         labels: Map::default(),
         region: text("here"),
     }

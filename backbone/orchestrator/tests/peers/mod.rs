@@ -57,6 +57,7 @@ pub(crate) fn offer() -> Offer {
             models: List::default(),
             pullable: List::default(),
             exceptions: Exceptions::default(),
+            container_gpus: false,
             labels: Map::default(),
             region: text(""),
         },

@@ -150,6 +150,7 @@ pub fn offer() -> Offer {
             .expect("fits"),
             pullable: List::new(vec![text("llama3*")]).expect("fits"),
             exceptions: Exceptions { writable_root: true, network: false },
+            container_gpus: true,
             labels: Map::new(BTreeMap::from([(text("pool"), text("lab"))])).expect("fits"),
             region: text("eu"),
         },

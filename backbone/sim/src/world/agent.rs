@@ -470,6 +470,7 @@ fn draw_offer(random: &mut Random, with_gpus: bool, number: u64) -> Offer {
         models: List::default(),
         pullable: List::default(),
         exceptions: Exceptions::default(),
+        container_gpus: false,
         labels: Map::default(),
         region: text("here".into()),
     };

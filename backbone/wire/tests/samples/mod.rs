@@ -80,6 +80,7 @@ fn offer() -> Offer {
             }]),
             pullable: list(vec![text("llama3*")]),
             exceptions: Exceptions { writable_root: true, network: false },
+            container_gpus: true,
             labels: map("pool", "a100"),
             region: text("eu"),
         },

@@ -161,6 +161,7 @@ pub(crate) fn node_view() -> NodeView {
                 .expect("fits"),
                 pullable: List::new(vec![text("smollm2:*")]).expect("fits"),
                 exceptions: Exceptions::default(),
+                container_gpus: false,
                 labels: Map::new(BTreeMap::from([(text("pool"), text("cpu"))])).expect("fits"),
                 region: text(""),
             },

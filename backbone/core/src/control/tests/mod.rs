@@ -60,6 +60,7 @@ fn offer(core_hour: u64) -> Offer {
             models: List::default(),
             pullable: List::default(),
             exceptions: Exceptions::default(),
+            container_gpus: false,
             labels: Map::default(),
             region: Text::default(),
         },

@@ -234,6 +234,29 @@ fn what_goes_beyond_the_sandbox_runs_only_where_the_owner_allows_it() {
     );
     world.connect_offering(2, 36_000, |offer| offer.capabilities.exceptions = Exceptions { writable_root, network });
     assert_eq!(world.placed_on(job), Some(node(2)));
+    // GPUs only where the engine can hand them on.
+    let gpu = |offer: &mut Offer, handed_on: bool| {
+        let gpu = modchain_types::GpuInfo {
+            uuid: Text::cut("GPU-1"),
+            vendor: Text::default(),
+            model: Text::default(),
+            memory_bytes: 1,
+            driver: Text::default(),
+            compute: Text::default(),
+        };
+        offer.capabilities.gpus = List::new(vec![gpu]).expect("few");
+        offer.capabilities.container_gpus = handed_on;
+    };
+    world.connect_offering(1, 36_000, |offer| gpu(offer, false));
+    let with_gpu = world.submit("g", |spec| {
+        runs_image(spec);
+        spec.requirements.gpus.count = 1;
+    });
+    let fits = world.control.fitness(world.now, world.control.spec(with_gpu).expect("waits"));
+    let first = fits.iter().find(|fit| fit.node == node(1)).expect("known");
+    assert_eq!(first.reasons, ["its container engine gives containers no GPUs"]);
+    world.connect_offering(1, 36_000, |offer| gpu(offer, true));
+    assert_eq!(world.placed_on(with_gpu), Some(node(1)));
     // And not for other executors.
     let refused = JobSpec {
         requirements: Requirements { exceptions: Exceptions { writable_root, network: false }, ..spec().requirements },
