@@ -438,10 +438,11 @@ impl Job {
         })))
     }
 
-    /// Removes the container. One that cannot be removed now is removed by the next reaping.
+    /// Removes the container. One that cannot be removed now is removed when the engine has been found again.
     async fn remove(&self) {
         if let Err(trouble) = self.engine.remove(&self.name).await {
             tracing::warn!(attempt = %self.attempt, %trouble, "a container could not be removed, and is left for later");
+            self.engine.leave(self.name.clone());
         }
     }
 }
@@ -493,31 +494,32 @@ async fn wait_for_rest(engine: &Engine, name: &str) -> Rest {
     }
 }
 
+/// Signals that end a program which does nothing about them. Of the others no exit code tells.
+const ENDING_SIGNALS: [i32; 18] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGKILL,
+    libc::SIGUSR1,
+    libc::SIGSEGV,
+    libc::SIGUSR2,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGSYS,
+];
+
 /// The signal that an exit code stands for, if it ends programs.
 fn signal_of(code: u8) -> Option<u8> {
     let signal = code.checked_sub(128)?;
-    let ends = match i32::from(signal) {
-        libc::SIGHUP
-        | libc::SIGINT
-        | libc::SIGQUIT
-        | libc::SIGILL
-        | libc::SIGTRAP
-        | libc::SIGABRT
-        | libc::SIGBUS
-        | libc::SIGFPE
-        | libc::SIGKILL
-        | libc::SIGUSR1
-        | libc::SIGSEGV
-        | libc::SIGUSR2
-        | libc::SIGPIPE
-        | libc::SIGALRM
-        | libc::SIGTERM
-        | libc::SIGXCPU
-        | libc::SIGXFSZ
-        | libc::SIGSYS => true,
-        _ => false,
-    };
-    ends.then_some(signal)
+    ENDING_SIGNALS.contains(&i32::from(signal)).then_some(signal)
 }
 
 fn node_cannot(message: impl AsRef<str>) -> Ending {
