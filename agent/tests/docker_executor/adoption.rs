@@ -263,3 +263,55 @@ async fn an_attempt_can_be_removed_whether_it_is_there_or_not() {
     };
     assert!(message.contains("gone") && usage.ran == Span::ZERO, "{message}");
 }
+
+#[tokio::test]
+async fn a_container_that_ended_while_nobody_watched_is_told_and_billed_as_it_ended() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    // An agent of its own, which is gone before the container is.
+    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut attempt = {
+        let _inside = agent.enter();
+        Container::shell("echo one; sleep 1; echo two; exit 7").start(&node)
+    };
+    attempt.started().await;
+    let started = clock::now();
+    attempt.output_until("one\n").await;
+    agent.shutdown_background();
+    let id = attempt.container_id();
+    let deadline = Instant::now() + PATIENCE;
+    while docker(&["inspect", "--format", "{{.State.Status}}", &id]) != "exited" {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = clock::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let request = ResumeRequest {
+        attempt: attempt.attempt,
+        fence: attempt.fence,
+        state: attempt.dir.path().join("state"),
+        stdout: 4,
+        stderr: 0,
+        full: false,
+        started,
+    };
+    let survivors = node.executor.survivors().await.unwrap();
+    assert!(survivors[0].started_ago.is_some_and(|ago| ago >= Span::from_secs(3)), "{survivors:?}");
+    let Running { mut events, .. } = node.executor.resume(request);
+    let (mut out, mut end) = (Vec::new(), None);
+    while let Some(event) = events.recv().await {
+        match event {
+            ExecutorEvent::Output { bytes, .. } => out.extend_from_slice(&bytes),
+            ExecutorEvent::Ended { ending, usage } => end = Some((ending, usage.ran)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (ending, ran) = end.expect("it has ended");
+    assert_eq!((ending, String::from_utf8(out).unwrap().as_str()), (Ending::Exited { code: 7 }, "two\n"));
+    // The engine's times are the calendar's, to the millisecond.
+    let seen = ended.since(started).saturating_add(Span::from_secs(1));
+    assert!(ran >= Span::from_millis(900) && ran <= seen, "{ran} of {seen}");
+    node.assert_clean();
+}

@@ -9,6 +9,9 @@
 //!                     (and removed)                                  else the node's fault
 //! ```
 //!
+//! While the engine is away nobody can look at a container, or end it. One whose engine stays away for more than a minute is
+//! given up as the node's fault although it may still run; it is removed as soon as the engine is found again.
+//!
 //! The engine says how a container ended only in one number. 128 + n stands for signal n by the convention that the init of the
 //! container, the engine and every shell share; a program that exits with such a number by itself looks the same and is told as
 //! the signal, which its client sees as the same exit code and pays for in the same way. What the engine does know (out of
@@ -395,7 +398,8 @@ impl Job {
         ]);
         let options = EventsOptions {
             since: Some(second(now.0.saturating_sub(ago).saturating_sub(1000))),
-            until: Some(second(now.0)),
+            // To the end of this second: the engine answers when that has come.
+            until: Some(second(now.0 + 1000)),
             filters: Some(filters),
         };
         let mut events = Box::pin(docker.events(Some(options)));
