@@ -23,6 +23,8 @@ fi
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+# The folder becomes the image's root, which everybody must be able to enter.
+chmod 755 "$root"
 mkdir -p "$root"/{bin,etc,tmp,root,dev,proc,sys,var,data}
 mkdir "$root/var/open"
 chmod 1777 "$root/tmp" "$root/var/open"

@@ -488,12 +488,12 @@ impl Engine {
                 Action::Begin(assignment) => {
                     if let Err(input) = self.begin(assignment) {
                         // What follows from it comes after what was decided before it.
-                        waiting.extend(self.supervisor.handle(clock::now(), input));
+                        waiting.extend(self.supervisor.handle(clock::now(), *input));
                     }
                 }
                 Action::Resume { assignment, since } => {
                     if let Err(input) = self.resume(assignment, since) {
-                        waiting.extend(self.supervisor.handle(clock::now(), input));
+                        waiting.extend(self.supervisor.handle(clock::now(), *input));
                     }
                 }
                 Action::Stop { attempt, grace } => self.stop(attempt, grace),
@@ -506,7 +506,7 @@ impl Engine {
     }
 
     /// Fails with what the supervisor is to be told.
-    fn begin(&mut self, assignment: Box<Assignment>) -> Result<(), Input> {
+    fn begin(&mut self, assignment: Box<Assignment>) -> Result<(), Box<Input>> {
         let attempt = assignment.attempt;
         let fence = assignment.claim.fence;
         tracing::info!(%attempt, fence = fence.0, job = %assignment.spec.name, "beginning");
@@ -520,7 +520,7 @@ impl Engine {
                 let message = Text::cut(format!("the node cannot write the attempt down: {error}"));
                 let ending = Ending::CannotStart { fault: Fault::Node, message };
                 let (usage, output) = (Usage::default(), OutputLengths::default());
-                return Err(Input::Ended { attempt, ending, usage, output });
+                return Err(Box::new(Input::Ended { attempt, ending, usage, output }));
             }
         };
         let stdin = match assignment.spec.input {
@@ -539,7 +539,7 @@ impl Engine {
     }
 
     /// Takes up what outlived an earlier run of the agent. Fails with what the supervisor is to be told.
-    fn resume(&mut self, assignment: Box<Assignment>, started: Timestamp) -> Result<(), Input> {
+    fn resume(&mut self, assignment: Box<Assignment>, started: Timestamp) -> Result<(), Box<Input>> {
         let attempt = assignment.attempt;
         tracing::info!(%attempt, fence = assignment.claim.fence.0, job = %assignment.spec.name, "taking up again");
         let held = self.attempts.get_mut(&attempt).expect("what is resumed was recovered");
@@ -556,7 +556,7 @@ impl Engine {
                 let output = held.spool.as_ref().map(|spool| spool.state().lengths).unwrap_or_default();
                 let message = Text::cut(format!("the node cannot go on with the output: {error}"));
                 let (ending, usage) = (Ending::NodeFault { message }, Usage::default());
-                Err(Input::Ended { attempt, ending, usage, output })
+                Err(Box::new(Input::Ended { attempt, ending, usage, output }))
             }
         }
     }

@@ -264,3 +264,109 @@ async fn an_attempt_can_be_removed_whether_it_is_there_or_not() {
     };
     assert!(message.contains("gone") && usage.ran == Span::ZERO, "{message}");
 }
+
+/// An agent of its own, which is gone after the container has printed this. Its attempt, and when it started.
+async fn left_behind(node: &Node, container: Container, printed: &str) -> (Attempt, modchain_types::Timestamp) {
+    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut attempt = {
+        let _inside = agent.enter();
+        container.start(node)
+    };
+    attempt.started().await;
+    let started = clock::now();
+    attempt.output_until(printed).await;
+    agent.shutdown_background();
+    (attempt, started)
+}
+
+/// Goes on with what was left behind, to its end: the ending, the run, what it printed on standard output.
+async fn go_on(
+    node: &Node,
+    attempt: &Attempt,
+    started: modchain_types::Timestamp,
+    full: bool,
+) -> (Ending, Span, String) {
+    let request = ResumeRequest {
+        attempt: attempt.attempt,
+        fence: attempt.fence,
+        state: attempt.dir.path().join("state"),
+        stdout: 4,
+        stderr: 0,
+        full,
+        started,
+    };
+    let Running { mut events, .. } = node.executor.resume(request);
+    let (mut out, mut end) = (Vec::new(), None);
+    while let Some(event) = tokio::time::timeout(PATIENCE, events.recv()).await.expect("in time") {
+        match event {
+            ExecutorEvent::Output { bytes, .. } => out.extend_from_slice(&bytes),
+            ExecutorEvent::Ended { ending, usage } => end = Some((ending, usage.ran)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (ending, ran) = end.expect("it has ended");
+    (ending, ran, String::from_utf8(out).unwrap())
+}
+
+#[tokio::test]
+async fn a_container_that_stood_still_for_an_agent_that_died_goes_on() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let (attempt, started) = left_behind(&node, Container::shell("echo one; sleep 2; echo two"), "one\n").await;
+    docker(&["pause", &attempt.container_id()]);
+    let (ending, _, out) = go_on(&node, &attempt, started, false).await;
+    assert_eq!((ending, out.as_str()), (EXITED_0, "two\n"));
+    node.assert_clean();
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_found_again_is_said_to_be_lost_unless_none_would_be_kept() {
+    if !engine_is_there() {
+        return;
+    }
+    for full in [false, true] {
+        let node = Node::new();
+        let (attempt, started) = left_behind(&node, Container::shell("echo one; sleep 1; echo two"), "one\n").await;
+        // A mark whose message is not in the log, as after its files have been turned over.
+        let state = attempt.dir.path().join("state");
+        let mut mark = std::fs::read(&state).unwrap();
+        mark[5..13].copy_from_slice(&1_000_000_000u64.to_le_bytes());
+        let crc = crc32c::crc32c(&mark[4..29]);
+        mark[..4].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&state, &mark[..29]).unwrap();
+        let (ending, _, _) = go_on(&node, &attempt, started, full).await;
+        match ending {
+            Ending::NodeFault { message } => assert!(!full && message.contains("output lost"), "{message}"),
+            other => assert!(full && other == EXITED_0, "{other:?}"),
+        }
+        node.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_ended_while_nobody_watched_is_told_and_billed_as_it_ended() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let container = Container::shell("echo one; sleep 1; echo two; exit 7");
+    let (attempt, started) = left_behind(&node, container, "one\n").await;
+    let id = attempt.container_id();
+    let deadline = Instant::now() + PATIENCE;
+    while docker(&["inspect", "--format", "{{.State.Status}}", &id]) != "exited" {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = clock::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let survivors = node.executor.survivors().await.unwrap();
+    assert!(survivors[0].started_ago.is_some_and(|ago| ago >= Span::from_secs(3)), "{survivors:?}");
+    let (ending, ran, out) = go_on(&node, &attempt, started, false).await;
+    assert_eq!((ending, out.as_str()), (Ending::Exited { code: 7 }, "two\n"));
+    // The engine's times are the calendar's, to the millisecond.
+    let seen = ended.since(started).saturating_add(Span::from_secs(1));
+    assert!(ran >= Span::from_millis(900) && ran <= seen, "{ran} of {seen}");
+    node.assert_clean();
+}

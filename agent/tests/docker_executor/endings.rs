@@ -4,7 +4,7 @@ use modchain_agent::executor::StopAs;
 use modchain_types::{Ending, Fault, Span, Text};
 
 use crate::harness::*;
-use crate::image::engine_is_there;
+use crate::image::{docker, engine_is_there};
 
 #[tokio::test]
 async fn each_way_to_end_has_its_own_word() {
@@ -66,4 +66,22 @@ async fn a_stop_is_polite_first_and_then_it_is_not() {
     deaf.control.stop(StopAs::Stopped, Span::from_millis(100));
     assert_eq!(*deaf.story().await.ending(), Ending::Stopped);
     node.assert_clean();
+}
+
+#[tokio::test]
+async fn a_signal_that_somebody_sends_through_the_engine_is_not_the_jobs_fault() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let mut attempt = Container::shell("echo on; sleep 1000").start(&node);
+    attempt.started().await;
+    attempt.output_until("on\n").await;
+    docker(&["kill", &attempt.container_id()]);
+    let story = attempt.story().await;
+    let Ending::NodeFault { message } = story.ending() else { panic!("{story:?}") };
+    assert!(message.contains("somebody else"), "{message}");
+    // Its own hand is another matter.
+    let story = Container::shell("kill -9 $$").run(&node).await;
+    assert_eq!(*story.ending(), Ending::Signalled { signal: 9 });
 }

@@ -25,6 +25,8 @@ pub(crate) const EXITED_0: Ending = Ending::Exited { code: 0 };
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) executor: DockerExecutor,
+    /// An engine that is not the machine's own.
+    beside: Option<String>,
 }
 
 impl Node {
@@ -42,13 +44,27 @@ impl Node {
         bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
         bytes[8..].copy_from_slice(&NODES.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         let id = NodeId(bytes);
-        Self { id, executor: DockerExecutor::new(DockerSettings { host, node: id, policy }) }
+        Self { id, executor: DockerExecutor::new(DockerSettings { host, node: id, policy }), beside: None }
+    }
+
+    /// On another real engine.
+    pub(crate) fn beside(host: String, policy: DockerPolicy) -> Self {
+        let mut node = Self::at(Some(host.clone()), policy);
+        node.beside = Some(host);
+        node
+    }
+
+    fn docker(&self, args: &[&str]) -> String {
+        match &self.beside {
+            None => docker(args),
+            Some(host) => docker(&[&["--host", host], args].concat()),
+        }
     }
 
     /// Ids of the containers of this node, whatever their state.
     pub(crate) fn containers(&self) -> Vec<String> {
         let filter = format!("label=modchain.node={}", self.id);
-        docker(&["ps", "--all", "--no-trunc", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
+        self.docker(&["ps", "--all", "--no-trunc", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn assert_clean(&self) {
@@ -58,8 +74,12 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if self.beside.is_some() {
+            // What is left there ends with its engine.
+            return;
+        }
         for id in self.containers() {
-            docker(&["rm", "--force", "--volumes", &id]);
+            self.docker(&["rm", "--force", "--volumes", &id]);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod endings;
+mod engine_away;
 mod harness;
 mod image;
 mod images;

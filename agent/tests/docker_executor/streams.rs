@@ -77,3 +77,29 @@ async fn output_that_fills_the_log_again_and_again_is_whole() {
     let burst: Vec<u8> = line.iter().copied().cycle().take(1_000_000).collect();
     assert!(story.out == burst.repeat(45), "{} bytes came, or others", story.out.len());
 }
+
+#[tokio::test]
+async fn input_of_any_length_reaches_the_container_and_who_does_not_read_it_says_so() {
+    if !engine_is_there() {
+        return;
+    }
+    let node = Node::new();
+    let mut attempt = Container::shell("md5sum; echo over").input().start(&node);
+    let mut stdin = attempt.stdin.take().expect("it reads");
+    let piece: Vec<u8> = (0..100_000u32).flat_map(|number| number.to_le_bytes()).collect();
+    for _ in 0..20 {
+        stdin.write(&piece).await.unwrap();
+    }
+    stdin.close().await.unwrap();
+    let story = attempt.story().await;
+    let mut expected = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut expected, &piece.repeat(20)).unwrap();
+    let sum = std::process::Command::new("md5sum").stdin(expected.reopen().unwrap()).output().unwrap();
+    assert_eq!(story.out(), format!("{}over\n", String::from_utf8(sum.stdout).unwrap()));
+
+    let mut attempt = Container::shell("exit 0").input().start(&node);
+    let mut stdin = attempt.stdin.take().expect("it could read");
+    assert_eq!(*attempt.story().await.ending(), EXITED_0);
+    assert!(stdin.write(&piece).await.is_err(), "nobody reads any more");
+    node.assert_clean();
+}

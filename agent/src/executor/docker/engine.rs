@@ -4,7 +4,8 @@
 //! A connection is nothing but an agreed version (every request opens a socket of its own), so losing it costs nothing: it
 //! is forgotten when a request does not get through, and the next one agrees again.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -142,11 +143,13 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     host: String,
     client: tokio::sync::Mutex<Option<(Docker, Facts)>>,
     lost: Notify,
+    /// Containers that could not be removed when they had to be.
+    left: Mutex<BTreeSet<String>>,
 }
 
 impl Engine {
@@ -156,7 +159,7 @@ impl Engine {
             .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
             .unwrap_or_else(|| HOST_DEFAULT.into());
         let host = if host.starts_with('/') { format!("unix://{host}") } else { host };
-        Self { shared: Arc::new(Shared { host, client: tokio::sync::Mutex::default(), lost: Notify::new() }) }
+        Self { shared: Arc::new(Shared { host, ..Shared::default() }) }
     }
 
     /// A client of the engine that strangers' containers may run on.
@@ -280,6 +283,25 @@ impl Engine {
         Err(last.unwrap_or_else(|| Trouble::Unfit("the container engine does not remove the container".into())))
     }
 
+    /// Remembers a container that could not be removed.
+    pub(super) fn leave(&self, name: String) {
+        let mut left = self.shared.left.lock().expect("no holder of this lock panics");
+        if left.len() < LEFT_MAX {
+            left.insert(name);
+        }
+    }
+
+    /// Removes what could not be removed before. To be called when the engine is back.
+    pub(super) async fn sweep(&self) {
+        let left = std::mem::take(&mut *self.shared.left.lock().expect("no holder of this lock panics"));
+        for name in left {
+            match self.remove(&name).await {
+                Ok(()) => tracing::info!(name, "a container that was left is removed"),
+                Err(_) => self.leave(name),
+            }
+        }
+    }
+
     /// What the probe reports.
     pub(super) fn found(facts: &Facts, policy: &super::DockerPolicy) -> DockerFound {
         DockerFound { version: facts.version.clone(), exceptions: policy.exceptions, gpus: facts.gpus }
@@ -288,6 +310,9 @@ impl Engine {
 
 /// Times that a removal is tried before it is left to the reaper.
 const REMOVALS_MAX: u32 = 5;
+
+/// Containers that are remembered for removal. What is beyond them is found by its labels at the agent's next start.
+const LEFT_MAX: usize = 1024;
 
 /// Pause before the second try; it grows with each.
 const REMOVAL_PAUSE: Duration = Duration::from_millis(300);

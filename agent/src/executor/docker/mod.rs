@@ -176,9 +176,11 @@ impl DockerExecutor {
         Running { events, control, stdin: None }
     }
 
-    /// What the engine can do, if it may be used. For the probe.
+    /// What the engine can do, if it may be used. For the probe. An engine that is there also gets to remove what it could not
+    /// remove before.
     pub(crate) async fn look(&self) -> Result<DockerFound, Trouble> {
         let facts = self.engine.look().await?;
+        self.engine.sweep().await;
         Ok(Engine::found(&facts, &self.policy()))
     }
 

@@ -12,6 +12,9 @@
 //! A container that was seen to end is left where it is: as long as its end is not written down, it alone knows it, and an
 //! agent that died just then finds it again. Whoever has written it down calls [`super::DockerExecutor::remove`].
 //!
+//! While the engine is away nobody can look at a container, or end it. One whose engine stays away for more than a minute is
+//! given up as the node's fault although it may still run; it is removed as soon as the engine is found again.
+//!
 //! The engine says how a container ended only in one number. 128 + n stands for signal n by the convention that the init of the
 //! container, the engine and every shell share; a program that exits with such a number by itself looks the same and is told as
 //! the signal, which its client sees as the same exit code and pays for in the same way. What the engine does know (out of
@@ -408,7 +411,8 @@ impl Job {
         ]);
         let options = EventsOptions {
             since: Some(second(now.0.saturating_sub(ago).saturating_sub(1000))),
-            until: Some(second(now.0)),
+            // To the end of this second: the engine answers when that has come.
+            until: Some(second(now.0 + 1000)),
             filters: Some(filters),
         };
         let mut events = Box::pin(docker.events(Some(options)));
@@ -451,10 +455,11 @@ impl Job {
         })))
     }
 
-    /// Removes the container. One that cannot be removed now is removed by the next reaping.
+    /// Removes the container. One that cannot be removed now is removed when the engine has been found again.
     async fn remove(&self) {
         if let Err(trouble) = self.engine.remove(&self.name).await {
             tracing::warn!(attempt = %self.attempt, %trouble, "a container could not be removed, and is left for later");
+            self.engine.leave(self.name.clone());
         }
     }
 }
@@ -506,31 +511,32 @@ async fn wait_for_rest(engine: &Engine, name: &str) -> Rest {
     }
 }
 
+/// Signals that end a program which does nothing about them. Of the others no exit code tells.
+const ENDING_SIGNALS: [i32; 18] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGKILL,
+    libc::SIGUSR1,
+    libc::SIGSEGV,
+    libc::SIGUSR2,
+    libc::SIGPIPE,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGSYS,
+];
+
 /// The signal that an exit code stands for, if it ends programs.
 fn signal_of(code: u8) -> Option<u8> {
     let signal = code.checked_sub(128)?;
-    let ends = match i32::from(signal) {
-        libc::SIGHUP
-        | libc::SIGINT
-        | libc::SIGQUIT
-        | libc::SIGILL
-        | libc::SIGTRAP
-        | libc::SIGABRT
-        | libc::SIGBUS
-        | libc::SIGFPE
-        | libc::SIGKILL
-        | libc::SIGUSR1
-        | libc::SIGSEGV
-        | libc::SIGUSR2
-        | libc::SIGPIPE
-        | libc::SIGALRM
-        | libc::SIGTERM
-        | libc::SIGXCPU
-        | libc::SIGXFSZ
-        | libc::SIGSYS => true,
-        _ => false,
-    };
-    ends.then_some(signal)
+    ENDING_SIGNALS.contains(&i32::from(signal)).then_some(signal)
 }
 
 fn node_cannot(message: impl AsRef<str>) -> Ending {

@@ -101,7 +101,8 @@ pub(super) fn settings(
 }
 
 fn walls(request: &StartRequest, task: &DockerTask, volumes: &[String]) -> HostConfig {
-    let memory = i64::try_from(request.memory_bytes).unwrap_or(i64::MAX);
+    // To the engine no limit is nothing, and nothing is no limit.
+    let memory = i64::try_from(request.memory_bytes.max(1)).unwrap_or(i64::MAX);
     let ulimit = |name: &str, limit| ResourcesUlimits { name: Some(name.into()), soft: Some(limit), hard: Some(limit) };
     let nothing = || Some(Vec::<String>::new());
     let text = |text: &str| Some(text.to_owned());
@@ -126,8 +127,8 @@ fn walls(request: &StartRequest, task: &DockerTask, volumes: &[String]) -> HostC
         memory_reservation: Some(0),
         oom_kill_disable: Some(false),
         oom_score_adj: Some(OOM_SCORE),
-        nano_cpus: Some(i64::from(request.cpu_milli).saturating_mul(1_000_000)),
-        pids_limit: Some(i64::from(task.pids_max)),
+        nano_cpus: Some(i64::from(request.cpu_milli.max(10)).saturating_mul(1_000_000)),
+        pids_limit: Some(i64::from(task.pids_max.max(1))),
         ulimits: Some(vec![ulimit("nofile", FILES_MAX), ulimit("core", 0)]),
         shm_size: Some(SHM_BYTES),
         privileged: Some(false),
@@ -223,7 +224,7 @@ pub(super) fn compare(
     for (key, value) in &got_all {
         let expected = asked.get(key).unwrap_or(&Value::Null);
         let filled_in = FILLED_IN.contains(&key.as_str()) || may_be_on(key, value);
-        if !same(expected, value) && !(is_nothing(expected) && filled_in) {
+        if !(same(expected, value) || is_nothing(expected) && filled_in) {
             return Err(format!("HostConfig.{key}"));
         }
     }
@@ -304,5 +305,185 @@ fn same(asked: &Value, got: &Value) -> bool {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
         }
         _ => asked == got || (is_nothing(asked) && is_nothing(got)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::{
+        ContainerConfig, DeviceMapping, HostConfigCgroupnsModeEnum, ImageConfig, ImageInspect, MountPoint,
+    };
+    use modchain_types::{AttemptId, Exceptions, Fence, ImagePin, JobId, List, Map, Span, Task};
+
+    fn request() -> (StartRequest, DockerTask) {
+        let task = DockerTask {
+            image: Text::cut("a"),
+            command: List::new(vec![Text::cut("run")]).expect("one"),
+            entrypoint: None,
+            env: Map::default(),
+            workdir: None,
+            tmp_bytes: 1 << 20,
+            pids_max: 10,
+            pull_timeout: Span::from_secs(1),
+        };
+        let request = StartRequest {
+            attempt: AttemptId { job: JobId([1; 16]), number: 1 },
+            fence: Fence(1),
+            spec_digest: modchain_types::Digest([0; 32]),
+            task: Task::Docker(task.clone()),
+            memory_bytes: 1 << 26,
+            cpu_milli: 500,
+            run_dir: "/run".into(),
+            module: "/module".into(),
+            state: "/state".into(),
+            gpus: Vec::new(),
+            exceptions: Exceptions::default(),
+            image: None,
+            output_tokens_max: None,
+            input: Input::None,
+        };
+        (request, task)
+    }
+
+    fn image(env: &[&str], volumes: &[&str]) -> Image {
+        let texts = |list: &[&str]| Some(list.iter().map(|&text| text.to_owned()).collect());
+        let config = ImageConfig { env: texts(env), volumes: texts(volumes), ..ImageConfig::default() };
+        let inspect = ImageInspect { config: Some(config), ..ImageInspect::default() };
+        Image { id: "sha256:1".into(), pin: ImagePin::cut("sha256:1"), inspect }
+    }
+
+    /// As an engine that does as it is told describes it.
+    fn made(body: &ContainerCreateBody) -> ContainerInspectResponse {
+        let mut walls = body.host_config.clone().expect("set");
+        walls.runtime = Some("runc".into());
+        walls.memory_swappiness = Some(-1);
+        walls.masked_paths = Some(MASKED.map(str::to_owned).to_vec());
+        walls.readonly_paths = Some(READ_ONLY.map(str::to_owned).to_vec());
+        // Engines write nothing in many ways.
+        walls.devices = None;
+        walls.binds = None;
+        let config = ContainerConfig {
+            hostname: body.hostname.clone(),
+            user: body.user.clone(),
+            tty: body.tty,
+            open_stdin: body.open_stdin,
+            stdin_once: body.stdin_once,
+            attach_stdin: body.attach_stdin,
+            env: Some(vec!["PATH=/bin".into(), "LD_PRELOAD".into()]),
+            cmd: body.cmd.clone(),
+            healthcheck: body.healthcheck.clone(),
+            labels: body.labels.clone(),
+            stop_signal: body.stop_signal.clone(),
+            ..ContainerConfig::default()
+        };
+        ContainerInspectResponse {
+            image: Some("sha256:1".into()),
+            config: Some(config),
+            host_config: Some(walls),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    #[test]
+    fn every_wall_that_is_missing_is_noticed_and_named() {
+        let (mut request, task) = request();
+        request.gpus = vec![Text::cut("GPU-1")];
+        let image = image(&["LD_PRELOAD=/evil", "PATH=/bin"], &["/data"]);
+        let labels = HashMap::from([("modchain.fence".to_owned(), "1".to_owned())]);
+        let body = settings(&request, &task, &image, labels).expect("can be had");
+        assert_eq!(compare(&body, &made(&body), &image), Ok(()));
+
+        type Change = fn(&mut ContainerInspectResponse);
+        fn walls(made: &mut ContainerInspectResponse) -> &mut HostConfig {
+            made.host_config.as_mut().expect("set")
+        }
+        fn config(made: &mut ContainerInspectResponse) -> &mut ContainerConfig {
+            made.config.as_mut().expect("set")
+        }
+        let changes: [(&str, Change); 38] = [
+            ("HostConfig.Privileged", |made| walls(made).privileged = Some(true)),
+            ("HostConfig.CapAdd", |made| walls(made).cap_add = Some(vec!["SYS_ADMIN".into()])),
+            ("HostConfig.CapDrop", |made| walls(made).cap_drop = None),
+            ("HostConfig.ReadonlyRootfs", |made| walls(made).readonly_rootfs = Some(false)),
+            ("HostConfig.SecurityOpt", |made| walls(made).security_opt = Some(Vec::new())),
+            ("HostConfig.NetworkMode", |made| walls(made).network_mode = Some("host".into())),
+            ("HostConfig.IpcMode", |made| walls(made).ipc_mode = Some("host".into())),
+            ("HostConfig.PidMode", |made| walls(made).pid_mode = Some("host".into())),
+            ("HostConfig.UTSMode", |made| walls(made).uts_mode = Some("host".into())),
+            ("HostConfig.UsernsMode", |made| walls(made).userns_mode = Some("host".into())),
+            ("HostConfig.CgroupnsMode", |made| {
+                walls(made).cgroupns_mode = Some(HostConfigCgroupnsModeEnum::HOST);
+            }),
+            ("HostConfig.CgroupParent", |made| walls(made).cgroup_parent = Some("/".into())),
+            ("HostConfig.Memory", |made| walls(made).memory = Some(0)),
+            ("HostConfig.MemorySwap", |made| walls(made).memory_swap = Some(-1)),
+            ("HostConfig.NanoCpus", |made| walls(made).nano_cpus = None),
+            ("HostConfig.PidsLimit", |made| walls(made).pids_limit = None),
+            ("HostConfig.Ulimits", |made| walls(made).ulimits = None),
+            ("HostConfig.OomKillDisable", |made| walls(made).oom_kill_disable = Some(true)),
+            ("HostConfig.OomScoreAdj", |made| walls(made).oom_score_adj = Some(-999)),
+            ("HostConfig.Tmpfs", |made| walls(made).tmpfs = Some(HashMap::from([("/tmp".into(), "exec".into())]))),
+            ("HostConfig.Binds", |made| walls(made).binds = Some(vec!["/:/host".into()])),
+            ("HostConfig.Mounts", |made| walls(made).mounts = None),
+            ("HostConfig.VolumesFrom", |made| walls(made).volumes_from = Some(vec!["other".into()])),
+            ("HostConfig.Devices", |made| {
+                walls(made).devices =
+                    Some(vec![DeviceMapping { path_on_host: Some("/dev/kmsg".into()), ..DeviceMapping::default() }])
+            }),
+            ("HostConfig.DeviceRequests", |made| walls(made).device_requests = None),
+            ("HostConfig.LogConfig", |made| walls(made).log_config = None),
+            ("HostConfig.RestartPolicy", |made| {
+                walls(made).restart_policy.as_mut().expect("set").name = Some(RestartPolicyNameEnum::ALWAYS)
+            }),
+            ("HostConfig.Init", |made| walls(made).init = None),
+            ("HostConfig.Sysctls", |made| {
+                walls(made).sysctls = Some(HashMap::from([("kernel.msgmax".into(), "1".into())]));
+            }),
+            ("HostConfig.MaskedPaths", |made| walls(made).masked_paths = Some(Vec::new())),
+            ("HostConfig.ReadonlyPaths", |made| walls(made).readonly_paths = None),
+            ("Image", |made| made.image = Some("sha256:2".into())),
+            ("Config.User", |made| config(made).user = Some("0".into())),
+            ("Config.Env", |made| config(made).env = Some(vec!["LD_PRELOAD=/evil".into()])),
+            ("Config.Healthcheck", |made| config(made).healthcheck = None),
+            ("Config.Labels", |made| config(made).labels = None),
+            ("Mounts", |made| {
+                made.mounts = Some(vec![MountPoint { typ: Some("volume".into()), ..MountPoint::default() }]);
+            }),
+            ("AppArmorProfile", |made| made.app_armor_profile = Some("unconfined".into())),
+        ];
+        for (name, change) in changes {
+            let mut other = made(&body);
+            change(&mut other);
+            assert_eq!(compare(&body, &other, &image), Err(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_image_cannot_steer_what_hands_out_gpus_nor_bring_volumes_without_end() {
+        let (mut request, task) = request();
+        let steering = ["LD_PRELOAD=/x", "NVIDIA_VISIBLE_DEVICES=all", "CUDA_CACHE_PATH=/x", "PATH=/bin"];
+        let env = |request: &StartRequest| {
+            let body = settings(request, &task, &image(&steering, &[]), HashMap::new()).expect("can be had");
+            body.env.expect("set")
+        };
+        assert_eq!(env(&request), ["NVIDIA_VISIBLE_DEVICES"]);
+        request.gpus = vec![Text::cut("GPU-1")];
+        assert_eq!(env(&request), ["LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "CUDA_CACHE_PATH"]);
+        let volumes: Vec<String> = (0..=VOLUMES_MAX).map(|number| format!("/v{number}")).collect();
+        let volumes: Vec<&str> = volumes.iter().map(String::as_str).collect();
+        let ending = settings(&request, &task, &image(&[], &volumes), HashMap::new()).expect_err("too many");
+        assert!(matches!(ending, Ending::CannotStart { fault: Fault::Job, .. }), "{ending:?}");
+    }
+
+    #[test]
+    fn zero_is_never_no_limit() {
+        let (mut request, mut task) = request();
+        (request.memory_bytes, request.cpu_milli, task.pids_max, task.tmp_bytes) = (0, 0, 0, 0);
+        let body = settings(&request, &task, &image(&[], &[]), HashMap::new()).expect("can be had");
+        let walls = body.host_config.expect("set");
+        assert!(walls.memory > Some(0) && walls.memory_swap == walls.memory);
+        assert!(walls.nano_cpus > Some(0) && walls.pids_limit > Some(0));
+        assert!(walls.tmpfs.expect("set")["/tmp"].contains("size=4096,"));
     }
 }
