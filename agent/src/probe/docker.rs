@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Findings;
+use super::{DockerFound, Findings};
 use crate::executor::docker::DockerExecutor;
 
 /// Time between two looks. A run that finds the engine away makes the next look come at once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// One look, for whoever does not stay: the engine, or why there is none to use.
+pub async fn look_once(executor: &DockerExecutor) -> Result<DockerFound, String> {
+    executor.look().await.map_err(|trouble| trouble.to_string())
+}
 
 /// Keeps [`Findings::docker`] up to date, for ever.
 pub async fn watch(executor: DockerExecutor, findings: watch::Sender<Findings>) {

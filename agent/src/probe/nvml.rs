@@ -109,6 +109,13 @@ impl GpuTicks {
     }
 }
 
+/// One look, for whoever does not stay: the GPUs, or why there are none. Waits for the driver.
+pub fn look_once(library: Option<PathBuf>) -> Result<Vec<GpuInfo>, String> {
+    let mut library = Library::load(library)?;
+    library.search();
+    Ok(library.gpus)
+}
+
 /// Keeps the GPUs in `findings` and the looks in `ticks` up to date, for ever. `library` is the file to load instead of the
 /// system's own.
 pub async fn watch(library: Option<PathBuf>, findings: watch::Sender<Findings>, ticks: GpuTicks) {

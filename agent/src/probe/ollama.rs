@@ -27,6 +27,11 @@ const MODELS_MAX: usize = 256;
 /// server listens to others as well.
 const SAFE_VERSION: [u32; 3] = [0, 17, 1];
 
+/// One look, for whoever does not stay: the models, or why there are none.
+pub async fn look_once(executor: &LlmExecutor) -> Result<Vec<ModelInfo>, String> {
+    look(executor).await.map_err(|error| error.to_string())
+}
+
 /// Keeps the models of the findings up to date, for ever. They are `None` while the server is away.
 pub async fn watch(executor: LlmExecutor, findings: watch::Sender<Findings>) {
     let mut version: Option<String> = None;
