@@ -318,6 +318,7 @@ async fn a_container_that_stood_still_for_an_agent_that_died_goes_on() {
     docker(&["pause", &attempt.container_id()]);
     let (ending, _, out) = go_on(&node, &attempt, started, false).await;
     assert_eq!((ending, out.as_str()), (EXITED_0, "two\n"));
+    node.reap().await;
     node.assert_clean();
 }
 
@@ -341,6 +342,7 @@ async fn output_that_cannot_be_found_again_is_said_to_be_lost_unless_none_would_
             Ending::NodeFault { message } => assert!(!full && message.contains("output lost"), "{message}"),
             other => assert!(full && other == EXITED_0, "{other:?}"),
         }
+        node.reap().await;
         node.assert_clean();
     }
 }
@@ -368,5 +370,6 @@ async fn a_container_that_ended_while_nobody_watched_is_told_and_billed_as_it_en
     // The engine's times are the calendar's, to the millisecond.
     let seen = ended.since(started).saturating_add(Span::from_secs(1));
     assert!(ran >= Span::from_millis(900) && ran <= seen, "{ran} of {seen}");
+    node.reap().await;
     node.assert_clean();
 }

@@ -173,11 +173,11 @@ fn the_first_meaning_of_an_image_name_is_the_one_of_every_attempt() {
     let second = world.connect_offering(2, 72_000, |_| {});
     let job = world.submit("k", runs_image);
     let image_of = |sent: &[(NodeId, NodeMessage)]| {
-        let assigned = sent.iter().filter_map(|(_, message)| match message {
+        let mut assigned = sent.iter().filter_map(|(_, message)| match message {
             NodeMessage::Assign(assignment) => Some(assignment.image.clone()),
             _ => None,
         });
-        assigned.last().expect("assigned")
+        assigned.next_back().expect("assigned")
     };
     assert_eq!(image_of(&world.sent()), None);
     let pin = Text::cut("tool@sha256:11");
