@@ -101,7 +101,8 @@ async fn within<T>(look: impl Future<Output = Result<T, String>>) -> Result<T, S
 
 /// Bytes as people read them.
 pub(crate) fn gib(bytes: u64) -> String {
-    format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30)
+    let (shift, unit) = if bytes < 1 << 30 { (20, "MiB") } else { (30, "GiB") };
+    format!("{}.{} {unit}", bytes >> shift, ((bytes % (1 << shift)) * 10) >> shift)
 }
 
 fn text(config: &Config, offer: &Offer, adapters: &[AdapterSight]) -> String {
