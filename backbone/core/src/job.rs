@@ -227,7 +227,10 @@ pub fn check_docker(task: &DockerTask, memory_bytes: u64) -> Result<(), String> 
     let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     check(plain(&task.image), "the image must be a name such as alpine:3, or an id")?;
-    check((1..=DockerTask::PIDS_MAX).contains(&task.pids_max), "pids must be between 1 and 4096")?;
+    check(
+        (2..=DockerTask::PIDS_MAX).contains(&task.pids_max),
+        "pids must be between 2 and 4096: the init of a container is one",
+    )?;
     check(
         (Span::from_secs(1)..=DockerTask::PULL_TIMEOUT_MAX).contains(&task.pull_timeout),
         "the pull timeout must be between 1s and 24h",

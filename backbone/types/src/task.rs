@@ -60,7 +60,7 @@ pub struct DockerTask {
     pub workdir: Option<Text<4096>>,
     /// Bytes that `/tmp`, which is in memory, may hold. They count as the job's memory.
     pub tmp_bytes: u64,
-    /// Processes and threads that may exist at once, 1 to [`DockerTask::PIDS_MAX`].
+    /// Processes and threads that may exist at once, 2 to [`DockerTask::PIDS_MAX`].
     pub pids_max: u32,
     /// Longest pull of the image; apart from the run's limits, and never billed.
     pub pull_timeout: Span,

@@ -1,7 +1,7 @@
 //! What agents say: hello, heartbeats, reports, and how far their output is.
 
 use modchain_types::{
-    Assignment, AttemptId, Ending, Fault, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
+    Assignment, AttemptId, Ending, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
     OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Verdict,
 };
 
@@ -282,7 +282,9 @@ impl Control {
             self.started(placement, draft); // its own report was lost with a connection
         }
         let faulty = match &done.ending {
-            Ending::NodeFault { .. } | Ending::CannotStart { fault: Fault::Node, .. } => true,
+            // What a node could not start may be this job's own bad luck, such as an image that nobody has: it costs the job
+            // one of its attempts, and others nothing.
+            Ending::NodeFault { .. } => true,
             Ending::Exited { .. }
             | Ending::Signalled { .. }
             | Ending::Trapped { .. }
@@ -290,7 +292,7 @@ impl Control {
             | Ending::PidsLimit { .. }
             | Ending::RunLimit
             | Ending::Stopped
-            | Ending::CannotStart { fault: Fault::Job | Fault::NotFound | Fault::Command, .. }
+            | Ending::CannotStart { .. }
             | Ending::LeaseEnded => false,
         };
         if faulty {

@@ -1,6 +1,8 @@
 //! From an attempt's ending to a settlement or a retry. Everything that ends a job passes through here.
 
-use modchain_types::{Ending, Exit, JobState, Micro, OutputLengths, Reason, StopCause, Task, TaskBody, Text, Usage};
+use modchain_types::{
+    Ending, Exit, ExitFrom, JobState, Micro, OutputLengths, Reason, StopCause, Task, TaskBody, Text, Usage,
+};
 
 use super::nodes::DRAINED;
 use super::{Control, Draft};
@@ -9,6 +11,9 @@ use crate::event::{EventBody, Outcome};
 use crate::job::{Done, Job, Placement, Progress, WishCause};
 use crate::settle::{self, Fate, Pays, Wish};
 use crate::{meter, node};
+
+/// The exit code of a job that no node could start: an image that cannot be pulled, a refusal.
+const COULD_NOT_START: u8 = 126;
 
 impl Control {
     /// An attempt is over and its output is here, or will not come: settle or retry.
@@ -40,7 +45,14 @@ impl Control {
             Some(_) | None => placement.run_limit_reason,
         };
         match settle::fate(&done.ending, wish, limit_reason, started) {
-            Fate::Retry { reason } => self.retry_or_fail(job, placement, reason, message, done.output, draft),
+            Fate::Retry { reason } => {
+                // Where nothing ever ran, the job could not start: that is its own exit code.
+                let exit = match done.ending {
+                    Ending::CannotStart { .. } => Some(Exit { code: COULD_NOT_START, from: ExitFrom::Node }),
+                    _ => None,
+                };
+                self.retry_or_fail_with(job, placement, reason, message, done.output, exit, draft);
+            }
             Fate::Finish { state, reason, exit, pays } => {
                 let gross = match pays {
                     Pays::Metered => meter::charge(&placement.tariff, &placement.reservation, &usage, job.hold()),
@@ -64,6 +76,21 @@ impl Control {
         output: OutputLengths,
         draft: &mut Draft,
     ) {
+        self.retry_or_fail_with(job, placement, reason, message, output, None, draft);
+    }
+
+    /// The same, with the exit code of a job that has no attempt left; `None` is the one of its reason.
+    #[allow(clippy::too_many_arguments, reason = "an ending has so many parts")]
+    fn retry_or_fail_with(
+        &self,
+        job: &Job,
+        placement: &Placement,
+        reason: Reason,
+        message: Text<512>,
+        output: OutputLengths,
+        exit: Option<Exit>,
+        draft: &mut Draft,
+    ) {
         if let Some(stop) = &job.stop {
             return self.finish_stopped(job, &stop.cause, placement, draft);
         }
@@ -78,7 +105,7 @@ impl Control {
         } else {
             (reason, message)
         };
-        let exit = Exit::of(reason).expect("a node's fault has an exit code of its own");
+        let exit = exit.or(Exit::of(reason)).expect("a node's fault has an exit code of its own");
         let outcome = Outcome { state: JobState::Failed, reason, exit, message, usage: Usage::default(), output };
         self.finish(job, Some(placement), outcome, Micro::ZERO, draft);
     }

@@ -108,10 +108,12 @@ impl Unfit {
             | Self::Closed(_)
             | Self::NotConnected
             | Self::CoolingDown
-            | Self::Occupied(..) => true,
+            | Self::Occupied(..)
+            // A container engine or a model server that is away comes back.
+            | Self::NoAdapter(Adapter::Docker | Adapter::Llm) => true,
             Self::Revoked
             | Self::OtherNode
-            | Self::NoAdapter(_)
+            | Self::NoAdapter(Adapter::Wasm | Adapter::Mcp)
             | Self::NoModel(_)
             | Self::NoException(_)
             | Self::NoContainerGpus

@@ -216,6 +216,25 @@ fn a_missing_image_and_a_missing_command_cost_nothing_and_have_their_own_codes()
 }
 
 #[test]
+fn an_image_that_cannot_be_pulled_costs_its_own_job_its_attempts_and_others_nothing() {
+    let mut world = World::new();
+    let session = world.connect_offering(1, 36_000, |_| {});
+    let bad = world.submit("bad", runs_image);
+    for attempt in 1..=3 {
+        assert_eq!(world.control.job(bad).and_then(Job::placement).map(|p| p.attempt.number), Some(attempt));
+        world.report(bad, session, ReportBody::Starting);
+        let ending = Ending::CannotStart { fault: Fault::Node, message: Text::cut("no such host") };
+        world.report(bad, session, World::ended(ending, Span::ZERO));
+        // Whoever comes in between is placed at once.
+        let other = world.submit(&format!("other-{attempt}"), |spec| spec.requirements.cpu_milli = 100);
+        assert_eq!(world.placed_on(other), Some(node(1)));
+    }
+    assert_eq!(world.fate(bad), (JobState::Failed, Reason::Attempts, 0));
+    let exit = world.finished(bad).0.exit;
+    assert_eq!(exit, modchain_types::Exit { code: 126, from: modchain_types::ExitFrom::Node }, "it never ran");
+}
+
+#[test]
 fn what_goes_beyond_the_sandbox_runs_only_where_the_owner_allows_it() {
     let mut world = World::new();
     world.connect_offering(1, 36_000, |_| {});
