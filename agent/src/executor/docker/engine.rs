@@ -1,8 +1,9 @@
 //! The way to the container engine: connecting, agreeing on a version of its interface, and telling apart an engine that
 //! refuses from one that is away.
 //!
-//! A connection is nothing but an agreed version (every request opens a socket of its own), so losing it costs nothing: it
-//! is forgotten when a request does not get through, and the next one agrees again.
+//! A connection is nothing but an agreed version and what was found out about the engine (every request opens a socket of its
+//! own), so losing it costs nothing: it is forgotten when a request does not get through, and the next one asks again.
+//! bollard 0.21 agrees on a version and then leaves it out of its addresses, which makes an engine speak its newest.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -178,7 +179,6 @@ impl Engine {
             return Ok(known.clone());
         }
         let greeting = async {
-            // Answers with a version below the newest that it knows: every engine of this decade does.
             let docker = Docker::connect_with_host(&self.shared.host)?.with_timeout(REQUEST_MAX);
             let docker = docker.negotiate_version().await?;
             let facts = Facts::of(&docker.info().await?);

@@ -9,8 +9,8 @@
 //! its output is taken waits for it, as it would at a pipe, the container is made to stand still while its reader is far
 //! behind.
 //!
-//! Following a log is quick and, up to engine 23, wrong: when a file of the log is full and the next one is begun, a follower
-//! may get some messages twice or not at all. Reading a log to its end is right. So a log is followed only while its first
+//! Following a log is quick and, in engine 20.10, wrong: when a file of the log is full and the next one is begun, a follower
+//! may get some messages twice. Reading a log to its end is right. So a log is followed only while its first
 //! file cannot be full; a longer one is read again and again from the last mark on, and followed only to learn that there is
 //! something new. The place where the two meet is checked.
 

@@ -189,7 +189,7 @@ impl DockerExecutor {
         self.engine.lost().await;
     }
 
-    /// The containers of this node that nobody in this process knows of yet, running or ended.
+    /// The containers of this node that are on the engine, running or ended. To be asked before this process starts any.
     pub async fn survivors(&self) -> Result<Vec<Survivor>, Trouble> {
         reap::survivors(&self.engine, self.node).await
     }
