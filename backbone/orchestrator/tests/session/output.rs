@@ -1,7 +1,7 @@
 //! Output: never lost, never repeated, and nobody waits for a slow reader.
 
 use modchain_types::{
-    Ending, Fault, InstanceId, InventoryItem, ItemState, JobState, OutputLengths, ReportBody, Usage, WallTime,
+    Ending, InstanceId, InventoryItem, ItemState, JobState, OutputLengths, ReportBody, Usage, WallTime,
 };
 use modchain_wire::agent::{OutputChunk, OutputEnd, OutputStream};
 use modchain_wire::{Data, ToAgent, ToConsole};
@@ -94,7 +94,7 @@ async fn a_second_attempt_begins_with_a_remark_and_readers_go_on_to_it() {
     send(&mut up, 0, b"half\n").await;
     up.write(&OutputEnd { stdout: 5, stderr: 0, dropped: 0 }.into()).await.expect("it is taken");
     acked(&mut down, 5).await;
-    let ending = Ending::CannotStart { fault: Fault::Node, message: text("no disk") };
+    let ending = Ending::NodeFault { message: text("no disk") };
     let output = OutputLengths { stdout: 5, stderr: 0, dropped: 0 };
     let body = ReportBody::Ended { ending, usage: Usage::default(), output };
     agent.report(first.attempt, first.claim.fence, body).await;
