@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn a_command_is_looked_for_where_it_would_be_run_from() {
         let env = ["A=1".to_owned(), "PATH=/a:b:/c/".to_owned()];
-        assert_eq!(candidates("run", &env, "/work"), ["/a/run", "/work/b/run", "/c/run"]);
-        assert_eq!(candidates("./run", &env, "/work/"), ["/work/./run"]);
+        assert_eq!(candidates("run", &env, "/srv"), ["/a/run", "/srv/b/run", "/c/run"]);
+        assert_eq!(candidates("./run", &env, "/srv/"), ["/srv/./run"]);
         assert_eq!(candidates("/x/run", &env, ""), ["/x/run"]);
         assert_eq!(candidates("sh", &[], "").len(), 6);
     }
