@@ -69,7 +69,19 @@ impl Node {
 
     /// What has ended and was seen to end is left for whoever writes the end down; here that is nobody.
     pub(crate) async fn reap(&self) {
-        self.executor.reap(&std::collections::BTreeSet::new()).await.expect("reaps");
+        self.reap_all_but(None).await;
+    }
+
+    /// Removes every container of this node but that of one attempt; says how many there were.
+    pub(crate) async fn reap_all_but(&self, kept: Option<AttemptId>) -> usize {
+        let mut removed = 0;
+        for one in self.executor.survivors().await.expect("lists") {
+            if kept != Some(one.attempt) {
+                self.executor.remove(one.attempt, one.fence).await.expect("removes");
+                removed += 1;
+            }
+        }
+        removed
     }
 
     pub(crate) fn assert_clean(&self) {

@@ -308,7 +308,7 @@ impl Engine {
     }
 }
 
-/// Times that a removal is tried before it is left to the reaper.
+/// Times that a removal is tried before it is left to the next look or sweep.
 const REMOVALS_MAX: u32 = 5;
 
 /// Containers that are remembered for removal. What is beyond them is found by its labels at the agent's next start.

@@ -5,17 +5,17 @@
 //!   sandbox  create with every wall set, read back, compare
 //!   run      start ──▶ Started, wait, stop when told, look how it ended, remove, look that it is gone ──▶ Ended
 //!   logs     the one source of output, each byte counted ──▶ Output
-//!   reap     what this node's containers are that nobody waits for
+//!   reap     what of this node is on the engine: the next agent goes on with it or sweeps it away
 //! ```
 //!
 //! Unlike other kinds of work a container outlives its agent. It carries its attempt and fence in labels, so that a restarted
 //! agent finds it ([`DockerExecutor::survivors`]) and goes on with it ([`DockerExecutor::resume`]), at the right byte of its
-//! output. What nobody goes on with is removed ([`DockerExecutor::reap`]).
+//! output. What nobody goes on with is removed ([`crate::containers::sweep`]).
 //!
 //! A container must never run without these walls, so one whose settings read back differently is removed before it starts.
 //! Start reading in [`run`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -197,11 +197,6 @@ impl DockerExecutor {
     /// Ends and removes the container of an attempt and looks whether it is gone. None is as good.
     pub async fn remove(&self, attempt: AttemptId, fence: Fence) -> Result<(), Trouble> {
         self.engine.remove(&container_name(attempt, fence)).await
-    }
-
-    /// Removes the containers of this node that are not of these attempts, and says how many there were.
-    pub async fn reap(&self, keep: &BTreeSet<(AttemptId, Fence)>) -> Result<usize, Trouble> {
-        reap::reap(&self.engine, self.node, keep).await
     }
 
     fn labels(&self, request: &StartRequest) -> HashMap<String, String> {

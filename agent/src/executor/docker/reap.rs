@@ -3,7 +3,7 @@
 //! A container is taken for ours when its labels say so and its name is the one that follows from them. The name is given once
 //! by the engine, and an image made of a job's container inherits the labels only.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use bollard::models::{ContainerStateStatusEnum, ContainerSummary};
 use bollard::query_parameters::ListContainersOptions;
@@ -32,22 +32,6 @@ pub(super) async fn survivors(engine: &Engine, node: NodeId) -> Result<Vec<Survi
         survivors.push(Survivor { attempt, fence, spec_digest, started_ago, boot });
     }
     Ok(survivors)
-}
-
-/// Removes what is not to be kept. One that cannot be removed now does not keep the others.
-pub(super) async fn reap(engine: &Engine, node: NodeId, keep: &BTreeSet<(AttemptId, Fence)>) -> Result<usize, Trouble> {
-    let (mut removed, mut trouble) = (0, None);
-    for Ours { attempt, fence, .. } in list(engine, node).await? {
-        if keep.contains(&(attempt, fence)) {
-            continue;
-        }
-        tracing::warn!(%attempt, fence = fence.0, "a container that nobody waits for is removed");
-        match engine.remove(&container_name(attempt, fence)).await {
-            Ok(()) => removed += 1,
-            Err(error) => trouble = Some(error),
-        }
-    }
-    trouble.map_or(Ok(removed), Err)
 }
 
 async fn list(engine: &Engine, node: NodeId) -> Result<Vec<Ours>, Trouble> {
