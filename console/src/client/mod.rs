@@ -3,7 +3,11 @@
 pub(crate) mod config;
 pub(crate) mod identities;
 pub(crate) mod link;
+pub(crate) mod live;
+pub(crate) mod log_buffer;
+pub(crate) mod mirror;
 pub(crate) mod renewal;
+pub(crate) mod series;
 pub(crate) mod state;
 
 pub(crate) use link::Client;

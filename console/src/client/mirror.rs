@@ -1,0 +1,252 @@
+//! What the console knows of its orchestrator: the one place where messages of the link become state. Pure: no clock, no I/O,
+//! no terminal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use modchain_types::{AccountId, Asset, Identity, JobId, Name, WallTime};
+use modchain_wire::view::{
+    AccountView, EventView, ExplanationView, IdentityView, JobView, LedgerEntryView, NodeHistoryView, NodeView,
+    TokenView,
+};
+use modchain_wire::{FromConsole, ToConsole};
+
+use super::live::{FromLive, LinkState, LogItem, Mark};
+use super::log_buffer::LogBuffer;
+use super::series::Series;
+
+/// Events that are kept; older ones are forgotten.
+pub(crate) const EVENTS_MAX: usize = 10_000;
+/// Ledger entries that are kept.
+pub(crate) const LEDGER_MAX: usize = 10_000;
+
+/// Everything that is known.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    /// The state of the link.
+    pub(crate) link: LinkState,
+    /// Round trip of the path, once it was measured.
+    pub(crate) rtt: Option<Duration>,
+    /// Who we are there, once it was said.
+    pub(crate) me: Option<Me>,
+    /// Whose history this is, and how much of it; `None` until the first snapshot is whole.
+    pub(crate) mark: Option<Mark>,
+    /// When something last came, by this machine's clock.
+    pub(crate) heard_at: Option<WallTime>,
+    /// The jobs that are not ended, and the newest that are.
+    pub(crate) jobs: BTreeMap<JobId, JobView>,
+    /// The nodes.
+    pub(crate) nodes: BTreeMap<Name, NodeView>,
+    /// Our own account.
+    pub(crate) account: Option<AccountView>,
+    /// Our own statement, oldest first.
+    pub(crate) ledger: VecDeque<LedgerEntryView>,
+    /// What happened, oldest first, by number without a repetition.
+    pub(crate) events: VecDeque<EventView>,
+    /// The last five minutes of each node, and of all together.
+    pub(crate) series: Series,
+    /// Output of the jobs that are followed, or were.
+    pub(crate) logs: BTreeMap<JobId, LogBuffer>,
+    /// The newest explanation of each job that was asked about.
+    pub(crate) explanations: BTreeMap<JobId, ExplanationView>,
+    /// The last five minutes of the GPUs of nodes that were asked about.
+    pub(crate) histories: BTreeMap<Name, NodeHistoryView>,
+    /// Who is in, once it was asked for.
+    pub(crate) identities: Option<Vec<IdentityView>>,
+    /// Tokens, once they were asked for.
+    pub(crate) tokens: Option<Vec<TokenView>>,
+    /// Counts changes of jobs: who shows them need not look at 50,000 jobs to see whether one changed.
+    pub(crate) jobs_revision: u64,
+    /// Counts changes of nodes.
+    pub(crate) nodes_revision: u64,
+    /// Counts changes of events.
+    pub(crate) events_revision: u64,
+    /// Counts changes of the ledger.
+    pub(crate) ledger_revision: u64,
+    /// The snapshot that is coming, until it is whole.
+    fresh: Option<Fresh>,
+}
+
+/// Who we are to the orchestrator.
+#[derive(Debug, Clone)]
+pub(crate) struct Me {
+    /// Our identity.
+    pub(crate) identity: Identity,
+    /// What its money is.
+    pub(crate) asset: Asset,
+    /// Version of the orchestrator program.
+    pub(crate) version: String,
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+    /// How far its clock is ahead of ours, in milliseconds.
+    pub(crate) clock_ahead_ms: i64,
+}
+
+/// A snapshot that is not whole yet.
+#[derive(Debug, Default)]
+struct Fresh {
+    jobs: BTreeMap<JobId, JobView>,
+    nodes: BTreeMap<Name, NodeView>,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self {
+            link: LinkState::Connecting,
+            rtt: None,
+            me: None,
+            mark: None,
+            heard_at: None,
+            jobs: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            account: None,
+            ledger: VecDeque::new(),
+            events: VecDeque::new(),
+            series: Series::default(),
+            logs: BTreeMap::new(),
+            explanations: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            identities: None,
+            tokens: None,
+            jobs_revision: 0,
+            nodes_revision: 0,
+            events_revision: 0,
+            ledger_revision: 0,
+            fresh: None,
+        }
+    }
+}
+
+impl Mirror {
+    /// Takes in what happened at `now` by this machine's clock.
+    pub(crate) fn apply(&mut self, message: FromLive, now: WallTime) {
+        self.heard_at = Some(now);
+        match message {
+            FromLive::Link(state) => self.link = state,
+            FromLive::Welcome(welcome) => {
+                self.me = Some(Me {
+                    identity: welcome.welcome.identity,
+                    asset: welcome.welcome.asset,
+                    version: welcome.welcome.version.to_string(),
+                    address: welcome.address,
+                    clock_ahead_ms: welcome.clock_ahead_ms,
+                });
+            }
+            FromLive::Snapshot(page) => {
+                let fresh = self.fresh.get_or_insert_default();
+                fresh.jobs.extend(page.jobs.into_vec().into_iter().map(|job| (job.id, job)));
+                fresh.nodes.extend(page.nodes.into_vec().into_iter().map(|node| (node.name.clone(), node)));
+                if page.last {
+                    let fresh = self.fresh.take().unwrap_or_default();
+                    (self.jobs, self.nodes) = (fresh.jobs, fresh.nodes);
+                    self.account = page.account;
+                    self.mark = Some(Mark { journal: page.journal, upto: page.upto });
+                    self.jobs_revision += 1;
+                    self.nodes_revision += 1;
+                }
+            }
+            FromLive::Delta(delta) => {
+                if !delta.jobs.is_empty() {
+                    self.jobs_revision += 1;
+                }
+                if !delta.nodes.is_empty() {
+                    self.nodes_revision += 1;
+                }
+                for job in delta.jobs.into_vec() {
+                    self.jobs.insert(job.id, job);
+                }
+                for node in delta.nodes.into_vec() {
+                    self.series.take(&node, now);
+                    self.nodes.insert(node.name.clone(), node);
+                }
+                if delta.account.is_some() {
+                    self.account = delta.account;
+                }
+                if let Some(mark) = &mut self.mark {
+                    mark.upto = delta.upto;
+                }
+                self.take_events(delta.events.into_vec());
+            }
+            FromLive::Events(events) => self.take_events(events),
+            FromLive::Log(job, item) => self.take_log(job, item),
+            FromLive::Answer(_, asked, Ok(reply)) => self.take_answer(*asked, *reply),
+            FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) => {}
+            FromLive::Rtt(rtt) => self.rtt = Some(rtt),
+        }
+    }
+
+    /// The account that we pay from.
+    pub(crate) fn my_account(&self) -> Option<&AccountId> {
+        self.me.as_ref().map(|me| &me.identity.account)
+    }
+
+    /// The orchestrator's clock when ours shows `now`.
+    pub(crate) fn server_time(&self, now: WallTime) -> WallTime {
+        WallTime(now.0.saturating_add(self.me.as_ref().map_or(0, |me| me.clock_ahead_ms)))
+    }
+
+    /// Whether what is shown may be old.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.link != LinkState::Live
+    }
+
+    fn take_events(&mut self, events: Vec<EventView>) {
+        for event in events {
+            match self.events.binary_search_by_key(&event.number, |known| known.number) {
+                Ok(_) => continue,
+                Err(place) => self.events.insert(place, event),
+            }
+            self.events_revision += 1;
+        }
+        while self.events.len() > EVENTS_MAX {
+            self.events.pop_front();
+        }
+    }
+
+    fn take_log(&mut self, job: JobId, item: LogItem) {
+        self.logs.entry(job).or_default().take(item);
+    }
+
+    fn take_answer(&mut self, asked: FromConsole, reply: ToConsole) {
+        match (asked, reply) {
+            (_, ToConsole::Job(job)) => {
+                self.jobs.insert(job.id, job);
+                self.jobs_revision += 1;
+            }
+            (FromConsole::Jobs(_), ToConsole::Jobs(page)) => {
+                self.jobs.extend(page.items.into_vec().into_iter().map(|job| (job.id, job)));
+                self.jobs_revision += 1;
+            }
+            (_, ToConsole::NodeIs(node)) => {
+                self.nodes.insert(node.name.clone(), node);
+                self.nodes_revision += 1;
+            }
+            (_, ToConsole::NodeHistory(history)) => {
+                self.histories.insert(history.node.name.clone(), history);
+            }
+            (_, ToConsole::Explanation(why)) => {
+                self.explanations.insert(why.job.id, why);
+            }
+            (FromConsole::Ledger(_), ToConsole::Ledger(page)) => {
+                for entry in page.items.into_vec() {
+                    match self.ledger.binary_search_by_key(&(entry.number, entry.kind), |known| (known.number, known.kind)) {
+                        Ok(_) => continue,
+                        Err(place) => self.ledger.insert(place, entry),
+                    }
+                    self.ledger_revision += 1;
+                }
+                while self.ledger.len() > LEDGER_MAX {
+                    self.ledger.pop_front();
+                }
+            }
+            (FromConsole::Identities(_), ToConsole::Identities(page)) => self.identities = Some(page.items.into_vec()),
+            (FromConsole::Tokens(_), ToConsole::Tokens(page)) => self.tokens = Some(page.items.into_vec()),
+            (_, ToConsole::Account(account)) => {
+                if Some(&account.id) == self.my_account() {
+                    self.account = Some(account);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The last five minutes of what nodes measure, second by second; gaps stay gaps.
+
+use std::collections::BTreeMap;
+
+use modchain_types::{Name, WallTime};
+use modchain_wire::view::NodeView;
+
+/// Points of a line: five minutes in steps of five seconds.
+pub(crate) const POINTS: usize = 60;
+/// Milliseconds of one point.
+pub(crate) const STEP_MS: i64 = 5_000;
+
+/// One line: at most [`POINTS`] points, each 0 to 100 percent, `None` where nothing was measured.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Line {
+    points: Vec<Option<u8>>,
+    /// The step of the last point.
+    step: i64,
+}
+
+impl Line {
+    /// Puts a measurement at its moment; the newest one of a step counts.
+    pub(crate) fn put(&mut self, at: WallTime, percent: u8) {
+        let step = at.0.div_euclid(STEP_MS);
+        if self.points.is_empty() {
+            self.step = step;
+            self.points.push(None);
+        }
+        if step < self.step {
+            return;
+        }
+        let ahead = usize::try_from(step - self.step).unwrap_or(POINTS).min(POINTS);
+        self.points.extend(std::iter::repeat_n(None, ahead));
+        let surplus = self.points.len().saturating_sub(POINTS);
+        self.points.drain(..surplus);
+        self.step = step;
+        if let Some(last) = self.points.last_mut() {
+            *last = Some(percent);
+        }
+    }
+
+    /// The points up to this moment, oldest first.
+    pub(crate) fn points(&self, now: WallTime) -> Vec<Option<u8>> {
+        let behind = usize::try_from(now.0.div_euclid(STEP_MS) - self.step).unwrap_or(0).min(POINTS);
+        let mut points = self.points.clone();
+        // The step that has just begun has not been measured yet: that is no gap.
+        points.extend(std::iter::repeat_n(None, behind.saturating_sub(1)));
+        let surplus = points.len().saturating_sub(POINTS);
+        points.drain(..surplus);
+        points
+    }
+}
+
+/// What is kept of one node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NodeSeries {
+    /// Mean of its GPUs.
+    pub(crate) gpu: Line,
+    /// Its processors.
+    pub(crate) cpu: Line,
+}
+
+/// All lines.
+#[derive(Debug, Default)]
+pub(crate) struct Series {
+    /// By node.
+    pub(crate) nodes: BTreeMap<Name, NodeSeries>,
+}
+
+impl Series {
+    /// Takes in what a node's last heartbeat measured.
+    pub(crate) fn take(&mut self, node: &NodeView, now: WallTime) {
+        let line = self.nodes.entry(node.name.clone()).or_default();
+        if let Some(percent) = gpu_busy(node) {
+            line.gpu.put(now, percent);
+        }
+        if let Some(permille) = node.load.and_then(|load| load.cpu_permille) {
+            line.cpu.put(now, u8::try_from(permille / 10).unwrap_or(100).min(100));
+        }
+    }
+}
+
+/// Mean busy share of a node's GPUs in percent; `None` where none says so.
+pub(crate) fn gpu_busy(node: &NodeView) -> Option<u8> {
+    let known: Vec<u32> = node.gpus.iter().filter_map(|gpu| gpu.busy_pct.map(u32::from)).collect();
+    let sum: u32 = known.iter().sum();
+    sum.checked_div(u32::try_from(known.len()).unwrap_or(u32::MAX)).and_then(|mean| u8::try_from(mean).ok())
+}
