@@ -63,6 +63,7 @@ impl LogBuffer {
                 let kind = match chunk.stream {
                     OutputStream::Out => LineKind::Out,
                     OutputStream::Err => LineKind::Err,
+                    OutputStream::Note => LineKind::Note,
                 };
                 for text in String::from_utf8_lossy(&chunk.data).lines() {
                     self.push(LogLine { at: chunk.at, kind, text: crate::text::one_line(text).into() });
