@@ -149,8 +149,13 @@ impl Mirror {
                 if !delta.jobs.is_empty() {
                     self.jobs_revision += 1;
                 }
-                if !delta.nodes.is_empty() {
+                if !(delta.nodes.is_empty() && delta.gone.is_empty()) {
                     self.nodes_revision += 1;
+                }
+                for name in delta.gone.into_vec() {
+                    self.nodes.remove(&name);
+                    self.series.nodes.remove(&name);
+                    self.histories.remove(&name);
                 }
                 for job in delta.jobs.into_vec() {
                     self.jobs.insert(job.id, job);
@@ -229,7 +234,10 @@ impl Mirror {
             }
             (FromConsole::Ledger(_), ToConsole::Ledger(page)) => {
                 for entry in page.items.into_vec() {
-                    match self.ledger.binary_search_by_key(&(entry.number, entry.kind), |known| (known.number, known.kind)) {
+                    match self
+                        .ledger
+                        .binary_search_by_key(&(entry.number, entry.kind), |known| (known.number, known.kind))
+                    {
                         Ok(_) => continue,
                         Err(place) => self.ledger.insert(place, entry),
                     }
