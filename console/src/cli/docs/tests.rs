@@ -415,6 +415,7 @@ fn the_program_about_itself_keeps_its_form() {
     let welcome = ConsoleWelcome {
         types: List::default(),
         version: text("0.1.0"),
+        pool: name("lab"),
         identity: Identity {
             id: IdentityId([2; 16]),
             role: Role::Client,
