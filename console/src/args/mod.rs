@@ -7,8 +7,9 @@ mod run;
 pub(crate) use access::{CertCommand, JoinArgs, LogoutArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use complaint::complaint;
 pub(crate) use run::{
-    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, QuoteArgs, RunArgs,
-    parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout, parse_temperature, parse_workdir,
+    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, QuoteArgs, RerunArgs,
+    RunArgs, SpecArgs, parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout,
+    parse_temperature, parse_workdir,
 };
 
 use std::ffi::OsString;
@@ -287,7 +288,8 @@ pub(crate) struct JobsArgs {
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     help_template = EXAMPLES_FIRST,
-    before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a"
+    before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a\n  \
+                   modchain job rerun @last --max-cost 0.20"
 )]
 pub(crate) struct JobArgs {
     #[command(subcommand)]
@@ -311,6 +313,23 @@ pub(crate) enum JobCommand {
         /// The job
         job: String,
     },
+    /// List what happened to a job
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain job events @last\n  modchain job events j-7f3a -f -o jsonl"
+    )]
+    Events {
+        /// The job: id, unique prefix, name, or @last
+        #[arg(value_name = "JOB")]
+        job: String,
+        /// Go on with new ones as they come
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Print a job file that describes what was submitted
+    Spec(SpecArgs),
+    /// Submit what an earlier job was once more; flags override it
+    Rerun(Box<RerunArgs>),
 }
 
 /// `modchain cancel`.

@@ -5,9 +5,9 @@ use modchain_wire::console::{ExplainQuery, JobQuery, JobsQuery};
 use modchain_wire::view::{ExplanationView, JobView, NodeVerdictView};
 
 use super::docs::{self, ListDoc};
-use super::follow;
 use super::table::{Align, Table, pairs};
-use crate::args::{Format, JobArgs, JobCommand, JobsArgs};
+use super::{again, events, follow};
+use crate::args::{EventsArgs, Format, JobArgs, JobCommand, JobsArgs};
 use crate::client::Client;
 use crate::client::config::nearest;
 use crate::exit::{self, Failure, Outcome};
@@ -183,6 +183,12 @@ fn ran(job: &JobView, now: WallTime) -> Option<modchain_types::Span> {
 pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
     let jobs = match args.command {
         Some(JobCommand::Explain { job }) => return explain(shell, &job).await,
+        Some(JobCommand::Events { job, follow }) => {
+            let about = EventsArgs { follow, since: None, kind: None, job: Some(job), node: None };
+            return events::events(shell, about).await;
+        }
+        Some(JobCommand::Spec(args)) => return again::spec(shell, args).await,
+        Some(JobCommand::Rerun(_)) => unreachable!("it listens to signals itself"),
         Some(JobCommand::Show { jobs }) => jobs,
         None => args.jobs,
     };

@@ -2,6 +2,7 @@
 //! [`crate::shell`], and give back an exit code.
 
 pub(crate) mod about;
+pub(crate) mod again;
 pub(crate) mod cert;
 pub(crate) mod context;
 pub(crate) mod docs;
@@ -33,7 +34,7 @@ mod table;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::args::Command;
+use crate::args::{Command, JobArgs, JobCommand};
 use crate::exit::Outcome;
 use crate::local;
 use crate::shell::Shell;
@@ -51,6 +52,9 @@ pub(crate) fn dispatch<'a>(
             Command::Up(args) => local::up(shell, args, signals).await,
             Command::Run(args) => run::run(shell, *args, signals).await,
             Command::Logs(args) => logs::logs(shell, args, signals).await,
+            Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }) => {
+                again::rerun(shell, *args, signals).await
+            }
             // All others stop.
             command => tokio::select! {
                 outcome = plain(shell, command) => outcome,

@@ -406,6 +406,8 @@ fn events_explanations_and_quotes_keep_their_form() {
         input: Input::None,
     };
     golden("quote", &quote(&view, Some(&of), Asset::Test));
+    let request = LlmRequest::Generate { prompt: "hi".into(), system: None };
+    golden("spec", &job_spec(JOB, &of, Some(request), Asset::Test));
     kinds_of_specifications(&view, of);
     assert_eq!((percent(500), percent(250), percent(5)), ("5".into(), "2.5".into(), "0.05".into()));
 }
