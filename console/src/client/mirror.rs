@@ -229,7 +229,10 @@ impl Mirror {
             }
             (FromConsole::Ledger(_), ToConsole::Ledger(page)) => {
                 for entry in page.items.into_vec() {
-                    match self.ledger.binary_search_by_key(&(entry.number, entry.kind), |known| (known.number, known.kind)) {
+                    match self
+                        .ledger
+                        .binary_search_by_key(&(entry.number, entry.kind), |known| (known.number, known.kind))
+                    {
                         Ok(_) => continue,
                         Err(place) => self.ledger.insert(place, entry),
                     }
