@@ -150,8 +150,13 @@ impl Mirror {
                 if !delta.jobs.is_empty() {
                     self.jobs_revision += 1;
                 }
-                if !delta.nodes.is_empty() {
+                if !(delta.nodes.is_empty() && delta.gone.is_empty()) {
                     self.nodes_revision += 1;
+                }
+                for name in delta.gone.into_vec() {
+                    self.nodes.remove(&name);
+                    self.series.nodes.remove(&name);
+                    self.histories.remove(&name);
                 }
                 for job in delta.jobs.into_vec() {
                     self.jobs.insert(job.id, job);
