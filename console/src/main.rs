@@ -9,6 +9,7 @@ mod clean;
 mod cli;
 mod client;
 mod exit;
+mod filter;
 #[cfg(test)]
 mod fuzz;
 mod local;

@@ -70,7 +70,7 @@ impl LogBuffer {
                 }
             }
             LogItem::CaughtUp => self.caught_up = true,
-            LogItem::Resumed => {}
+            LogItem::Resumed(_) => {}
             LogItem::End(job) => self.end = Some(job),
             LogItem::Refused(failure) => self.refused = Some(failure),
         }

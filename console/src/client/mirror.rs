@@ -122,6 +122,7 @@ impl Mirror {
     pub(crate) fn apply(&mut self, message: FromLive, now: WallTime) {
         self.heard_at = Some(now);
         match message {
+            FromLive::Target(_) => *self = Self::default(),
             FromLive::Link(state) => self.link = state,
             FromLive::Welcome(welcome) => {
                 self.me = Some(Me {
@@ -175,7 +176,11 @@ impl Mirror {
             FromLive::Events(events) => self.take_events(events),
             FromLive::Log(job, item) => self.take_log(job, item),
             FromLive::Answer(_, asked, Ok(reply)) => self.take_answer(*asked, *reply),
-            FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) => {}
+            FromLive::NodeGone(name) => {
+                self.nodes.remove(&name);
+                self.nodes_revision += 1;
+            }
+            FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) | FromLive::Said(_) => {}
             FromLive::Rtt(rtt) => self.rtt = Some(rtt),
         }
     }
