@@ -267,6 +267,9 @@ pub(crate) struct JobsArgs {
     /// Words that must all fit
     #[arg(value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
+    /// Go on with what changes, as it changes; with --all, ended jobs are the newest 200
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     /// Ended jobs too
     #[arg(long)]
     pub(crate) all: bool,
@@ -390,6 +393,9 @@ pub(crate) enum WaitFor {
 /// `modchain status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Go on with what changes, as it changes
+    #[arg(short, long, conflicts_with = "check")]
+    pub(crate) watch: bool,
     /// End with 1 if anything is wrong
     #[arg(long)]
     pub(crate) check: bool,
@@ -489,6 +495,9 @@ pub(crate) struct AccountArgs {
     /// Whose, instead of one's own (operators)
     #[arg(value_name = "ACCOUNT", value_parser = parse_account)]
     pub(crate) account: Option<AccountId>,
+    /// Go on with what changes in one's own, as it changes
+    #[arg(short, long, conflicts_with = "account")]
+    pub(crate) watch: bool,
 }
 
 /// `modchain ledger`.

@@ -23,13 +23,12 @@ mod history;
 mod input;
 mod job_file;
 mod log_printer;
-mod node_mirror;
-mod node_watch;
 mod output;
 mod progress;
 mod secret;
 mod spec;
 mod table;
+mod watch;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -297,6 +297,7 @@ fn the_pool_keeps_its_form() {
     let listed = serde_json::to_value(node(&node_view(), Asset::Test)).expect("JSON");
     assert_eq!(listed["history"], serde_json::Value::Null, "only `node show` tells it");
     golden("node_change", &node_change("change", &node_view(), Asset::Test));
+    golden("job_change", &job_change("remove", &ended_job(), Asset::Test));
     let mut blind = node_view();
     blind.gpus = List::default();
     let told = serde_json::to_value(node(&blind, Asset::Test)).expect("JSON");
@@ -316,11 +317,13 @@ fn the_pool_keeps_its_form() {
         problems: List::new(vec![text("node oslo-02 is lost")]).expect("fits"),
     };
     golden("status", &status(&view, "orch:7443", Some(Span::from_millis(14)), Asset::Test));
+    golden("status_change", &status_change("add", &view, "orch:7443", Asset::Test));
 }
 
 #[test]
 fn money_keeps_its_form() {
     golden("account", &account(&account_view(), Asset::Test));
+    golden("account_change", &account_change("change", &account_view(), Asset::Test));
     let entry = LedgerEntryView {
         number: 12,
         at: AT,
