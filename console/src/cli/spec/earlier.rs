@@ -495,7 +495,7 @@ mod tests {
         &["-i", "alpine:3", "--max-cost", "1"],
         &[
             "-i",
-            "alpine@sha256:ab",
+            "ghcr.io/a/alpine:3@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "--max-cost",
             "1",
             "--entrypoint",
