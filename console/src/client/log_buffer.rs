@@ -39,7 +39,7 @@ pub(crate) enum LineKind {
 }
 
 /// The output of one job.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LogBuffer {
     lines: VecDeque<LogLine>,
     /// Number of the first line that is kept; lines count from 0.

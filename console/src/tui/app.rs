@@ -395,6 +395,25 @@ impl App {
         Self { mirror: Mirror::default(), ui: Ui::new(theme, utc), now, caps }
     }
 
+    /// A frame was drawn: keys that come from now on are meant for what is on it.
+    pub(crate) fn drawn(&mut self) {
+        if let Some(Overlay::Confirm(confirm)) = &mut self.ui.overlay {
+            confirm.seen = true;
+        }
+    }
+
+    /// Goes on with another orchestrator, of which nothing is known yet. How things are looked at stays.
+    pub(crate) fn begin_anew(&mut self) {
+        self.mirror = Mirror::default();
+        self.ui.paused = None;
+        self.ui.opened.clear();
+        self.ui.asks.clear();
+        self.ui.outputs.clear();
+        self.ui.followed.clear();
+        self.ui.hidden.clear();
+        self.ui.asked = view::follow::Asked::default();
+    }
+
     /// What is shown: what is known, or what was known when the screen was paused.
     pub(crate) fn shown(&self) -> &Mirror {
         self.ui.paused.as_ref().map_or(&self.mirror, |(mirror, _)| mirror)
