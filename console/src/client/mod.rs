@@ -8,6 +8,9 @@ pub(crate) mod live;
 pub(crate) mod log_buffer;
 pub(crate) mod mirror;
 pub(crate) mod renewal;
+#[cfg(test)]
+#[path = "../../tests/common/samples.rs"]
+pub(crate) mod samples;
 pub(crate) mod series;
 pub(crate) mod state;
 

@@ -17,6 +17,8 @@
 mod kept;
 mod session;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
