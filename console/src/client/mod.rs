@@ -1,5 +1,6 @@
 //! This program's side of the console protocol, and what it keeps on disk for its user. Knows no terminal.
 
+pub(crate) mod colour;
 pub(crate) mod config;
 pub(crate) mod feed;
 pub(crate) mod identities;

@@ -384,7 +384,9 @@ async fn a_restart_needs_no_snapshot_and_loses_no_event() {
     assert_eq!(watcher.numbers(), (1..=40).collect::<Vec<_>>());
     let resumes = orchestrator.seen(|seen| seen.resumes.clone());
     assert_eq!(resumes, [None, Some((OURS, 30)), Some((OURS, 33))]);
-    assert_eq!(orchestrator.seen(|seen| seen.events_after.clone()), [0], "only the first snapshot owed any");
+    // A connection that was cut before the fetch was done asks once more, and only for the rest.
+    let after = orchestrator.seen(|seen| seen.events_after.clone());
+    assert!(after[0] == 0 && after[1..].iter().all(|after| *after == 30), "{after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -443,7 +445,10 @@ async fn requests_outlive_the_connection_and_are_answered_once() {
     orchestrator.cut();
     watcher.live.send(ask(3));
     orchestrator.until("it comes again", |seen| seen.asked.len() == 3).await;
-    assert_eq!(orchestrator.seen(|seen| seen.asked[1..].to_vec()), ["job-1", "job-3"]);
+    let mut again = orchestrator.seen(|seen| seen.asked[1..].to_vec());
+    // Both are under way at once.
+    again.sort();
+    assert_eq!(again, ["job-1", "job-3"]);
     orchestrator.change(|script| script.hangs = false);
     watcher.until("the answers", |it| it.answers.len() == 3).await;
     watcher.answers.sort_by_key(|(id, _)| *id);
