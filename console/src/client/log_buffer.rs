@@ -66,7 +66,7 @@ pub(crate) struct Setting {
 }
 
 /// The output of one job.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LogBuffer {
     lines: Lines,
     out: Stream,
