@@ -6,7 +6,7 @@
 const SGR_BYTES_MAX: usize = 64;
 
 /// The filter of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Cleaner {
     state: State,
     /// The sequence so far, while it may still become an SGR.

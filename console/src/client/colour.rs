@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// A colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,7 +135,7 @@ fn with_colons<'a>(mut inner: impl Iterator<Item = &'a str>) -> Option<Colour> {
 }
 
 /// Text with colours under construction.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Painted {
     text: String,
     /// Where the look changes, and to what; at the start it is the default.
@@ -181,7 +182,7 @@ impl Painted {
     }
 
     /// The text with a sequence wherever the look changes.
-    pub(crate) fn render(&self) -> Box<str> {
+    pub(crate) fn render(&self) -> Arc<str> {
         if self.changes.is_empty() {
             return self.text.as_str().into();
         }

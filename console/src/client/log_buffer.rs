@@ -5,6 +5,7 @@
 //! that a program writes anew after a carriage return keeps its last state. What cannot be shown is a `·`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use modchain_types::{Asset, WallTime};
 use modchain_wire::agent::OutputStream;
@@ -40,7 +41,7 @@ pub(crate) struct LogLine {
     pub(crate) kind: LineKind,
     /// Text and SGR sequences only, in UTF-8; no line end. [`super::colour::runs`] takes it apart. Every line begins with the
     /// default look.
-    pub(crate) text: Box<str>,
+    pub(crate) text: Arc<str>,
 }
 
 /// Where a line comes from.
@@ -84,7 +85,7 @@ pub(crate) struct LogBuffer {
 }
 
 /// The lines that are kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Lines {
     kept: VecDeque<LogLine>,
     /// Number of the first line that is kept; lines count from 0.
@@ -93,7 +94,7 @@ struct Lines {
 }
 
 /// What is known of a stream between two pieces of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Stream {
     cleaner: Cleaner,
     look: Look,
@@ -227,7 +228,7 @@ impl Lines {
         number
     }
 
-    fn replace(&mut self, number: u64, text: Box<str>) {
+    fn replace(&mut self, number: u64, text: Arc<str>) {
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         if let Some(line) = place.and_then(|place| self.kept.get_mut(place)) {
             self.bytes = self.bytes - line.text.len() + text.len();
@@ -564,7 +565,7 @@ mod tests {
             let pieces =
                 buffer(&[(OutputStream::Out, first), (OutputStream::Err, b"x\n"), (OutputStream::Out, second)]);
             check(&pieces);
-            let of_out = |buffer: &LogBuffer| -> Vec<Box<str>> {
+            let of_out = |buffer: &LogBuffer| -> Vec<Arc<str>> {
                 buffer
                     .lines
                     .kept

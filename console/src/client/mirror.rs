@@ -202,10 +202,6 @@ impl Mirror {
             FromLive::Events(events) => self.take_events(events),
             FromLive::Log(job, item) => self.take_log(job, item, now),
             FromLive::Answer(_, asked, Ok(reply)) => self.take_answer(*asked, *reply),
-            FromLive::NodeGone(name) => {
-                self.nodes.remove(&name);
-                self.nodes_revision += 1;
-            }
             FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) | FromLive::Said(_) => {}
             FromLive::Rtt(rtt) => self.rtt = Some(rtt),
         }

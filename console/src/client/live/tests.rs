@@ -39,8 +39,6 @@ struct Script {
     ended: bool,
     /// Requests are not answered.
     hangs: bool,
-    /// Every node of the deltas is lost, and gone.
-    nodes_gone: bool,
 }
 
 /// What the orchestrator saw.
@@ -81,15 +79,8 @@ impl Orchestrator {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let endpoint = Endpoint::bind(loopback, &own, &keys, None).expect("listens");
         let address = endpoint.local_address().expect("bound");
-        let (script, _) = watch::channel(Script {
-            journal: OURS,
-            upto,
-            resumes_from: 0,
-            records: 0,
-            ended: false,
-            hangs: false,
-            nodes_gone: false,
-        });
+        let (script, _) =
+            watch::channel(Script { journal: OURS, upto, resumes_from: 0, records: 0, ended: false, hangs: false });
         let scripted = Arc::new(Scripted { script, seen: Mutex::default(), connections: Mutex::default() });
         let serving = scripted.clone();
         tokio::spawn(async move {
@@ -199,15 +190,12 @@ impl Scripted {
                     let now = script.borrow_and_update().clone();
                     if now.upto > upto {
                         let events = (upto + 1..=now.upto).map(samples::event_view).collect();
-                        let mut node = samples::node_view("oslo-02", 2);
-                        if now.nodes_gone {
-                            node.state = modchain_types::NodeState::Lost;
-                        }
                         let delta = StateDelta {
                             prev: upto,
                             upto: now.upto,
                             jobs: List::cut(vec![samples::job_view(now.upto)]),
-                            nodes: List::cut(vec![node]),
+                            nodes: List::cut(vec![samples::node_view("oslo-02", 2)]),
+                            gone: List::default(),
                             account: None,
                             events: List::cut(events),
                         };
@@ -266,12 +254,6 @@ impl Scripted {
                     down.write(&InputStored { offset, done }.into()).await.ok()?;
                 }
             }
-            FromConsole::Node(_) => {
-                let refusal =
-                    Refusal { code: RefusalCode::NotFound, message: Text::cut("gone"), hint: Text::default() };
-                down.write(&refusal.into()).await.ok()?;
-                down.finish().await.ok()
-            }
             FromConsole::Job(query) => {
                 self.seen.lock().expect("lock").asked.push(query.job.as_str().to_owned());
                 while script.borrow_and_update().hangs {
@@ -310,22 +292,13 @@ struct Watcher {
     mirror: Mirror,
     links: Vec<&'static str>,
     answers: Vec<(u64, Result<(), &'static str>)>,
-    gone: Vec<String>,
     inputs: Vec<Result<(u64, bool), &'static str>>,
 }
 
 impl Watcher {
     fn start(orchestrator: &Orchestrator) -> Self {
         let (live, inbox) = start(orchestrator.target("first"), PATIENCE);
-        Self {
-            live,
-            inbox,
-            mirror: Mirror::default(),
-            links: Vec::new(),
-            answers: Vec::new(),
-            gone: Vec::new(),
-            inputs: Vec::new(),
-        }
+        Self { live, inbox, mirror: Mirror::default(), links: Vec::new(), answers: Vec::new(), inputs: Vec::new() }
     }
 
     /// Takes messages in until this holds.
@@ -344,7 +317,6 @@ impl Watcher {
                 FromLive::Answer(id, _, result) => {
                     self.answers.push((id.0, result.as_ref().map(drop).map_err(|failure| failure.code)));
                 }
-                FromLive::NodeGone(name) => self.gone.push(name.to_string()),
                 FromLive::Input(_, result) => {
                     self.inputs.push(result.as_ref().copied().map_err(|failure| failure.code));
                 }
@@ -496,16 +468,6 @@ async fn another_target_begins_anew_and_the_old_one_hears_a_good_bye() {
     second.until("the good-bye", |seen| !seen.closed.is_empty()).await;
     assert_eq!(second.seen(|seen| seen.closed.clone()), first.seen(|seen| seen.closed.clone()));
     assert!(second.seen(|seen| seen.closed[0].contains("done")), "{:?}", second.seen(|seen| seen.closed.clone()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_gone_is_told_apart_from_one_that_is_lost() {
-    let orchestrator = Orchestrator::start(1);
-    let mut watcher = Watcher::start(&orchestrator);
-    watcher.until("the node", |it| it.mirror.nodes.len() == 1).await;
-    orchestrator.change(|script| (script.nodes_gone, script.upto) = (true, 2));
-    watcher.until("its end", |it| !it.gone.is_empty()).await;
-    assert_eq!((watcher.gone, watcher.mirror.nodes.len()), (vec!["oslo-02".to_owned()], 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
