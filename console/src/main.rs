@@ -16,13 +16,14 @@ mod local;
 mod shell;
 mod signal;
 mod text;
+mod tui;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Format};
 use crate::exit::{Failure, Outcome};
@@ -44,6 +45,11 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(refuse(&error, &line)),
     };
     let json = cli.global.output.is_some_and(Format::is_json);
+    if cli.command.is_none() && !cli::console::has_terminal() {
+        // Somebody who pipes it wants to know what it is.
+        let _ = writeln!(std::io::stderr().lock(), "{}", Cli::command().render_help());
+        return ExitCode::from(exit::USAGE);
+    }
     log_to_stderr(cli.global.verbose);
     match run(cli) {
         Ok(code) => leave(code),
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
     let shell = Shell::new(cli.global).map_err(|failure| (failure, false))?;
+    let command = cli.command.unwrap_or_else(|| args::Command::Console(args::ConsoleArgs::default()));
     let json = shell.format().is_json();
     let outcome: Outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -66,7 +73,7 @@ fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
             let outcome = runtime.block_on(async {
                 let mut signals = Signals::install()
                     .map_err(|error| Failure::failed(format!("cannot take over signals: {error}")))?;
-                let outcome = cli::dispatch(&shell, cli.command, &mut signals).await;
+                let outcome = cli::dispatch(&shell, command, &mut signals).await;
                 let hurry = matches!(outcome, Ok(exit::INTERRUPTED | exit::TERMINATED | exit::HUNG_UP));
                 client::link::let_goodbyes_out(hurry).await;
                 outcome

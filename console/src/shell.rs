@@ -177,18 +177,39 @@ impl Shell {
                 "modchain context use NAME; modchain context list shows them"
             }));
         };
+        self.target_of(name, self.global.orchestrator.as_deref())
+    }
+
+    /// Where to connect in this context; `instead` takes the place of its orchestrator's address.
+    fn target_of(&self, name: &str, instead: Option<&str>) -> Result<Target, Failure> {
+        let contexts = self.contexts()?;
         let context = contexts.get(name)?;
         let max_cost = match (&context.max_cost, &self.config.max_cost) {
             (Some(text), _) => Some(configured_amount(text, &format!("the context `{name}`"))?),
             (None, Some(text)) => Some(configured_amount(text, &self.paths.config.display().to_string())?),
             (None, None) => None,
         };
-        let orchestrator = self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone());
+        let orchestrator = instead.map_or_else(|| context.orchestrator.clone(), str::to_owned);
         let join = match &context.join {
-            Some(join) if self.global.orchestrator.is_none() => join.clone(),
+            Some(join) if instead.is_none() => join.clone(),
             _ => next_port(&orchestrator),
         };
-        Ok(Target { context: name.clone(), orchestrator, join, identity: context.identity.clone(), max_cost })
+        Ok(Target { context: name.to_owned(), orchestrator, join, identity: context.identity.clone(), max_cost })
+    }
+
+    /// Whether the environment or a flag asks for a console without colours.
+    pub(crate) fn colourless(&self) -> bool {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self.global.color.or(self.config.color).unwrap_or(ColorWhen::Auto) {
+            ColorWhen::Always => false,
+            ColorWhen::Never => true,
+            ColorWhen::Auto => set("NO_COLOR"),
+        }
+    }
+
+    /// Where to connect in another context than this call's.
+    pub(crate) fn target_named(&self, name: &str) -> Result<Target, Failure> {
+        self.target_of(name, None)
     }
 
     /// Connects to the target.
@@ -303,4 +324,28 @@ impl Shell {
             .map_err(|error| Failure::failed(format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
+}
+
+/// Opens the user's editor (`VISUAL`, `EDITOR`, else `vi`) on a text in a file of this name, and gives back what it is then.
+pub(crate) fn edit_text(text: &str, name: &str) -> Result<String, Failure> {
+    let editor = ["VISUAL", "EDITOR"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|word| !word.trim().is_empty()));
+    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("cannot {what}: {error}"));
+    let folder = std::env::temp_dir().join(format!("modchain-edit-{}", std::process::id()));
+    crate::client::config::create_private_dir(&folder)?;
+    let path = folder.join(name);
+    let outcome = std::fs::write(&path, text).map_err(|error| failed("write a file to edit", &error)).and_then(|()| {
+        let mut words = editor.split_whitespace();
+        let program = words.next().unwrap_or("vi");
+        let status = std::process::Command::new(program).args(words).arg(&path).status();
+        let status = status.map_err(|error| failed(&format!("start the editor `{program}`"), &error))?;
+        if !status.success() {
+            return Err(Failure::failed(format!("the editor `{program}` ended with {status}: nothing is changed")));
+        }
+        std::fs::read_to_string(&path).map_err(|error| failed("read the edited file", &error))
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+    outcome
 }

@@ -4,6 +4,7 @@
 pub(crate) mod about;
 pub(crate) mod again;
 pub(crate) mod cert;
+pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod docs;
 pub(crate) mod doctor;
@@ -15,6 +16,7 @@ pub(crate) mod money;
 pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod run;
+pub(crate) mod spec;
 pub(crate) mod token;
 pub(crate) mod wait;
 
@@ -26,7 +28,6 @@ mod log_printer;
 mod output;
 mod progress;
 mod secret;
-mod spec;
 mod table;
 mod watch;
 
@@ -48,6 +49,7 @@ pub(crate) fn dispatch<'a>(
     Box::pin(async move {
         match command {
             // These know what a wish to stop means to them.
+            Command::Console(args) => console::console(shell, args, signals).await,
             Command::Up(args) => local::up(shell, args, signals).await,
             Command::Run(args) => run::run(shell, *args, signals).await,
             Command::Logs(args) => logs::logs(shell, args, signals).await,
@@ -65,7 +67,7 @@ pub(crate) fn dispatch<'a>(
 
 async fn plain(shell: &Shell, command: Command) -> Outcome {
     match command {
-        Command::Up(_) | Command::Run(_) | Command::Logs(_) => unreachable!("they are not plain"),
+        Command::Console(_) | Command::Up(_) | Command::Run(_) | Command::Logs(_) => unreachable!("they are not plain"),
         Command::Quote(args) => run::quote(shell, *args).await,
         Command::Jobs(args) => jobs::list(shell, args).await,
         Command::Job(args) => jobs::job(shell, args).await,

@@ -173,7 +173,7 @@ pub(crate) fn configured_amount(text: &str, place: &str) -> Result<Micro, Failur
     crate::args::parse_positive_micro(text).map_err(|why| Failure::usage(format!("max-cost of {place}: {why}")))
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

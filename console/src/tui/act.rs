@@ -66,7 +66,9 @@ pub(crate) fn run(app: &mut App, line: &[String], about: Option<RowId>) -> Vec<E
     match command::requests(line) {
         Ok(requests) => {
             let what = command::shown(line);
-            let asks = requests.into_iter().map(|request| (Ask { what: what.clone(), edit: None, about: about.clone() }, request));
+            let asks = requests
+                .into_iter()
+                .map(|request| (Ask { what: what.clone(), edit: None, about: about.clone() }, request));
             send(app, asks.collect())
         }
         Err(failure) => {
@@ -84,7 +86,8 @@ pub(crate) fn confirm(app: &mut App, line: Vec<String>, question: Question) -> V
     match command::requests(&line) {
         Ok(requests) => {
             let what = command::shown(&line);
-            let requests = requests.into_iter().map(|request| (Ask { what: what.clone(), edit: None, about: None }, request));
+            let requests =
+                requests.into_iter().map(|request| (Ask { what: what.clone(), edit: None, about: None }, request));
             app.ui.overlay = Some(Overlay::Confirm(Box::new(Confirm {
                 title: question.title,
                 lines: question.lines,
@@ -118,10 +121,7 @@ pub(crate) struct Question {
 
 /// Sends requests, each with a name of its own.
 pub(crate) fn send(app: &mut App, requests: Vec<(Ask, FromConsole)>) -> Vec<Effect> {
-    requests
-        .into_iter()
-        .map(|(ask, request)| Effect::Send(ToLive::Ask(app.ask(ask), Box::new(request))))
-        .collect()
+    requests.into_iter().map(|(ask, request)| Effect::Send(ToLive::Ask(app.ask(ask), Box::new(request)))).collect()
 }
 
 /// Whether nothing may be done here; says so.
@@ -150,9 +150,8 @@ pub(crate) fn target_jobs(app: &App) -> Vec<JobId> {
 
 /// Asks whether to cancel.
 pub(crate) fn cancel(app: &mut App) -> Vec<Effect> {
-    let (live, ended): (Vec<JobId>, Vec<JobId>) = target_jobs(app)
-        .into_iter()
-        .partition(|id| app.mirror.jobs.get(id).is_some_and(|job| !job.state.is_ended()));
+    let (live, ended): (Vec<JobId>, Vec<JobId>) =
+        target_jobs(app).into_iter().partition(|id| app.mirror.jobs.get(id).is_some_and(|job| !job.state.is_ended()));
     let asset = app.ctx().asset();
     let mut line = vec!["cancel".to_owned(), "-y".to_owned()];
     line.extend(live.iter().map(ToString::to_string));
@@ -245,7 +244,11 @@ pub(crate) fn drain(app: &mut App) -> Vec<Effect> {
     };
     let names: Vec<String> = nodes.iter().take(4).map(ToString::to_string).collect();
     let lines = vec![
-        format!("{}{}", names.join(" "), if nodes.len() > 4 { format!(" and {} more", nodes.len() - 4) } else { String::new() }),
+        format!(
+            "{}{}",
+            names.join(" "),
+            if nodes.len() > 4 { format!(" and {} more", nodes.len() - 4) } else { String::new() }
+        ),
         match running {
             0 => "Nothing runs there now.".to_owned(),
             1 => "One job runs there now.".to_owned(),
@@ -265,7 +268,8 @@ mod tests {
 
     #[test]
     fn everything_dangerous_is_known() {
-        let dangerous: Vec<Action> = BINDINGS.iter().filter(|binding| binding.dangerous).map(|binding| binding.action).collect();
+        let dangerous: Vec<Action> =
+            BINDINGS.iter().filter(|binding| binding.dangerous).map(|binding| binding.action).collect();
         for action in [Action::Cancel, Action::Drain, Action::TokenRevoke, Action::Revoke] {
             assert!(dangerous.contains(&action), "{action:?}");
         }

@@ -130,7 +130,7 @@ pub(crate) struct Ui {
 }
 
 /// The views, on the keys 1 to 6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum View {
     /// What there is and what is wrong.
     Overview,
@@ -393,6 +393,25 @@ impl App {
     /// A console that knows nothing yet.
     pub(crate) fn new(caps: Caps, theme: ThemeName, utc: bool, now: Now) -> Self {
         Self { mirror: Mirror::default(), ui: Ui::new(theme, utc), now, caps }
+    }
+
+    /// A frame was drawn: keys that come from now on are meant for what is on it.
+    pub(crate) fn drawn(&mut self) {
+        if let Some(Overlay::Confirm(confirm)) = &mut self.ui.overlay {
+            confirm.seen = true;
+        }
+    }
+
+    /// Goes on with another orchestrator, of which nothing is known yet. How things are looked at stays.
+    pub(crate) fn begin_anew(&mut self) {
+        self.mirror = Mirror::default();
+        self.ui.paused = None;
+        self.ui.opened.clear();
+        self.ui.asks.clear();
+        self.ui.outputs.clear();
+        self.ui.followed.clear();
+        self.ui.hidden.clear();
+        self.ui.asked = view::follow::Asked::default();
     }
 
     /// What is shown: what is known, or what was known when the screen was paused.

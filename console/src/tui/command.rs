@@ -99,7 +99,9 @@ mod tests {
     fn a_line_becomes_the_request_that_the_command_would_send() {
         let sent = requests(&words("cancel -y j-7f3 j-7f4 --grace 3s")).expect("good");
         assert_eq!(sent.len(), 2);
-        assert!(matches!(&sent[0], FromConsole::Cancel(cancel) if cancel.job.as_str() == "j-7f3" && cancel.grace.as_millis() == 3_000));
+        assert!(
+            matches!(&sent[0], FromConsole::Cancel(cancel) if cancel.job.as_str() == "j-7f3" && cancel.grace.as_millis() == 3_000)
+        );
         let sent = requests(&words("node drain rig-1 --deadline 10m -y")).expect("good");
         assert!(matches!(&sent[..], [FromConsole::NodeSet(NodeSet { wish: NodeWish::Drain { within: Some(_) }, .. })]));
         assert!(requests(&words("jobs")).is_err());
@@ -108,7 +110,9 @@ mod tests {
 
     #[test]
     fn words_are_quoted_where_a_shell_needs_it() {
-        assert_eq!(shown(&["run".into(), "--".into(), "sh".into(), "-c".into(), "echo it's $HOME".into(), String::new()]),
-            r"modchain run -- sh -c 'echo it'\''s $HOME' ''");
+        assert_eq!(
+            shown(&["run".into(), "--".into(), "sh".into(), "-c".into(), "echo it's $HOME".into(), String::new()]),
+            r"modchain run -- sh -c 'echo it'\''s $HOME' ''"
+        );
     }
 }

@@ -4,15 +4,21 @@
 use ratatui::text::{Line, Span};
 
 use super::app::Ctx;
-use super::table::{Source, Value};
+use super::table::Source;
 use super::theme::Role;
+use crate::filter::{Field, Filter, parse};
 
 /// What the rows of a table must fit.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableFilter {
     /// As typed; empty means no filter.
     pub(crate) text: String,
-    words: Vec<String>,
+    filter: Filter,
+}
+
+/// The fields of a table.
+pub(crate) fn fields<S: Source>() -> Vec<Field> {
+    S::columns().iter().map(|column| Field::new(column.key, column.kind)).collect()
 }
 
 impl TableFilter {
@@ -21,7 +27,7 @@ impl TableFilter {
     /// # Errors
     /// What is wrong with it; the filter stays as it was.
     pub(crate) fn set<S: Source>(&mut self, text: &str) -> Result<(), String> {
-        self.words = text.split_whitespace().map(str::to_lowercase).collect();
+        self.filter = parse(text, &fields::<S>()).map_err(|error| error.to_string())?;
         self.text = text.trim().to_owned();
         Ok(())
     }
@@ -33,35 +39,36 @@ impl TableFilter {
 
     /// Whether a row fits.
     pub(crate) fn fits<S: Source>(&self, ctx: &Ctx<'_>, row: &S::Row) -> bool {
-        self.words.iter().all(|word| {
-            S::columns().iter().any(|column| match (column.value)(ctx, row) {
-                Value::Text(text) => text.to_lowercase().contains(word),
-                Value::Number(_) | Value::Unknown => {
-                    (column.cell)(ctx, row, column.width.1).to_string().to_lowercase().contains(word)
-                }
-            })
-        })
+        if self.filter.is_empty() {
+            return true;
+        }
+        let value = |name: &str| S::value(ctx, row, name);
+        let shown = || {
+            let cells = S::columns().iter().map(|column| (column.cell)(ctx, row, column.width.1).to_string());
+            cells.collect::<Vec<_>>().join("  ")
+        };
+        self.filter.fits(&value, &shown)
     }
 
     /// Shows what of a cell was looked for.
-    pub(crate) fn highlight(&self, ctx: &Ctx<'_>, _key: &str, cell: Line<'static>) -> Line<'static> {
-        if self.words.is_empty() {
+    pub(crate) fn highlight(&self, ctx: &Ctx<'_>, cell: Line<'static>) -> Line<'static> {
+        if self.filter.is_empty() {
             return cell;
         }
         let mut spans = Vec::new();
         for span in cell.spans {
-            let lower = span.content.to_lowercase();
-            let found = self.words.iter().find_map(|word| lower.find(word.as_str()).map(|at| (at, word.len())));
-            match found {
-                // Lower case may have other lengths: then there is nothing to point at.
-                Some((at, len)) if lower.len() == span.content.len() && span.content.is_char_boundary(at + len) => {
-                    let (before, rest) = span.content.split_at(at);
-                    let (hit, after) = rest.split_at(len);
-                    spans.push(Span::styled(before.to_owned(), span.style));
-                    spans.push(Span::styled(hit.to_owned(), ctx.theme.style(Role::Match)));
-                    spans.push(Span::styled(after.to_owned(), span.style));
+            let mut from = 0;
+            for mark in self.filter.marks(&span.content) {
+                if mark.start > from {
+                    spans.push(Span::styled(span.content[from..mark.start].to_owned(), span.style));
                 }
-                _ => spans.push(span),
+                spans.push(Span::styled(span.content[mark.clone()].to_owned(), ctx.theme.style(Role::Match)));
+                from = mark.end;
+            }
+            if from == 0 {
+                spans.push(span);
+            } else if from < span.content.len() {
+                spans.push(Span::styled(span.content[from..].to_owned(), span.style));
             }
         }
         Line { spans, style: cell.style, alignment: cell.alignment }

@@ -241,13 +241,7 @@ pub(crate) struct Binding {
     pub(crate) dangerous: bool,
 }
 
-const fn bind(
-    scope: Scope,
-    chords: &'static [&'static str],
-    action: Action,
-    help: &'static str,
-    hint: u8,
-) -> Binding {
+const fn bind(scope: Scope, chords: &'static [&'static str], action: Action, help: &'static str, hint: u8) -> Binding {
     Binding { scope, chords, action, help, hint, dangerous: false }
 }
 

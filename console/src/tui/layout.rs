@@ -201,12 +201,7 @@ fn split_columns(area: Rect, first: u16) -> [Rect; 2] {
 /// A rectangle of this size in the middle of another; smaller where that has no room.
 pub(crate) fn centred(area: Rect, width: u16, height: u16) -> Rect {
     let (width, height) = (width.min(area.width), height.min(area.height));
-    Rect {
-        x: area.x + (area.width - width) / 2,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    }
+    Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height }
 }
 
 #[cfg(test)]
@@ -233,7 +228,8 @@ mod tests {
         let screen = Rect::new(0, 0, columns, rows);
         assert_eq!(layout.panes.len(), shape.panes());
         let lines = [layout.header, layout.tabs, layout.banner, layout.flash, layout.hints];
-        let areas: Vec<Rect> = lines.into_iter().chain(layout.panes.iter().copied()).filter(|a| !a.is_empty()).collect();
+        let areas: Vec<Rect> =
+            lines.into_iter().chain(layout.panes.iter().copied()).filter(|a| !a.is_empty()).collect();
         for (position, area) in areas.iter().enumerate() {
             assert_eq!(area.intersection(screen), *area, "{columns}x{rows} {shape:?} {area:?} leaves the screen");
             for other in &areas[position + 1..] {

@@ -12,6 +12,7 @@ use ratatui::text::{Line, Span};
 use super::app::Ctx;
 use super::theme::Role;
 use crate::client::mirror::Mirror;
+use crate::filter::{Kind, Value};
 
 /// What a row is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +74,10 @@ pub(crate) trait Source {
     fn id(row: &Self::Row) -> RowId;
     /// Changes whenever a row may have.
     fn revision(mirror: &Mirror) -> u64;
+    /// What a row has in a field of a filter.
+    fn value(ctx: &Ctx<'_>, row: &Self::Row, name: &str) -> Option<Value<'static>> {
+        Self::columns().iter().find(|column| column.key == name).and_then(|column| (column.value)(ctx, row))
+    }
 }
 
 /// How much of a table is shown; `w` steps through.
@@ -107,28 +112,14 @@ impl Width {
     }
 }
 
-/// What a cell is to sorting and filters.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
-    /// A word.
-    Text(String),
-    /// A number, in the unit of its column.
-    Number(f64),
-    /// Not known: after everything else.
-    Unknown,
-}
-
-impl Value {
-    fn order(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Number(one), Self::Number(two)) => one.total_cmp(two),
-            (Self::Text(one), Self::Text(two)) => one.cmp(two),
-            (Self::Number(_), _) => Ordering::Less,
-            (_, Self::Number(_)) => Ordering::Greater,
-            (Self::Text(_), Self::Unknown) => Ordering::Less,
-            (Self::Unknown, Self::Text(_)) => Ordering::Greater,
-            (Self::Unknown, Self::Unknown) => Ordering::Equal,
-        }
+/// Which of two cells comes first; what is not known comes after everything else.
+fn order(one: &Option<Value<'static>>, two: &Option<Value<'static>>) -> Ordering {
+    match (one, two) {
+        (Some(Value::Number(one)), Some(Value::Number(two))) => one.total_cmp(two),
+        (Some(Value::Text(one)), Some(Value::Text(two))) => one.cmp(two),
+        (Some(Value::Number(_)), Some(Value::Text(_))) | (Some(_), None) => Ordering::Less,
+        (Some(Value::Text(_)), Some(Value::Number(_))) | (None, Some(_)) => Ordering::Greater,
+        (None, None) => Ordering::Equal,
     }
 }
 
@@ -148,8 +139,10 @@ pub(crate) struct Column<R: 'static> {
     pub(crate) align: Alignment,
     /// What to show in so many columns of the screen.
     pub(crate) cell: fn(&Ctx<'_>, &R, u16) -> Line<'static>,
-    /// What to sort and filter by.
-    pub(crate) value: fn(&Ctx<'_>, &R) -> Value,
+    /// What it holds, for filters.
+    pub(crate) kind: Kind,
+    /// What to sort and filter by; `None` where it is not known.
+    pub(crate) value: fn(&Ctx<'_>, &R) -> Option<Value<'static>>,
 }
 
 /// The state of one table.
@@ -224,7 +217,7 @@ impl TableUi {
     pub(crate) fn arrange<S: Source>(&mut self, ctx: &Ctx<'_>) {
         let column = &S::columns()[self.sort];
         self.total = 0;
-        let mut rows: Vec<(Value, RowId)> = Vec::new();
+        let mut rows: Vec<(Option<Value<'static>>, RowId)> = Vec::new();
         for row in S::rows(ctx) {
             self.total += 1;
             if self.filter.fits::<S>(ctx, row) {
@@ -233,11 +226,11 @@ impl TableUi {
         }
         let descending = self.descending;
         rows.sort_by(|(one, one_id), (two, two_id)| {
-            // Unknown is last either way, and equals keep the order of their ids.
+            // What is not known is last either way, and equals keep the order of their ids.
             let order = match (one, two) {
-                (Value::Unknown, _) | (_, Value::Unknown) => one.order(two),
-                _ if descending => two.order(one),
-                _ => one.order(two),
+                (None, _) | (_, None) => order(one, two),
+                _ if descending => order(two, one),
+                _ => order(one, two),
             };
             order.then_with(|| one_id.cmp(two_id))
         });
@@ -327,7 +320,8 @@ pub(crate) fn fit<R>(columns: &[Column<R>], width: Width, scrolled: usize, room:
             shown.pop();
             continue;
         }
-        let Some(place) = (1..shown.len()).min_by_key(|place| (columns[shown[*place]].priority, usize::MAX - place)) else {
+        let Some(place) = (1..shown.len()).min_by_key(|place| (columns[shown[*place]].priority, usize::MAX - place))
+        else {
             break;
         };
         shown.remove(place);
@@ -342,6 +336,18 @@ pub(crate) fn fit<R>(columns: &[Column<R>], width: Width, scrolled: usize, room:
             (*place, (min + more).min(room))
         })
         .collect()
+}
+
+/// The column, by its place in the table, under a column of the screen that is counted from the table's left edge.
+pub(crate) fn column_under(shown: &[(usize, u16)], at: u16) -> Option<usize> {
+    let mut from = GUTTER;
+    for (place, width) in shown {
+        if (from..from + width + GAP).contains(&at) {
+            return Some(*place);
+        }
+        from += width + GAP;
+    }
+    None
 }
 
 /// The lines of a table: titles, then rows. `rows` is how many rows there is room for.
@@ -378,13 +384,13 @@ pub(crate) fn lines<S: Source>(ctx: &Ctx<'_>, table: &TableUi, area: Rect, focus
         };
         for (position, (place, width)) in shown.iter().enumerate() {
             let column = &columns[*place];
-            let cell = table.filter.highlight(ctx, column.key, (column.cell)(ctx, row, *width));
+            let cell = table.filter.highlight(ctx, (column.cell)(ctx, row, *width));
             spans.extend(padded(cell, *width, column.align, position + 1 == shown.len()));
         }
         let mut line = Line::from(spans);
         if selected {
-            let role = if focused { ctx.theme.style(Role::Selected) } else { ctx.theme.style(Role::Selected) };
-            line = line.style(role);
+            let role = if focused { Role::Selected } else { Role::Title };
+            line = line.style(ctx.theme.style(role));
         }
         out.push(line);
     }
@@ -470,7 +476,8 @@ mod tests {
             shown,
             align: Alignment::Left,
             cell: |_, row, _| text(row.to_string()),
-            value: |_, row| Value::Number(f64::from(*row)),
+            kind: Kind::Number(crate::filter::Unit::Plain),
+            value: |_, row| Some(Value::Number(f64::from(*row))),
         }
     }
 
@@ -482,7 +489,9 @@ mod tests {
             column("c", (4, 4), 5, Width::Default),
             column("d", (4, 4), 5, Width::Wide),
         ];
-        let keys = |room, width| fit(&columns, width, 0, room).iter().map(|(place, _)| columns[*place].key).collect::<String>();
+        let keys = |room, width| {
+            fit(&columns, width, 0, room).iter().map(|(place, _)| columns[*place].key).collect::<String>()
+        };
         assert_eq!(keys(40, Width::Default), "abc");
         assert_eq!(keys(40, Width::Wide), "abcd");
         assert_eq!(keys(17, Width::Default), "ac", "b has the lowest priority");
@@ -498,8 +507,7 @@ mod tests {
                 }
             }
         }
-        let scrolled: String =
-            fit(&columns, Width::All, 1, 40).iter().map(|(place, _)| columns[*place].key).collect();
+        let scrolled: String = fit(&columns, Width::All, 1, 40).iter().map(|(place, _)| columns[*place].key).collect();
         assert_eq!(scrolled, "acd");
     }
 
@@ -516,9 +524,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_last_whatever_the_direction() {
-        let (one, two, none) = (Value::Number(1.0), Value::Number(2.0), Value::Unknown);
-        assert_eq!(one.order(&two), Ordering::Less);
-        assert_eq!(two.order(&none), Ordering::Less);
-        assert_eq!(none.order(&Value::Text("x".into())), Ordering::Greater);
+        let (one, two, none) = (Some(Value::Number(1.0)), Some(Value::Number(2.0)), None);
+        assert_eq!(order(&one, &two), Ordering::Less);
+        assert_eq!(order(&two, &none), Ordering::Less);
+        assert_eq!(order(&none, &Some(Value::from("x"))), Ordering::Greater);
     }
 }

@@ -147,7 +147,10 @@ fn on_answer(app: &mut App, id: AskId, reply: &Result<Box<ToConsole>, Failure>) 
                 }
                 ToConsole::Account(account) => format!("{} has {} now", account.id, account.available),
                 ToConsole::Revoked(revoked) => {
-                    format!("{} revoked, {} connections cut", revoked.identity.identity.name, revoked.connections_closed)
+                    format!(
+                        "{} revoked, {} connections cut",
+                        revoked.identity.identity.name, revoked.connections_closed
+                    )
                 }
                 ToConsole::Token(token) => format!("token {} {}", token.id, token.state.word()),
                 _ => format!("done: {}", ask.what),

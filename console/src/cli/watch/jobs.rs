@@ -36,13 +36,14 @@ impl Watched for JobsWatch {
     type Item = JobView;
 
     fn items(&self, mirror: &Mirror) -> Vec<(String, JobView)> {
-        let mut fitting: Vec<&JobView> = mirror.jobs.values().filter(|job| fits(&self.query, job)).collect();
+        let mut fitting: Vec<&JobView> =
+            mirror.jobs.values().map(|job| &**job).filter(|job| fits(&self.query, job)).collect();
         fitting.sort_by_key(|job| (Reverse(job.created_at), job.id));
         fitting.into_iter().take(self.limit).map(|job| (job.id.to_string(), job.clone())).collect()
     }
 
     fn newest(&self, mirror: &Mirror, name: &str) -> Option<JobView> {
-        mirror.jobs.get(&name.parse::<JobId>().ok()?).cloned()
+        mirror.jobs.get(&name.parse::<JobId>().ok()?).map(|job| JobView::clone(job))
     }
 
     fn screen(&self, _mirror: &Mirror, items: &[JobView]) -> String {

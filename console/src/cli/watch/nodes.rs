@@ -22,7 +22,7 @@ impl Watched for NodesWatch {
 
     fn items(&self, mirror: &Mirror) -> Vec<(String, NodeView)> {
         let fitting = mirror.nodes.values().filter(|node| self.filter.fits(node)).take(self.limit);
-        fitting.map(|node| (node.name.to_string(), node.clone())).collect()
+        fitting.map(|node| (node.name.to_string(), NodeView::clone(node))).collect()
     }
 
     fn screen(&self, _mirror: &Mirror, items: &[NodeView]) -> String {
