@@ -76,7 +76,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                 Format::Jsonl => documents.iter().try_for_each(|document| shell.print_document(document))?,
                 Format::Name => shell.print(&documents.iter().map(|d| format!("{}\n", d.name)).collect::<String>())?,
                 Format::Table => {
-                    let columns = ["CURRENT", "NAME", "ROLE", "ORCHESTRATOR", "EXPIRES", "IDENTITY"]
+                    let columns = ["CURRENT", "NAME", "POOL", "ROLE", "ORCHESTRATOR", "EXPIRES", "IDENTITY"]
                         .map(|name| (name, Align::Left));
                     let mut table = Table::new(&columns);
                     for (document, context) in documents.into_iter().zip(contexts.contexts.values()) {
@@ -84,6 +84,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                         table.row(vec![
                             mark.into(),
                             document.name,
+                            document.pool.unwrap_or_else(|| "?".into()),
                             document.role.unwrap_or("?").into(),
                             document.orchestrator,
                             expiry(shell, &context.identity),
@@ -107,6 +108,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                 Format::Name => shell.print(&format!("{name}\n"))?,
                 Format::Table => shell.print(&pairs(&[
                     ("name", document.name),
+                    ("pool", document.pool.unwrap_or_else(|| "?".into())),
                     ("orchestrator", document.orchestrator),
                     ("join", document.join.unwrap_or_else(|| "?".into())),
                     ("identity", document.identity),
@@ -128,6 +130,7 @@ fn document(name: &str, context: &Context, contexts: &Contexts) -> ContextDoc {
         schema: "modchain.context/v1",
         name: name.to_owned(),
         orchestrator: context.orchestrator.clone(),
+        pool: read_joined(&context.identity).map(|joined| joined.pool.to_string()),
         join: context.join.clone(),
         identity: context.identity.display().to_string(),
         current: contexts.current.as_deref() == Some(name),

@@ -5,9 +5,10 @@ use modchain_wire::console::{ExplainQuery, JobQuery, JobsQuery};
 use modchain_wire::view::{ExplanationView, JobView, NodeVerdictView};
 
 use super::docs::{self, ListDoc};
-use super::follow;
 use super::table::{Align, Table, pairs};
-use crate::args::{Format, JobArgs, JobCommand, JobsArgs};
+use super::watch::{self, JobsWatch};
+use super::{again, events, follow};
+use crate::args::{EventsArgs, Format, JobArgs, JobCommand, JobsArgs};
 use crate::client::Client;
 use crate::client::config::nearest;
 use crate::exit::{self, Failure, Outcome};
@@ -34,6 +35,10 @@ pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
         query.account = Some(client.welcome().identity.account.clone());
     }
     let asset = client.welcome().asset;
+    if args.watch {
+        let watched = JobsWatch { query, limit: args.limit as usize, asset, short: shell.stdout_tty() };
+        return watch::watch(shell, client, watched).await;
+    }
     let (jobs, total) = pages(&client, query, args.limit).await?;
     match shell.format() {
         Format::Json => {
@@ -43,7 +48,7 @@ pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
         Format::Jsonl => jobs.iter().try_for_each(|job| shell.print_document(&docs::job(job, asset)))?,
         Format::Name => shell.print(&jobs.iter().map(|job| format!("{}\n", job.id)).collect::<String>())?,
         Format::Table => {
-            shell.print(&table(shell, &jobs))?;
+            shell.print(&table(shell.stdout_tty(), &jobs))?;
             if total > jobs.len() as u64 && shell.stderr_tty() {
                 shell.say(&format!("{} of {total} jobs; --limit shows more", jobs.len()));
             }
@@ -132,7 +137,8 @@ fn state(word: &str) -> Result<JobState, Failure> {
     })
 }
 
-fn table(shell: &Shell, jobs: &[JobView]) -> String {
+/// A table of jobs; `short` where there is a person who reads it.
+pub(super) fn table(short: bool, jobs: &[JobView]) -> String {
     let mut table = Table::new(&[
         ("JOB", Align::Left),
         ("NAME", Align::Left),
@@ -148,8 +154,8 @@ fn table(shell: &Shell, jobs: &[JobView]) -> String {
     let now = text::wall_now();
     for job in jobs {
         table.row(vec![
-            shell.id(&job.id),
-            called(job, shell.stdout_tty()),
+            text::job_id(&job.id, short),
+            called(job, short),
             job.state.word().into(),
             job.exit.map_or_else(|| "-".into(), |exit| exit.code.to_string()),
             job.node.as_ref().map_or_else(|| "-".into(), ToString::to_string),
@@ -164,7 +170,7 @@ fn table(shell: &Shell, jobs: &[JobView]) -> String {
 }
 
 /// The job's name, or what it runs: on a terminal no more of it than leaves room for the rest.
-fn called(job: &JobView, short: bool) -> String {
+pub(super) fn called(job: &JobView, short: bool) -> String {
     if !job.name.is_empty() {
         return job.name.to_string();
     }
@@ -183,6 +189,12 @@ fn ran(job: &JobView, now: WallTime) -> Option<modchain_types::Span> {
 pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
     let jobs = match args.command {
         Some(JobCommand::Explain { job }) => return explain(shell, &job).await,
+        Some(JobCommand::Events { job, follow }) => {
+            let about = EventsArgs { follow, since: None, kind: None, job: Some(job), node: None };
+            return events::events(shell, about).await;
+        }
+        Some(JobCommand::Spec(args)) => return again::spec(shell, args).await,
+        Some(JobCommand::Rerun(_)) => unreachable!("it listens to signals itself"),
         Some(JobCommand::Show { jobs }) => jobs,
         None => args.jobs,
     };
