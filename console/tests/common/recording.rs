@@ -26,6 +26,7 @@ pub(crate) fn welcome(identity: Identity, asset: Asset) -> ConsoleWelcome {
         types: FromConsole::known_types(),
         version: Text::cut("0.1.0"),
         identity,
+        pool: "lab".parse().expect("a name"),
         journal: JOURNAL,
         asset,
         streams_max: 32,

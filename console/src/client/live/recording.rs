@@ -26,7 +26,7 @@
 //! | `said` | `text` |
 //!
 //! A failure is an object with `code`, `message`, `hint` or null, `exit` and `lost`. Requests that may hold secrets, such as a submit with
-//! its environment, are left out. The last line may be cut off in the middle: whoever wrote it was ended.
+//! its environment, are left out, and so are answers that hold a job's specification. The last line may be cut off in the middle: whoever wrote it was ended.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -225,7 +225,7 @@ impl Recorder {
 
     /// Writes a message. Says what its user should know: that the recording has ended, once.
     pub(crate) fn write(&mut self, message: &FromLive, now: WallTime) -> Option<String> {
-        if self.over {
+        if self.over || is_secret(message) {
             return None;
         }
         let ms = now.since(self.begun).0 / 1_000;
@@ -271,6 +271,8 @@ fn is_open(request: &FromConsole) -> bool {
         | FromConsole::TokenRevoke(_)
         | FromConsole::Submit(_)
         | FromConsole::Quote(_)
+        | FromConsole::Spec(_)
+        | FromConsole::BlobFetch(_)
         | FromConsole::Events(_)
         | FromConsole::Credit(_)
         | FromConsole::Logs(_)
@@ -280,6 +282,23 @@ fn is_open(request: &FromConsole) -> bool {
         | FromConsole::InputOpen(_)
         | FromConsole::InputPiece(_)
         | FromConsole::InputDone(_) => false,
+    }
+}
+
+/// Whether a message is about what a job was given to keep to itself.
+fn is_secret(message: &FromLive) -> bool {
+    match message {
+        FromLive::Answer(_, request, _) => matches!(**request, FromConsole::Spec(_) | FromConsole::BlobFetch(_)),
+        FromLive::Target(_)
+        | FromLive::Link(_)
+        | FromLive::Welcome(_)
+        | FromLive::Snapshot(_)
+        | FromLive::Delta(_)
+        | FromLive::Events(_)
+        | FromLive::Log(..)
+        | FromLive::Input(..)
+        | FromLive::Rtt(_)
+        | FromLive::Said(_) => false,
     }
 }
 

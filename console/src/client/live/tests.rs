@@ -137,6 +137,7 @@ impl Scripted {
             types: FromConsole::known_types(),
             version: Text::cut("scripted"),
             identity: samples::identity(),
+            pool: "lab".parse().expect("a name"),
             journal: self.script.borrow().journal,
             asset: Asset::Test,
             streams_max: connection.authorise(32),
