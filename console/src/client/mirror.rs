@@ -480,10 +480,8 @@ impl Mirror {
                 self.tokens = Some(page.items.into_vec());
                 self.members_revision += 1;
             }
-            (_, ToConsole::Account(account)) => {
-                if Some(&account.id) == self.my_account() {
-                    self.account = Some(account);
-                }
+            (_, ToConsole::Account(account)) if Some(&account.id) == self.my_account() => {
+                self.account = Some(account);
             }
             _ => {}
         }

@@ -891,7 +891,7 @@ mod tests {
                 FromLive::Log(job, LogItem::CaughtUp) => by_hand.caught_up(*job),
                 FromLive::Log(job, LogItem::Resumed(since)) => by_hand.resumed(*job, *since),
                 FromLive::Log(job, LogItem::End(view)) => by_hand.end(*job, (**view).clone()),
-                FromLive::Answer(id, request, Ok(reply)) => by_hand.answer(id.0, &**request, &**reply),
+                FromLive::Answer(id, request, Ok(reply)) => by_hand.answer(id.0, request, reply),
                 FromLive::Rtt(rtt) => by_hand.rtt(*rtt),
                 FromLive::Said(text) => by_hand.said(text),
                 FromLive::Link(LinkState::Refused(_))
