@@ -272,16 +272,14 @@ impl Mirror {
                 }
             }
         }
-        self.index = Index::default();
-        (self.jobs, self.nodes) = (BTreeMap::new(), BTreeMap::new());
-        for job in fresh.jobs.into_values() {
-            self.put_job(job);
-        }
         self.series.nodes.retain(|name, _| fresh.nodes.contains_key(name));
         self.histories.retain(|name, _| fresh.nodes.contains_key(name));
-        for node in fresh.nodes.into_values() {
-            self.series.take(&node, now);
-            self.put_node(node);
+        self.index = Index::default();
+        (self.jobs, self.nodes) = (fresh.jobs, fresh.nodes);
+        self.jobs.values().for_each(|job| self.index.count_job(job, true));
+        for node in self.nodes.values() {
+            self.series.take(node, now);
+            self.index.count_node(node, true);
         }
         self.trim_ended();
         self.account = page.account;

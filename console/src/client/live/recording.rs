@@ -641,6 +641,7 @@ async fn play(mut messages: mpsc::Receiver<Result<(u64, FromLive), Failure>>, ou
 }
 
 #[cfg(test)]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../../../tests/common/recording.rs"]
 pub(crate) mod by_hand;
 
@@ -835,6 +836,36 @@ mod tests {
         for text in ["", "{}", "modchain", "{\"schema\":1}\n"] {
             assert!(read(text.as_bytes()).expect_err("is none").message.contains("line 1: this is no recording"));
         }
+    }
+
+    #[test]
+    fn any_file_is_a_recording_or_damage_in_a_line() {
+        let words = [
+            "{\"ms\":1,\"kind\":",
+            "\"link\"",
+            "\"state\":",
+            "\"log\"",
+            "\"frame\":\"",
+            "==\"}",
+            "\n",
+            "null",
+            "{",
+            "}",
+        ];
+        crate::fuzz::target("recording").words(&words).longest(1024).executions(3_000).run(|input| {
+            let header =
+                format!("{{\"schema\":\"{SCHEMA}\",\"version\":\"0\",\"at\":\"{}\"}}\n", text::rfc3339(samples::AT));
+            let bytes = [header.as_bytes(), input].concat();
+            let (outcome, spent) = modchain_fuzz::spend(|| read(&bytes));
+            assert!(spent.peak_bytes < 1 << 20, "{spent:?}");
+            match outcome {
+                Ok(messages) => modchain_fuzz::signature(&messages.len()),
+                Err(failure) => {
+                    assert!(failure.message.contains("session.jsonl: line "), "{failure}");
+                    crate::fuzz::complaint(&failure.message)
+                }
+            }
+        });
     }
 
     #[test]
