@@ -359,7 +359,7 @@ async fn a_restart_needs_no_snapshot_and_loses_no_event() {
     assert_eq!(resumes, [None, Some((OURS, 30)), Some((OURS, 33))]);
     // A connection that was cut before the fetch was done asks once more, and only for the rest.
     let after = orchestrator.seen(|seen| seen.events_after.clone());
-    assert!(after[0] == 0 && after[1..].iter().all(|after| *after == 30), "{after:?}");
+    assert!(after[0] == 0 && after[1..].iter().all(|after| *after >= 30), "{after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
