@@ -166,6 +166,7 @@ pub(super) fn welcome() -> Welcome {
             version: text("0.1.0"),
             pool: "lab".parse().expect("a name"),
             identity: identity(9, Role::Client, "alice", "alice"),
+            pool: "lab".parse().expect("a name"),
             journal: JournalId([5; 16]),
             asset: Asset::Usdc,
             streams_max: 64,
