@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::args::{Cli, Format};
+use crate::args::Cli;
 use crate::exit::{Failure, Outcome};
 use crate::shell::Shell;
 use crate::signal::Signals;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(refuse(&error, &line)),
     };
-    let json = cli.global.output.is_some_and(Format::is_json);
+    let json = cli.global.output.is_some_and(|flag| flag.format().is_json());
     log_to_stderr(cli.global.verbose);
     match run(cli) {
         Ok(code) => leave(code),
@@ -109,7 +109,7 @@ fn refuse(error: &clap::Error, line: &[OsString]) -> u8 {
 /// Whether a line that does not parse asks for JSON all the same.
 fn wants_json(line: &[OsString]) -> bool {
     let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").collect();
-    let is_json = |word: &str| matches!(word, "json" | "jsonl");
+    let is_json = |word: &str| matches!(word, "json" | "jsonl" | "yaml");
     let flag = words.iter().enumerate().find_map(|(position, word)| match *word {
         "-o" | "--output" => words.get(position + 1).copied(),
         word => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
@@ -145,7 +145,13 @@ mod tests {
     #[test]
     fn a_line_that_does_not_parse_still_says_how_to_answer() {
         let asks = |line: &[&str]| wants_json(&line.iter().map(OsString::from).collect::<Vec<_>>());
-        for line in [&["m", "-o", "json", "x"][..], &["m", "--output=jsonl"], &["m", "-ojson"], &["m", "-o=json"]] {
+        for line in [
+            &["m", "-o", "json", "x"][..],
+            &["m", "--output=jsonl"],
+            &["m", "-ojson"],
+            &["m", "-o=json"],
+            &["m", "-o", "yaml"],
+        ] {
             assert!(asks(line), "{line:?}");
         }
         for line in [&["m", "x"][..], &["m", "-o", "table"], &["m", "run", "--", "-o", "json"]] {

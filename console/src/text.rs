@@ -135,6 +135,22 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_hidden(c) { '·' } else { c }).collect()
 }
 
+/// The same in plain characters, as wide as before: for terminals and readers that know no others.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '…' => '+',
+            '·' => '.',
+            'µ' => 'u',
+            '▁' | '▂' => '_',
+            '▃' | '▄' => '-',
+            '▅' | '▆' => '=',
+            '▇' | '█' => '#',
+            other => other,
+        })
+        .collect()
+}
+
 /// Standard base 64 with padding: how JSON carries bytes that are not UTF-8.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -204,6 +220,11 @@ mod tests {
     #[test]
     fn a_strangers_text_cannot_move_the_cursor_or_turn_the_line() {
         assert_eq!(one_line("a\x1b[2Jb\nc\u{202e}d"), "a·[2Jb·c·d");
+    }
+
+    #[test]
+    fn plain_text_is_as_wide_as_it_was() {
+        assert_eq!(plain("7 µs  a…  ·▁▄▆█"), "7 us  a+  ._-=#");
     }
 
     #[test]

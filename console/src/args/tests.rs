@@ -103,7 +103,7 @@ fn nothing_at_all_is_short_help_on_stderr_and_2() {
 #[test]
 fn global_flags_are_taken_after_the_command_and_not_from_a_jobs_arguments() {
     let cli = parse(&["run", "--wasm", "x", "-o", "json", "--", "-o", "table"]).expect("parses");
-    assert_eq!(cli.global.output, Some(Format::Json));
+    assert_eq!(cli.global.output, Some(FormatFlag::Json));
     match cli.command {
         Command::Run(run) => assert_eq!(run.job.args, ["-o", "table"]),
         other => panic!("{other:?}"),

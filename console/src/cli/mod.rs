@@ -16,6 +16,7 @@ pub(crate) mod pool;
 pub(crate) mod run;
 pub(crate) mod token;
 pub(crate) mod wait;
+pub(crate) mod yaml;
 
 mod follow;
 mod history;
@@ -28,7 +29,7 @@ mod output;
 mod progress;
 mod secret;
 mod spec;
-mod table;
+pub(crate) mod table;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::docs;
 use super::node_mirror::{Mirror, Seen};
-use super::pool::{Filter, nodes_table};
+use super::pool::Wanted;
 use crate::args::Format;
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -20,7 +20,7 @@ use crate::shell::Shell;
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Watches until a signal ends the program, or the connection is gone for good.
-pub(crate) async fn watch(shell: &Shell, client: Client, filter: &Filter, limit: usize) -> Outcome {
+pub(crate) async fn watch(shell: &Shell, client: Client, wanted: &Wanted) -> Outcome {
     let mut output = match shell.format() {
         Format::Json | Format::Jsonl => Output::Ops { asset: client.welcome().asset, shown: BTreeMap::new() },
         Format::Name => Output::Names { shown: BTreeMap::new() },
@@ -37,8 +37,8 @@ pub(crate) async fn watch(shell: &Shell, client: Client, filter: &Filter, limit:
                 Err(_) => break,
             }
         }
-        let nodes: Vec<&NodeView> = mirror.nodes.values().filter(|node| filter.fits(node)).take(limit).collect();
-        output.show(shell, &nodes, seen)?;
+        let nodes = wanted.pick(mirror.nodes.values(), &shell.look());
+        output.show(shell, wanted, &nodes, seen)?;
     }
 }
 
@@ -55,10 +55,10 @@ enum Output {
 }
 
 impl Output {
-    fn show(&mut self, shell: &Shell, nodes: &[&NodeView], seen: Seen) -> Result<(), Failure> {
+    fn show(&mut self, shell: &Shell, wanted: &Wanted, nodes: &[&NodeView], seen: Seen) -> Result<(), Failure> {
         match self {
             Self::Screen { lines } => {
-                let mut text = nodes_table(nodes.iter().copied(), true).render();
+                let mut text = wanted.columns.table(nodes.iter().copied(), &shell.look()).render();
                 if seen == Seen::Lost {
                     text.push_str("the connection is gone, trying again\n");
                 }
@@ -72,16 +72,14 @@ impl Output {
                 Ok(())
             }
             Self::Rows { shown } => {
-                let table = nodes_table(nodes.iter().copied(), false);
-                let first = shown.is_empty();
-                let text = table.render();
-                let mut lines = text.lines();
-                let head = lines.next().unwrap_or_default();
-                let mut out = if first { format!("{head}\n") } else { String::new() };
+                // The time of the last word is another one with each of them: rows that are compared do without.
+                let table = wanted.columns.table(nodes.iter().copied(), &shell.look()).without("SEEN");
+                let (head, lines) = table.lines();
+                let mut out = head.filter(|_| shown.is_empty()).map(|head| format!("{head}\n")).unwrap_or_default();
                 let before = std::mem::take(shown);
                 for ((node, row), line) in nodes.iter().zip(table.rows()).zip(lines) {
                     if before.get(&node.name) != Some(row) {
-                        out.push_str(line);
+                        out.push_str(&line);
                         out.push('\n');
                     }
                     shown.insert(node.name.clone(), row.clone());

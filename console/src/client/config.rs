@@ -15,7 +15,7 @@ use modchain_types::Micro;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{ColorWhen, Format};
+use crate::args::{ColorWhen, FormatFlag, Theme};
 use crate::exit::Failure;
 
 /// Where everything lies.
@@ -50,11 +50,15 @@ impl Paths {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// As `--output`.
-    pub(crate) output: Option<Format>,
+    pub(crate) output: Option<FormatFlag>,
     /// As `--color`.
     pub(crate) color: Option<ColorWhen>,
     /// As `--utc`.
     pub(crate) utc: bool,
+    /// As `--ascii`.
+    pub(crate) ascii: bool,
+    /// What the console looks like.
+    pub(crate) theme: Option<Theme>,
     /// As `--max-cost`, for every job that says nothing else.
     #[serde(rename = "max-cost")]
     pub(crate) max_cost: Option<String>,

@@ -17,7 +17,9 @@ pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, submitted, tokens_per_second};
 pub(crate) use log::{log, log_end, logs_begin, logs_end};
 pub(crate) use money::{LedgerDoc, account, ledger_entry};
-pub(crate) use pool::{NODE_STATES, node, node_change, node_history, node_price, pool, status};
+#[cfg(test)]
+pub(crate) use pool::NODE_STATES;
+pub(crate) use pool::{node, node_change, node_history, node_price, pool, status};
 pub(crate) use quote::{explanation, percent, quote, spec};
 
 use std::collections::BTreeMap;
