@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use modchain_types::{JobId, Micro};
 use serde::Serialize;
 
-use crate::args::{ColorWhen, Format, FormatFlag, Global, Theme, parse_span};
+use crate::args::{ColorWhen, Format, FormatFlag, Global, Theme};
 use crate::cli::table::Look;
 use crate::cli::yaml;
 use crate::client::Client;
@@ -105,7 +105,11 @@ impl Shell {
     pub(crate) fn new(global: Global) -> Result<Self, Failure> {
         let paths = Paths::find(global.config.as_deref())?;
         let config = Config::load(&paths.config)?;
-        Ok(Self {
+        Ok(Self::with(global, paths, config))
+    }
+
+    fn with(global: Global, paths: Paths, config: Config) -> Self {
+        Self {
             global,
             paths,
             config,
@@ -114,7 +118,14 @@ impl Shell {
             stdin_tty: std::io::stdin().is_terminal(),
             stdout_tty: std::io::stdout().is_terminal(),
             stderr_tty: std::io::stderr().is_terminal(),
-        })
+        }
+    }
+
+    /// The same for a command that is there to put the configuration right: one that cannot be read says nothing.
+    pub(crate) fn lenient(global: Global) -> Result<Self, Failure> {
+        let paths = Paths::find(global.config.as_deref())?;
+        let config = Config::load(&paths.config).unwrap_or_default();
+        Ok(Self::with(global, paths, config))
     }
 
     /// The same call with other global flags and contexts of its own: a command under `up`.
@@ -210,15 +221,8 @@ impl Shell {
         if let Some(span) = self.global.connect_timeout {
             return Ok(span.into());
         }
-        match &self.config.connect_timeout {
-            Some(text) => {
-                let span = parse_span(text).map_err(|why| {
-                    Failure::usage(format!("{}: connect-timeout: {why}", self.paths.config.display()))
-                })?;
-                Ok(span.into())
-            }
-            None => Ok(CONNECT_TIMEOUT_DEFAULT),
-        }
+        let place = self.paths.config.display().to_string();
+        Ok(self.config.connect_timeout(&place)?.unwrap_or(CONNECT_TIMEOUT_DEFAULT))
     }
 
     /// Every context that this call knows.

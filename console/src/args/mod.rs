@@ -32,7 +32,7 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
                    modchain logs -f @last",
-    after_help = "More: modchain help exit-codes|output|filters|environment|security"
+    after_help = "More: modchain help exit-codes|output|filters|environment|security|console|keys"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -247,12 +247,31 @@ pub(crate) enum Command {
     /// Manage contexts: an orchestrator and an identity, by a name
     #[command(subcommand)]
     Context(ContextCommand),
+    /// Show and change the settings in the configuration file
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain config get\n  modchain config set max-cost 2.00\n  modchain config set theme \"\"\n  \
+                       modchain config edit"
+    )]
+    Config(ConfigCommand),
+    /// Print the manual page, or write one for each command
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain man | man -l -\n  modchain man --dir ~/.local/share/man/man1"
+    )]
+    Man(ManArgs),
     /// Print completions for a shell
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  source <(COMPLETE=bash modchain)          jobs, nodes and contexts too, asked as you type\n  \
+                       COMPLETE=fish modchain | source\n  modchain completions zsh > ~/.zfunc/_modchain     commands and flags only"
+    )]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Explain a command or a topic: exit-codes, output, filters, environment, security
+    /// Explain a command or a topic: exit-codes, output, filters, environment, security, console, keys
     Help {
         /// Command or topic
         #[arg(value_name = "COMMAND|TOPIC")]
@@ -613,6 +632,37 @@ pub(crate) struct VersionArgs {
     pub(crate) server: bool,
 }
 
+/// `modchain man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write the page of every command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `modchain config ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what is set, or one setting
+    Get {
+        /// Which
+        #[arg(value_name = "SETTING")]
+        key: Option<String>,
+    },
+    /// Change a setting; what else is in the file stays
+    Set {
+        /// Which
+        #[arg(value_name = "SETTING")]
+        key: String,
+        /// To what; "" takes the setting away
+        value: String,
+    },
+    /// Print where the file is
+    Path,
+    /// Edit the file with $VISUAL or $EDITOR; it is changed only if it is right
+    Edit,
+}
+
 /// `modchain context ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
@@ -637,16 +687,19 @@ pub(crate) enum ContextCommand {
     /// Make a context the one that is used where none is named
     Use {
         /// Which
+        #[arg(value_name = "CONTEXT")]
         name: String,
     },
     /// Forget a context; its identity folder stays
     Remove {
         /// Which
+        #[arg(value_name = "CONTEXT")]
         name: String,
     },
     /// Show one context, the current one by default
     Show {
         /// Which
+        #[arg(value_name = "CONTEXT")]
         name: Option<String>,
     },
 }

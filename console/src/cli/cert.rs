@@ -66,7 +66,7 @@ fn who(view: &IdentityView) -> String {
 type IdentityColumn = Column<IdentityView>;
 
 /// The columns of identities.
-static COLUMNS: [IdentityColumn; 11] = [
+pub(crate) static COLUMNS: [IdentityColumn; 11] = [
     IdentityColumn::text("name", "NAME", |view, _| who(view)),
     IdentityColumn::text("account", "ACCOUNT", |view, _| view.identity.account.to_string()),
     IdentityColumn::text("state", "STATE", |view, _| view.state.word().into()),

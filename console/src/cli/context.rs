@@ -117,7 +117,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
 }
 
 /// A context in a list.
-struct Row {
+pub(crate) struct Row {
     document: ContextDoc,
     /// When its certificate ends.
     expires: String,
@@ -127,7 +127,7 @@ struct Row {
 type ContextColumn = Column<Row>;
 
 /// The columns of contexts.
-static COLUMNS: [ContextColumn; 8] = [
+pub(crate) static COLUMNS: [ContextColumn; 8] = [
     ContextColumn::text("current", "CURRENT", |row, _| if row.document.current { "*" } else { "" }.into()),
     ContextColumn::text("name", "NAME", |row, _| row.document.name.clone()),
     ContextColumn::text("role", "ROLE", |row, _| or_unknown(row.document.role)),

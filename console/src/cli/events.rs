@@ -106,7 +106,7 @@ fn print(shell: &Shell, columns: &Columns<EventView>, event: &EventView, first: 
 type EventColumn = Column<EventView>;
 
 /// The columns of events. Lines come one by one, so a column is as wide as what it mostly holds.
-static COLUMNS: [EventColumn; 12] = [
+pub(crate) static COLUMNS: [EventColumn; 12] = [
     EventColumn::text("time", "TIME", |event, look| text::date_time(event.at, look.utc)).least(19),
     EventColumn::text("kind", "KIND", |event, _| event.kind.word().into()).least(7),
     EventColumn::text("about", "ABOUT", |event, look| match (&event.job, &event.node, &event.account) {

@@ -3,6 +3,7 @@
 
 pub(crate) mod about;
 pub(crate) mod cert;
+pub(crate) mod complete;
 pub(crate) mod context;
 pub(crate) mod docs;
 pub(crate) mod doctor;
@@ -10,10 +11,12 @@ pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod join;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod money;
 pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod token;
 pub(crate) mod wait;
 pub(crate) mod yaml;
@@ -30,6 +33,7 @@ mod progress;
 mod secret;
 mod spec;
 pub(crate) mod table;
+mod topics;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -84,6 +88,8 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Doctor => doctor::doctor(shell).await,
         Command::Version(args) => about::version(shell, &args).await,
         Command::Context(command) => context::context(shell, command),
+        Command::Config(command) => settings::config(shell, command).await,
+        Command::Man(args) => man::man(shell, &args),
         Command::Completions { shell: of } => about::completions(shell, of),
         Command::Help { topic } => about::help(shell, &topic),
     }

@@ -129,7 +129,7 @@ fn kind(word: &str) -> Result<LedgerKind, Failure> {
 type EntryColumn = Column<LedgerEntryView>;
 
 /// The columns of a statement.
-static COLUMNS: [EntryColumn; 7] = [
+pub(crate) static COLUMNS: [EntryColumn; 7] = [
     EntryColumn::number(
         "number",
         "NUMBER",

@@ -460,6 +460,50 @@ mod tests {
         }
         check(&crate::cli::jobs::COLUMNS);
         check(&crate::cli::pool::COLUMNS);
+        check(&crate::cli::money::COLUMNS);
+        check(&crate::cli::events::COLUMNS);
+        check(&crate::cli::cert::COLUMNS);
+        check(&crate::cli::token::COLUMNS);
+        check(&crate::cli::context::COLUMNS);
+    }
+
+    #[test]
+    fn the_help_names_what_jobs_and_nodes_are_filtered_by() {
+        let help = include_str!("help/filters.txt");
+        let words = |heading: &str| {
+            let (_, rest) = help.split_once(heading).expect("a heading");
+            let end = rest.find("\n  n").or_else(|| rest.find("\n\n")).expect("an end");
+            rest[..end].split([' ', '\n', ';']).filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        for field in fields(&crate::cli::jobs::COLUMNS) {
+            assert!(words("\n  jobs    ").contains(&field.name.to_owned()), "{} of jobs", field.name);
+        }
+        for field in fields(&crate::cli::pool::COLUMNS) {
+            assert!(words("\n  nodes   ").contains(&field.name.to_owned()), "{} of nodes", field.name);
+        }
+    }
+
+    #[test]
+    fn lists_keep_their_form_in_a_pipe() {
+        use crate::cli::docs::tests as views;
+        fn both<T>(all: &'static [Column<T>], row: &T) -> String {
+            let tables = [false, true].map(|wide| {
+                let now = WallTime(1_795_356_201_114 + 90_000);
+                let look = Look { now, utc: true, wide, short: false };
+                Columns::new(all, &TableArgs::default(), wide).expect("columns").table([row], &look).render()
+            });
+            tables.concat()
+        }
+        let text = [
+            both(&crate::cli::jobs::COLUMNS, &views::ended_job()),
+            both(&crate::cli::pool::COLUMNS, &views::node_view()),
+            both(&crate::cli::money::COLUMNS, &views::ledger_entry_view()),
+            both(&crate::cli::events::COLUMNS, &views::event_view()),
+            both(&crate::cli::cert::COLUMNS, &views::identity_view()),
+            both(&crate::cli::token::COLUMNS, &views::token_view()),
+        ]
+        .join("\n");
+        views::golden_text("lists.txt", &text);
     }
 
     #[test]

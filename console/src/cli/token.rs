@@ -125,7 +125,7 @@ async fn list(shell: &Shell, all: bool, table: &TableArgs) -> Outcome {
 type TokenColumn = Column<TokenView>;
 
 /// The columns of tokens.
-static COLUMNS: [TokenColumn; 10] = [
+pub(crate) static COLUMNS: [TokenColumn; 10] = [
     TokenColumn::text("token", "TOKEN", |token, _| token.id.to_string()),
     TokenColumn::text("role", "ROLE", |token, _| token.role.word().into()),
     TokenColumn::text("name", "NAME", |token, _| or_none(token.name.as_ref())),

@@ -233,6 +233,13 @@ mod tests {
     }
 
     #[test]
+    fn a_job_keeps_its_form() {
+        use crate::cli::docs;
+        let job = docs::job(&docs::tests::ended_job(), modchain_types::Asset::Test);
+        docs::tests::golden_text("job.yaml", &super::document(&job).expect("made"));
+    }
+
+    #[test]
     fn whatever_a_string_holds_it_is_read_back_as_that_string() {
         let hostile = [
             "",

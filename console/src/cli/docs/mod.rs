@@ -11,7 +11,9 @@ mod money;
 mod pool;
 mod quote;
 
-pub(crate) use about::{CheckDoc, ContextDoc, DoctorDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
+pub(crate) use about::{
+    CheckDoc, ConfigDoc, ContextDoc, DoctorDoc, ServerVersionDoc, SettingDoc, UpDoc, certificate, version, whoami,
+};
 pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, submitted, tokens_per_second};
