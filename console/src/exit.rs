@@ -137,6 +137,14 @@ impl Failure {
         self
     }
 
+    /// On one line: what and why, and what next.
+    pub(crate) fn said(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The one object of `-o json|jsonl`.
     pub(crate) fn to_json(&self) -> String {
         #[derive(Serialize)]

@@ -16,13 +16,14 @@ mod local;
 mod shell;
 mod signal;
 mod text;
+mod tui;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
 use crate::exit::{Failure, Outcome};
@@ -45,6 +46,11 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(refuse(&error, &line)),
     };
     let json = cli.global.output.is_some_and(|flag| flag.format().is_json());
+    if cli.command.is_none() && !cli::console::has_terminal() {
+        // Somebody who pipes it wants to know what it is.
+        let _ = writeln!(std::io::stderr().lock(), "{}", Cli::command().render_help());
+        return ExitCode::from(exit::USAGE);
+    }
     log_to_stderr(cli.global.verbose);
     match run(cli) {
         Ok(code) => leave(code),
@@ -57,10 +63,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
     let shell = match cli.command {
-        Command::Config(_) => Shell::lenient(cli.global),
+        Some(Command::Config(_)) => Shell::lenient(cli.global),
         _ => Shell::new(cli.global),
     };
     let shell = shell.map_err(|failure| (failure, false))?;
+    let command = cli.command.unwrap_or_else(|| Command::Console(args::ConsoleArgs::default()));
     let json = shell.format().is_json();
     let outcome: Outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -71,7 +78,7 @@ fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
             let outcome = runtime.block_on(async {
                 let mut signals = Signals::install()
                     .map_err(|error| Failure::failed(format!("cannot take over signals: {error}")))?;
-                let outcome = cli::dispatch(&shell, cli.command, &mut signals).await;
+                let outcome = cli::dispatch(&shell, command, &mut signals).await;
                 let hurry = matches!(outcome, Ok(exit::INTERRUPTED | exit::TERMINATED | exit::HUNG_UP));
                 client::link::let_goodbyes_out(hurry).await;
                 outcome

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use modchain_types::{JobId, Micro};
 use serde::Serialize;
 
-use crate::args::{ColorWhen, Format, FormatFlag, Global, Theme};
+use crate::args::{ColorWhen, Format, FormatFlag, Global};
 use crate::cli::table::Look;
 use crate::cli::yaml;
 use crate::client::Client;
@@ -19,6 +19,7 @@ use crate::client::identities::Identities;
 use crate::client::renewal::Tell;
 use crate::client::state::Submits;
 use crate::exit::Failure;
+use crate::tui::theme::ThemeName;
 
 /// How long to wait for a connection where nothing else is said.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -165,20 +166,19 @@ impl Shell {
     }
 
     /// What the console looks like: without colours where none may be used, else as it was asked for.
-    pub(crate) fn theme(&self) -> Result<Theme, Failure> {
+    pub(crate) fn theme(&self) -> Result<ThemeName, Failure> {
         let asked = match std::env::var("MODCHAIN_THEME") {
-            Ok(word) if !word.is_empty() => Some(Theme::from_str(&word, true).map_err(|_| {
-                let themes = Theme::value_variants().iter().filter_map(Theme::to_possible_value);
-                let words: Vec<String> = themes.map(|value| value.get_name().to_owned()).collect();
+            Ok(word) if !word.is_empty() => Some(ThemeName::from_str(&word, true).map_err(|_| {
+                let words = ThemeName::ALL.map(ThemeName::word);
                 let failure = Failure::usage(format!("MODCHAIN_THEME: `{word}` is not a theme"));
-                match nearest(&word, words.iter().map(String::as_str)) {
+                match nearest(&word, words.into_iter()) {
                     Some(near) => failure.hint(format!("did you mean `{near}`?")),
                     None => failure.hint(format!("there are: {}", words.join(", "))),
                 }
             })?),
             _ => self.config.theme,
         };
-        Ok(if self.color(Stream::Stdout) { asked.unwrap_or(Theme::Dark) } else { Theme::Mono })
+        Ok(if self.color(Stream::Stdout) { asked.unwrap_or(ThemeName::Dark) } else { ThemeName::Mono })
     }
 
     /// Whether only results are printed.
@@ -245,18 +245,29 @@ impl Shell {
                 "modchain context use NAME; modchain context list shows them"
             }));
         };
+        self.target_of(name, self.global.orchestrator.as_deref())
+    }
+
+    /// Where to connect in this context; `instead` takes the place of its orchestrator's address.
+    fn target_of(&self, name: &str, instead: Option<&str>) -> Result<Target, Failure> {
+        let contexts = self.contexts()?;
         let context = contexts.get(name)?;
         let max_cost = match (&context.max_cost, &self.config.max_cost) {
             (Some(text), _) => Some(configured_amount(text, &format!("the context `{name}`"))?),
             (None, Some(text)) => Some(configured_amount(text, &self.paths.config.display().to_string())?),
             (None, None) => None,
         };
-        let orchestrator = self.global.orchestrator.clone().unwrap_or_else(|| context.orchestrator.clone());
+        let orchestrator = instead.map_or_else(|| context.orchestrator.clone(), str::to_owned);
         let join = match &context.join {
-            Some(join) if self.global.orchestrator.is_none() => join.clone(),
+            Some(join) if instead.is_none() => join.clone(),
             _ => next_port(&orchestrator),
         };
-        Ok(Target { context: name.clone(), orchestrator, join, identity: context.identity.clone(), max_cost })
+        Ok(Target { context: name.to_owned(), orchestrator, join, identity: context.identity.clone(), max_cost })
+    }
+
+    /// Where to connect in another context than this call's.
+    pub(crate) fn target_named(&self, name: &str) -> Result<Target, Failure> {
+        self.target_of(name, None)
     }
 
     /// Connects to the target.
@@ -376,6 +387,30 @@ impl Shell {
             .map_err(|error| Failure::failed(format!("cannot ask: {error}")))?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
+}
+
+/// Opens the user's editor (`VISUAL`, `EDITOR`, else `vi`) on a text in a file of this name, and gives back what it is then.
+pub(crate) fn edit_text(text: &str, name: &str) -> Result<String, Failure> {
+    let editor = ["VISUAL", "EDITOR"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|word| !word.trim().is_empty()));
+    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("cannot {what}: {error}"));
+    let folder = std::env::temp_dir().join(format!("modchain-edit-{}", std::process::id()));
+    crate::client::config::create_private_dir(&folder)?;
+    let path = folder.join(name);
+    let outcome = std::fs::write(&path, text).map_err(|error| failed("write a file to edit", &error)).and_then(|()| {
+        let mut words = editor.split_whitespace();
+        let program = words.next().unwrap_or("vi");
+        let status = std::process::Command::new(program).args(words).arg(&path).status();
+        let status = status.map_err(|error| failed(&format!("start the editor `{program}`"), &error))?;
+        if !status.success() {
+            return Err(Failure::failed(format!("the editor `{program}` ended with {status}: nothing is changed")));
+        }
+        std::fs::read_to_string(&path).map_err(|error| failed("read the edited file", &error))
+    });
+    let _ = std::fs::remove_dir_all(&folder);
+    outcome
 }
 
 #[cfg(test)]

@@ -42,6 +42,17 @@ pub(crate) fn parse_since(text: &str, now: WallTime) -> Result<WallTime, String>
     Ok(WallTime(now.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))))
 }
 
+/// How long ago, in one unit: `12s`, `3m`, `2h`, `5d`. What is older than a minute changes once a minute at most.
+pub(crate) fn ago(span: modchain_types::Span) -> String {
+    let secs = span.0 / 1_000_000;
+    match secs {
+        0..60 => format!("{secs}s"),
+        60..3_600 => format!("{}m", secs / 60),
+        3_600..86_400 => format!("{}h", secs / 3_600),
+        _ => format!("{}d", secs / 86_400),
+    }
+}
+
 /// `2.00 TEST`.
 pub(crate) fn money(amount: Micro, asset: Asset) -> String {
     format!("{amount} {asset}")

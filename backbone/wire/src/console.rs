@@ -539,6 +539,8 @@ pub struct StateDelta {
     pub jobs: List<JobView, 200>,
     /// Nodes as they are now.
     pub nodes: List<NodeView, 200>,
+    /// Nodes that are there no more, because they were revoked. A name of `nodes` is never among them.
+    pub gone: List<Name, 200>,
     /// One's own account, if it changed.
     pub account: Option<AccountView>,
     /// The events themselves, for the feed.

@@ -27,8 +27,6 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
     name = "modchain",
     version,
     disable_help_subcommand = true,
-    subcommand_required = true,
-    arg_required_else_help = true,
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
                    modchain logs -f @last",
@@ -37,8 +35,9 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
+    /// The console if none is named
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// Flags that every command takes, anywhere on the line.
@@ -159,25 +158,11 @@ pub(crate) enum ColorWhen {
     Never,
 }
 
-/// What the console looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Theme {
-    /// Light letters on a dark terminal
-    Dark,
-    /// Dark letters on a light terminal
-    Light,
-    /// Without colours
-    Mono,
-    /// With as much contrast as there is
-    Contrast,
-    /// With colours that everybody can tell apart
-    Colorblind,
-}
-
 /// One command each.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Open the terminal console; `modchain` alone does the same
+    Console(ConsoleArgs),
     /// Start a local stack of the real programs: one orchestrator, agents, clients with test credits
     Up(UpArgs),
     /// Run a job and follow it
@@ -277,6 +262,31 @@ pub(crate) enum Command {
         #[arg(value_name = "COMMAND|TOPIC")]
         topic: Vec<String>,
     },
+}
+
+/// `modchain console`.
+#[derive(Debug, Default, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain\n  modchain console --view jobs --filter 'state:running'\n  \
+                        modchain console --record session.jsonl\n  modchain console --replay session.jsonl --speed 4")]
+pub(crate) struct ConsoleArgs {
+    /// The view to begin with: overview, nodes, jobs, events, account, access
+    #[arg(long, value_name = "VIEW")]
+    pub(crate) view: Option<String>,
+    /// The filter of that view (modchain help filters)
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// Change nothing
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Show a recording instead of an orchestrator
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    pub(crate) replay: Option<PathBuf>,
+    /// How many times faster a recording is shown than it was; 0 shows its end at once
+    #[arg(long, value_name = "N", default_value_t = 1.0, requires = "replay", value_parser = parse_speed)]
+    pub(crate) speed: f64,
+    /// Write what comes into a new file, for --replay; it holds names and output of jobs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 /// `modchain up`.
@@ -707,6 +717,13 @@ pub(crate) enum ContextCommand {
 /// A duration as a flag takes it.
 pub(crate) fn parse_span(text: &str) -> Result<Span, String> {
     modchain_types::time::parse_span(text).map_err(|error| error.to_string())
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if (0.0..=1_000_000.0).contains(&speed) => Ok(speed),
+        _ => Err("write a number from 0 to 1000000".into()),
+    }
 }
 
 fn parse_account(text: &str) -> Result<AccountId, String> {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
-use modchain_types::Text;
 use modchain_wire::console::{IdentitiesQuery, JobsQuery};
 
 use super::{jobs, pool};

@@ -167,7 +167,7 @@ impl Follow<'_> {
         let result = async {
             let pump = async {
                 if let Some(feed) = &mut feed
-                    && let Err(failure) = feed.pump(client, job.clone()).await
+                    && let Err(failure) = feed.pump(client, job.clone(), |_| {}).await
                 {
                     return failure;
                 }

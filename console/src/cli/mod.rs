@@ -4,6 +4,7 @@
 pub(crate) mod about;
 pub(crate) mod cert;
 pub(crate) mod complete;
+pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod docs;
 pub(crate) mod doctor;
@@ -17,6 +18,8 @@ pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod run;
 pub(crate) mod settings;
+pub(crate) mod spec;
+pub(crate) mod table;
 pub(crate) mod token;
 pub(crate) mod wait;
 pub(crate) mod yaml;
@@ -31,8 +34,6 @@ mod node_watch;
 mod output;
 mod progress;
 mod secret;
-mod spec;
-pub(crate) mod table;
 mod topics;
 
 use std::future::Future;
@@ -53,6 +54,7 @@ pub(crate) fn dispatch<'a>(
     Box::pin(async move {
         match command {
             // These know what a wish to stop means to them.
+            Command::Console(args) => console::console(shell, args, signals).await,
             Command::Up(args) => local::up(shell, args, signals).await,
             Command::Run(args) => run::run(shell, *args, signals).await,
             Command::Logs(args) => logs::logs(shell, args, signals).await,
@@ -67,7 +69,7 @@ pub(crate) fn dispatch<'a>(
 
 async fn plain(shell: &Shell, command: Command) -> Outcome {
     match command {
-        Command::Up(_) | Command::Run(_) | Command::Logs(_) => unreachable!("they are not plain"),
+        Command::Console(_) | Command::Up(_) | Command::Run(_) | Command::Logs(_) => unreachable!("they are not plain"),
         Command::Quote(args) => run::quote(shell, *args).await,
         Command::Jobs(args) => jobs::list(shell, args).await,
         Command::Job(args) => jobs::job(shell, args).await,
@@ -88,7 +90,7 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Doctor => doctor::doctor(shell).await,
         Command::Version(args) => about::version(shell, &args).await,
         Command::Context(command) => context::context(shell, command),
-        Command::Config(command) => settings::config(shell, command).await,
+        Command::Config(command) => settings::config(shell, command),
         Command::Man(args) => man::man(shell, &args),
         Command::Completions { shell: of } => about::completions(shell, of),
         Command::Help { topic } => about::help(shell, &topic),

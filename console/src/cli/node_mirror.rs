@@ -1,12 +1,12 @@
 //! Every node as it is now, pushed over the state stream and kept over as many connections as it takes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use modchain_link::Backoff;
-use modchain_types::{Name, NodeState};
+use modchain_types::Name;
 use modchain_wire::ToConsole;
-use modchain_wire::console::{NodeQuery, RefusalCode, StateOpen};
+use modchain_wire::console::StateOpen;
 use modchain_wire::view::NodeView;
 use tokio::time::Instant;
 
@@ -36,8 +36,6 @@ pub(crate) struct Mirror<'a> {
     replies: Option<Replies>,
     /// What a snapshot that is not complete has brought.
     fresh: BTreeMap<Name, NodeView>,
-    /// Changes that are not in `nodes` yet.
-    news: VecDeque<NodeView>,
     backoff: Backoff,
     lost_since: Option<Instant>,
 }
@@ -51,7 +49,6 @@ impl<'a> Mirror<'a> {
             client: Some(client),
             replies: None,
             fresh: BTreeMap::new(),
-            news: VecDeque::new(),
             backoff: Backoff::new(),
             lost_since: None,
         }
@@ -62,7 +59,7 @@ impl<'a> Mirror<'a> {
         match self.step().await {
             Err(failure) if failure.lost => {
                 (self.client, self.replies) = (None, None);
-                (self.fresh, self.news) = (BTreeMap::new(), VecDeque::new());
+                self.fresh = BTreeMap::new();
                 let since = *self.lost_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > RECONNECT_MAX { Err(failure) } else { Ok(Seen::Lost) }
             }
@@ -81,21 +78,6 @@ impl<'a> Mirror<'a> {
             none => none.insert(client.open(StateOpen { job: None, resume: None }).await?),
         };
         loop {
-            if let Some(view) = self.news.front() {
-                // One that was revoked is told of as lost, and more than once; only a question tells the two apart. Of a lost
-                // node there is little news.
-                let gone = view.state == NodeState::Lost && !exists(client, &view.name).await?;
-                let view = self.news.pop_front().expect("just looked at");
-                if gone {
-                    self.nodes.remove(&view.name);
-                } else {
-                    self.nodes.insert(view.name.clone(), view);
-                }
-                if self.news.is_empty() {
-                    return Ok(Seen::Change);
-                }
-                continue;
-            }
             match replies.next().await? {
                 ToConsole::StateSnapshot(page) => {
                     self.fresh.extend(page.nodes.into_vec().into_iter().map(|view| (view.name.clone(), view)));
@@ -106,17 +88,16 @@ impl<'a> Mirror<'a> {
                         return Ok(Seen::Change);
                     }
                 }
-                ToConsole::StateDelta(delta) => self.news.extend(delta.nodes.into_vec()),
+                ToConsole::StateDelta(delta) if delta.nodes.is_empty() && delta.gone.is_empty() => {}
+                ToConsole::StateDelta(delta) => {
+                    for name in delta.gone.into_vec() {
+                        self.nodes.remove(&name);
+                    }
+                    self.nodes.extend(delta.nodes.into_vec().into_iter().map(|view| (view.name.clone(), view)));
+                    return Ok(Seen::Change);
+                }
                 other => return Err(crate::client::link::unexpected(Some(&other))),
             }
         }
-    }
-}
-
-async fn exists(client: &Client, name: &Name) -> Result<bool, Failure> {
-    match client.node(NodeQuery { node: name.clone() }).await {
-        Ok(_) => Ok(true),
-        Err(failure) if failure.code == RefusalCode::NotFound.word() => Ok(false),
-        Err(failure) => Err(failure),
     }
 }

@@ -150,18 +150,18 @@ async fn send_input(shell: &Shell, client: &Client, job: JobId) -> Result<(), Fa
     let job: JobRef = Text::cut(job.to_string());
     let mut feed = Feed::start();
     let mut backoff = modchain_link::Backoff::new();
-    let mut sent = feed.pump(client, job.clone()).await;
+    let mut sent = feed.pump(client, job.clone(), |_| {}).await;
     for _ in 0..SUBMIT_TRIES_MAX {
         match sent {
             Err(failure) if failure.lost => tokio::time::sleep(backoff.next_delay()).await,
-            done => return done,
+            done => return done.map(drop),
         }
         sent = match shell.connect().await {
-            Ok(client) => feed.pump(&client, job.clone()).await,
+            Ok(client) => feed.pump(&client, job.clone(), |_| {}).await,
             Err(failure) => Err(failure),
         };
     }
-    sent
+    sent.map(drop)
 }
 
 /// What a detached run prints.

@@ -10,7 +10,7 @@ use super::table::pairs;
 use crate::args::{ConfigCommand, Format};
 use crate::client::config::{Config, create_private_dir, nearest, read_if_there, replace_file};
 use crate::exit::{self, Failure, Outcome};
-use crate::shell::Shell;
+use crate::shell::{Shell, edit_text};
 
 /// What can be set, and what it is if nobody sets it.
 const SETTINGS: [(&str, &str); 8] = [
@@ -25,7 +25,7 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 
 /// `modchain config ...`.
-pub(crate) async fn config(shell: &Shell, command: ConfigCommand) -> Outcome {
+pub(crate) fn config(shell: &Shell, command: ConfigCommand) -> Outcome {
     let path = &shell.paths.config;
     match command {
         ConfigCommand::Path => shell.print(&format!("{}\n", path.display()))?,
@@ -39,7 +39,7 @@ pub(crate) async fn config(shell: &Shell, command: ConfigCommand) -> Outcome {
                 if value.is_empty() { format!("{key} is not set any more") } else { format!("{key} is {value}") };
             shell.say(&done);
         }
-        ConfigCommand::Edit => return edit(shell, path).await,
+        ConfigCommand::Edit => return edit(shell, path),
     }
     Ok(exit::OK)
 }
@@ -144,12 +144,12 @@ fn template() -> String {
     })
 }
 
-/// Where an edit is until it is right.
+/// Where an edit that was not right waits for the next try.
 fn copy_of(path: &Path) -> PathBuf {
     path.with_extension("edit.toml")
 }
 
-async fn edit(shell: &Shell, path: &Path) -> Outcome {
+fn edit(shell: &Shell, path: &Path) -> Outcome {
     let copy = copy_of(path);
     let current = read_if_there(path)?;
     let begin = match read_if_there(&copy)? {
@@ -159,30 +159,21 @@ async fn edit(shell: &Shell, path: &Path) -> Outcome {
         }
         None => current.clone().unwrap_or_else(template),
     };
-    write(&copy, &begin)?;
-    let editor =
-        ["VISUAL", "EDITOR"].into_iter().filter_map(|name| std::env::var(name).ok()).find(|value| !value.is_empty());
-    let editor = editor.unwrap_or_else(|| "vi".into());
-    // A variable may hold arguments too, and then it is for a shell to take apart.
-    let status = tokio::process::Command::new("sh")
-        .args(["-c", &format!("{editor} \"$1\""), "sh"])
-        .arg(&copy)
-        .status()
-        .await
-        .map_err(|error| Failure::failed(format!("cannot start the editor `{editor}`: {error}")))?;
-    if !status.success() {
-        return Err(Failure::failed(format!("the editor `{editor}` ended with {status}; nothing was changed"))
-            .hint(format!("set EDITOR; what was written is in {}", copy.display())));
+    let text = edit_text(&begin, "config.toml")?;
+    if let Err(failure) = Config::parse(&text, path) {
+        write(&copy, &text)?;
+        return Err(failure.hint(format!("modchain config edit goes on with it; it is kept in {}", copy.display())));
     }
-    let text = read_if_there(&copy)?.unwrap_or_default();
-    Config::parse(&text, &copy).map_err(|failure| {
-        failure.hint(format!("modchain config edit goes on with it; or remove {}", copy.display()))
-    })?;
     let same = current.as_deref() == Some(text.as_str()) || current.is_none() && text == template();
     if !same {
         write(path, &text)?;
     }
-    fs::remove_file(&copy).map_err(|error| Failure::failed(format!("cannot remove {}: {error}", copy.display())))?;
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::failed(format!("cannot remove {}: {error}", copy.display())));
+        }
+        Ok(()) | Err(_) => {}
+    }
     shell.say(&if same { "nothing was changed".into() } else { format!("{} is changed", path.display()) });
     Ok(exit::OK)
 }

@@ -16,8 +16,9 @@ use modchain_types::Micro;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{ColorWhen, FormatFlag, Theme};
+use crate::args::{ColorWhen, FormatFlag};
 use crate::exit::Failure;
+use crate::tui::theme::ThemeName;
 
 /// Where everything lies.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ pub(crate) struct Config {
     /// As `--ascii`.
     pub(crate) ascii: bool,
     /// What the console looks like.
-    pub(crate) theme: Option<Theme>,
+    pub(crate) theme: Option<ThemeName>,
     /// As `--max-cost`, for every job that says nothing else.
     #[serde(rename = "max-cost")]
     pub(crate) max_cost: Option<String>,

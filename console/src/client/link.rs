@@ -171,6 +171,21 @@ impl Client {
         self.connection.rtt().into()
     }
 
+    /// Waits for the end of the connection, and says how it came.
+    pub(crate) async fn closed(&self) -> Failure {
+        Failure::lost(chain(&self.connection.closed().await))
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// One request whose answer is looked at by somebody else.
+    pub(crate) async fn request(&self, request: FromConsole) -> Result<ToConsole, Failure> {
+        self.ask(request, Ok).await
+    }
+
     /// Opens a stream with this request. Its replies come as long as the stream is kept.
     pub(crate) async fn open(&self, request: impl Into<FromConsole>) -> Result<Replies, Failure> {
         let (mut writer, reader) = self.connection.open_bi().await.map_err(|error| open_failure(&error))?;

@@ -39,7 +39,7 @@ pub(crate) enum LineKind {
 }
 
 /// The output of one job.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LogBuffer {
     lines: VecDeque<LogLine>,
     /// Number of the first line that is kept; lines count from 0.
@@ -70,7 +70,7 @@ impl LogBuffer {
                 }
             }
             LogItem::CaughtUp => self.caught_up = true,
-            LogItem::Resumed => {}
+            LogItem::Resumed(_) => {}
             LogItem::End(job) => self.end = Some(job),
             LogItem::Refused(failure) => self.refused = Some(failure),
         }

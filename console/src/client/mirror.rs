@@ -2,12 +2,13 @@
 //! no terminal.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use modchain_types::{AccountId, Asset, Identity, JobId, Name, WallTime};
+use modchain_types::{AccountId, Asset, Identity, JobId, JobState, Name, NodeState, WallTime};
 use modchain_wire::view::{
-    AccountView, EventView, ExplanationView, IdentityView, JobView, LedgerEntryView, NodeHistoryView, NodeView,
-    TokenView,
+    AccountView, EventView, ExplanationView, IdentityView, JobView, LedgerEntryView, LedgerKind, NodeHistoryView,
+    NodeView, TokenView,
 };
 use modchain_wire::{FromConsole, ToConsole};
 
@@ -20,8 +21,8 @@ pub(crate) const EVENTS_MAX: usize = 10_000;
 /// Ledger entries that are kept.
 pub(crate) const LEDGER_MAX: usize = 10_000;
 
-/// Everything that is known.
-#[derive(Debug)]
+/// Everything that is known. Cheap to copy: a screen that stands still keeps one.
+#[derive(Debug, Clone)]
 pub(crate) struct Mirror {
     /// The state of the link.
     pub(crate) link: LinkState,
@@ -34,9 +35,9 @@ pub(crate) struct Mirror {
     /// When something last came, by this machine's clock.
     pub(crate) heard_at: Option<WallTime>,
     /// The jobs that are not ended, and the newest that are.
-    pub(crate) jobs: BTreeMap<JobId, JobView>,
+    pub(crate) jobs: BTreeMap<JobId, Arc<JobView>>,
     /// The nodes.
-    pub(crate) nodes: BTreeMap<Name, NodeView>,
+    pub(crate) nodes: BTreeMap<Name, Arc<NodeView>>,
     /// Our own account.
     pub(crate) account: Option<AccountView>,
     /// Our own statement, oldest first.
@@ -63,8 +64,29 @@ pub(crate) struct Mirror {
     pub(crate) events_revision: u64,
     /// Counts changes of the ledger.
     pub(crate) ledger_revision: u64,
+    /// Counts changes of members and tokens.
+    pub(crate) members_revision: u64,
     /// The snapshot that is coming, until it is whole.
     fresh: Option<Fresh>,
+}
+
+/// What there is in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Totals {
+    /// Nodes.
+    pub(crate) nodes: u64,
+    /// Those that take jobs.
+    pub(crate) nodes_ready: u64,
+    /// GPUs of all nodes.
+    pub(crate) gpus: u64,
+    /// Those that jobs hold.
+    pub(crate) gpus_reserved: u64,
+    /// Mean busy share of all GPUs that tell it, in percent.
+    pub(crate) gpu_busy_pct: Option<u64>,
+    /// Jobs that have a node.
+    pub(crate) jobs_running: u64,
+    /// Jobs that wait for one.
+    pub(crate) jobs_waiting: u64,
 }
 
 /// Who we are to the orchestrator.
@@ -83,10 +105,10 @@ pub(crate) struct Me {
 }
 
 /// A snapshot that is not whole yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Fresh {
-    jobs: BTreeMap<JobId, JobView>,
-    nodes: BTreeMap<Name, NodeView>,
+    jobs: BTreeMap<JobId, Arc<JobView>>,
+    nodes: BTreeMap<Name, Arc<NodeView>>,
 }
 
 impl Default for Mirror {
@@ -112,6 +134,7 @@ impl Default for Mirror {
             nodes_revision: 0,
             events_revision: 0,
             ledger_revision: 0,
+            members_revision: 0,
             fresh: None,
         }
     }
@@ -122,6 +145,7 @@ impl Mirror {
     pub(crate) fn apply(&mut self, message: FromLive, now: WallTime) {
         self.heard_at = Some(now);
         match message {
+            FromLive::Target(_) => *self = Self::default(),
             FromLive::Link(state) => self.link = state,
             FromLive::Welcome(welcome) => {
                 self.me = Some(Me {
@@ -134,8 +158,8 @@ impl Mirror {
             }
             FromLive::Snapshot(page) => {
                 let fresh = self.fresh.get_or_insert_default();
-                fresh.jobs.extend(page.jobs.into_vec().into_iter().map(|job| (job.id, job)));
-                fresh.nodes.extend(page.nodes.into_vec().into_iter().map(|node| (node.name.clone(), node)));
+                fresh.jobs.extend(page.jobs.into_vec().into_iter().map(|job| (job.id, Arc::new(job))));
+                fresh.nodes.extend(page.nodes.into_vec().into_iter().map(|node| (node.name.clone(), Arc::new(node))));
                 if page.last {
                     let fresh = self.fresh.take().unwrap_or_default();
                     (self.jobs, self.nodes) = (fresh.jobs, fresh.nodes);
@@ -149,15 +173,20 @@ impl Mirror {
                 if !delta.jobs.is_empty() {
                     self.jobs_revision += 1;
                 }
-                if !delta.nodes.is_empty() {
+                if !(delta.nodes.is_empty() && delta.gone.is_empty()) {
                     self.nodes_revision += 1;
                 }
+                for name in delta.gone.into_vec() {
+                    self.nodes.remove(&name);
+                    self.series.nodes.remove(&name);
+                    self.histories.remove(&name);
+                }
                 for job in delta.jobs.into_vec() {
-                    self.jobs.insert(job.id, job);
+                    self.jobs.insert(job.id, Arc::new(job));
                 }
                 for node in delta.nodes.into_vec() {
                     self.series.take(&node, now);
-                    self.nodes.insert(node.name.clone(), node);
+                    self.nodes.insert(node.name.clone(), Arc::new(node));
                 }
                 if delta.account.is_some() {
                     self.account = delta.account;
@@ -170,7 +199,11 @@ impl Mirror {
             FromLive::Events(events) => self.take_events(events),
             FromLive::Log(job, item) => self.take_log(job, item),
             FromLive::Answer(_, asked, Ok(reply)) => self.take_answer(*asked, *reply),
-            FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) => {}
+            FromLive::NodeGone(name) => {
+                self.nodes.remove(&name);
+                self.nodes_revision += 1;
+            }
+            FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) | FromLive::Said(_) => {}
             FromLive::Rtt(rtt) => self.rtt = Some(rtt),
         }
     }
@@ -188,6 +221,42 @@ impl Mirror {
     /// Whether what is shown may be old.
     pub(crate) fn is_stale(&self) -> bool {
         self.link != LinkState::Live
+    }
+
+    /// The event of this number, if it is kept.
+    pub(crate) fn event(&self, number: u64) -> Option<&EventView> {
+        let place = self.events.binary_search_by_key(&number, |event| event.number).ok()?;
+        self.events.get(place)
+    }
+
+    /// The ledger entry of this number and kind, if it is kept.
+    pub(crate) fn entry(&self, number: u64, kind: LedgerKind) -> Option<&LedgerEntryView> {
+        let place = self.ledger.binary_search_by_key(&(number, kind), |entry| (entry.number, entry.kind)).ok()?;
+        self.ledger.get(place)
+    }
+
+    /// What there is in all.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        let (mut busy, mut measured) = (0u64, 0u64);
+        for node in self.nodes.values() {
+            totals.nodes += 1;
+            totals.nodes_ready += u64::from(node.state == NodeState::Ready);
+            totals.gpus += node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
+            totals.gpus_reserved += node.reserved.gpus.len() as u64;
+            for percent in node.gpus.iter().filter_map(|gpu| gpu.busy_pct) {
+                (busy, measured) = (busy + u64::from(percent), measured + 1);
+            }
+        }
+        totals.gpu_busy_pct = busy.checked_div(measured);
+        for job in self.jobs.values() {
+            match job.state {
+                JobState::Queued => totals.jobs_waiting += 1,
+                state if state.is_ended() => {}
+                _ => totals.jobs_running += 1,
+            }
+        }
+        totals
     }
 
     fn take_events(&mut self, events: Vec<EventView>) {
@@ -210,15 +279,15 @@ impl Mirror {
     fn take_answer(&mut self, asked: FromConsole, reply: ToConsole) {
         match (asked, reply) {
             (_, ToConsole::Job(job)) => {
-                self.jobs.insert(job.id, job);
+                self.jobs.insert(job.id, Arc::new(job));
                 self.jobs_revision += 1;
             }
             (FromConsole::Jobs(_), ToConsole::Jobs(page)) => {
-                self.jobs.extend(page.items.into_vec().into_iter().map(|job| (job.id, job)));
+                self.jobs.extend(page.items.into_vec().into_iter().map(|job| (job.id, Arc::new(job))));
                 self.jobs_revision += 1;
             }
             (_, ToConsole::NodeIs(node)) => {
-                self.nodes.insert(node.name.clone(), node);
+                self.nodes.insert(node.name.clone(), Arc::new(node));
                 self.nodes_revision += 1;
             }
             (_, ToConsole::NodeHistory(history)) => {
@@ -242,8 +311,14 @@ impl Mirror {
                     self.ledger.pop_front();
                 }
             }
-            (FromConsole::Identities(_), ToConsole::Identities(page)) => self.identities = Some(page.items.into_vec()),
-            (FromConsole::Tokens(_), ToConsole::Tokens(page)) => self.tokens = Some(page.items.into_vec()),
+            (FromConsole::Identities(_), ToConsole::Identities(page)) => {
+                self.identities = Some(page.items.into_vec());
+                self.members_revision += 1;
+            }
+            (FromConsole::Tokens(_), ToConsole::Tokens(page)) => {
+                self.tokens = Some(page.items.into_vec());
+                self.members_revision += 1;
+            }
             (_, ToConsole::Account(account)) => {
                 if Some(&account.id) == self.my_account() {
                     self.account = Some(account);

@@ -1,6 +1,7 @@
 //! This program's side of the console protocol, and what it keeps on disk for its user. Knows no terminal.
 
 pub(crate) mod config;
+pub(crate) mod feed;
 pub(crate) mod identities;
 pub(crate) mod link;
 pub(crate) mod live;

@@ -61,7 +61,7 @@ pub(crate) struct NodeSeries {
 }
 
 /// All lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Series {
     /// By node.
     pub(crate) nodes: BTreeMap<Name, NodeSeries>,

@@ -54,7 +54,8 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
         let global = Global { context: inner.global.context.clone().filter(meant), ..inner.global };
         let global = Global { orchestrator: None, ..global };
         let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::CancelAlways)?;
-        return dispatch(&inside, inner.command, signals).await;
+        let command = inner.command.unwrap_or_else(|| Command::Console(crate::args::ConsoleArgs::default()));
+        return dispatch(&inside, command, signals).await;
     }
     saved?;
     announce(shell, args, stack)?;
@@ -92,7 +93,7 @@ fn parse(command: &[OsString], outer: &Global) -> Result<Cli, Failure> {
         // Help and version: said, and nothing to start for it.
         Err(error) => error.exit(),
     };
-    if matches!(cli.command, Command::Up(_)) {
+    if matches!(cli.command, Some(Command::Up(_))) {
         return Err(Failure::usage("`up` cannot run inside `up`"));
     }
     let inner = &mut cli.global;

@@ -17,7 +17,7 @@ const ITEMS_MAX: usize = 200;
 const EVENTS_MAX: usize = 500;
 /// Ended jobs in a snapshot: a few screens full.
 const ENDED_SHOWN: usize = 200;
-/// Bytes of jobs in one delta, and of its nodes; its events take at most 350 KiB more.
+/// Bytes of jobs in one delta, and of its nodes; its events take at most 350 KiB more, and names of nodes that are gone 13.
 const DELTA_WEIGHT_MAX: usize = PAGE_WEIGHT_MAX / 3;
 
 /// How much of the changes a reader has seen.
@@ -210,10 +210,21 @@ impl Model {
         }
 
         let mut nodes: Vec<&Node> = Vec::new();
+        let mut gone: Vec<Name> = Vec::new();
         let mut measured = self.revision;
         if only.is_none() {
             let mut weight = 0;
             for node in self.changed_nodes.range(cursor.revision + 1..).filter_map(|(_, id)| self.nodes.get(id)) {
+                if node.revoked {
+                    // Its name may belong to another one by now, which is told of among the nodes.
+                    if !self.node_names.contains_key(&node.identity.name) {
+                        if gone.len() == ITEMS_MAX {
+                            return reset;
+                        }
+                        gone.push(node.identity.name.clone());
+                    }
+                    continue;
+                }
                 weight += node.weight();
                 if nodes.len() == ITEMS_MAX || (weight > DELTA_WEIGHT_MAX && !nodes.is_empty()) {
                     return reset;
@@ -222,7 +233,8 @@ impl Model {
             }
             // Measurements take what room is left; the rest of them come with the next delta.
             for (revision, id) in self.measured_nodes.range(cursor.measured + 1..) {
-                let Some(node) = self.nodes.get(id).filter(|node| node.changed <= cursor.revision) else { continue };
+                let news = |node: &&Node| node.changed <= cursor.revision && !node.revoked;
+                let Some(node) = self.nodes.get(id).filter(news) else { continue };
                 weight += node.weight();
                 if nodes.len() == ITEMS_MAX || (weight > DELTA_WEIGHT_MAX && !nodes.is_empty()) {
                     measured = revision - 1;
@@ -234,12 +246,14 @@ impl Model {
         let account = self.accounts.get(&actor.account).filter(|account| account.changed > cursor.revision);
         let account = account.filter(|_| only.is_none()).and_then(|_| self.account_view(&actor.account));
 
-        let visible = !(events.is_empty() && jobs.is_empty() && nodes.is_empty() && account.is_none());
+        let visible =
+            !(events.is_empty() && jobs.is_empty() && nodes.is_empty() && gone.is_empty() && account.is_none());
         let delta = StateDelta {
             prev: cursor.number,
             upto: self.upto(),
             jobs: List::cut(jobs),
             nodes: List::cut(nodes.into_iter().map(|node| node.view(self)).collect()),
+            gone: List::cut(gone),
             account,
             events: List::cut(events),
         };

@@ -389,6 +389,37 @@ fn a_reader_resumes_after_the_last_event_that_it_saw() {
 }
 
 #[test]
+fn a_node_that_was_revoked_is_gone_for_those_who_watch_and_for_those_who_come_back() {
+    let mut world = World::new();
+    let (alice, seen) = (client("alice"), world.model.upto());
+    let start = world.model.snapshot_start().cursor;
+    let beat =
+        || Pulse { load: HostLoad::default(), rtt: None, seen: WallTime(5), boot: BootId([1; 16]), ticks: Vec::new() };
+    world.model.heartbeat(NODE.into(), beat());
+    world.event(EventBody::IdentityRevoked { identity: NODE, by: Some(IdentityId([1; 16])), why: Text::default() });
+    let told = |delta: &StateDelta| -> (Vec<String>, Vec<String>) {
+        let nodes = delta.nodes.iter().map(|node| node.name.to_string()).collect();
+        (nodes, delta.gone.iter().map(|name| name.to_string()).collect())
+    };
+    let rig: Vec<String> = vec!["rig-1".into()];
+    let resumed = world.model.resume(seen).expect("it is not long ago");
+    let (delta, after) = world.delta(&alice, None, start);
+    assert_eq!(told(&delta), (vec![], rig.clone()));
+    assert_eq!(told(&world.delta(&alice, None, resumed).0), (vec![], rig.clone()), "and its measurements with it");
+    // Its connection ends, and what it measured last comes after all.
+    world.model.heartbeat(NODE.into(), beat());
+    assert!(world.model.changed_since(&alice, None, after, world.at, true).is_none());
+    let again = Identity {
+        id: IdentityId([10; 16]),
+        role: Role::Node,
+        name: "rig-1".parse().expect("a name"),
+        account: account("owner"),
+    };
+    world.event(EventBody::IdentityAdded { identity: again });
+    assert_eq!(told(&world.delta(&alice, None, start).0), (rig, vec![]), "the name belongs to another one");
+}
+
+#[test]
 fn watching_one_job_shows_that_job_alone() {
     let mut world = World::new();
     let (mine, other) = (world.submit("alice", "one"), world.submit("alice", "two"));

@@ -569,6 +569,7 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
         upto: 70_001,
         jobs: list(vec![job_view()]),
         nodes: list(vec![node_view()]),
+        gone: list(vec![name("rig-2")]),
         account: Some(account_view()),
         events: list(vec![event_view()]),
     };

@@ -148,7 +148,7 @@ mod tests {
 
     fn of(line: &[&str], body: &str) -> Result<JobType, Failure> {
         let cli = Cli::try_parse_from(["modchain", "run"].iter().chain(line)).expect("a line");
-        let Command::Run(run) = cli.command else { panic!("run") };
+        let Some(Command::Run(run)) = cli.command else { panic!("run") };
         let text = format!("schema = \"modchain.job/v1\"\n{body}");
         kind(&run.job, &JobFile::parse(&text, "job.toml", Path::new("/jobs")).expect("a file"))
     }

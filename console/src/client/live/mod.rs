@@ -4,17 +4,32 @@
 //! Commands go in as [`ToLive`], everything else comes out as [`FromLive`]: the state of the link, snapshots and deltas,
 //! events, output of followed jobs, and answers. A recording (`console --record`) is the sequence of [`FromLive`] with the time of
 //! each, so `console --replay` shows exactly what was seen.
+//!
+//! ```text
+//! Target ─▶ Link(Connecting) ─▶ Welcome, Link(Live) ─▶ snapshot, deltas, events, logs, answers
+//!                  ▲                                      │
+//!                  └── Link(Lost), after a while ◀────────┘     Link(Refused): only after a long while, or when told
+//! ```
+//!
+//! [`kept`] is what outlives a connection, and decides what goes on where; [`task`] makes connections; [`session`] is what is
+//! done over one.
+
+mod kept;
+mod session;
+mod task;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_types::{JobId, JournalId, WallTime};
+use modchain_types::{JobId, JournalId, Name, WallTime};
 use modchain_wire::console::{ConsoleWelcome, LogChunk, LogCursor, StateDelta, StateSnapshot, Submit};
 use modchain_wire::view::{EventView, JobView};
 use modchain_wire::{FromConsole, ToConsole};
 
 use crate::exit::Failure;
 use crate::shell::Target;
+
+pub(crate) use task::{Inbox, LiveHandle, start};
 
 /// Names one request of the console for its answer. Never used twice by one console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +58,8 @@ pub(crate) enum ToLive {
 /// What happens on the link.
 #[derive(Debug, Clone)]
 pub(crate) enum FromLive {
+    /// What comes from here on belongs to this context; what is known belongs to another one. Said first.
+    Target(String),
     /// The link is in another state.
     Link(LinkState),
     /// Connected; said once for each connection, before anything else that comes over it.
@@ -53,6 +70,8 @@ pub(crate) enum FromLive {
     Delta(Box<StateDelta>),
     /// Events that were missed, or that are older than the snapshot: in order, perhaps some that are known.
     Events(Vec<EventView>),
+    /// There is no such node any more.
+    NodeGone(Name),
     /// Output of a followed job.
     Log(JobId, LogItem),
     /// The answer to a request, with the request.
@@ -61,6 +80,8 @@ pub(crate) enum FromLive {
     Input(JobId, Result<(u64, bool), Failure>),
     /// The path's round trip, measured when something came over it.
     Rtt(Duration),
+    /// What its user should know of the certificate, although nobody asked.
+    Said(String),
 }
 
 /// What the orchestrator said at the start of a connection.
@@ -103,8 +124,8 @@ pub(crate) enum LogItem {
     Chunk(Box<LogChunk>),
     /// All that was there has come.
     CaughtUp,
-    /// The connection broke here and is back: nothing is missing.
-    Resumed,
+    /// The connection broke at this moment by this machine's clock, and is back now: nothing is missing.
+    Resumed(WallTime),
     /// The job has ended, and all its output has come.
     End(Box<JobView>),
     /// Its output cannot be read.

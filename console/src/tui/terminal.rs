@@ -1,0 +1,191 @@
+//! The terminal: taken over, given back whatever happens, and its keys as words. Nothing else of the console knows escape sequences.
+
+use std::io::{BufWriter, Stdout, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossterm::cursor::{Hide, Show};
+use crossterm::event::{
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, KeyCode, KeyEvent,
+    KeyEventKind, KeyModifiers,
+};
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode,
+};
+use crossterm::{execute, queue};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+
+use super::app::App;
+use super::view;
+
+/// A frame of a large screen fits into it.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Whether the terminal is ours: whoever leaves for good asks here first.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The screen.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    mouse: bool,
+}
+
+impl Screen {
+    /// Takes the terminal over.
+    pub(super) fn enter() -> std::io::Result<Self> {
+        take()?;
+        let backend = CrosstermBackend::new(BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout()));
+        Ok(Self { terminal: Terminal::new(backend)?, mouse: false })
+    }
+
+    /// Columns and rows.
+    pub(super) fn size(&self) -> std::io::Result<(u16, u16)> {
+        let size = self.terminal.size()?;
+        Ok((size.width, size.height))
+    }
+
+    /// Draws what has changed, in one go.
+    pub(super) fn draw(&mut self, app: &App) -> std::io::Result<()> {
+        queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
+        self.terminal.draw(|frame| view::draw(app, frame))?;
+        execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
+    }
+
+    /// Forgets what is on the terminal: the next frame is drawn whole.
+    pub(super) fn repaint(&mut self) -> std::io::Result<()> {
+        self.terminal.clear()
+    }
+
+    /// Turns the mouse on or off.
+    pub(super) fn set_mouse(&mut self, on: bool) -> std::io::Result<()> {
+        self.mouse = on;
+        if on {
+            execute!(self.terminal.backend_mut(), EnableMouseCapture)
+        } else {
+            execute!(self.terminal.backend_mut(), DisableMouseCapture)
+        }
+    }
+
+    /// Puts a text into the terminal's clipboard (OSC 52).
+    pub(super) fn copy(&mut self, text: &str) -> std::io::Result<()> {
+        let backend = self.terminal.backend_mut();
+        write!(backend, "\x1b]52;c;{}\x07", crate::text::base64(text.as_bytes()))?;
+        Write::flush(backend)
+    }
+
+    /// Gives the terminal away for a while.
+    pub(super) fn pause(&mut self) {
+        give_back();
+    }
+
+    /// Takes it back: what is on it is unknown.
+    pub(super) fn resume(&mut self) -> std::io::Result<()> {
+        take()?;
+        if self.mouse {
+            self.set_mouse(true)?;
+        }
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take() -> std::io::Result<()> {
+    // Colours are the theme's business: without this, NO_COLOR would take bold and reverse away too.
+    crossterm::style::force_color_output(true);
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    execute!(std::io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
+}
+
+/// Gives the terminal back as it was, if it is ours. May be called from anywhere, more than once.
+pub(super) fn give_back() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // The terminal may be gone, and then nothing is left to give back.
+    let _ = execute!(
+        std::io::stdout(),
+        EndSynchronizedUpdate,
+        DisableMouseCapture,
+        DisableBracketedPaste,
+        LeaveAlternateScreen,
+        Show
+    );
+    let _ = disable_raw_mode();
+}
+
+/// A key in the words of the key table; `None` for what is no press of a key.
+pub(super) fn word(key: KeyEvent) -> Option<String> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    let alt = key.modifiers.contains(KeyModifiers::ALT);
+    let name = match key.code {
+        KeyCode::Char(' ') => "Space".to_owned(),
+        KeyCode::Char(c) if control => c.to_lowercase().to_string(),
+        KeyCode::Char(c) => c.to_string(),
+        KeyCode::Enter => "Enter".into(),
+        KeyCode::Esc => "Esc".into(),
+        KeyCode::Backspace => "Backspace".into(),
+        KeyCode::Delete => "Delete".into(),
+        KeyCode::Left => "Left".into(),
+        KeyCode::Right => "Right".into(),
+        KeyCode::Up => "Up".into(),
+        KeyCode::Down => "Down".into(),
+        KeyCode::Home => "Home".into(),
+        KeyCode::End => "End".into(),
+        KeyCode::PageUp => "PgUp".into(),
+        KeyCode::PageDown => "PgDn".into(),
+        KeyCode::Tab => "Tab".into(),
+        KeyCode::BackTab => return Some("Shift-Tab".into()),
+        KeyCode::F(number) => format!("F{number}"),
+        KeyCode::Insert
+        | KeyCode::Null
+        | KeyCode::CapsLock
+        | KeyCode::ScrollLock
+        | KeyCode::NumLock
+        | KeyCode::PrintScreen
+        | KeyCode::Pause
+        | KeyCode::Menu
+        | KeyCode::KeypadBegin
+        | KeyCode::Media(_)
+        | KeyCode::Modifier(_) => return None,
+    };
+    Some(match (control, alt) {
+        (true, _) => format!("Ctrl-{name}"),
+        (false, true) => format!("Alt-{name}"),
+        (false, false) => name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_become_the_words_of_the_table() {
+        let key = |code, modifiers| word(KeyEvent::new(code, modifiers));
+        for (code, modifiers, expected) in [
+            (KeyCode::Char('j'), KeyModifiers::NONE, "j"),
+            (KeyCode::Char('G'), KeyModifiers::SHIFT, "G"),
+            (KeyCode::Char('d'), KeyModifiers::CONTROL, "Ctrl-d"),
+            (KeyCode::Char('C'), KeyModifiers::CONTROL, "Ctrl-c"),
+            (KeyCode::Char(' '), KeyModifiers::NONE, "Space"),
+            (KeyCode::BackTab, KeyModifiers::SHIFT, "Shift-Tab"),
+            (KeyCode::PageDown, KeyModifiers::NONE, "PgDn"),
+            (KeyCode::Backspace, KeyModifiers::ALT, "Alt-Backspace"),
+            (KeyCode::F(5), KeyModifiers::NONE, "F5"),
+        ] {
+            assert_eq!(key(code, modifiers).as_deref(), Some(expected));
+        }
+        let release = KeyEvent { kind: KeyEventKind::Release, ..KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE) };
+        assert_eq!(word(release), None);
+    }
+}
