@@ -19,7 +19,7 @@ use crate::client::identities::Identities;
 use crate::client::renewal::Tell;
 use crate::client::state::Submits;
 use crate::exit::Failure;
-use crate::tui::theme::ThemeName;
+use crate::tui::ThemeName;
 
 /// How long to wait for a connection where nothing else is said.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);

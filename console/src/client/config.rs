@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{ColorWhen, FormatFlag};
 use crate::exit::Failure;
-use crate::tui::theme::ThemeName;
+use crate::tui::ThemeName;
 
 /// Where everything lies.
 #[derive(Debug, Clone)]

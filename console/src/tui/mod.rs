@@ -18,7 +18,7 @@ mod msg;
 mod runtime;
 mod table;
 mod terminal;
-pub(crate) mod theme;
+mod theme;
 mod update;
 mod view;
 
