@@ -6,7 +6,7 @@
 const SGR_BYTES_MAX: usize = 64;
 
 /// The filter of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Cleaner {
     state: State,
     /// The sequence so far, while it may still become an SGR.
@@ -29,39 +29,92 @@ enum State {
     StrEscape,
 }
 
+/// Takes what the filter finds.
+pub(crate) trait Sink {
+    /// Characters that may be shown as they are.
+    fn text(&mut self, text: &str);
+    /// A control character, a hidden one, or U+FFFD for bytes that are no text.
+    fn special(&mut self, c: char);
+    /// The numbers of an SGR: digits, semicolons and colons.
+    fn colour(&mut self, numbers: &str);
+}
+
+/// What passes on to a terminal.
+struct Shown(Vec<u8>);
+
+impl Sink for Shown {
+    fn text(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn special(&mut self, c: char) {
+        if matches!(c, '\n' | '\t' | char::REPLACEMENT_CHARACTER) {
+            self.0.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+
+    fn colour(&mut self, numbers: &str) {
+        self.0.extend_from_slice(b"\x1b[");
+        self.0.extend_from_slice(numbers.as_bytes());
+        self.0.push(b'm');
+    }
+}
+
 impl Cleaner {
     /// What may be shown of `bytes`.
     pub(crate) fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut input = std::mem::take(&mut self.partial);
-        input.extend_from_slice(bytes);
-        let mut out = Vec::with_capacity(input.len());
-        let mut rest = input.as_slice();
+        let mut shown = Shown(Vec::with_capacity(bytes.len()));
+        self.feed(bytes, &mut shown);
+        shown.0
+    }
+
+    /// Takes `bytes` apart.
+    pub(crate) fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) {
+        let mut joined = std::mem::take(&mut self.partial);
+        let mut rest = if joined.is_empty() {
+            bytes
+        } else {
+            joined.extend_from_slice(bytes);
+            &joined
+        };
         while !rest.is_empty() {
-            match std::str::from_utf8(rest) {
-                Ok(text) => {
-                    text.chars().for_each(|c| self.step(c, &mut out));
-                    break;
+            let error = match std::str::from_utf8(rest) {
+                Ok(text) => return self.take(text, sink),
+                Err(error) => error,
+            };
+            let (valid, after) = rest.split_at(error.valid_up_to());
+            self.take(std::str::from_utf8(valid).expect("was just found to be valid"), sink);
+            match error.error_len() {
+                Some(bad) => {
+                    self.step(char::REPLACEMENT_CHARACTER, sink);
+                    rest = &after[bad..];
                 }
-                Err(error) => {
-                    let (valid, after) = rest.split_at(error.valid_up_to());
-                    String::from_utf8_lossy(valid).chars().for_each(|c| self.step(c, &mut out));
-                    match error.error_len() {
-                        Some(bad) => {
-                            self.step(char::REPLACEMENT_CHARACTER, &mut out);
-                            rest = &after[bad..];
-                        }
-                        None => {
-                            self.partial = after.to_vec();
-                            break;
-                        }
-                    }
+                None => {
+                    self.partial = after.to_vec();
+                    return;
                 }
             }
         }
-        out
     }
 
-    fn step(&mut self, c: char, out: &mut Vec<u8>) {
+    fn take(&mut self, mut text: &str, sink: &mut impl Sink) {
+        loop {
+            if self.state == State::Text {
+                // Most of most outputs, all at once.
+                let plain = text.bytes().position(|byte| !matches!(byte, b' '..=b'~')).unwrap_or(text.len());
+                if plain > 0 {
+                    sink.text(&text[..plain]);
+                    text = &text[plain..];
+                }
+            }
+            let mut characters = text.chars();
+            let Some(c) = characters.next() else { return };
+            self.step(c, sink);
+            text = characters.as_str();
+        }
+    }
+
+    fn step(&mut self, c: char, sink: &mut impl Sink) {
         self.state = match (self.state, c) {
             (State::Str, '\x07') => State::Text,
             (State::Str, '\x1b') => State::StrEscape,
@@ -71,7 +124,11 @@ impl Cleaner {
             (State::StrEscape, _) => State::Str,
             (_, '\x1b') => State::Escape,
             (State::Text, _) => {
-                self.text(c, out);
+                if c.is_control() || c == char::REPLACEMENT_CHARACTER || modchain_types::is_hidden(c) {
+                    sink.special(c);
+                } else {
+                    sink.text(c.encode_utf8(&mut [0; 4]));
+                }
                 State::Text
             }
             (State::Escape, '[') => {
@@ -83,12 +140,9 @@ impl Cleaner {
             (State::Escape, '\x20'..='\x2f') => State::Escape,
             (State::Escape, _) => State::Text,
             (State::Csi, 'm') => {
-                if self.pending.len() <= SGR_BYTES_MAX
-                    && self.pending.iter().all(|b| b.is_ascii_digit() || matches!(b, b';' | b':'))
-                {
-                    out.extend_from_slice(b"\x1b[");
-                    out.extend_from_slice(&self.pending);
-                    out.push(b'm');
+                let numbers = std::str::from_utf8(&self.pending).unwrap_or("?");
+                if numbers.len() <= SGR_BYTES_MAX && numbers.bytes().all(|b| b.is_ascii_digit() || b";:".contains(&b)) {
+                    sink.colour(numbers);
                 }
                 State::Text
             }
@@ -100,12 +154,6 @@ impl Cleaner {
             }
             (State::Csi, _) => State::Text,
         };
-    }
-
-    fn text(&self, c: char, out: &mut Vec<u8>) {
-        if matches!(c, '\n' | '\t') || !(c.is_control() || modchain_types::is_hidden(c)) {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
     }
 }
 

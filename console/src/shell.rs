@@ -157,7 +157,7 @@ impl Shell {
     pub(crate) fn look(&self) -> Look {
         let wide = self.flag() == FormatFlag::Wide;
         let short = self.stdout_tty && !wide;
-        Look { now: crate::text::wall_now(), utc: self.utc(), wide, short }
+        Look { now: crate::text::wall_now(), utc: self.utc(), wide, short, still: false }
     }
 
     /// Whether only plain characters are shown.

@@ -7,12 +7,8 @@ mod common;
 #[path = "../../agent/tests/fake_nvml/mod.rs"]
 mod fake_nvml;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-use std::time::Instant;
-
 use common::pool::{Pool, Running, error, token};
-use common::{Home, PATIENCE, eventually, signal};
+use common::{Home, Watching, eventually};
 use serde_json::Value;
 
 /// An operator, alice who has money and owns the nodes, bob who does not, and running nodes named `rig-1` …
@@ -75,45 +71,6 @@ impl World {
             job["state"] == "running" && newest
         });
         node
-    }
-}
-
-/// A command that goes on until it is told to stop.
-struct Watching {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Watching {
-    fn start(home: &Home, args: &[&str]) -> Self {
-        let mut child = home.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
-        let lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
-        Self { child, lines }
-    }
-
-    /// Reads on to the first line that fits. Heartbeats bring lines all the time, so it ends.
-    fn until(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let line = self.lines.next().expect("it goes on").expect("reads");
-            assert!(Instant::now() < until, "not in time; the last line is {line}");
-            if wanted(&line) {
-                return line;
-            }
-        }
-    }
-
-    fn interrupt(mut self) -> Option<i32> {
-        signal(&self.child, "INT");
-        self.child.wait().expect("ends").code()
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -162,6 +162,54 @@ fn the_same_key_is_the_same_job_and_another_specification_is_refused() {
 }
 
 #[test]
+fn an_earlier_job_is_told_of_saved_and_run_again() {
+    let stack = Stack::start();
+    let line = ["run", "-q", "--wasm", "primes.wat", "--max-cost", "0.10", "--name", "first", "--", "10"];
+    let output = stack.run(&line).expect(0).stdout;
+    assert!(!output.is_empty());
+    let first = stack.job("first")["id"].as_str().expect("an id").to_owned();
+    let first = first.as_str();
+
+    let again = stack.run(&["job", "rerun", "first", "--name", "second"]).expect(0);
+    assert!(again.stdout == output && again.stderr.contains("submitted, 0.10 TEST held"), "{again:#?}");
+    let line = ["job", "rerun", first, "-d", "-q", "--name", "third", "--max-cost", "0.20", "--", "20"];
+    let third = stack.run(&line).expect(0).stdout;
+    stack.run(&["wait", third.trim()]).expect(0);
+    let third = stack.job("@last");
+    assert_eq!((&third["what"], &third["hold"]["micro"]), (&"primes.wat 20".into(), &200_000.into()), "{third:#}");
+    stack.run(&["job", "rerun", first, "-i", "alpine"]).expect(2);
+    stack.run(&["job", "rerun", "nothing"]).expect(3);
+    let code = stack.run(&["job", "rerun", first, "--wasm", "exit3.wat", "-o", "json"]).expect(3).json();
+    assert_eq!(code["what"], "exit3.wat 10", "{code:#}");
+
+    // A file of its own, with the module beside it, is the same job.
+    let folder = stack.home.path().join("saved");
+    std::fs::create_dir(&folder).expect("a folder");
+    let inside = |args: &[&str]| {
+        let out = stack.home.command(args).current_dir(&folder).output().expect("starts");
+        assert!(out.status.success(), "{out:#?}");
+        String::from_utf8(out.stdout).expect("text")
+    };
+    let file = inside(&["job", "spec", first, "--module", "primes.wat"]);
+    std::fs::write(folder.join("job.toml"), &file).expect("writes");
+    let module = std::fs::read(folder.join("primes.wat")).expect("it is saved");
+    assert_eq!(module, std::fs::read(common::examples().join("primes.wat")).expect("an example"));
+    assert_eq!(inside(&["run", "-q", "-f", "job.toml"]), output);
+    let spec = |job: &str| {
+        let mut spec = stack.run(&["job", "spec", job, "-o", "json"]).expect(0).json();
+        spec["job"].take();
+        spec
+    };
+    assert_eq!((spec(first), &spec(first)["schema"]), (spec("@last"), &"modchain.spec/v1".into()));
+    stack.run(&["job", "spec", first, "--history", "x.json"]).expect(2);
+    stack.run(&["-c", "local-second", "job", "spec", third["id"].as_str().expect("an id")]).expect(3);
+
+    let events = stack.run(&["job", "events", first, "-o", "jsonl"]).expect(0).stdout;
+    let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(events.len() >= 4 && events.iter().all(|event| event["job"] == first), "{events:#?}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_costs_nothing() {
     let stack = Stack::start();
     let before = stack.available("local");
@@ -285,13 +333,7 @@ fn an_orchestrator_that_is_killed_is_back_and_the_follower_misses_nothing() {
     let mut stdout = BufReader::new(run.stdout.take().expect("is piped"));
     let mut output = String::new();
     stdout.read_line(&mut output).expect("reads");
-    // The orchestrator is the child of `up` that serves.
-    let pids =
-        std::process::Command::new("ps").args(["-o", "pid=,args=", "--ppid", &stack.up.id().to_string()]).output();
-    let pids = String::from_utf8(pids.expect("ps is there").stdout).expect("text");
-    let orchestrator = pids.lines().find(|line| line.contains("modchain-orchestrator")).expect("it runs");
-    let pid = orchestrator.split_whitespace().next().expect("a number");
-    assert!(std::process::Command::new("kill").args(["-KILL", pid]).status().expect("kill is there").success());
+    stack.kill_orchestrator();
     std::io::Read::read_to_string(&mut stdout, &mut output).expect("reads");
     let done = run.wait_with_output().expect("ends");
     let expected: String = (0..10).map(|number| format!("line {number}\n")).collect();

@@ -9,6 +9,7 @@
 //! | [`Cancel`] | [`JobView`]: the job as it is once the wish is durable |
 //! | [`JobsQuery`] | [`JobsPage`] |
 //! | [`JobQuery`] | [`JobView`] |
+//! | [`SpecQuery`] | [`SpecView`] |
 //! | [`ExplainQuery`] | [`ExplanationView`] |
 //! | [`NodesQuery`] | [`NodesPage`] |
 //! | [`AccountQuery`] | [`AccountView`] |
@@ -29,6 +30,7 @@
 //! | [`LogsOpen`] | [`LogChunk`]s, [`CaughtUp`] once, with `follow` more chunks, then [`LogEnd`] |
 //! | [`StateOpen`] | [`StateSnapshot`]s (the last has `last`), then [`StateDelta`]s |
 //! | [`BlobPut`] and [`BlobPiece`]s, then the end of the stream | [`BlobStored`]; at once if it is there already |
+//! | [`BlobFetch`] | [`BlobHead`], then [`BlobChunk`]s with all of its bytes |
 //! | [`InputOpen`], after [`InputReady`] then [`InputPiece`]s and [`InputDone`] | [`InputReady`], [`InputStored`]s |
 
 use modchain_types::{
@@ -37,7 +39,7 @@ use modchain_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::agent::OutputStream;
+use crate::agent::{BlobChunk, BlobHead, OutputStream};
 use crate::join::{RenewRequest, Renewed};
 use crate::protocol::protocol;
 use crate::view::{
@@ -79,6 +81,8 @@ protocol! {
         0x78 Link(LinkQuery) HEARTBEAT_BYTES_MAX,
         0x7a NodeSet(NodeSet) CONTROL_BYTES_MAX,
         0x7c Node(NodeQuery) CONTROL_BYTES_MAX,
+        0x90 Spec(SpecQuery) CONTROL_BYTES_MAX,
+        0x92 BlobFetch(BlobFetch) CONTROL_BYTES_MAX,
     }
 }
 
@@ -115,6 +119,9 @@ protocol! {
         0x7d NodeHistory(NodeHistoryView) PAGE_BYTES_MAX,
         0x7e GoingAway(GoingAway) CONTROL_BYTES_MAX,
         0x7f Refusal(Refusal) CONTROL_BYTES_MAX,
+        0x91 Spec(SpecView) PAGE_BYTES_MAX,
+        0x93 BlobHead(BlobHead) CONTROL_BYTES_MAX,
+        0x94 BlobChunk(BlobChunk) DATA_BYTES_MAX,
     }
 }
 
@@ -140,6 +147,8 @@ pub struct ConsoleWelcome {
     pub types: KnownTypes,
     /// Version of the orchestrator program.
     pub version: Text<64>,
+    /// What the pool is called.
+    pub pool: Name,
     /// Whom it takes this connection for.
     pub identity: Identity,
     /// The journal behind it.
@@ -231,6 +240,22 @@ pub struct JobsPage {
 pub struct JobQuery {
     /// Which job.
     pub job: JobRef,
+}
+
+/// Ask for the specification that a job was submitted with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecQuery {
+    /// Which job.
+    pub job: JobRef,
+}
+
+/// A job's specification, whole: its task is inline even where the orchestrator keeps it apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecView {
+    /// The job.
+    pub job: JobId,
+    /// As its client sent it.
+    pub spec: JobSpec,
 }
 
 /// Ask why a job is where it is.
@@ -561,6 +586,13 @@ pub struct BlobPut {
 pub struct BlobPiece {
     /// The bytes, at least one.
     pub data: Data,
+}
+
+/// Ask for a blob of one's own account: nobody else's, whatever the role, because prompts are blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobFetch {
+    /// Of all its bytes.
+    pub digest: Digest,
 }
 
 /// The blob is on the orchestrator's disk.

@@ -480,6 +480,7 @@ fn no_message_has_a_list_of_nothing_a_type_within_itself_or_anything_without_a_b
         0x67 Credit, 0x6a LogsOpen, 0x6d StateOpen, 0x70 BlobPut, 0x71 BlobPiece, 0x73 InputOpen, 0x75 InputPiece,
         0x76 InputDone, 0x43 RenewRequest, 0x45 WhoamiQuery, 0x47 IdentitiesQuery, 0x49 Revoke, 0x4b TokenCreate,
         0x4d TokensQuery, 0x4f TokenRevoke, 0x78 LinkQuery, 0x7a NodeSet, 0x7c NodeQuery,
+        0x90 SpecQuery, 0x92 BlobFetch,
     );
     bodies!(ToConsole:
         0x42 ConsoleWelcome, 0x51 Submitted, 0x53 QuoteView, 0x57 JobsPage, 0x59 JobView, 0x5b ExplanationView,
@@ -487,6 +488,7 @@ fn no_message_has_a_list_of_nothing_a_type_within_itself_or_anything_without_a_b
         0x6b LogChunk, 0x6c LogEnd, 0x6e StateSnapshot, 0x6f StateDelta, 0x72 BlobStored, 0x74 InputReady,
         0x77 InputStored, 0x7e GoingAway, 0x7f Refusal, 0x44 Renewed, 0x46 IdentityView, 0x48 IdentitiesPage,
         0x4a RevokedView, 0x4c TokenView, 0x4e TokensPage, 0x79 LinkView, 0x7b NodeView, 0x7d NodeHistoryView,
+        0x91 SpecView, 0x93 BlobHead, 0x94 BlobChunk,
     );
     bodies!(FromJoiner: 0x81 JoinHello, 0x83 JoinRequest,);
     bodies!(ToJoiner: 0x82 JoinChallenge, 0x84 JoinAccept, 0x8f JoinRefused,);

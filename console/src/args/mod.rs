@@ -7,8 +7,9 @@ mod run;
 pub(crate) use access::{CertCommand, JoinArgs, LogoutArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use complaint::complaint;
 pub(crate) use run::{
-    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, QuoteArgs, RunArgs,
-    parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout, parse_temperature, parse_workdir,
+    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, QuoteArgs, RerunArgs,
+    RunArgs, SpecArgs, parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout,
+    parse_temperature, parse_workdir,
 };
 
 use std::ffi::OsString;
@@ -358,6 +359,9 @@ pub(crate) struct JobsArgs {
     /// Words that must all fit
     #[arg(value_name = "FILTER")]
     pub(crate) filter: Vec<String>,
+    /// Go on with what changes, as it changes; with --all, ended jobs are the newest 200
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     /// Ended jobs too
     #[arg(long)]
     pub(crate) all: bool,
@@ -381,7 +385,8 @@ pub(crate) struct JobsArgs {
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     help_template = EXAMPLES_FIRST,
-    before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a"
+    before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a\n  \
+                   modchain job rerun @last --max-cost 0.20"
 )]
 pub(crate) struct JobArgs {
     #[command(subcommand)]
@@ -405,6 +410,23 @@ pub(crate) enum JobCommand {
         /// The job
         job: String,
     },
+    /// List what happened to a job
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain job events @last\n  modchain job events j-7f3a -f -o jsonl"
+    )]
+    Events {
+        /// The job: id, unique prefix, name, or @last
+        #[arg(value_name = "JOB")]
+        job: String,
+        /// Go on with new ones as they come
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Print a job file that describes what was submitted
+    Spec(SpecArgs),
+    /// Submit what an earlier job was once more; flags override it
+    Rerun(Box<RerunArgs>),
 }
 
 /// `modchain cancel`.
@@ -465,6 +487,9 @@ pub(crate) enum WaitFor {
 /// `modchain status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Go on with what changes, as it changes
+    #[arg(short, long, conflicts_with = "check")]
+    pub(crate) watch: bool,
     /// End with 1 if anything is wrong
     #[arg(long)]
     pub(crate) check: bool,
@@ -567,6 +592,9 @@ pub(crate) struct AccountArgs {
     /// Whose, instead of one's own (operators)
     #[arg(value_name = "ACCOUNT", value_parser = parse_account)]
     pub(crate) account: Option<AccountId>,
+    /// Go on with what changes in one's own, as it changes
+    #[arg(short, long, conflicts_with = "account")]
+    pub(crate) watch: bool,
 }
 
 /// `modchain ledger`.

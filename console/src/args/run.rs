@@ -35,6 +35,36 @@ pub(crate) struct RunArgs {
     pub(crate) job: JobFlags,
 }
 
+/// `modchain job rerun`.
+#[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain job rerun @last\n  \
+                        modchain job rerun j-7f3a --max-cost 0.20 --node rig-1\n  \
+                        modchain job rerun j-7f3a -d -q -- 2000", after_help = "What is not said is as it was: a module and what was \
+                        asked of a language model are not sent again. They are kept for an hour after their last job has ended.")]
+pub(crate) struct RerunArgs {
+    /// The earlier job: id, unique prefix, name, or @last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// `modchain job spec`.
+#[derive(Debug, Args)]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain job spec @last > job.toml\n  \
+                        modchain job spec j-7f3a --module primes.wat > job.toml\n  modchain job spec j-7f3a -o json")]
+pub(crate) struct SpecArgs {
+    /// The job: id, unique prefix, name, or @last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Save the WebAssembly module here, and name it in the job file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) module: Option<PathBuf>,
+    /// Save what was said before the question here, and name it in the job file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+}
+
 /// `modchain quote`.
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain quote --wasm primes.wat --max-cost 0.10\n  \

@@ -27,6 +27,12 @@ fn lines_of_the_documentation_parse() {
         &["job", "j-7f3"],
         &["job", "show", "@last"],
         &["job", "explain", "j-7f3"],
+        &["job", "events", "@last", "-f"],
+        &["jobs", "state:running", "--watch", "-o", "jsonl"],
+        &["status", "--watch"],
+        &["account", "-w"],
+        &["job", "spec", "j-7f3", "--module", "primes.wat"],
+        &["job", "rerun", "@last", "--max-cost", "0.20", "-d", "-q", "--", "2000"],
         &["cancel", "-y", "-"],
         &["cancel", "--all", "--mine", "-y"],
         &["wait", "a", "b", "--for", "any", "--timeout", "2h"],
@@ -104,7 +110,7 @@ fn nonsense_is_refused_with_usage_and_a_near_miss() {
 }
 
 #[test]
-fn nothing_at_all_is_the_console() {
+fn nothing_at_all_means_the_console() {
     assert!(parse(&[]).expect("parses").command.is_none());
 }
 

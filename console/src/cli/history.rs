@@ -42,16 +42,8 @@ impl Conversation {
         Ok((conversation, messages))
     }
 
-    /// Adds the question; what is said about behaviour comes first, instead of what was said about it before.
     fn ask(&self, messages: &mut Vec<LlmMessage>) {
-        if let Some(system) = &self.system {
-            let said = LlmMessage { role: LlmRole::System, content: system.clone() };
-            match messages.first_mut().filter(|first| first.role == LlmRole::System) {
-                Some(first) => *first = said,
-                None => messages.insert(0, said),
-            }
-        }
-        messages.push(LlmMessage { role: LlmRole::User, content: self.question.clone() });
+        ask(messages, self.system.as_deref(), &self.question);
     }
 
     /// Adds question and answer to the file as it is by now: somebody else may have added to it meanwhile.
@@ -73,6 +65,18 @@ impl Conversation {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Adds the question; what is said about behaviour comes first, instead of what was said about it before.
+pub(super) fn ask(messages: &mut Vec<LlmMessage>, system: Option<&str>, question: &str) {
+    if let Some(system) = system {
+        let said = LlmMessage { role: LlmRole::System, content: system.to_owned() };
+        match messages.first_mut().filter(|first| first.role == LlmRole::System) {
+            Some(first) => *first = said,
+            None => messages.insert(0, said),
+        }
+    }
+    messages.push(LlmMessage { role: LlmRole::User, content: question.to_owned() });
 }
 
 fn folder(path: &Path) -> &Path {

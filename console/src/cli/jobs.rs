@@ -6,9 +6,10 @@ use modchain_wire::console::{ExplainQuery, JobQuery, JobsQuery};
 use modchain_wire::view::{ExplanationView, JobView, NodeVerdictView};
 
 use super::docs::{self, ListDoc};
-use super::follow;
 use super::table::{self, Column, Columns, NONE, millis, or_none, pairs};
-use crate::args::{Format, JobArgs, JobCommand, JobsArgs};
+use super::watch::{self, JobsWatch};
+use super::{again, events, follow};
+use crate::args::{EventsArgs, Format, JobArgs, JobCommand, JobsArgs, TableArgs};
 use crate::client::Client;
 use crate::exit::{self, Failure, Outcome};
 use crate::filter::{Demand, Filter, Kind, Unit};
@@ -40,6 +41,10 @@ pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
         query.account = Some(client.welcome().identity.account.clone());
     }
     let asset = client.welcome().asset;
+    if args.watch {
+        let watched = JobsWatch { query, filter, columns, look, limit: args.limit as usize, asset };
+        return watch::watch(shell, client, watched).await;
+    }
     let enough = if columns.sorts() { SORTED_MAX } else { args.limit };
     let (mut jobs, total) = pages(&client, query, enough, |job| columns.fits(&filter, job, &look)).await?;
     columns.sort(&mut jobs, &look);
@@ -186,8 +191,16 @@ pub(crate) static COLUMNS: [JobColumn; 20] = [
         Unit::Millis,
         |job, look| or_none(ran(job, look.now)),
         |job, look| ran(job, look.now).map(millis),
+    )
+    .restless(),
+    JobColumn::number(
+        "cost",
+        "COST",
+        Unit::Micro,
+        // As long as it runs it is another one every time.
+        |job, look| or_none(Some(job.cost).filter(|_| !look.still || job.state.is_ended())),
+        |job, _| Some(job.cost.0 as f64),
     ),
-    JobColumn::number("cost", "COST", Unit::Micro, |job, _| job.cost.to_string(), |job, _| Some(job.cost.0 as f64)),
     JobColumn::number("hold", "HOLD", Unit::Micro, |job, _| job.hold.to_string(), |job, _| Some(job.hold.0 as f64)),
     JobColumn::text("account", "ACCOUNT", |job, _| job.account.to_string()).of(Kind::Whole),
     JobColumn::number(
@@ -196,7 +209,8 @@ pub(crate) static COLUMNS: [JobColumn; 20] = [
         Unit::Millis,
         |job, look| look.now.since(job.created_at).to_string(),
         |job, look| Some(millis(look.now.since(job.created_at))),
-    ),
+    )
+    .restless(),
     JobColumn::text("type", "TYPE", |job, _| job.adapter.word().into()).extra(),
     JobColumn::text("reason", "REASON", |job, _| or_none(job.reason)).extra(),
     JobColumn::number(
@@ -238,7 +252,7 @@ fn labels(job: &JobView) -> String {
 }
 
 /// The job's name, or what it runs: on a terminal no more of it than leaves room for the rest.
-fn called(job: &JobView, short: bool) -> String {
+pub(super) fn called(job: &JobView, short: bool) -> String {
     if !job.name.is_empty() {
         return job.name.to_string();
     }
@@ -257,6 +271,13 @@ fn ran(job: &JobView, now: WallTime) -> Option<modchain_types::Span> {
 pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
     let jobs = match args.command {
         Some(JobCommand::Explain { job }) => return explain(shell, &job).await,
+        Some(JobCommand::Events { job, follow }) => {
+            let about =
+                EventsArgs { follow, since: None, kind: None, job: Some(job), node: None, table: TableArgs::default() };
+            return events::events(shell, about).await;
+        }
+        Some(JobCommand::Spec(args)) => return again::spec(shell, args).await,
+        Some(JobCommand::Rerun(_)) => unreachable!("it listens to signals itself"),
         Some(JobCommand::Show { jobs }) => jobs,
         None => args.jobs,
     };
@@ -403,7 +424,6 @@ pub(crate) async fn resolve(shell: &Shell, client: &Client, word: &str) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::TableArgs;
     use crate::cli::table::Look;
 
     fn words(words: &[&str]) -> Result<(JobsQuery, Filter), Failure> {
@@ -440,7 +460,8 @@ mod tests {
     #[test]
     fn the_rest_is_tested_on_every_column() {
         let job = docs::tests::ended_job();
-        let look = Look { now: WallTime(job.created_at.0 + 60_000), utc: true, wide: false, short: false };
+        let look =
+            Look { now: WallTime(job.created_at.0 + 60_000), utc: true, wide: false, short: false, still: false };
         let columns = Columns::new(&COLUMNS, &TableArgs::default(), false).expect("columns");
         let fits = |text: &str| columns.fits(&words(&[text]).expect(text).1, &job, &look);
         for text in

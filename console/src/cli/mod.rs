@@ -2,6 +2,7 @@
 //! [`crate::shell`], and give back an exit code.
 
 pub(crate) mod about;
+pub(crate) mod again;
 pub(crate) mod cert;
 pub(crate) mod complete;
 pub(crate) mod console;
@@ -29,17 +30,16 @@ mod history;
 mod input;
 mod job_file;
 mod log_printer;
-mod node_mirror;
-mod node_watch;
 mod output;
 mod progress;
 mod secret;
 mod topics;
+mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::args::Command;
+use crate::args::{Command, JobArgs, JobCommand};
 use crate::exit::Outcome;
 use crate::local;
 use crate::shell::Shell;
@@ -58,6 +58,9 @@ pub(crate) fn dispatch<'a>(
             Command::Up(args) => local::up(shell, args, signals).await,
             Command::Run(args) => run::run(shell, *args, signals).await,
             Command::Logs(args) => logs::logs(shell, args, signals).await,
+            Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }) => {
+                again::rerun(shell, *args, signals).await
+            }
             // All others stop.
             command => tokio::select! {
                 outcome = plain(shell, command) => outcome,

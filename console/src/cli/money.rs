@@ -6,6 +6,7 @@ use modchain_wire::view::{AccountView, LedgerEntryView, LedgerKind};
 
 use super::docs::{self, LedgerDoc};
 use super::table::{Column, Columns, or_none, pairs};
+use super::watch::{self, AccountWatch};
 use crate::args::{AccountArgs, CreditArgs, Format, LedgerArgs};
 use crate::client::config::nearest;
 use crate::client::state::random_key;
@@ -22,6 +23,10 @@ const SORTED_MAX: usize = 100_000;
 /// `modchain account`.
 pub(crate) async fn account(shell: &Shell, args: AccountArgs) -> Outcome {
     let client = shell.connect().await?;
+    if args.watch {
+        let asset = client.welcome().asset;
+        return watch::watch(shell, client, AccountWatch { asset }).await;
+    }
     let view = client.account(AccountQuery { account: args.account }).await?;
     show_account(shell, &view, client.welcome().asset)
 }
@@ -53,7 +58,8 @@ fn show_account(shell: &Shell, view: &AccountView, asset: Asset) -> Outcome {
     Ok(exit::OK)
 }
 
-fn account_text(view: &AccountView, asset: Asset) -> String {
+/// An account, for a person.
+pub(super) fn account_text(view: &AccountView, asset: Asset) -> String {
     let jobs = match view.open_jobs {
         0 => String::new(),
         1 => "  1 job".into(),

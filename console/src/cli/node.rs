@@ -9,9 +9,9 @@ use modchain_wire::view::{GpuTickView, NodeHistoryView, NodeView};
 
 use super::docs::{self, ListDoc};
 use super::jobs::ids;
-use super::node_mirror::{Mirror, Seen};
 use super::pool::busy;
 use super::table::{Align, Table, pairs};
+use super::watch::Source;
 use crate::args::{DrainArgs, Format, NodeCommand, NodeNames};
 use crate::client::Client;
 use crate::exit::{self, Failure, Outcome};
@@ -247,7 +247,7 @@ async fn drain(shell: &Shell, args: DrainArgs) -> Outcome {
     }
     let mut views = set_all(&client, &nodes, NodeWish::Drain { within: args.deadline }, &why).await?;
     if args.wait {
-        let waiting = emptied(shell, client, &nodes);
+        let waiting = emptied(shell, &nodes);
         views = match args.timeout {
             Some(timeout) => tokio::time::timeout(timeout.into(), waiting).await.unwrap_or_else(|_| {
                 Err(Failure::timeout(format!("{timeout} passed; the drain goes on"))
@@ -261,11 +261,12 @@ async fn drain(shell: &Shell, args: DrainArgs) -> Outcome {
 }
 
 /// Waits until nothing runs on these nodes any more; gives them in their order.
-async fn emptied(shell: &Shell, client: Client, nodes: &[Name]) -> Result<Vec<NodeView>, Failure> {
-    let mut mirror = Mirror::new(shell, client);
+async fn emptied(shell: &Shell, nodes: &[Name]) -> Result<Vec<NodeView>, Failure> {
+    let mut source = Source::start(shell)?;
     let mut said: BTreeMap<Name, u32> = BTreeMap::new();
     loop {
-        if mirror.next().await? == Seen::Lost {
+        let mirror = source.next(|_| {}).await?;
+        if mirror.is_stale() {
             continue;
         }
         let mut views = Vec::new();

@@ -6,8 +6,8 @@ use modchain_wire::console::{NodesQuery, StatusQuery};
 use modchain_wire::view::{NodeView, StatusView};
 
 use super::docs::{self, ListDoc};
-use super::node_watch;
 use super::table::{self, Column, Columns, Look, NONE, UNKNOWN, millis, or_none, or_unknown, pairs};
+use super::watch::{self, NodesWatch, StatusWatch};
 use crate::args::{Format, NodesArgs, StatusArgs};
 use crate::client::Client;
 use crate::exit::{self, Failure, Outcome};
@@ -22,6 +22,10 @@ const PAGE: u32 = 500;
 pub(crate) async fn status(shell: &Shell, args: &StatusArgs) -> Outcome {
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
+    if args.watch {
+        let watched = StatusWatch::new(client.address().to_owned(), asset);
+        return watch::watch(shell, client, watched).await;
+    }
     let view = client.status(StatusQuery { detail: false }).await?;
     match shell.format() {
         Format::Json | Format::Jsonl => {
@@ -34,7 +38,8 @@ pub(crate) async fn status(shell: &Shell, args: &StatusArgs) -> Outcome {
     Ok(if args.check && !well { exit::FAILED } else { exit::OK })
 }
 
-fn status_text(view: &StatusView, address: &str, rtt: Span, asset: Asset) -> String {
+/// How things are, for a person.
+pub(super) fn status_text(view: &StatusView, address: &str, rtt: Span, asset: Asset) -> String {
     let total: u64 = view.nodes.iter().map(|(_, count)| count).sum();
     let count =
         |wanted: NodeState| view.nodes.iter().find(|(state, _)| *state == wanted).map_or(0, |(_, count)| *count);
@@ -81,7 +86,8 @@ pub(crate) async fn nodes(shell: &Shell, args: NodesArgs) -> Outcome {
     let wanted = Wanted::new(&args, shell.look().wide)?;
     let client = shell.connect().await?;
     if args.watch {
-        return node_watch::watch(shell, client, &wanted).await;
+        let (asset, look) = (client.welcome().asset, shell.look());
+        return watch::watch(shell, client, NodesWatch { wanted, look, asset }).await;
     }
     let asset = client.welcome().asset;
     let all = all(&client).await?;
@@ -224,7 +230,8 @@ pub(crate) static COLUMNS: [NodeColumn; 21] = [
         Unit::Millis,
         |node, look| node.seen_at.map_or_else(|| "never".into(), |at| look.now.since(at).to_string()),
         |node, look| node.seen_at.map(|at| millis(look.now.since(at))),
-    ),
+    )
+    .restless(),
     NodeColumn::number(
         "slots",
         "SLOTS",
@@ -336,7 +343,7 @@ mod tests {
         NodeView { name: name.parse().expect("a name"), attempts, ..node_view() }
     }
 
-    const LOOK: Look = Look { now: WallTime(0), utc: true, wide: false, short: false };
+    const LOOK: Look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false };
 
     fn picked(wanted: &Wanted, nodes: &[NodeView]) -> Vec<String> {
         wanted.pick(nodes, &LOOK).into_iter().map(|node| node.name.to_string()).collect()

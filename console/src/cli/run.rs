@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 use modchain_types::{Adapter, Asset, Input, JobId, JobSpec, JobState, Micro, ModelPlace, SubmitKey, Text};
-use modchain_wire::console::{JobRef, QuoteRequest, Submit, Submitted};
+use modchain_wire::console::{JobRef, QuoteRequest, RefusalCode, Submit, Submitted};
 use modchain_wire::view::{JobView, QuoteView};
 
 use super::follow::{self, End, Follow};
 use super::history::{Answer, Conversation};
 use super::input::Feed;
 use super::log_printer::{LogPrinter, Streams, Style};
-use super::spec::{self, Plan};
+use super::spec::{self, Left, Plan};
 use super::table::{Align, Table, pairs};
 use super::{docs, jobs};
-use crate::args::{Format, JobFlags, QuoteArgs, RunArgs};
+use crate::args::{Format, QuoteArgs, RunArgs};
 use crate::client::Client;
 use crate::client::state::random_key;
 use crate::exit::{self, Failure, Outcome};
@@ -24,14 +24,29 @@ use crate::text;
 const SUBMIT_TRIES_MAX: u32 = 6;
 
 /// `modchain run`.
-pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> Outcome {
-    let target = shell.target()?;
+pub(crate) async fn run(shell: &Shell, mut args: RunArgs, signals: &mut Signals) -> Outcome {
+    let (flags, max_cost) = (std::mem::take(&mut args.job), shell.target()?.max_cost);
     let plan = tokio::select! {
-        plan = planned(args.job, target.max_cost) => plan?,
+        plan = planned(move || spec::plan(flags, max_cost)) => plan?,
         wish = signals.next() => return Ok(wish.exit()),
     };
+    submit_and_follow(shell, args, plan, None, signals).await
+}
+
+/// Does with a plan what the flags say; their job is in the plan. A client that is connected already is used first.
+pub(super) async fn submit_and_follow(
+    shell: &Shell,
+    args: RunArgs,
+    plan: Plan,
+    client: Option<Client>,
+    signals: &mut Signals,
+) -> Outcome {
+    let target = shell.target()?;
     if args.dry_run {
-        let client = shell.connect().await?;
+        let client = match client {
+            Some(client) => client,
+            None => shell.connect().await?,
+        };
         return show_quote(shell, &client, plan.spec, Spec::Show).await;
     }
     if args.detach && plan.conversation.is_some() {
@@ -49,10 +64,10 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
         shell.say(&format!("warning: the key of this job is not kept ({error:#}); it is {key}"));
     }
     let reads_input = plan.spec.input == Input::Stream;
-    let Plan { spec, no_queue, blob, conversation, warnings: _ } = plan;
-    let submitting = submit(shell, Submit { key: key.clone(), spec, no_queue }, blob);
+    let Plan { spec, no_queue, blob, conversation, warnings: _, left } = plan;
+    let submitting = submit(shell, client, Submit { key: key.clone(), spec, no_queue }, blob);
     let (client, submitted) = tokio::select! {
-        result = submitting => result.map_err(attached)?,
+        result = submitting => result.map_err(|failure| attached(gone(failure, left)))?,
         wish = signals.next() => {
             shell.say(&format!("the job may have been accepted: `modchain run --id {key}` with the same job tells"));
             return Ok(wish.exit());
@@ -121,8 +136,8 @@ pub(crate) async fn run(shell: &Shell, args: RunArgs, signals: &mut Signals) -> 
 }
 
 /// Builds the job. What it is made of may come from standard input, and waiting for that holds nothing up.
-async fn planned(job: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Failure> {
-    let planning = tokio::task::spawn_blocking(move || spec::plan(job, max_cost));
+pub(super) async fn planned(plan: impl FnOnce() -> Result<Plan, Failure> + Send + 'static) -> Result<Plan, Failure> {
+    let planning = tokio::task::spawn_blocking(plan);
     planning.await.map_err(|error| Failure::failed(format!("the job could not be put together: {error}")))?
 }
 
@@ -133,6 +148,18 @@ fn keep(shell: &Shell, conversation: &Conversation, answer: Answer, job: &JobVie
     }
     shell.say(&format!("the conversation in {} is as it was", conversation.path().display()));
     Ok(())
+}
+
+/// A refusal because of what an earlier job had left, in the words of whoever relied on it.
+fn gone(failure: Failure, left: Option<Left>) -> Failure {
+    let Some(left) = left.filter(|_| failure.code == RefusalCode::MissingBlob.word()) else { return failure };
+    let (what, hint) = match left {
+        Left::Module => ("the module", "give it again with --wasm FILE"),
+        Left::Request => ("what was asked", "ask again with --prompt and --system, or with --embed"),
+    };
+    let message =
+        format!("{what} of the earlier job is not kept any more: it goes an hour after its last job has ended");
+    Failure { message, ..failure }.hint(hint)
 }
 
 /// What became of a submit.
@@ -204,9 +231,17 @@ pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held
 }
 
 /// Puts what is sent beside the job and submits it; again over a new connection if one breaks.
-async fn submit(shell: &Shell, request: Submit, blob: Option<Bytes>) -> Result<(Client, Submitted), Failure> {
+async fn submit(
+    shell: &Shell,
+    client: Option<Client>,
+    request: Submit,
+    blob: Option<Bytes>,
+) -> Result<(Client, Submitted), Failure> {
     // Whoever is not there at the start is not waited for: that is the caller's to decide.
-    let mut client = Some(shell.connect().await?);
+    let mut client = match client {
+        Some(client) => Some(client),
+        None => Some(shell.connect().await?),
+    };
     let mut backoff = modchain_link::Backoff::new();
     let mut tries = 0;
     loop {
@@ -239,8 +274,8 @@ async fn submit(shell: &Shell, request: Submit, blob: Option<Bytes>) -> Result<(
 
 /// `modchain quote`.
 pub(crate) async fn quote(shell: &Shell, args: QuoteArgs) -> Outcome {
-    let target = shell.target()?;
-    let plan = planned(args.job, target.max_cost).await?;
+    let (flags, max_cost) = (args.job, shell.target()?.max_cost);
+    let plan = planned(move || spec::plan(flags, max_cost)).await?;
     let client = shell.connect().await?;
     show_quote(shell, &client, plan.spec, Spec::Hide).await
 }

@@ -25,6 +25,20 @@ pub(crate) struct Look {
     pub(crate) wide: bool,
     /// Whether ids and long texts are shortened: only where a person looks at a terminal.
     pub(crate) short: bool,
+    /// Whether rows are compared with what they were: then they are without what is another one every time.
+    pub(crate) still: bool,
+}
+
+impl Look {
+    /// The same now.
+    pub(crate) fn now(self) -> Self {
+        Self { now: crate::text::wall_now(), ..self }
+    }
+
+    /// The same for rows that are compared with what they were.
+    pub(crate) fn still(self) -> Self {
+        Self { still: true, ..self }
+    }
 }
 
 /// A column of a list.
@@ -39,6 +53,8 @@ pub(crate) struct Column<T: 'static> {
     extra: bool,
     /// Whether nobody sees it: something that rows are filtered by.
     hidden: bool,
+    /// Whether it is another one every time that somebody looks.
+    restless: bool,
     /// How wide it is at least, where lines are printed as they come.
     least: usize,
     cell: fn(&T, &Look) -> String,
@@ -52,7 +68,19 @@ impl<T> Column<T> {
     /// A column of text.
     pub(crate) const fn text(key: &'static str, name: &'static str, cell: fn(&T, &Look) -> String) -> Self {
         let (align, kind) = (Align::Left, Kind::Text);
-        Self { key, name, align, kind, extra: false, hidden: false, least: 0, cell, value: None, pair: None }
+        Self {
+            key,
+            name,
+            align,
+            kind,
+            extra: false,
+            hidden: false,
+            restless: false,
+            least: 0,
+            cell,
+            value: None,
+            pair: None,
+        }
     }
 
     /// A column of numbers, which are shown in some form.
@@ -64,7 +92,19 @@ impl<T> Column<T> {
         value: fn(&T, &Look) -> Option<f64>,
     ) -> Self {
         let (align, kind) = (Align::Right, Kind::Number(unit));
-        Self { key, name, align, kind, extra: false, hidden: false, least: 0, cell, value: Some(value), pair: None }
+        Self {
+            key,
+            name,
+            align,
+            kind,
+            extra: false,
+            hidden: false,
+            restless: false,
+            least: 0,
+            cell,
+            value: Some(value),
+            pair: None,
+        }
     }
 
     /// The same, of another kind.
@@ -85,6 +125,11 @@ impl<T> Column<T> {
     /// The same, but for filters only.
     pub(crate) const fn hidden(self) -> Self {
         Self { hidden: true, ..self }
+    }
+
+    /// The same, but another one every time that somebody looks.
+    pub(crate) const fn restless(self) -> Self {
+        Self { restless: true, ..self }
     }
 
     /// The same, at least so wide where lines are printed as they come.
@@ -146,6 +191,8 @@ pub(crate) fn filter<T>(words: &[String], all: &[Column<T>]) -> Result<Filter, F
 pub(crate) struct Columns<T: 'static> {
     all: &'static [Column<T>],
     shown: Vec<&'static Column<T>>,
+    /// Whether these were asked for by their names.
+    chosen: bool,
     /// And whether the largest is first.
     sort: Option<(&'static Column<T>, bool)>,
     header: bool,
@@ -166,7 +213,7 @@ impl<T> Columns<T> {
             }
             None => None,
         };
-        Ok(Self { all, shown, sort, header: !args.no_header })
+        Ok(Self { all, shown, chosen: !args.columns.is_empty(), sort, header: !args.no_header })
     }
 
     /// Whether rows have another order than they come in.
@@ -197,19 +244,21 @@ impl<T> Columns<T> {
         })
     }
 
+    fn shown(&self, look: &Look) -> Vec<&'static Column<T>> {
+        let keeps = |column: &&Column<T>| self.chosen || !(look.still && column.restless);
+        self.shown.iter().copied().filter(keeps).collect()
+    }
+
     /// The table of these rows.
     pub(crate) fn table<'a>(&self, rows: impl IntoIterator<Item = &'a T>, look: &Look) -> Table {
-        let names: Vec<(&'static str, Align)> = self.shown.iter().map(|column| (column.name, column.align)).collect();
+        let shown = self.shown(look);
+        let names: Vec<(&'static str, Align)> = shown.iter().map(|column| (column.name, column.align)).collect();
         let mut table = Table::new(&names);
         table.header = self.header;
         for row in rows {
-            table.row(self.cells(row, look));
+            table.row(shown.iter().map(|column| (column.cell)(row, look)).collect());
         }
         table
-    }
-
-    fn cells(&self, row: &T, look: &Look) -> Vec<String> {
-        self.shown.iter().map(|column| (column.cell)(row, look)).collect()
     }
 
     /// The table where the next line is not known yet: columns are as wide as what they mostly hold. The line of names is
@@ -308,15 +357,6 @@ impl Table {
         &self.rows
     }
 
-    /// The same without the column of this name.
-    pub(crate) fn without(mut self, name: &str) -> Self {
-        if let Some(column) = self.columns.iter().position(|(known, _)| *known == name) {
-            self.columns.remove(column);
-            self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
-        }
-        self
-    }
-
     /// The line of names, if there is one, and a line for each row.
     pub(crate) fn lines(&self) -> (Option<String>, Vec<String>) {
         let name_width = |name: &str| if self.header { width(name) } else { 0 };
@@ -394,7 +434,7 @@ mod tests {
     }
 
     fn look(short: bool) -> Look {
-        Look { now: WallTime(0), utc: true, wide: false, short }
+        Look { now: WallTime(0), utc: true, wide: false, short, still: false }
     }
 
     #[test]
@@ -489,7 +529,7 @@ mod tests {
         fn both<T>(all: &'static [Column<T>], row: &T) -> String {
             let tables = [false, true].map(|wide| {
                 let now = WallTime(1_795_356_201_114 + 90_000);
-                let look = Look { now, utc: true, wide, short: false };
+                let look = Look { now, utc: true, wide, short: false, still: false };
                 Columns::new(all, &TableArgs::default(), wide).expect("columns").table([row], &look).render()
             });
             tables.concat()

@@ -12,10 +12,10 @@ use modchain_link::{
 };
 use modchain_types::{Digest, Span, Text, WallTime};
 use modchain_wire::console::{
-    AccountQuery, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit, ExplainQuery,
-    IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, LinkQuery, NodeQuery,
-    NodeSet, NodesPage, NodesQuery, QuoteRequest, Revoke, StatusQuery, Submit, Submitted, TokenCreate, TokenRevoke,
-    TokensPage, TokensQuery, WhoamiQuery,
+    AccountQuery, BlobFetch, BlobPiece, BlobPut, BlobStored, Cancel, ConsoleHello, ConsoleWelcome, Credit,
+    ExplainQuery, IdentitiesPage, IdentitiesQuery, JobQuery, JobsPage, JobsQuery, LedgerPage, LedgerQuery, LinkQuery,
+    NodeQuery, NodeSet, NodesPage, NodesQuery, QuoteRequest, RefusalCode, Revoke, SpecQuery, SpecView, StatusQuery,
+    Submit, Submitted, TokenCreate, TokenRevoke, TokensPage, TokensQuery, WhoamiQuery,
 };
 use modchain_wire::view::{
     AccountView, ExplanationView, IdentityView, JobView, LinkView, NodeHistoryView, NodeView, QuoteView, RevokedView,
@@ -263,6 +263,8 @@ requests! {
     jobs(JobsQuery) -> JobsPage: Jobs;
     /// Asks for one job.
     job(JobQuery) -> JobView: Job;
+    /// Asks for the specification that a job was submitted with.
+    spec(SpecQuery) -> SpecView: Spec;
     /// Asks why a job is where it is.
     explain(ExplainQuery) -> ExplanationView: Explanation;
     /// Asks for a page of nodes.
@@ -332,6 +334,33 @@ impl Client {
             },
         }
         tokio::time::timeout(BLOB_TIMEOUT, answer).await.unwrap_or_else(|_| Err(slow()))
+    }
+}
+
+impl Client {
+    /// A blob of one's own account, at most `max` bytes and checked against its digest; `None` if it is not there.
+    pub(crate) async fn fetch_blob(&self, digest: Digest, max: u64) -> Result<Option<Bytes>, Failure> {
+        let slow = || Failure::lost(format!("{} does not send what was asked for", self.address));
+        let damaged = || Failure::failed(format!("the orchestrator's copy of {digest} is damaged"));
+        let mut replies = self.open(BlobFetch { digest }).await?;
+        let mut bytes = Vec::new();
+        let mut left = None;
+        while left != Some(0) {
+            let reply = tokio::time::timeout(BLOB_TIMEOUT, replies.next()).await.map_err(|_| slow())?;
+            match (reply, left) {
+                (Err(failure), None) if failure.code == RefusalCode::MissingBlob.word() => return Ok(None),
+                (Err(failure), _) => return Err(failure),
+                (Ok(ToConsole::BlobHead(head)), None) if head.bytes > max => return Err(damaged()),
+                (Ok(ToConsole::BlobHead(head)), None) => left = Some(head.bytes),
+                (Ok(ToConsole::BlobChunk(chunk)), Some(due)) => {
+                    left = Some(due.checked_sub(chunk.data.len() as u64).ok_or_else(damaged)?);
+                    bytes.extend_from_slice(&chunk.data);
+                }
+                (Ok(other), _) => return Err(unexpected(Some(&other))),
+            }
+        }
+        let bytes = Bytes::from(bytes);
+        if Digest::of(&bytes) == digest { Ok(Some(bytes)) } else { Err(damaged()) }
     }
 }
 

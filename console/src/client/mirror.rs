@@ -13,7 +13,7 @@ use modchain_wire::view::{
 use modchain_wire::{FromConsole, ToConsole};
 
 use super::live::{FromLive, LinkState, LogItem, Mark};
-use super::log_buffer::LogBuffer;
+use super::log_buffer::{LogBuffer, Setting};
 use super::series::Series;
 
 /// Events that are kept; older ones are forgotten.
@@ -24,6 +24,8 @@ pub(crate) const LEDGER_MAX: usize = 10_000;
 /// Everything that is known. Cheap to copy: a screen that stands still keeps one.
 #[derive(Debug, Clone)]
 pub(crate) struct Mirror {
+    /// Whether times in remarks are in UTC.
+    pub(crate) utc: bool,
     /// The state of the link.
     pub(crate) link: LinkState,
     /// Round trip of the path, once it was measured.
@@ -114,6 +116,7 @@ struct Fresh {
 impl Default for Mirror {
     fn default() -> Self {
         Self {
+            utc: false,
             link: LinkState::Connecting,
             rtt: None,
             me: None,
@@ -197,12 +200,8 @@ impl Mirror {
                 self.take_events(delta.events.into_vec());
             }
             FromLive::Events(events) => self.take_events(events),
-            FromLive::Log(job, item) => self.take_log(job, item),
+            FromLive::Log(job, item) => self.take_log(job, item, now),
             FromLive::Answer(_, asked, Ok(reply)) => self.take_answer(*asked, *reply),
-            FromLive::NodeGone(name) => {
-                self.nodes.remove(&name);
-                self.nodes_revision += 1;
-            }
             FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) | FromLive::Said(_) => {}
             FromLive::Rtt(rtt) => self.rtt = Some(rtt),
         }
@@ -272,8 +271,9 @@ impl Mirror {
         }
     }
 
-    fn take_log(&mut self, job: JobId, item: LogItem) {
-        self.logs.entry(job).or_default().take(item);
+    fn take_log(&mut self, job: JobId, item: LogItem, now: WallTime) {
+        let asset = self.me.as_ref().map_or(Asset::Test, |me| me.asset);
+        self.logs.entry(job).or_default().take(item, Setting { now, utc: self.utc, asset });
     }
 
     fn take_answer(&mut self, asked: FromConsole, reply: ToConsole) {

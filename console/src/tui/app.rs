@@ -130,7 +130,7 @@ pub(crate) struct Ui {
 }
 
 /// The views, on the keys 1 to 6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum View {
     /// What there is and what is wrong.
     Overview,

@@ -22,6 +22,9 @@ mod theme;
 mod update;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use runtime::{Settings, run};
 pub(crate) use theme::ThemeName;
 

@@ -6,7 +6,7 @@ pub(crate) mod pool;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything in these tests: machines that build at the same time are slow.
@@ -162,6 +162,15 @@ impl Stack {
         self.run(&["nodes", "-o", "json"]).expect(0).json()["items"][0].clone()
     }
 
+    /// Kills the orchestrator, which is the child of `up` that serves; `up` starts it again.
+    pub(crate) fn kill_orchestrator(&self) {
+        let pids = Command::new("ps").args(["-o", "pid=,args=", "--ppid", &self.up.id().to_string()]).output();
+        let pids = String::from_utf8(pids.expect("ps is there").stdout).expect("text");
+        let orchestrator = pids.lines().find(|line| line.contains("modchain-orchestrator")).expect("it runs");
+        let pid = orchestrator.split_whitespace().next().expect("a number");
+        assert!(Command::new("kill").args(["-KILL", pid]).status().expect("kill is there").success());
+    }
+
     /// Available balance in micro-units.
     pub(crate) fn available(&self, context: &str) -> u64 {
         let account = self.run(&["-c", context, "account", "-o", "json"]).expect(0).json();
@@ -180,6 +189,47 @@ impl Drop for Stack {
             std::thread::sleep(Duration::from_millis(20));
         }
         let _ = self.up.kill();
+    }
+}
+
+/// A command that goes on until it is told to stop.
+pub(crate) struct Watching {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Watching {
+    /// Starts it; what it says goes nowhere.
+    pub(crate) fn start(home: &Home, args: &[&str]) -> Self {
+        let mut child = home.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+        let lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
+        Self { child, lines }
+    }
+
+    /// Reads on to the first line that fits.
+    pub(crate) fn until(&mut self, mut wanted: impl FnMut(&str) -> bool) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let line = self.lines.next().expect("it goes on").expect("reads");
+            assert!(Instant::now() < until, "not in time; the last line is {line}");
+            if wanted(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Its exit code after Ctrl-C.
+    pub(crate) fn interrupt(mut self) -> Option<i32> {
+        signal(&self.child, "INT");
+        self.child.wait().expect("ends").code()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -199,6 +199,7 @@ impl State {
         let welcome = ConsoleWelcome {
             types: FromConsole::known_types(),
             version: Text::cut("fake"),
+            pool: "fake".parse().expect("a name"),
             identity: self.identity(peer.role),
             journal: self.journal(),
             asset: Asset::Test,

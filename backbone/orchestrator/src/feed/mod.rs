@@ -291,6 +291,12 @@ impl FeedHandle {
         self.ask(move |feed| feed.model.visible_job(&actor, job).map(|job| job.view(&feed.model, feed.now()))).await
     }
 
+    /// Who pays for a job, and the number of the event that made it, if the asker may see it.
+    pub async fn origin(&self, actor: &Actor, job: JobId) -> Result<Option<(AccountId, u64)>, FeedGone> {
+        let actor = actor.clone();
+        self.ask(move |feed| feed.model.visible_job(&actor, job).map(|job| (job.account.clone(), job.number))).await
+    }
+
     /// How a job stands; `None` if there is none.
     pub async fn standing(&self, job: JobId) -> Result<Option<JobStanding>, FeedGone> {
         self.ask(move |feed| feed.standing(job)).await

@@ -16,11 +16,11 @@ use modchain_wire::agent::{
     AgentHello, AgentWelcome, AttemptOpen, Heartbeat, HostLoad, OutputAck, OutputChunk, OutputEnd, OutputStream,
 };
 use modchain_wire::console::{
-    AccountQuery, BlobPiece, BlobPut, ConsoleHello, ConsoleWelcome, Credit, JobQuery, LogsOpen, Refusal, Revoke,
-    Submit, Submitted,
+    AccountQuery, BlobFetch, BlobPiece, BlobPut, ConsoleHello, ConsoleWelcome, Credit, JobQuery, LogsOpen, Refusal,
+    Revoke, SpecQuery, SpecView, Submit, Submitted,
 };
 use modchain_wire::view::{AccountView, JobView, RevokedView};
-use modchain_wire::{Data, FromAgent, FromConsole, Message, ToAgent, ToConsole};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, FromConsole, Message, ToAgent, ToConsole};
 
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -184,7 +184,9 @@ impl Console {
     pub(crate) async fn put(&self, bytes: &[u8], digest: Digest) -> Result<bool, Refusal> {
         let (mut out, mut input) = self.open(BlobPut { digest, bytes: bytes.len() as u64 }).await;
         // Errors mean that the answer is there already.
-        let _ = out.write(&BlobPiece { data: Data::new(bytes.to_vec()).expect("it fits") }.into()).await;
+        for piece in bytes.chunks(CHUNK_BYTES_MAX) {
+            let _ = out.write(&BlobPiece { data: Data::new(piece.to_vec()).expect("it fits") }.into()).await;
+        }
         let _ = out.finish().await;
         match soon("stored", input.read()).await {
             Ok(Some(ToConsole::BlobStored(stored))) => Ok(stored.existing),
@@ -205,6 +207,35 @@ impl Console {
     pub(crate) async fn submit(&self, key: &str) -> Submitted {
         self.put(MODULE, Digest::of(MODULE)).await.expect("it is stored");
         self.submit_spec(key, spec(key)).await.expect("it is accepted")
+    }
+
+    /// A blob of its account, and how many pieces it came in.
+    pub(crate) async fn fetch(&self, digest: Digest) -> Result<(Vec<u8>, usize), Refusal> {
+        let (_out, mut input) = self.open(BlobFetch { digest }).await;
+        let head = match soon("the head", input.read()).await {
+            Ok(Some(ToConsole::BlobHead(head))) => head,
+            Ok(Some(ToConsole::Refusal(refusal))) => return Err(refusal),
+            other => panic!("{other:?}"),
+        };
+        let (mut bytes, mut pieces) = (Vec::new(), 0);
+        loop {
+            match soon("a piece", input.read()).await {
+                Ok(Some(ToConsole::BlobChunk(chunk))) => bytes.extend_from_slice(&chunk.data),
+                Ok(None) => break,
+                other => panic!("{other:?}"),
+            }
+            pieces += 1;
+        }
+        assert_eq!(head.bytes, bytes.len() as u64);
+        Ok((bytes, pieces))
+    }
+
+    pub(crate) async fn spec(&self, job: &str) -> Result<SpecView, Refusal> {
+        match self.ask(SpecQuery { job: text(job) }).await {
+            ToConsole::Spec(view) => Ok(view),
+            ToConsole::Refusal(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) async fn job(&self, job: &str) -> Result<JobView, Refusal> {

@@ -1,10 +1,10 @@
 //! From submit to settlement.
 
-use modchain_types::{Exit, Input, JobState, Micro, Reason};
+use modchain_types::{Digest, Exit, Input, JobState, List, Micro, Reason, Task, TaskBody};
 use modchain_wire::agent::BlobGet;
-use modchain_wire::console::{Cancel, InputDone, InputOpen, InputPiece, LedgerQuery, RefusalCode, Submit};
+use modchain_wire::console::{BlobFetch, Cancel, InputDone, InputOpen, InputPiece, LedgerQuery, RefusalCode, Submit};
 use modchain_wire::view::LedgerKind;
-use modchain_wire::{Data, ToAgent, ToConsole};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, ToAgent, ToConsole, encode_task, spec_digest};
 
 use super::world::{CREDIT, HOLD, MINIMUM, MODULE, World, read_output, soon, spec, text};
 
@@ -226,4 +226,48 @@ async fn input_that_comes_while_its_job_is_cancelled_leaves_no_file() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_specification_comes_back_as_it_was_sent_also_after_the_end_and_from_where_large_tasks_are_kept() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    let small = alice.submit("small").await.job;
+    let mut wide = spec("large");
+    let TaskBody::Inline(Task::Wasm(task)) = &mut wide.body else { panic!("inline") };
+    task.args = List::cut((0..64).map(|number| text(format!("{number:0200}"))).collect());
+    let kept = Digest::of(&encode_task(&Task::Wasm(task.clone())));
+    let large = alice.submit_spec("large", wide.clone()).await.expect("it is accepted").job;
+    let file = world.place().join("blobs/alice").join(kept.to_string());
+    assert!(file.is_file(), "such a task is kept beside the journal");
+    for (job, sent) in [(small, spec("small")), (large, wide.clone())] {
+        let view = alice.spec(&job.to_string()).await.expect("its own");
+        assert_eq!((view.job, &view.spec), (job, &sent));
+        assert_eq!(spec_digest(&view.spec), spec_digest(&sent));
+    }
+    assert_eq!(world.console("boss").await.spec("large").await.expect("operators see all").spec, wide);
+    let assignment = agent.run().await;
+    assert_eq!(assignment.attempt.job, small);
+    agent.finish(&assignment, b"", 0).await;
+    alice.job_until(&small.to_string(), |job| job.state.is_ended()).await;
+    assert_eq!(alice.spec("small").await.expect("it has ended and is known").spec, spec("small"));
+    std::fs::remove_file(file).expect("it is there");
+    let gone = alice.spec("large").await.expect_err("half of it is no specification");
+    assert_eq!(gone.code, RefusalCode::MissingBlob);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_comes_back_in_pieces_to_its_own_account() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    let large: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    for (blob, pieces) in [(MODULE, 1), (&large, large.len().div_ceil(CHUNK_BYTES_MAX))] {
+        alice.put(blob, Digest::of(blob)).await.expect("it is stored");
+        assert!(alice.fetch(Digest::of(blob)).await.expect("its own") == (blob.to_vec(), pieces));
+    }
+    let absent = alice.fetch(Digest::of(b"other")).await.expect_err("nobody put it");
+    assert_eq!(absent.code, RefusalCode::MissingBlob);
+    // One that is asked for and not read holds nobody up.
+    let (_out, _unread) = alice.open(BlobFetch { digest: Digest::of(&large) }).await;
+    alice.submit("one").await;
 }

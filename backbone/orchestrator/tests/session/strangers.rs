@@ -4,9 +4,10 @@ use modchain_link::{CloseCode, CloseReason, Protocol, StreamCode, connect};
 use modchain_types::{Chunk, Digest, Fence, InstanceId, List, Micro, NodeWish, Role, Span, TokenId};
 use modchain_wire::agent::{AttemptOpen, BlobGet};
 use modchain_wire::console::{
-    AccountQuery, BlobPut, Cancel, ConsoleHello, Credit, EventsOpen, ExplainQuery, IdentitiesQuery, InputOpen,
-    JobQuery, JobsQuery, LedgerQuery, LinkQuery, LogsOpen, NodeQuery, NodeSet, NodesQuery, QuoteRequest, Refusal,
-    RefusalCode, Revoke, StateOpen, StatusQuery, Submit, TokenCreate, TokenRevoke, TokensQuery, WhoamiQuery,
+    AccountQuery, BlobFetch, BlobPut, Cancel, ConsoleHello, Credit, EventsOpen, ExplainQuery, IdentitiesQuery,
+    InputOpen, JobQuery, JobsQuery, LedgerQuery, LinkQuery, LogsOpen, NodeQuery, NodeSet, NodesQuery, QuoteRequest,
+    Refusal, RefusalCode, Revoke, SpecQuery, StateOpen, StatusQuery, Submit, TokenCreate, TokenRevoke, TokensQuery,
+    WhoamiQuery,
 };
 use modchain_wire::join::RenewRequest;
 use modchain_wire::{FromAgent, FromConsole, Message, ToAgent, ToConsole};
@@ -17,6 +18,7 @@ use super::world::{HOLD, MODULE, World, soon, spec, text};
 fn questions(job: &str) -> Vec<FromConsole> {
     vec![
         JobQuery { job: text(job) }.into(),
+        SpecQuery { job: text(job) }.into(),
         ExplainQuery { job: text(job) }.into(),
         Cancel { job: text(job), grace: Span::from_secs(1), why: text("") }.into(),
         LogsOpen { job: text(job), follow: true, from: None, since: None }.into(),
@@ -59,6 +61,11 @@ async fn a_digest_alone_opens_nothing() {
     alice.put(MODULE, Digest::of(MODULE)).await.expect("it is stored");
     let refusal = bob.submit_spec("one", spec("one")).await.expect_err("it is alice's blob");
     assert_eq!(refusal.code, RefusalCode::MissingBlob);
+    alice.submit("one").await;
+    for stranger in [bob, world.console("boss").await] {
+        let answer = stranger.ask(BlobFetch { digest: Digest::of(MODULE) }).await;
+        assert!(matches!(&answer, ToConsole::Refusal(no) if no.code == RefusalCode::MissingBlob), "{answer:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,6 +148,8 @@ fn role_table() -> Vec<(FromConsole, bool, bool)> {
         (LinkQuery { detail: false }.into(), false, true),
         (NodeQuery { node: nobody() }.into(), true, true),
         (NodeSet { node: nobody(), wish: NodeWish::Cordon, why: text("") }.into(), true, true),
+        (SpecQuery { job: job() }.into(), true, true),
+        (BlobFetch { digest: Digest::of(b"") }.into(), true, true),
     ]
 }
 

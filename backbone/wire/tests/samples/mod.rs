@@ -499,6 +499,8 @@ pub(crate) fn from_console() -> Vec<FromConsole> {
         }
         .into(),
         NodeQuery { node: name("rig-1") }.into(),
+        SpecQuery { job: text("primes") }.into(),
+        BlobFetch { digest: Digest([0x44; 32]) }.into(),
     ]
 }
 
@@ -506,6 +508,7 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
     let welcome = ConsoleWelcome {
         types: known(),
         version: text("0.1.0"),
+        pool: name("lab"),
         identity: identity(),
         journal: JOURNAL,
         asset: Asset::Usdc,
@@ -632,6 +635,9 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
             ticks: list(vec![GpuTickView { at: WALL, gpus: list(vec![gpu_sample()]) }]),
         }
         .into(),
+        SpecView { job: JOB, spec: spec() }.into(),
+        BlobHead { bytes: 512 }.into(),
+        BlobChunk { data: data(b"(module)") }.into(),
         Refusal { code: RefusalCode::NoFit, message: text("no node fits"), hint: text("ask for less") }.into(),
     ]
 }

@@ -218,3 +218,16 @@ pub(crate) fn cancelled(view: &JobView, asset: Asset) -> CancelledDoc {
         refund: money(view.refund, asset),
     }
 }
+
+/// `modchain.job_change/v1`: what became of a job while somebody watched.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobChangeDoc {
+    schema: &'static str,
+    op: &'static str,
+    job: JobDoc,
+}
+
+/// A job was added, changed or removed; a removed one is shown as it is now.
+pub(crate) fn job_change(op: &'static str, view: &JobView, asset: Asset) -> JobChangeDoc {
+    JobChangeDoc { schema: "modchain.job_change/v1", op, job: job(view, asset) }
+}

@@ -16,13 +16,13 @@ pub(crate) use about::{
 };
 pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
-pub(crate) use job::{cancelled, job, submitted, tokens_per_second};
+pub(crate) use job::{cancelled, job, job_change, submitted, tokens_per_second};
 pub(crate) use log::{log, log_end, logs_begin, logs_end};
-pub(crate) use money::{LedgerDoc, account, ledger_entry};
+pub(crate) use money::{LedgerDoc, account, account_change, ledger_entry};
 #[cfg(test)]
 pub(crate) use pool::NODE_STATES;
-pub(crate) use pool::{node, node_change, node_history, node_price, pool, status};
-pub(crate) use quote::{explanation, percent, quote, spec};
+pub(crate) use pool::{node, node_change, node_history, node_price, pool, status, status_change};
+pub(crate) use quote::{explanation, job_spec, percent, quote, spec};
 
 use std::collections::BTreeMap;
 

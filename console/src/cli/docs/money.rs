@@ -69,3 +69,16 @@ pub(crate) fn ledger_entry(view: &LedgerEntryView, asset: Asset) -> LedgerEntryD
         text: some(&view.text),
     }
 }
+
+/// `modchain.account_change/v1`: what became of an account while somebody watched.
+#[derive(Debug, Serialize)]
+pub(crate) struct AccountChangeDoc {
+    schema: &'static str,
+    op: &'static str,
+    account: AccountDoc,
+}
+
+/// An account was seen for the first time, or changed.
+pub(crate) fn account_change(op: &'static str, view: &AccountView, asset: Asset) -> AccountChangeDoc {
+    AccountChangeDoc { schema: "modchain.account_change/v1", op, account: account(view, asset) }
+}

@@ -313,3 +313,16 @@ pub(crate) fn status(view: &StatusView, addr: &str, rtt: Option<Span>, asset: As
         problems: view.problems.iter().map(|problem| problem.as_str().to_owned()).collect(),
     }
 }
+
+/// `modchain.status_change/v1`: how things have become while somebody watched.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusChangeDoc {
+    schema: &'static str,
+    op: &'static str,
+    status: StatusDoc,
+}
+
+/// How things are was seen for the first time, or changed.
+pub(crate) fn status_change(op: &'static str, view: &StatusView, addr: &str, asset: Asset) -> StatusChangeDoc {
+    StatusChangeDoc { schema: "modchain.status_change/v1", op, status: status(view, addr, None, asset) }
+}

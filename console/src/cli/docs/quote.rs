@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use modchain_types::{
-    Asset, DockerTask, Exceptions, GpuRequest, Input, JobSpec, LlmKind, LlmTask, OnDisconnect, Span, Task, TaskBody,
-    Text, WasmTask,
+    Asset, DockerTask, Exceptions, GpuRequest, Input, JobId, JobSpec, LlmKind, LlmRequest, LlmTask, OnDisconnect, Span,
+    Task, TaskBody, Text, WasmTask,
 };
 use modchain_wire::view::{ExplanationView, NodeVerdictView, OfferView, QuoteView};
 use serde::Serialize;
@@ -108,6 +108,21 @@ fn offer_doc(view: &OfferView, asset: Asset) -> OfferDoc {
 pub(crate) fn percent(basis_points: u16) -> String {
     let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// `modchain.spec/v1`: what a job was submitted with.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobSpecDoc {
+    schema: &'static str,
+    job: String,
+    #[serde(flatten)]
+    spec: SpecDoc,
+    request: Option<LlmRequest>,
+}
+
+/// The document of a job's specification; `request` is what it asked of a language model, where that is known.
+pub(crate) fn job_spec(job: JobId, spec: &JobSpec, request: Option<LlmRequest>, asset: Asset) -> JobSpecDoc {
+    JobSpecDoc { schema: "modchain.spec/v1", job: job.to_string(), spec: self::spec(spec, asset), request }
 }
 
 /// A specification, with the words of the flags.

@@ -304,6 +304,7 @@ fn the_pool_keeps_its_form() {
     let listed = serde_json::to_value(node(&node_view(), Asset::Test)).expect("JSON");
     assert_eq!(listed["history"], serde_json::Value::Null, "only `node show` tells it");
     golden("node_change", &node_change("change", &node_view(), Asset::Test));
+    golden("job_change", &job_change("remove", &ended_job(), Asset::Test));
     let mut blind = node_view();
     blind.gpus = List::default();
     let told = serde_json::to_value(node(&blind, Asset::Test)).expect("JSON");
@@ -323,6 +324,7 @@ fn the_pool_keeps_its_form() {
         problems: List::new(vec![text("node oslo-02 is lost")]).expect("fits"),
     };
     golden("status", &status(&view, "orch:7443", Some(Span::from_millis(14)), Asset::Test));
+    golden("status_change", &status_change("add", &view, "orch:7443", Asset::Test));
 }
 
 pub(crate) fn ledger_entry_view() -> LedgerEntryView {
@@ -340,6 +342,7 @@ pub(crate) fn ledger_entry_view() -> LedgerEntryView {
 #[test]
 fn money_keeps_its_form() {
     golden("account", &account(&account_view(), Asset::Test));
+    golden("account_change", &account_change("change", &account_view(), Asset::Test));
     let items = vec![ledger_entry(&ledger_entry_view(), Asset::Test)];
     golden("ledger", &LedgerDoc { schema: "modchain.ledger/v1", account: "alice".into(), items });
     golden("ledger_entry", &ledger_entry(&ledger_entry_view(), Asset::Test));
@@ -419,6 +422,8 @@ fn events_explanations_and_quotes_keep_their_form() {
         input: Input::None,
     };
     golden("quote", &quote(&view, Some(&of), Asset::Test));
+    let request = LlmRequest::Generate { prompt: "hi".into(), system: None };
+    golden("spec", &job_spec(JOB, &of, Some(request), Asset::Test));
     kinds_of_specifications(&view, of);
     assert_eq!((percent(500), percent(250), percent(5)), ("5".into(), "2.5".into(), "0.05".into()));
 }
@@ -428,6 +433,7 @@ fn the_program_about_itself_keeps_its_form() {
     let welcome = ConsoleWelcome {
         types: List::default(),
         version: text("0.1.0"),
+        pool: name("lab"),
         identity: Identity {
             id: IdentityId([2; 16]),
             role: Role::Client,

@@ -5,7 +5,8 @@ use std::io::Read;
 use bytes::Bytes;
 use modchain_types::{Digest, LlmKind, LlmRequest, LlmTask, Text};
 
-use super::super::history::Conversation;
+use super::super::history::{self, Conversation};
+use super::earlier::KeptRequest;
 use super::too_long;
 use crate::args::LlmFlags;
 use crate::exit::Failure;
@@ -21,7 +22,8 @@ pub(super) const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) task: LlmTask,
-    pub(super) request: Bytes,
+    /// `None` where it is what an earlier job has asked.
+    pub(super) request: Option<Bytes>,
     pub(super) conversation: Option<Conversation>,
 }
 
@@ -34,8 +36,13 @@ pub(super) enum Stdin {
     Taken,
 }
 
-/// What the flags, joined with the file, ask for.
-pub(super) fn asked(flags: LlmFlags, mut stdin: Stdin) -> Result<Asked, Failure> {
+/// What the flags, joined with the file, ask for; what an earlier job asked, where they say nothing else.
+pub(super) fn asked(mut flags: LlmFlags, kept: Option<KeptRequest>, mut stdin: Stdin) -> Result<Asked, Failure> {
+    let so_far = match kept {
+        Some(kept) if !says_something(&flags) => return as_before(flags, kept),
+        Some(kept) => kept.beneath(&mut flags)?,
+        None => None,
+    };
     let LlmFlags { model, prompt, system, temperature, max_tokens, seed, json, history, embed } = flags;
     let model = model.ok_or_else(|| {
         Failure::usage("it is not said which model to ask")
@@ -48,29 +55,25 @@ pub(super) fn asked(flags: LlmFlags, mut stdin: Stdin) -> Result<Asked, Failure>
         }
         (None, None, false) => LlmKind::Embed,
         (Some(_), Some(_), true) => LlmKind::Chat,
+        (Some(_), None, true) if so_far.is_some() => LlmKind::Chat,
         (Some(_), None, true) => LlmKind::Generate,
         (Some(_), _, false) => return Err(no_answer("prompt")),
         (None, Some(_), false) => return Err(no_answer("history")),
     };
     if kind == LlmKind::Embed {
-        let answering = [
-            ("system", system.is_some()),
-            ("temperature", temperature.is_some()),
-            ("max-tokens", max_tokens.is_some()),
-            ("seed", seed.is_some()),
-            ("json", json),
-        ];
-        if let Some((word, _)) = answering.iter().find(|(_, said)| *said) {
-            return Err(no_answer(word));
-        }
+        no_answer_is_described(system.is_some(), temperature, max_tokens, seed, json)?;
     }
     let prompt = prompt.map(|prompt| heard(prompt, &mut stdin, "prompt")).transpose()?;
     let inputs: Result<Vec<String>, Failure> =
         embed.into_iter().map(|input| heard(input, &mut stdin, "text to embed")).collect();
-    let (request, conversation) = match (prompt, history) {
-        (None, _) => (LlmRequest::Embed { inputs: inputs? }, None),
-        (Some(prompt), None) => (LlmRequest::Generate { prompt, system }, None),
-        (Some(prompt), Some(path)) => {
+    let (request, conversation) = match (prompt, history, so_far) {
+        (None, _, _) => (LlmRequest::Embed { inputs: inputs? }, None),
+        (Some(prompt), None, None) => (LlmRequest::Generate { prompt, system }, None),
+        (Some(prompt), None, Some(mut messages)) => {
+            history::ask(&mut messages, system.as_deref(), &prompt);
+            (LlmRequest::Chat { messages }, None)
+        }
+        (Some(prompt), Some(path), _) => {
             let (conversation, messages) = Conversation::begin(path, system, prompt)?;
             (LlmRequest::Chat { messages }, Some(conversation))
         }
@@ -92,7 +95,49 @@ pub(super) fn asked(flags: LlmFlags, mut stdin: Stdin) -> Result<Asked, Failure>
         seed,
         json,
     };
-    Ok(Asked { task, request, conversation })
+    Ok(Asked { task, request: Some(request), conversation })
+}
+
+/// Whether anything is said that changes what is asked.
+pub(super) fn says_something(flags: &LlmFlags) -> bool {
+    flags.prompt.is_some() || flags.system.is_some() || flags.history.is_some() || !flags.embed.is_empty()
+}
+
+/// What an earlier job asked, of another model perhaps, and with other words about the answer.
+fn as_before(flags: LlmFlags, kept: KeptRequest) -> Result<Asked, Failure> {
+    let LlmFlags { model, temperature, max_tokens, seed, json, .. } = flags;
+    if kept.kind == LlmKind::Embed {
+        no_answer_is_described(false, temperature, max_tokens, seed, json)?;
+    }
+    let task = LlmTask {
+        model: Text::new(model.unwrap_or_default()).map_err(too_long("model"))?,
+        request: kept.digest,
+        request_bytes: kept.bytes,
+        kind: kept.kind,
+        temperature_milli: temperature,
+        max_tokens,
+        seed,
+        json,
+    };
+    Ok(Asked { task, request: None, conversation: None })
+}
+
+/// What asks for vectors says nothing about an answer.
+fn no_answer_is_described(
+    system: bool,
+    temperature: Option<u32>,
+    max_tokens: Option<u32>,
+    seed: Option<u32>,
+    json: bool,
+) -> Result<(), Failure> {
+    let answering = [
+        ("system", system),
+        ("temperature", temperature.is_some()),
+        ("max-tokens", max_tokens.is_some()),
+        ("seed", seed.is_some()),
+        ("json", json),
+    ];
+    answering.iter().find(|(_, said)| *said).map_or(Ok(()), |(word, _)| Err(no_answer(word)))
 }
 
 fn no_answer(word: &str) -> Failure {
@@ -138,7 +183,7 @@ mod tests {
     }
 
     fn said(flags: LlmFlags) -> Failure {
-        let failure = asked(flags, Stdin::Taken).expect_err("refused");
+        let failure = asked(flags, None, Stdin::Taken).expect_err("refused");
         assert_eq!(failure.exit, 2, "{failure}");
         failure
     }
@@ -153,10 +198,11 @@ mod tests {
             json: true,
             ..asks("hi")
         };
-        let asked = asked(flags, Stdin::Free).expect("builds");
-        assert_eq!(&asked.request[..], br#"{"generate":{"prompt":"hi","system":"be short"}}"#);
+        let asked = asked(flags, None, Stdin::Free).expect("builds");
+        let request = asked.request.expect("it is sent");
+        assert_eq!(&request[..], br#"{"generate":{"prompt":"hi","system":"be short"}}"#);
         let task = asked.task;
-        assert_eq!((task.request, task.request_bytes), (Digest::of(&asked.request), asked.request.len() as u64));
+        assert_eq!((task.request, task.request_bytes), (Digest::of(&request), request.len() as u64));
         assert_eq!((task.kind, task.model.as_str(), task.json), (LlmKind::Generate, "smollm2:135m", true));
         assert_eq!((task.temperature_milli, task.max_tokens, task.seed), (Some(700), Some(9), Some(3)));
         assert!(asked.conversation.is_none());
@@ -166,12 +212,15 @@ mod tests {
     fn a_history_makes_it_a_chat_and_texts_to_embed_a_list() {
         let folder = tempfile::tempdir().expect("folder");
         let history = Some(folder.path().join("chat.json"));
-        let chat = asked(LlmFlags { history, ..asks("hi") }, Stdin::Free).expect("builds");
-        assert_eq!(&chat.request[..], br#"{"chat":{"messages":[{"role":"user","content":"hi"}]}}"#);
+        let chat = asked(LlmFlags { history, ..asks("hi") }, None, Stdin::Free).expect("builds");
+        assert_eq!(
+            &chat.request.expect("it is sent")[..],
+            br#"{"chat":{"messages":[{"role":"user","content":"hi"}]}}"#
+        );
         assert!(chat.task.kind == LlmKind::Chat && chat.conversation.is_some());
         let embed = LlmFlags { prompt: None, embed: vec!["a".into(), "b".into()], ..asks("") };
-        let embed = asked(embed, Stdin::Free).expect("builds");
-        assert_eq!(&embed.request[..], br#"{"embed":{"inputs":["a","b"]}}"#);
+        let embed = asked(embed, None, Stdin::Free).expect("builds");
+        assert_eq!(&embed.request.expect("it is sent")[..], br#"{"embed":{"inputs":["a","b"]}}"#);
         assert_eq!(embed.task.kind, LlmKind::Embed);
     }
 

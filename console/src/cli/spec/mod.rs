@@ -1,6 +1,7 @@
 //! From flags and job file to the specification that is sent: flags override the file, the environment is checked for
 //! secrets, and what is sent beside it is looked at before anything leaves this machine.
 
+mod earlier;
 mod kind;
 mod llm;
 mod wasm;
@@ -19,6 +20,8 @@ use super::history::Conversation;
 use super::job_file::{JOB_FILE_BYTES_MAX, JobFile};
 use crate::args::{ContainerFlags, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag};
 use crate::exit::Failure;
+pub(crate) use earlier::Earlier;
+use earlier::{Kept, KeptModule};
 use llm::Stdin;
 
 /// Largest file of environment variables: more than the environment may hold.
@@ -41,6 +44,17 @@ pub(crate) struct Plan {
     pub(crate) conversation: Option<Conversation>,
     /// What a person should know before it is sent.
     pub(crate) warnings: Vec<String>,
+    /// What an earlier job left with the orchestrator and this one needs, if it does.
+    pub(crate) left: Option<Left>,
+}
+
+/// Something that is not sent because the orchestrator should have it, and goes some time after its last job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The module.
+    Module,
+    /// What is asked of a language model.
+    Request,
 }
 
 /// What a job runs, with what is sent beside it.
@@ -49,14 +63,26 @@ struct Work {
     blob: Option<Bytes>,
     conversation: Option<Conversation>,
     exceptions: Exceptions,
+    left: Option<Left>,
 }
 
 /// Builds a job from flags and the file they name. `max_cost` is what the context or the configuration says.
 pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Failure> {
-    let file = match &flags.file {
-        Some(path) => read_job_file(path)?,
-        None => JobFile::default(),
-    };
+    let file = read_file_of(&flags)?;
+    put_together(flags, file, Kept::default(), max_cost)
+}
+
+/// Builds a job like an earlier one, with flags and the file that they name over it.
+pub(crate) fn again(flags: JobFlags, earlier: Earlier, max_cost: Option<Micro>) -> Result<Plan, Failure> {
+    let file = read_file_of(&flags)?.over(earlier.file);
+    put_together(flags, file, earlier.kept, max_cost)
+}
+
+fn read_file_of(flags: &JobFlags) -> Result<JobFile, Failure> {
+    flags.file.as_deref().map_or_else(|| Ok(JobFile::default()), read_job_file)
+}
+
+fn put_together(flags: JobFlags, file: JobFile, kept: Kept, max_cost: Option<Micro>) -> Result<Plan, Failure> {
     let reads_file_from_stdin = flags.file.as_deref() == Some(Path::new("-"));
     let kind = kind::kind(&flags, &file)?;
     let stdin = flags.stdin || file.stdin.unwrap_or(false);
@@ -67,8 +93,9 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
         Failure::usage("the most that the job may cost is not known: it is held until the job has ended")
             .hint("say it with --max-cost 0.10")
     })?;
-    let env = environment(file.env, &file.env_file, flags.env, &flags.env_file)?;
-    let warnings = secrets(&env, flags.allow_secrets_on_node)?;
+    let known: Vec<String> = kept.env.keys().cloned().collect();
+    let env = environment(kept.env, file.env, &file.env_file, flags.env, &flags.env_file)?;
+    let warnings = secrets(&env, |name| flags.allow_secrets_on_node || known.iter().any(|known| known == name))?;
     let args = if flags.args.is_empty() { file.args.unwrap_or_default() } else { flags.args };
     let mut labels = file.labels;
     labels.extend(flags.label);
@@ -90,14 +117,15 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
     let gpus = gpus(&machine)?;
 
     let work = match kind {
-        JobType::Wasm => module(flags.wasm.or(file.wasm), args, env)?,
+        JobType::Wasm => module(flags.wasm.or(file.wasm), kept.module, args, env)?,
         JobType::Docker => container(flags.container.over(file.container), args, env)?,
         JobType::Llm => {
             let stdin = if reads_file_from_stdin { Stdin::Taken } else { Stdin::Free };
-            let asked = llm::asked(flags.llm.over(file.llm), stdin)?;
+            let asked = llm::asked(flags.llm.over(file.llm), kept.request, stdin)?;
             Work {
                 task: Task::Llm(asked.task),
-                blob: Some(asked.request),
+                left: asked.request.is_none().then_some(Left::Request),
+                blob: asked.request,
                 conversation: asked.conversation,
                 exceptions: Exceptions::default(),
             }
@@ -145,21 +173,35 @@ pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Fai
         input: if stdin { Input::Stream } else { Input::None },
     };
     let no_queue = flags.no_queue || file.no_queue.unwrap_or(false);
-    Ok(Plan { spec, no_queue, blob: work.blob, conversation: work.conversation, warnings })
+    Ok(Plan { spec, no_queue, blob: work.blob, conversation: work.conversation, warnings, left: work.left })
 }
 
 /// A WebAssembly job.
-fn module(path: Option<PathBuf>, args: Vec<String>, env: BTreeMap<String, String>) -> Result<Work, Failure> {
-    let path = path.ok_or_else(|| Failure::usage("there is nothing to run").hint("name a module with --wasm FILE"))?;
-    let (module, module_name) = wasm::read_module(&path)?;
+fn module(
+    path: Option<PathBuf>,
+    kept: Option<KeptModule>,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+) -> Result<Work, Failure> {
+    let (module, blob) = match (path, kept) {
+        (Some(path), _) => {
+            let (bytes, name) = wasm::read_module(&path)?;
+            (KeptModule { digest: Digest::of(&bytes), bytes: bytes.len() as u64, name }, Some(bytes))
+        }
+        (None, Some(kept)) => (kept, None),
+        (None, None) => {
+            return Err(Failure::usage("there is nothing to run").hint("name a module with --wasm FILE"));
+        }
+    };
     let task = WasmTask {
-        module: Digest::of(&module),
-        module_bytes: module.len() as u64,
-        module_name,
+        module: module.digest,
+        module_bytes: module.bytes,
+        module_name: module.name,
         args: list(args, "arguments")?,
         env: texts(env, "environment")?,
     };
-    Ok(Work { task: Task::Wasm(task), blob: Some(module), conversation: None, exceptions: Exceptions::default() })
+    let left = blob.is_none().then_some(Left::Module);
+    Ok(Work { task: Task::Wasm(task), blob, conversation: None, exceptions: Exceptions::default(), left })
 }
 
 /// A container.
@@ -179,7 +221,7 @@ fn container(flags: ContainerFlags, args: Vec<String>, env: BTreeMap<String, Str
         pull_timeout: pull_timeout.unwrap_or(DockerTask::PULL_TIMEOUT_DEFAULT),
     };
     let exceptions = Exceptions { writable_root, network };
-    Ok(Work { task: Task::Docker(task), blob: None, conversation: None, exceptions })
+    Ok(Work { task: Task::Docker(task), blob: None, conversation: None, exceptions, left: None })
 }
 
 /// The GPUs asked for. Who says what they must be like, and not how many, wants one.
@@ -242,6 +284,44 @@ impl MachineFlags {
     }
 }
 
+impl JobFile {
+    /// What this file says where it says something, else what an earlier job was. The environment is joined elsewhere.
+    fn over(self, earlier: Self) -> Self {
+        let joined = |mut beneath: BTreeMap<String, String>, pairs| {
+            beneath.extend(pairs);
+            beneath
+        };
+        let mut places = earlier.places;
+        places.extend(self.places);
+        Self {
+            places,
+            kind: self.kind.or(earlier.kind),
+            wasm: self.wasm.or(earlier.wasm),
+            container: self.container.over(earlier.container),
+            llm: self.llm.over(earlier.llm),
+            machine: self.machine.over(earlier.machine),
+            args: self.args.or(earlier.args),
+            name: self.name.or(earlier.name),
+            max_cost: self.max_cost.or(earlier.max_cost),
+            cpus: self.cpus.or(earlier.cpus),
+            memory: self.memory.or(earlier.memory),
+            node: self.node.or(earlier.node),
+            env_file: self.env_file,
+            time_limit: self.time_limit.or(earlier.time_limit),
+            start_by: self.start_by.or(earlier.start_by),
+            lost_after: self.lost_after.or(earlier.lost_after),
+            on_disconnect: self.on_disconnect.or(earlier.on_disconnect),
+            priority: self.priority.or(earlier.priority),
+            retries: self.retries.or(earlier.retries),
+            stdin: self.stdin.or(earlier.stdin),
+            no_queue: self.no_queue.or(earlier.no_queue),
+            env: self.env,
+            labels: joined(earlier.labels, self.labels),
+            require: joined(earlier.require, self.require),
+        }
+    }
+}
+
 fn read_job_file(path: &Path) -> Result<JobFile, Failure> {
     if path == Path::new("-") {
         let mut text = String::new();
@@ -281,14 +361,14 @@ fn read_bounded(path: &Path, max: u64, what: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Later ones win: the file's env-files, its table, the flags' env-files, the flags.
+/// Later ones win: those of an earlier job, the file's env-files, its table, the flags' env-files, the flags.
 fn environment(
+    mut env: BTreeMap<String, String>,
     table: BTreeMap<String, String>,
     table_files: &[PathBuf],
     flags: Vec<(String, Option<String>)>,
     flag_files: &[PathBuf],
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut env = BTreeMap::new();
     for path in table_files {
         env.extend(read_env_file(path)?);
     }
@@ -313,11 +393,11 @@ fn environment(
 }
 
 /// Keeps variables that look like secrets here, unless they were meant: then it is said who can read them.
-fn secrets(env: &BTreeMap<String, String>, allowed: bool) -> Result<Vec<String>, Failure> {
+fn secrets(env: &BTreeMap<String, String>, allowed: impl Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
     let names: Vec<&str> = env.keys().map(String::as_str).filter(|name| looks_like_secret(name)).collect();
-    match names.first() {
-        None => Ok(Vec::new()),
-        Some(_) if allowed => {
+    match names.iter().find(|name| !allowed(name)) {
+        None if names.is_empty() => Ok(Vec::new()),
+        None => {
             Ok(vec![format!("warning: the owner of the node can read {}, which look like secrets", names.join(", "))])
         }
         Some(name) => Err(Failure::usage(format!(
@@ -583,7 +663,7 @@ mod tests {
         let fuzz = crate::fuzz::target("environment").words(&["=", "\n", "#", "\r\n", "\0"]).executions(10_000);
         fuzz.run(|input| {
             std::fs::write(&path, input).expect("writes");
-            match environment(BTreeMap::new(), std::slice::from_ref(&path), Vec::new(), &[]) {
+            match environment(BTreeMap::new(), BTreeMap::new(), std::slice::from_ref(&path), Vec::new(), &[]) {
                 Ok(pairs) => {
                     assert!(pairs.keys().all(|name| !name.is_empty() && !name.contains(['=', '\0', '\n'])));
                     modchain_fuzz::signature(&pairs.len().checked_ilog2())

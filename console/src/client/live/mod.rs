@@ -17,11 +17,13 @@
 mod kept;
 mod session;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_types::{JobId, JournalId, Name, WallTime};
+use modchain_types::{JobId, JournalId, WallTime};
 use modchain_wire::console::{ConsoleWelcome, LogChunk, LogCursor, StateDelta, StateSnapshot, Submit};
 use modchain_wire::view::{EventView, JobView};
 use modchain_wire::{FromConsole, ToConsole};
@@ -70,8 +72,6 @@ pub(crate) enum FromLive {
     Delta(Box<StateDelta>),
     /// Events that were missed, or that are older than the snapshot: in order, perhaps some that are known.
     Events(Vec<EventView>),
-    /// There is no such node any more.
-    NodeGone(Name),
     /// Output of a followed job.
     Log(JobId, LogItem),
     /// The answer to a request, with the request.

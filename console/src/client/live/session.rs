@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_link::Backoff;
-use modchain_types::{JobId, Name, NodeState, Text};
-use modchain_wire::console::{EventsOpen, JobRef, LogsOpen, NodeQuery, RefusalCode, StateOpen};
+use modchain_types::{JobId, Text};
+use modchain_wire::console::{EventsOpen, JobRef, LogsOpen, RefusalCode, StateOpen};
 use modchain_wire::{FromConsole, ToConsole};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -32,8 +32,6 @@ const ASKS_MAX: usize = 8;
 const FOLLOWS_MAX: usize = 12;
 /// Inputs under way at once.
 const INPUTS_MAX: usize = 4;
-/// Questions after lost nodes under way at once.
-const LOOKS_MAX: usize = 1;
 /// Time before a request goes out again that was not answered although the connection holds.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two words on the round trip.
@@ -68,7 +66,6 @@ struct Worker {
     out: Outbox,
     log_places: Arc<Semaphore>,
     input_places: Arc<Semaphore>,
-    look_places: Arc<Semaphore>,
 }
 
 impl Session {
@@ -80,7 +77,6 @@ impl Session {
             out,
             log_places: Arc::new(Semaphore::new(FOLLOWS_MAX)),
             input_places: Arc::new(Semaphore::new(INPUTS_MAX)),
-            look_places: Arc::new(Semaphore::new(LOOKS_MAX)),
         };
         let mut tasks = JoinSet::new();
         let state = worker.clone();
@@ -173,7 +169,6 @@ impl Worker {
         let journal = self.client.welcome().journal;
         let mut resume = self.shared.with(|kept| kept.resume(journal));
         let mut events: Option<Replies> = None;
-        let mut looks = JoinSet::new();
         let mut rtt_at = Instant::now();
         loop {
             let mut states = self.client.open(StateOpen { job: None, resume }).await?;
@@ -202,10 +197,6 @@ impl Worker {
                         }
                         ToConsole::StateDelta(delta) if self.shared.with(|kept| kept.fits(delta.prev)) => {
                             let upto = delta.upto;
-                            for name in delta.nodes.iter().filter(|node| node.state == NodeState::Lost) {
-                                let (worker, name) = (self.clone(), name.name.clone());
-                                looks.spawn(async move { worker.look_for(name).await });
-                            }
                             self.out.say(FromLive::Delta(Box::new(delta))).await;
                             self.shared.with(|kept| kept.delta_taken(upto));
                             if rtt_at <= Instant::now() {
@@ -235,22 +226,9 @@ impl Worker {
                             self.shared.with(|kept| kept.events_done());
                         }
                     },
-                    Some(_) = looks.join_next() => {}
                 }
             }
             resume = None;
-        }
-    }
-
-    /// A node that was revoked is told of as lost, and more than once; only a question tells the two apart. Of a lost node there
-    /// is little news.
-    async fn look_for(&self, name: Name) {
-        let _place = self.look_places.acquire().await.expect("is never closed");
-        match self.client.node(NodeQuery { node: name.clone() }).await {
-            Err(failure) if failure.code == RefusalCode::NotFound.word() => {
-                self.out.say(FromLive::NodeGone(name)).await;
-            }
-            Ok(_) | Err(_) => {}
         }
     }
 

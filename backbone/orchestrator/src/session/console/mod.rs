@@ -3,6 +3,7 @@
 //! Each request is checked against the one table of roles and verbs, and against who owns what it names. A refusal says what,
 //! why and what next; a job that the asker may not see is answered as one that does not exist.
 
+mod download;
 mod logs;
 mod members;
 mod refuse;
@@ -132,6 +133,7 @@ impl ConsoleSession {
             let welcome = ConsoleWelcome {
                 types: FromConsole::known_types(),
                 version: version(),
+                pool: self.context.services.pool.clone(),
                 identity: self.identity.clone(),
                 journal: self.context.services.journal_id,
                 asset: self.context.services.asset,
@@ -227,6 +229,8 @@ impl ConsoleSession {
             FromConsole::Link(_) => self.link(writer).await,
             FromConsole::Node(query) => self.node(writer, query).await,
             FromConsole::NodeSet(set) => self.node_set(writer, set).await,
+            FromConsole::Spec(query) => self.spec(writer, query).await,
+            FromConsole::BlobFetch(fetch) => self.blob_fetch(writer, reader, fetch).await,
             FromConsole::Hello(_)
             | FromConsole::BlobPiece(_)
             | FromConsole::InputPiece(_)

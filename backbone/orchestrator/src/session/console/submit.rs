@@ -3,15 +3,18 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use modchain_core::{Command, Control, NodeFit, Reply};
+use modchain_core::{Command, Control, EventBody, NodeFit, Reply};
 use modchain_types::{Digest, JobId, JobSpec, JobState, List, Micro, Task, TaskBody};
 use modchain_wire::Sentence;
-use modchain_wire::console::{ExplainQuery, QuoteRequest, Refusal, RefusalCode, Submit, Submitted};
+use modchain_wire::console::{
+    ExplainQuery, QuoteRequest, Refusal, RefusalCode, SpecQuery, SpecView, Submit, Submitted,
+};
 use modchain_wire::view::{ExplanationView, NodeVerdictView, OfferView, QuoteView};
 use modchain_wire::{encode_task, spec_digest};
 
-use super::super::jobs_blobs::{named_by, reference_blobs};
+use super::super::jobs_blobs::{named_by, reference_blobs, task_of};
 use super::{ConsoleSession, Failure, Writer, refuse};
+use crate::store::blobs::BlobError;
 
 /// Tasks above this many bytes go to the blob store, so that the journal stays small and keeps no prompt for ever.
 const INLINE_TASK_BYTES_MAX: usize = 4 * 1024;
@@ -185,6 +188,31 @@ impl ConsoleSession {
         let nodes = List::cut(fits.iter().map(verdict).collect());
         let view = ExplanationView { job, summary: Sentence::cut(summary), ahead, nodes };
         Ok(writer.write(&view.into()).await?)
+    }
+}
+
+impl ConsoleSession {
+    /// The specification as it was sent, which is in the journal alone once its job has ended.
+    pub(super) async fn spec(&self, writer: &mut Writer, query: SpecQuery) -> Result<(), Failure> {
+        let job = self.resolve(&query.job).await?;
+        let origin = self.context.feed.origin(&self.actor, job).await?;
+        let (account, number) = origin.ok_or_else(|| refuse::no_job(&query.job))?;
+        let journal = self.context.services.journal.clone();
+        let read = tokio::task::spawn_blocking(move || journal.read_after(number - 1, 1)).await;
+        let made = read.map_err(refuse::internal)?.map_err(refuse::internal)?.pop();
+        let Some(EventBody::JobQueued { mut spec, .. }) = made.map(|event| event.body) else {
+            return Err(refuse::internal("the event that made a job is another one").into());
+        };
+        let task = task_of(&self.context.services.blobs, &account, &spec).await.map_err(|error| match error {
+            BlobError::Missing => refuse::refusal(
+                RefusalCode::MissingBlob,
+                format!("what job {} runs is not kept any more", query.job.as_str()),
+                "it was too long for the journal, and such things go an hour after their last job has ended",
+            ),
+            other => refuse::by_blobs(other),
+        })?;
+        spec.body = TaskBody::Inline(task);
+        Ok(writer.write(&SpecView { job, spec: *spec }.into()).await?)
     }
 }
 

@@ -32,12 +32,14 @@ pub(super) enum Verb {
     Link,
     Node,
     NodeSet,
+    Spec,
+    BlobFetch,
 }
 
 impl Verb {
     /// Every verb.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 28] = [
         Self::Submit,
         Self::Quote,
         Self::Cancel,
@@ -64,6 +66,8 @@ impl Verb {
         Self::Link,
         Self::Node,
         Self::NodeSet,
+        Self::Spec,
+        Self::BlobFetch,
     ];
 
     /// The verb of a request; `None` for messages that belong into the middle of one.
@@ -95,6 +99,8 @@ impl Verb {
             FromConsole::Link(_) => Some(Self::Link),
             FromConsole::Node(_) => Some(Self::Node),
             FromConsole::NodeSet(_) => Some(Self::NodeSet),
+            FromConsole::Spec(_) => Some(Self::Spec),
+            FromConsole::BlobFetch(_) => Some(Self::BlobFetch),
             FromConsole::Hello(_)
             | FromConsole::BlobPiece(_)
             | FromConsole::InputPiece(_)
@@ -119,7 +125,9 @@ impl Verb {
             Self::Credit => "giving credit",
             Self::Logs => "reading output",
             Self::State => "watching",
+            Self::Spec => "reading specifications",
             Self::BlobPut => "uploading",
+            Self::BlobFetch => "downloading",
             Self::Input => "sending input",
             Self::Whoami => "asking about oneself",
             Self::Renew => "renewing a certificate",
@@ -141,6 +149,7 @@ impl Verb {
                 | Self::Cancel
                 | Self::Jobs
                 | Self::Job
+                | Self::Spec
                 | Self::Explain
                 | Self::Nodes
                 | Self::Node
@@ -152,6 +161,7 @@ impl Verb {
                 | Self::Logs
                 | Self::State
                 | Self::BlobPut
+                | Self::BlobFetch
                 | Self::Input
                 | Self::Whoami
                 | Self::Renew
@@ -166,6 +176,7 @@ impl Verb {
                 | Self::Cancel
                 | Self::Jobs
                 | Self::Job
+                | Self::Spec
                 | Self::Explain
                 | Self::Nodes
                 | Self::Node
@@ -177,6 +188,7 @@ impl Verb {
                 | Self::Credit
                 | Self::Logs
                 | Self::State
+                | Self::BlobFetch
                 | Self::Whoami
                 | Self::Renew
                 | Self::Identities

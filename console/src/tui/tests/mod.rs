@@ -1,0 +1,5 @@
+//! The console as a whole: every view at every size in every state of the link, and whatever may come in any order.
+
+mod random;
+mod sizes;
+mod world;
