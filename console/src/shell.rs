@@ -2,6 +2,7 @@
 //! configuration, default), which of the standard streams are terminals, and how to print.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -397,7 +398,11 @@ pub(crate) fn edit_text(text: &str, name: &str) -> Result<String, Failure> {
     let editor = editor.unwrap_or_else(|| "vi".to_owned());
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("cannot {what}: {error}"));
     let folder = std::env::temp_dir().join(format!("modchain-edit-{}", std::process::id()));
-    crate::client::config::create_private_dir(&folder)?;
+    // One that is there already is somebody else's, and what they can write is not for our editor.
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| failed("make a folder to edit in", &error))?;
     let path = folder.join(name);
     let outcome = std::fs::write(&path, text).map_err(|error| failed("write a file to edit", &error)).and_then(|()| {
         let mut words = editor.split_whitespace();

@@ -123,6 +123,13 @@ fn each_token_that_cannot_be_used_has_its_own_sentence_and_exit_code() {
     let (alice, _) = pool.person(&client());
     let denied = alice.run(&["token", "create", "--role", "client", "-o", "json"]).expect(4);
     assert_eq!(error(&denied)["code"], "not_allowed");
+
+    // What the operator calls the pool is said by it, and known here since the join.
+    for (line, place) in [(&["whoami"][..], ""), (&["context", "show"], ""), (&["version", "--server"], "/server")] {
+        let line = [line, &["-o", "json"]].concat();
+        let told = alice.run(&line).expect(0).json();
+        assert_eq!(told.pointer(&format!("{place}/pool")), Some(&"lab".into()), "{line:?}: {told:#}");
+    }
 }
 
 /// One that is sound and for this pool, and that nobody made.

@@ -45,6 +45,7 @@ pub(crate) async fn whoami(shell: &Shell) -> Outcome {
                 ("account", identity.account.to_string()),
                 ("context", target.context),
                 ("orchestrator", client.address().to_owned()),
+                ("pool", welcome.pool.to_string()),
                 ("money", welcome.asset.to_string()),
                 ("trust domain", domain.to_string()),
                 ("certificate", certificate.serial.to_string()),
@@ -64,6 +65,7 @@ pub(crate) async fn version(shell: &Shell, args: &VersionArgs) -> Outcome {
         Some(ServerVersionDoc {
             addr: client.address().to_owned(),
             version: client.welcome().version.as_str().to_owned(),
+            pool: client.welcome().pool.to_string(),
         })
     } else {
         None
@@ -73,7 +75,10 @@ pub(crate) async fn version(shell: &Shell, args: &VersionArgs) -> Outcome {
         Format::Name | Format::Table => {
             let mut text = format!("modchain {} (wire {})\n", env!("CARGO_PKG_VERSION"), modchain_wire::WIRE_VERSION);
             if let Some(server) = server {
-                text.push_str(&crate::text::one_line(&format!("server {} at {}", server.version, server.addr)));
+                text.push_str(&crate::text::one_line(&format!(
+                    "server {} at {}, pool {}",
+                    server.version, server.addr, server.pool
+                )));
                 text.push('\n');
             }
             shell.print(&text)?;

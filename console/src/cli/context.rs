@@ -103,6 +103,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                 Format::Name => shell.print(&format!("{name}\n"))?,
                 Format::Table => shell.print(&pairs(&[
                     ("name", document.name),
+                    ("pool", document.pool.unwrap_or_else(|| "?".into())),
                     ("orchestrator", document.orchestrator),
                     ("join", document.join.unwrap_or_else(|| "?".into())),
                     ("identity", document.identity),
@@ -127,9 +128,10 @@ pub(crate) struct Row {
 type ContextColumn = Column<Row>;
 
 /// The columns of contexts.
-pub(crate) static COLUMNS: [ContextColumn; 8] = [
+pub(crate) static COLUMNS: [ContextColumn; 9] = [
     ContextColumn::text("current", "CURRENT", |row, _| if row.document.current { "*" } else { "" }.into()),
     ContextColumn::text("name", "NAME", |row, _| row.document.name.clone()),
+    ContextColumn::text("pool", "POOL", |row, _| or_unknown(row.document.pool.as_ref())),
     ContextColumn::text("role", "ROLE", |row, _| or_unknown(row.document.role)),
     ContextColumn::text("orchestrator", "ORCHESTRATOR", |row, _| row.document.orchestrator.clone()),
     ContextColumn::text("expires", "EXPIRES", |row, _| row.expires.clone()),
@@ -146,6 +148,7 @@ fn document(name: &str, context: &Context, contexts: &Contexts) -> ContextDoc {
         schema: "modchain.context/v1",
         name: name.to_owned(),
         orchestrator: context.orchestrator.clone(),
+        pool: read_joined(&context.identity).map(|joined| joined.pool.to_string()),
         join: context.join.clone(),
         identity: context.identity.display().to_string(),
         current: contexts.current.as_deref() == Some(name),

@@ -280,7 +280,7 @@ async fn emptied(shell: &Shell, nodes: &[Name]) -> Result<Vec<NodeView>, Failure
             if view.attempts > 0 && said.insert(name.clone(), view.attempts) != Some(view.attempts) {
                 shell.say(&format!("{name}  {} left", counted(view.attempts)));
             }
-            views.push(view.clone());
+            views.push(NodeView::clone(view));
         }
         if views.iter().all(|view| view.attempts == 0) {
             return Ok(views);

@@ -8,13 +8,8 @@ pub(crate) const TOPICS: [(&str, fn() -> String); 7] = [
     ("environment", || include_str!("help/environment.txt").into()),
     ("security", || include_str!("help/security.txt").into()),
     ("console", || include_str!("help/console.txt").into()),
-    ("keys", keys),
+    ("keys", || crate::tui::keys::reference()),
 ];
-
-/// The keys of the console.
-fn keys() -> String {
-    include_str!("help/keys.txt").into()
-}
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ pub(crate) struct WhoamiDoc {
     id: String,
     context: String,
     orchestrator: String,
+    pool: String,
     journal: String,
     currency: &'static str,
     #[serde(flatten)]
@@ -58,6 +59,7 @@ pub(crate) fn whoami(welcome: &ConsoleWelcome, context: &str, addr: &str, certif
         id: welcome.identity.id.to_string(),
         context: context.to_owned(),
         orchestrator: addr.to_owned(),
+        pool: welcome.pool.to_string(),
         journal: welcome.journal.to_string(),
         currency: welcome.asset.code(),
         certificate,
@@ -81,6 +83,8 @@ pub(crate) struct ServerVersionDoc {
     pub(crate) addr: String,
     /// What it says.
     pub(crate) version: String,
+    /// What its operator calls the pool.
+    pub(crate) pool: String,
 }
 
 /// The document of this program's version.
@@ -103,6 +107,8 @@ pub(crate) struct ContextDoc {
     pub(crate) name: String,
     /// `HOST:PORT`.
     pub(crate) orchestrator: String,
+    /// What the operator calls the pool; unknown where nobody joined with a token.
+    pub(crate) pool: Option<String>,
     /// The folder of its identity.
     pub(crate) identity: String,
     /// Whether it is used where none is named.

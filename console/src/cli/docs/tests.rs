@@ -453,7 +453,8 @@ fn the_program_about_itself_keeps_its_form() {
         trust_domain: "mzxw6ytboi2dgnbv.modchain".into(),
     };
     golden("whoami", &whoami(&welcome, "local", "127.0.0.1:7443", certificate()));
-    let version = version(Some(ServerVersionDoc { addr: "orch:7443".into(), version: "0.1.0".into() }));
+    let version =
+        version(Some(ServerVersionDoc { addr: "orch:7443".into(), version: "0.1.0".into(), pool: "lab".into() }));
     let mut version = serde_json::to_value(version).expect("JSON");
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     version["version"] = "X".into();
@@ -463,6 +464,7 @@ fn the_program_about_itself_keeps_its_form() {
         schema: "modchain.context/v1",
         name: "local".into(),
         orchestrator: "127.0.0.1:7443".into(),
+        pool: Some("lab".into()),
         identity: "/id".into(),
         current: true,
         join: Some("127.0.0.1:7444".into()),

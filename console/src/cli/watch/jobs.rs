@@ -41,14 +41,14 @@ impl Watched for JobsWatch {
     fn items(&self, mirror: &Mirror) -> Vec<(String, JobView)> {
         let look = self.look.now();
         let is_meant = |job: &&JobView| fits(&self.query, job) && self.columns.fits(&self.filter, job, &look);
-        let mut fitting: Vec<&JobView> = mirror.jobs.values().filter(is_meant).collect();
+        let mut fitting: Vec<&JobView> = mirror.jobs.values().map(|job| &**job).filter(is_meant).collect();
         fitting.sort_by_key(|job| (Reverse(job.created_at), job.id));
         self.columns.sort(&mut fitting, &look);
         fitting.into_iter().take(self.limit).map(|job| (job.id.to_string(), job.clone())).collect()
     }
 
     fn newest(&self, mirror: &Mirror, name: &str) -> Option<JobView> {
-        mirror.jobs.get(&name.parse::<JobId>().ok()?).cloned()
+        mirror.jobs.get(&name.parse::<JobId>().ok()?).map(|job| JobView::clone(job))
     }
 
     fn screen(&self, _mirror: &Mirror, items: &[JobView]) -> String {
@@ -66,6 +66,8 @@ impl Watched for JobsWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use modchain_types::{JobState, List, Text, WallTime};
 
     use super::*;
@@ -83,7 +85,7 @@ mod tests {
             let id = JobId([number; 16]);
             let created_at = WallTime(i64::from(number));
             let state = if number == 3 { JobState::Completed } else { JobState::Running };
-            mirror.jobs.insert(id, JobView { id, created_at, state, ..ended_job() });
+            mirror.jobs.insert(id, Arc::new(JobView { id, created_at, state, ..ended_job() }));
         }
         let ids: Vec<String> = watched.items(&mirror).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, [JobId([4; 16]).to_string(), JobId([2; 16]).to_string()]);

@@ -21,7 +21,7 @@ impl Watched for NodesWatch {
     type Item = NodeView;
 
     fn items(&self, mirror: &Mirror) -> Vec<(String, NodeView)> {
-        let nodes = self.wanted.pick(mirror.nodes.values(), &self.look.now());
+        let nodes = self.wanted.pick(mirror.nodes.values().map(|node| &**node), &self.look.now());
         nodes.into_iter().map(|node| (node.name.to_string(), node.clone())).collect()
     }
 

@@ -67,7 +67,6 @@ impl Watched for StatusWatch {
             | FromLive::Snapshot(_)
             | FromLive::Delta(_)
             | FromLive::Events(_)
-            | FromLive::NodeGone(_)
             | FromLive::Log(..)
             | FromLive::Input(..)
             | FromLive::Rtt(_)
