@@ -250,8 +250,9 @@ pub(crate) enum Command {
     /// Print completions for a shell
     #[command(
         help_template = EXAMPLES_FIRST,
-        before_help = "Examples:\n  source <(COMPLETE=bash modchain)          jobs, nodes and contexts too, asked as you type\n  \
-                       COMPLETE=fish modchain | source\n  modchain completions zsh > ~/.zfunc/_modchain     commands and flags only"
+        before_help = "Examples:\n  modchain completions zsh > ~/.zfunc/_modchain    commands and flags\n  \
+                       source <(COMPLETE=bash modchain)                jobs, nodes and contexts too, asked as you type\n  \
+                       COMPLETE=fish modchain | source                 the same for fish"
     )]
     Completions {
         /// Which shell

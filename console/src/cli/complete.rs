@@ -10,6 +10,8 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use modchain_wire::console::{IdentitiesQuery, JobsQuery};
 
+use super::settings::SETTINGS;
+use super::topics::TOPICS;
 use super::{jobs, pool};
 use crate::args::{Cli, Global};
 use crate::client::Client;
@@ -39,6 +41,8 @@ fn with_completer(arg: Arg) -> Arg {
         ("NODE", _) | (_, "node") => |word| offer(word, ask(node_names)),
         ("IDENTITY", "identities") => |word| offer(word, ask(identity_names)),
         ("CONTEXT", _) | (_, "context") => |word| offer(word, contexts()),
+        ("SETTING", _) => |word| offer(word, named(&SETTINGS)),
+        ("COMMAND|TOPIC", _) => |word| offer(word, help_topics()),
         _ => return arg,
     };
     arg.add(ArgValueCompleter::new(completer))
@@ -137,6 +141,19 @@ async fn identity_names(client: Client) -> Result<Vec<Offer>, Failure> {
     Ok(page.items.iter().map(|view| offer(&view.identity)).collect())
 }
 
+fn named(all: &[(&str, &str)]) -> Vec<Offer> {
+    all.iter().map(|(name, what)| ((*name).to_owned(), (*what).to_owned())).collect()
+}
+
+fn help_topics() -> Vec<Offer> {
+    let command = Cli::command();
+    let commands = command.get_subcommands().map(|command| {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        (command.get_name().to_owned(), about)
+    });
+    commands.chain(TOPICS.iter().map(|(name, _)| ((*name).to_owned(), "topic".to_owned()))).collect()
+}
+
 fn contexts() -> Vec<Offer> {
     let contexts = shell().and_then(|shell| shell.contexts().ok()).unwrap_or_default();
     contexts.contexts.into_iter().map(|(name, context)| (name, context.orchestrator)).collect()
@@ -185,6 +202,8 @@ mod tests {
             (&["context", "use"], "name"),
             (&["logout"], "name"),
             (&[], "context"),
+            (&["config", "set"], "key"),
+            (&["help"], "topic"),
         ] {
             assert!(completes(path, id), "{path:?} {id}");
         }

@@ -13,7 +13,7 @@ use crate::exit::{self, Failure, Outcome};
 use crate::shell::{Shell, edit_text};
 
 /// What can be set, and what it is if nobody sets it.
-const SETTINGS: [(&str, &str); 8] = [
+pub(super) const SETTINGS: [(&str, &str); 8] = [
     ("output", "table, wide, json, jsonl, yaml or name, as --output; table by default"),
     ("color", "auto, always or never, as --color; auto by default"),
     ("utc", "true or false, as --utc; false by default"),
