@@ -154,6 +154,11 @@ impl Shell {
         self.global.output.or(self.config.output).unwrap_or(FormatFlag::Table)
     }
 
+    /// Whether documents are written as YAML.
+    pub(crate) fn is_yaml(&self) -> bool {
+        self.flag() == FormatFlag::Yaml
+    }
+
     /// How tables look in this call.
     pub(crate) fn look(&self) -> Look {
         let wide = self.flag() == FormatFlag::Wide;

@@ -39,6 +39,18 @@ pub(crate) fn document(document: &impl Serialize) -> serde_json::Result<String> 
     Ok(text)
 }
 
+/// JSON as a reader of YAML takes it too: that one wants to see what it reads.
+pub(crate) fn flow(json: &str) -> String {
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        if c == '\n' || is_printable(c) {
+            text.push(c)
+        } else {
+            escape(&mut text, c)
+        }
+        text
+    })
+}
+
 fn map(text: &mut String, fields: &[(String, Node)], depth: usize) {
     for (name, value) in fields {
         text.push_str(&"  ".repeat(depth));
@@ -123,12 +135,18 @@ fn string(text: &mut String, value: &str) {
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
             c if is_printable(c) => text.push(c),
-            c if u32::from(c) <= 0xff => text.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if u32::from(c) <= 0xffff => text.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => text.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c => escape(text, c),
         }
     }
     text.push('"');
+}
+
+fn escape(text: &mut String, c: char) {
+    match u32::from(c) {
+        code @ ..=0xff => text.push_str(&format!("\\x{code:02x}")),
+        code @ ..=0xffff => text.push_str(&format!("\\u{code:04x}")),
+        code => text.push_str(&format!("\\U{code:08x}")),
+    }
 }
 
 /// Whether a reader sees a character as it is: neither a control character, nor one that breaks or turns a line.
@@ -323,6 +341,8 @@ mod tests {
                 let yaml = super::document(&document).expect("made");
                 assert_eq!(read(&yaml), document, "{yaml}");
                 assert!(yaml.chars().all(|c| c == '\n' || is_printable(c)), "{yaml:?}");
+                let flow = flow(&document.to_string());
+                assert_eq!(read(&flow), document, "{flow}");
             }
         }
     }
