@@ -2,7 +2,7 @@
 //! nobody and draws nothing.
 //!
 //! ```text
-//! let filter = parse("gpu>=80 pool:a100 !lyon", &[Field::number("gpu", Unit::Percent), Field::text("pool")])?;
+//! let filter = parse("gpu>=80 pool:a100 !lyon", &[Field::new("gpu", Kind::Number(Unit::Percent)), Field::new("pool", Kind::Text)])?;
 //! filter.fits(&|name| ..the value of that field of this row.., &|| ..the row as it is shown..)
 //! ```
 //!
@@ -82,16 +82,6 @@ impl Field {
     /// A field of this name and kind.
     pub(crate) const fn new(name: &'static str, kind: Kind) -> Self {
         Self { name, kind }
-    }
-
-    /// A field of text.
-    pub(crate) const fn text(name: &'static str) -> Self {
-        Self::new(name, Kind::Text)
-    }
-
-    /// A field of numbers.
-    pub(crate) const fn number(name: &'static str, unit: Unit) -> Self {
-        Self::new(name, Kind::Number(unit))
     }
 }
 
@@ -662,14 +652,14 @@ mod tests {
     const FIELDS: &[Field] = &[
         Field::new("name", Kind::Name),
         Field::new("state", Kind::Words(STATES)),
-        Field::text("pool"),
+        Field::new("pool", Kind::Text),
         Field::new("account", Kind::Whole),
         Field::new("label", Kind::Pairs),
-        Field::number("gpu", Unit::Percent),
-        Field::number("gpus", Unit::Plain),
-        Field::number("vram", Unit::Bytes),
-        Field::number("age", Unit::Millis),
-        Field::number("price", Unit::Micro),
+        Field::new("gpu", Kind::Number(Unit::Percent)),
+        Field::new("gpus", Kind::Number(Unit::Plain)),
+        Field::new("vram", Kind::Number(Unit::Bytes)),
+        Field::new("age", Kind::Number(Unit::Millis)),
+        Field::new("price", Kind::Number(Unit::Micro)),
     ];
 
     /// A row to try filters on: busy GPUs of the pool `A100-80g`.

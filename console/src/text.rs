@@ -136,11 +136,6 @@ pub(crate) fn job_id(id: &JobId, short: bool) -> String {
     if short { id.short() } else { id.to_string() }
 }
 
-/// Characters of an id as [`job_id`] shows it.
-pub(crate) fn job_id_width(short: bool) -> usize {
-    if short { 8 } else { 28 }
-}
-
 /// Text from a stranger on one line: control characters and hidden ones become `·`.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_hidden(c) { '·' } else { c }).collect()

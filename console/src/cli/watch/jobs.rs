@@ -8,7 +8,6 @@ use modchain_wire::view::JobView;
 use serde::Serialize;
 
 use super::super::docs;
-use super::super::jobs;
 use super::super::table::{Columns, Look, Table};
 use super::Watched;
 use crate::client::mirror::Mirror;
@@ -73,6 +72,7 @@ mod tests {
     use super::*;
     use crate::args::TableArgs;
     use crate::cli::docs::tests::ended_job;
+    use crate::cli::jobs;
 
     #[test]
     fn the_newest_come_first_and_one_that_ended_is_found_once_more() {
