@@ -7,7 +7,7 @@ mod common;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use common::{Stack, eventually};
+use common::{Stack, Watching, eventually};
 use serde_json::Value;
 
 /// A job by this name that has ended.
@@ -80,7 +80,19 @@ fn every_list_has_every_format_and_they_agree() {
     assert_eq!(cells, format!("{hello}  hello  0\n"));
     assert_eq!(stack.run(&["nodes", "state:ready cores>0 !nowhere", "-o", "name"]).expect(0).stdout, "local-1\n");
     assert_eq!(stack.run(&["nodes", "jobs>1", "-o", "name"]).expect(0).stdout, "");
+    let mut rows =
+        Watching::start(&stack.home, &["jobs", "!hello", "--watch", "--columns", "name,state", "--no-header"]);
+    assert_eq!(rows.until(|_| true), "loops  running");
+    let mut documents = Watching::start(&stack.home, &["nodes", "cores>0", "--watch", "-o", "yaml"]);
+    assert_eq!(documents.until(|_| true), "---");
+    assert_eq!(documents.until(|line| line.starts_with("op:")), "op: add");
+    let mut wide = Watching::start(&stack.home, &["nodes", "--watch", "-o", "wide"]);
+    assert!(wide.until(|_| true).contains("GPU MODELS"));
     stack.run(&["cancel", "-y", "--grace", "0s", "--wait", &loops]).expect(0);
+    assert_eq!(rows.until(|line| line.contains("cancelled")), "loops  cancelled");
+    for watching in [rows, documents, wide] {
+        assert_eq!(watching.interrupt(), Some(130));
+    }
 }
 
 #[test]

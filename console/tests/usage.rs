@@ -249,6 +249,9 @@ fn completions_are_silent_where_nobody_answers() {
     assert!(completed(&home, &["help", "exit"]).contains(&"exit-codes".to_owned()));
     assert!(completed(&home, &["config", "set", "max"]).contains(&"max-cost".to_owned()));
     assert!(completed(&home, &["jobs", "-o", "y"]).contains(&"yaml".to_owned()));
+    assert!(completed(&home, &["nodes", "--sort", "gp"]).contains(&"gpus".to_owned()));
+    assert!(completed(&home, &["nodes", "--sort", "-gp"]).contains(&"-gpus".to_owned()));
+    assert!(completed(&home, &["context", "list", "--columns", "or"]).contains(&"orchestrator".to_owned()));
     // Without a context, and with one for an orchestrator that is not there.
     assert!(completed(&home, &["logs", "j-"]).is_empty());
     let contexts = "current = \"lab\"\n[contexts.lab]\norchestrator = \"127.0.0.1:9\"\nidentity = \"/nowhere\"\n";

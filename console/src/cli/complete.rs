@@ -12,7 +12,7 @@ use modchain_wire::console::{IdentitiesQuery, JobsQuery};
 
 use super::settings::SETTINGS;
 use super::topics::TOPICS;
-use super::{jobs, pool};
+use super::{cert, context, events, jobs, money, pool, table, token};
 use crate::args::{Cli, Global};
 use crate::client::Client;
 use crate::exit::Failure;
@@ -31,7 +31,39 @@ pub(crate) fn answer() {
 
 /// The command, with what its arguments may be.
 fn completing(command: Command) -> Command {
-    command.mut_args(with_completer).mut_subcommands(completing)
+    completing_below(command, "")
+}
+
+fn completing_below(command: Command, parent: &str) -> Command {
+    let path = format!("{parent} {}", command.get_name());
+    let columns = columns(&path);
+    let command = command.mut_args(|arg| match columns.clone() {
+        Some(keys) if matches!(arg.get_id().as_str(), "columns" | "sort") => {
+            arg.add(ArgValueCompleter::new(move |word: &OsStr| offer(word, column_names(&keys, word))))
+        }
+        Some(_) | None => with_completer(arg),
+    });
+    command.mut_subcommands(|sub| completing_below(sub, &path))
+}
+
+/// The columns of the list that this command shows.
+fn columns(path: &str) -> Option<Vec<&'static str>> {
+    Some(match path {
+        " modchain jobs" => table::keys(&jobs::COLUMNS),
+        " modchain nodes" => table::keys(&pool::COLUMNS),
+        " modchain ledger" => table::keys(&money::COLUMNS),
+        " modchain events" => table::keys(&events::COLUMNS),
+        " modchain cert list" => table::keys(&cert::COLUMNS),
+        " modchain token list" => table::keys(&token::COLUMNS),
+        " modchain context list" => table::keys(&context::COLUMNS),
+        _ => return None,
+    })
+}
+
+/// With a `-` before each if one is written already, as `--sort` takes them.
+fn column_names(keys: &[&str], word: &OsStr) -> Vec<Offer> {
+    let sign = if word.to_str().is_some_and(|word| word.starts_with('-')) { "-" } else { "" };
+    keys.iter().map(|key| (format!("{sign}{key}"), String::new())).collect()
 }
 
 fn with_completer(arg: Arg) -> Arg {
@@ -204,6 +236,13 @@ mod tests {
             (&[], "context"),
             (&["config", "set"], "key"),
             (&["help"], "topic"),
+            (&["jobs"], "columns"),
+            (&["nodes"], "sort"),
+            (&["ledger"], "columns"),
+            (&["events"], "columns"),
+            (&["cert", "list"], "sort"),
+            (&["token", "list"], "columns"),
+            (&["context", "list"], "columns"),
         ] {
             assert!(completes(path, id), "{path:?} {id}");
         }

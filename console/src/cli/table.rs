@@ -272,11 +272,16 @@ impl<T> Columns<T> {
     }
 }
 
+/// What the columns of a list are called.
+pub(crate) fn keys<T>(all: &[Column<T>]) -> Vec<&'static str> {
+    all.iter().filter(|column| !column.hidden).map(|column| column.key).collect()
+}
+
 /// The column that a word means.
 fn find<T>(all: &'static [Column<T>], word: &str) -> Result<&'static Column<T>, Failure> {
     let word = word.trim().to_lowercase();
     all.iter().find(|column| column.is_called(&word)).ok_or_else(|| {
-        let keys: Vec<&str> = all.iter().filter(|column| !column.hidden).map(|column| column.key).collect();
+        let keys = keys(all);
         let failure = Failure::usage(format!("there is no column `{word}`"));
         match nearest(&word, keys.iter().copied()) {
             Some(near) => failure.hint(format!("did you mean `{near}`? there are: {}", keys.join(", "))),
