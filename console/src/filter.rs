@@ -844,11 +844,14 @@ mod tests {
 
     #[test]
     fn what_fits_is_marked_where_it_stands() {
-        let marks = |text: &str, cell: &str| parse(text, FIELDS).expect("parses").marks(cell);
-        assert_eq!(marks("rig", "RIG-1 rig-2"), [0..3, 6..9]);
-        assert_eq!(marks("ri ig|x !g pool:r", "rig"), [0..3]);
-        assert_eq!(marks("~[0-9]*", "a12é3"), [1..3, 5..6]);
-        assert_eq!(marks("é", "aéé"), [1..5]);
+        let marks = |text: &str, cell: &str| -> Vec<(usize, usize)> {
+            let marks = parse(text, FIELDS).expect("parses").marks(cell);
+            marks.into_iter().map(|mark| (mark.start, mark.end)).collect()
+        };
+        assert_eq!(marks("rig", "RIG-1 rig-2"), [(0, 3), (6, 9)]);
+        assert_eq!(marks("ri ig|x !g pool:r", "rig"), [(0, 3)]);
+        assert_eq!(marks("~[0-9]*", "a12é3"), [(1, 3), (5, 6)]);
+        assert_eq!(marks("é", "aéé"), [(1, 5)]);
         assert!(marks("", "rig").is_empty());
     }
 

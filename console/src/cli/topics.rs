@@ -1,7 +1,10 @@
 //! The topics of `modchain help`, beside the commands.
 
-/// Each topic with what makes its text.
-pub(crate) const TOPICS: [(&str, fn() -> String); 7] = [
+/// A topic: its name, and what makes its text.
+type Topic = (&'static str, fn() -> String);
+
+/// Every topic.
+pub(crate) const TOPICS: [Topic; 7] = [
     ("exit-codes", || include_str!("help/exit-codes.txt").into()),
     ("output", || include_str!("help/output.txt").into()),
     ("filters", || include_str!("help/filters.txt").into()),
