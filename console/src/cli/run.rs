@@ -7,7 +7,7 @@ use modchain_wire::view::{JobView, QuoteView};
 
 use super::follow::{self, End, Follow};
 use super::history::{Answer, Conversation};
-use super::input::Feed;
+use super::input::{self, Feed};
 use super::log_printer::{LogPrinter, Streams, Style};
 use super::spec::{self, Left, Plan};
 use super::table::{Align, Table, pairs};
@@ -52,6 +52,9 @@ pub(super) async fn submit_and_follow(
     if args.detach && plan.conversation.is_some() {
         return Err(Failure::usage("nobody is there to add the answer to the conversation with --detach")
             .hint("leave --detach out, or --history"));
+    }
+    if plan.spec.input == Input::Stream {
+        input::check_size()?;
     }
     plan.warnings.iter().for_each(|warning| shell.say(warning));
     let attached = |failure: Failure| if args.detach { failure } else { failure.attached() };

@@ -164,6 +164,7 @@ pub(super) fn welcome() -> Welcome {
         welcome: ConsoleWelcome {
             types: FromConsole::known_types(),
             version: text("0.1.0"),
+            pool: "lab".parse().expect("a name"),
             identity: identity(9, Role::Client, "alice", "alice"),
             journal: JournalId([5; 16]),
             asset: Asset::Usdc,
