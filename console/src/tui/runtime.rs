@@ -39,7 +39,7 @@ const RESULTS_MAX: usize = 64;
 const COPY_BYTES_MAX: usize = 74_994;
 
 /// How the console is to be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// The view to begin with.
     pub(crate) view: Option<String>,
@@ -55,10 +55,12 @@ pub(crate) struct Settings {
     pub(crate) record: Option<PathBuf>,
     /// The command line of a sample job that is one key away, and that first steps are shown.
     pub(crate) sample: Option<Vec<String>>,
+    /// What the program that opened the console has to say while it is open.
+    pub(crate) said: Option<mpsc::Receiver<String>>,
 }
 
 /// Shows the console until its user leaves.
-pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals) -> Outcome {
+pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Signals) -> Outcome {
     let keymap = keymap(shell)?;
     let target = if settings.replay.is_some() { None } else { Some(shell.target()?) };
     let view = settings.view.as_deref().map(view_named).transpose()?;
@@ -94,6 +96,16 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
         return Err(Failure::usage(format!("--filter: {fault}")));
     }
     let (results, finished) = mpsc::channel(RESULTS_MAX);
+    if let Some(mut said) = settings.said.take() {
+        let results = results.clone();
+        tokio::spawn(async move {
+            while let Some(line) = said.recv().await {
+                if results.send(Msg::Said(line)).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
     let mut console = Console { shell, target, link, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
     drop(screen);
