@@ -314,7 +314,7 @@ async fn show_quote(shell: &Shell, client: &Client, spec: JobSpec, show: Spec) -
 }
 
 /// Every field of the specification, one a line, by its name in the JSON document.
-fn spec_table(spec: &JobSpec, asset: Asset) -> String {
+pub(crate) fn spec_table(spec: &JobSpec, asset: Asset) -> String {
     let document = serde_json::to_value(docs::spec(spec, asset)).unwrap_or_default();
     let mut lines = Vec::new();
     flatten("", &document, &mut lines);
@@ -341,7 +341,7 @@ fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<(String, Strin
 }
 
 /// Prices of tokens are for a million of them, read and made.
-fn quote_table(view: &QuoteView, adapter: Adapter, asset: Asset) -> String {
+pub(crate) fn quote_table(view: &QuoteView, adapter: Adapter, asset: Asset) -> String {
     let mut text = pairs(&[
         ("held", text::money(view.hold, asset)),
         ("available", text::money(view.available, asset) + if view.affordable { "" } else { " (not enough)" }),

@@ -52,6 +52,7 @@ pub(super) fn console(size: Size) -> App {
         keymap: Keymap::default(),
         sample: None,
         folder: "/nowhere".into(),
+        max_cost: None,
     };
     App::new(caps, ThemeName::Dark, true, Now { wall: NOW, ms: 60_000 })
 }
