@@ -11,6 +11,7 @@ pub(crate) mod form;
 pub(crate) mod help;
 pub(crate) mod job;
 pub(crate) mod jobs;
+pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod output;
