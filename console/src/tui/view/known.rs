@@ -67,6 +67,7 @@ pub(crate) struct Whole {
 
 /// Works out anew what is on the screen and has changed.
 pub(crate) fn settle(app: &mut App) {
+    super::overview::settle(app);
     let place = app.place();
     let mut known = std::mem::take(&mut app.ui.known);
     let ctx = app.ctx();

@@ -42,6 +42,10 @@ macro_rules! with_source {
                 type $source = jobs::Jobs;
                 $body
             }
+            TableId::Running => {
+                type $source = overview::Running;
+                $body
+            }
             TableId::Nodes => {
                 type $source = nodes::Nodes;
                 $body
@@ -75,7 +79,8 @@ pub(crate) fn tables() -> BTreeMap<TableId, TableUi> {
 pub(crate) fn table_of(place: &Place, pane: usize) -> Option<TableId> {
     match (place, pane) {
         (Place::Nodes, 0) => Some(TableId::Nodes),
-        (Place::Jobs, 0) | (Place::Overview, 2) => Some(TableId::Jobs),
+        (Place::Jobs, 0) => Some(TableId::Jobs),
+        (Place::Overview, 2) => Some(TableId::Running),
         (Place::Events, 0) | (Place::Overview, 4) => Some(TableId::Events),
         (Place::Account, 2) => Some(TableId::Ledger),
         (Place::Access, 0) => Some(TableId::Identities),
@@ -110,7 +115,7 @@ pub(crate) fn first_focus(place: &Place) -> usize {
 /// What keys may mean at a place, the nearest first.
 pub(crate) fn scopes(place: &Place, pane: usize) -> Vec<Scope> {
     let own: &[Scope] = match (place, pane) {
-        (Place::Overview, 2) => &[Scope::Overview, Scope::Jobs, Scope::List],
+        (Place::Overview, 2) => &[Scope::Jobs, Scope::Overview, Scope::List],
         (Place::Overview, _) => &[Scope::Overview, Scope::List],
         (Place::Nodes, _) => &[Scope::Nodes, Scope::List],
         (Place::Node(_), _) => &[Scope::Nodes, Scope::Text],
@@ -221,7 +226,8 @@ pub(crate) fn in_text(app: &mut App, action: Action) -> Vec<Effect> {
 /// Milliseconds until an age on the screen reads otherwise; `None` while none does.
 pub(crate) fn next_age(app: &App) -> Option<u64> {
     match app.place() {
-        Place::Jobs | Place::Overview => jobs::next_age(app),
+        Place::Jobs => jobs::next_age(app),
+        Place::Overview => overview::next_age(app),
         Place::Job(job) | Place::Output(job) => jobs::next_age_of(app, job),
         Place::Nodes | Place::Node(_) | Place::Events | Place::Account | Place::Access => Some(MINUTE_MS),
     }
@@ -344,6 +350,7 @@ fn empty<S: Source>(app: &App, table: &TableUi) -> Vec<String> {
     }
     match S::TABLE {
         TableId::Jobs => vec!["no jobs yet".to_owned(), "n describes one".to_owned()],
+        TableId::Running => vec!["nothing runs now".to_owned(), "n describes a job".to_owned()],
         TableId::Nodes => vec!["no nodes yet".to_owned(), "modchain token create --role node lets one join".to_owned()],
         TableId::Events | TableId::Ledger | TableId::Identities | TableId::Tokens => vec![format!("no {nouns} yet")],
     }
