@@ -140,7 +140,12 @@ pub(crate) fn is_behind(app: &App, id: TableId) -> bool {
 pub(crate) fn arrange(app: &mut App, id: TableId) {
     // No row asks for its own table's state, so it may be out of its place meanwhile.
     let Some(mut table) = app.ui.tables.remove(&id) else { return };
+    // What comes in at the top is seen as long as nobody has gone down.
+    let newest = table.index() == 0 && matches!(id, TableId::Events | TableId::Ledger);
     with_source!(id, S => table.arrange::<S>(&app.ctx()));
+    if newest {
+        table.select(0);
+    }
     app.ui.tables.insert(id, table);
 }
 
@@ -229,7 +234,8 @@ pub(crate) fn next_age(app: &App) -> Option<u64> {
         Place::Jobs => jobs::next_age(app),
         Place::Overview => overview::next_age(app),
         Place::Job(job) | Place::Output(job) => jobs::next_age_of(app, job),
-        Place::Nodes | Place::Node(_) | Place::Events | Place::Account | Place::Access => Some(MINUTE_MS),
+        Place::Events => events::next_age(app),
+        Place::Nodes | Place::Node(_) | Place::Account | Place::Access => Some(MINUTE_MS),
     }
 }
 
@@ -321,9 +327,14 @@ pub(crate) fn draw_table<S: Source>(app: &App, ctx: &Ctx<'_>, layout: &Layout, n
     } else {
         format!("{} of {}", table.order.len(), table.total)
     };
-    let stale = if app.mirror.is_stale() && app.mirror.mark.is_some() { " · STALE" } else { "" };
+    let state = match (app.mirror.is_stale(), app.mirror.mark.is_some()) {
+        (true, true) => " · STALE",
+        (false, true) if S::TABLE == TableId::Events && app.ui.paused.is_none() => " · live",
+        (true | false, _) => "",
+    };
+    let mine = if app.ui.mine && matches!(S::TABLE, TableId::Jobs | TableId::Events) { " · mine" } else { "" };
     let marked = if table.marks.is_empty() { String::new() } else { format!(" · {} marked", table.marks.len()) };
-    let right = ctx.glyphs.plain(&format!("{counted}{marked} · by {order}{stale}"));
+    let right = ctx.glyphs.plain(&format!("{counted}{marked} · by {order}{mine}{state}"));
     let inner = pane(ctx, layout, number, frame, Title { left: &name, right: &right, focused });
     let lines = table::lines::<S>(ctx, table, inner, focused);
     frame.render_widget(Paragraph::new(lines), inner);

@@ -195,7 +195,10 @@ const NODES: &[Column<NodeView>] = &[
         priority: 70,
         shown: Width::Default,
         align: Alignment::Right,
-        cell: |ctx, node, _| text(node.seen_at.map_or_else(|| "never".into(), |at| moment(ctx, at))),
+        cell: |ctx, node, room| {
+            let show = |at| if room == u16::MAX { words::rfc3339(at) } else { moment(ctx, at) };
+            text(node.seen_at.map_or_else(|| "never".into(), show))
+        },
         kind: Kind::Number(Unit::Millis),
         value: |ctx, node| node.seen_at.map(|at| Value::Number(ctx.now.since(at).as_millis() as f64)),
     },
