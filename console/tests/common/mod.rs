@@ -3,6 +3,7 @@
 pub(crate) mod engine;
 pub(crate) mod money;
 pub(crate) mod pool;
+pub(crate) mod term;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
