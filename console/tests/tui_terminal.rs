@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 
+use std::time::Duration;
+
 use common::Stack;
 use common::term::{CTRL_C, ENTER, ESC, Start, Term};
 
@@ -29,9 +31,9 @@ fn q_leaves_and_the_terminal_is_as_it_was() {
 fn the_second_ctrl_c_leaves_and_the_first_says_so() {
     let stack = Stack::start();
     let mut term = live(&stack, &[]);
-    term.press("?", "Everywhere");
+    term.press("?", "type to search keys");
     term.keys(CTRL_C);
-    term.wait_gone("Everywhere");
+    term.wait_gone("type to search keys");
     term.press(CTRL_C, "Ctrl-C again, or :q, to quit");
     term.keys(CTRL_C);
     term.ends_clean(0);
@@ -45,7 +47,7 @@ fn signals_give_the_terminal_back_too() {
         // With everything on that can be on.
         term.press(":mouse on\r", "mouse on");
         term.wait("the mouse is on", |screen| screen.mouse_protocol_mode() != vt100::MouseProtocolMode::None);
-        term.press("?", "Everywhere");
+        term.press("?", "type to search keys");
         term.signal(name);
         term.ends_clean(code);
     }
@@ -87,7 +89,7 @@ fn a_storm_of_sizes_ends_with_a_whole_screen() {
         let (columns, rows) = (1 + step * 37 % 240, 1 + step * 23 % 79);
         term.resize(columns, rows);
         // One look in between, so that frames are drawn for sizes that are no longer.
-        term.pump(std::time::Duration::from_millis(2));
+        term.pump(Duration::from_millis(2));
     }
     for (columns, rows) in [(60, 16), (80, 24), (120, 36), (200, 60)] {
         term.resize(columns, rows);
@@ -114,7 +116,7 @@ fn without_colours_bold_and_reverse_are_left() {
     term.wait_selected("plain");
     for keys in ["1", "2", "4", "5", "6", "3", "?"] {
         term.keys(keys);
-        term.pump(common::PATIENCE);
+        term.pump(Duration::from_secs(1));
     }
     term.keys(ESC);
     term.wait_selected("plain");
@@ -163,9 +165,9 @@ fn a_terminal_of_ascii_gets_nothing_else() {
     ] {
         term.press(key, text);
     }
-    term.press("?", "Everywhere");
+    term.press("?", "type to search keys");
     term.keys(ESC);
-    term.wait_gone("Everywhere");
+    term.wait_gone("type to search keys");
     term.keys("3");
     term.wait_selected("plain");
     term.press(ENTER, "> j-");
@@ -186,13 +188,14 @@ fn the_console_needs_a_terminal() {
 #[test]
 fn what_makes_no_sense_is_said_before_the_terminal_is_taken() {
     let stack = Stack::start();
-    for (args, said) in [
-        (&["console", "--view", "kitchen"][..], "`kitchen` is no view"),
-        (&["console", "--view", "jobs", "--filter", "state>"], "--filter"),
-        (&["console", "-c", "nowhere"], "nowhere"),
+    for (args, said, code) in [
+        (&["console", "--view", "kitchen"][..], "`kitchen` is no view", 2),
+        (&["console", "--view", "jobs", "--filter", "state>"], "--filter", 2),
+        (&["console", "-c", "nowhere"], "nowhere", 3),
     ] {
         let mut term = Term::open(&stack.home, args);
         term.wait_for(said);
-        term.ends_clean(2);
+        assert!(!String::from_utf8_lossy(&term.raw).contains("\x1b[?1049h"), "{}", term.picture());
+        term.ends_clean(code);
     }
 }

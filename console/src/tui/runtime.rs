@@ -61,12 +61,7 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
     let keymap = keymap(shell)?;
     let target = if settings.replay.is_some() { None } else { Some(shell.target()?) };
     let view = settings.view.as_deref().map(view_named).transpose()?;
-    let (link, inbox) = open_link(shell, &settings, target.as_ref())?;
-    ignore_sigpipe();
-    restore_on_panic(shell.paths.state.clone());
-    let mut screen =
-        Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
-    let (columns, rows) = screen.size().unwrap_or((80, 24));
+    let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 24));
     let caps = Caps {
         columns,
         rows,
@@ -91,6 +86,11 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
     {
         return Err(Failure::usage(format!("--filter: {fault}")));
     }
+    let (link, inbox) = open_link(shell, &settings, target.as_ref())?;
+    ignore_sigpipe();
+    restore_on_panic(shell.paths.state.clone());
+    let mut screen =
+        Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
     let (results, finished) = mpsc::channel(RESULTS_MAX);
     let mut console = Console { shell, target, link, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
