@@ -416,7 +416,7 @@ mod tests {
     /// What a line of `run` describes; a file `m.wat` lies in the folder.
     fn flags(folder: &Path, line: &[&str]) -> JobFlags {
         let cli = Cli::try_parse_from(["modchain", "run"].iter().chain(line)).expect("a line");
-        let Command::Run(run) = cli.command else { panic!("run") };
+        let Some(Command::Run(run)) = cli.command else { panic!("run") };
         let mut flags = run.job;
         for path in [&mut flags.wasm, &mut flags.file, &mut flags.llm.history].into_iter().flatten() {
             *path = folder.join(&*path);

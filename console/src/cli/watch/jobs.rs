@@ -95,7 +95,7 @@ mod tests {
             let id = JobId([number; 16]);
             let created_at = modchain_types::WallTime(i64::from(number));
             let state = if number == 3 { JobState::Completed } else { JobState::Running };
-            mirror.jobs.insert(id, JobView { id, created_at, state, ..ended_job() });
+            mirror.jobs.insert(id, JobView { id, created_at, state, ..ended_job() }.into());
         }
         let ids: Vec<String> = watched.items(&mirror).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, [JobId([4; 16]).to_string(), JobId([2; 16]).to_string()]);

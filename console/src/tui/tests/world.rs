@@ -165,6 +165,7 @@ pub(super) fn welcome() -> Welcome {
             types: FromConsole::known_types(),
             version: text("0.1.0"),
             identity: identity(9, Role::Client, "alice", "alice"),
+            pool: "lab".parse().expect("a name"),
             journal: JournalId([5; 16]),
             asset: Asset::Usdc,
             streams_max: 64,
