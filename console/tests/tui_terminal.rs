@@ -9,6 +9,16 @@ use std::time::Duration;
 use common::Stack;
 use common::term::{CTRL_C, ENTER, ESC, Start, Term};
 
+/// The keys of the views, and how they show that one is there.
+const TABS: [(&str, &str); 6] = [
+    ("2", "[2 Nodes]"),
+    ("3", "[3 Jobs]"),
+    ("4", "[4 Events]"),
+    ("5", "[5 Account]"),
+    ("6", "[6 Access]"),
+    ("1", "[1 Overview]"),
+];
+
 /// A console that has everything that its orchestrator knows.
 fn live(stack: &Stack, args: &[&str]) -> Term {
     let mut term = Term::open(&stack.home, args);
@@ -114,11 +124,13 @@ fn without_colours_bold_and_reverse_are_left() {
     let start = Start { env: &[("NO_COLOR", "1")], ..Start::default() };
     let mut term = Term::open_with(&stack.home, &["console", "--view", "jobs"], start);
     term.wait_selected("plain");
-    for keys in ["1", "2", "4", "5", "6", "3", "?"] {
-        term.keys(keys);
-        term.pump(Duration::from_secs(1));
+    for (key, tab) in TABS {
+        term.press(key, tab);
     }
+    term.press("?", "type to search keys");
     term.keys(ESC);
+    term.wait_gone("type to search keys");
+    term.press("3", "[3 Jobs]");
     term.wait_selected("plain");
     let row = term.row_with("plain").expect("a row");
     let cell = term.screen().cell(row, 4).expect("a cell");
@@ -155,14 +167,7 @@ fn a_terminal_of_ascii_gets_nothing_else() {
     let start = Start { env: &[("LC_ALL", "C")], ..Start::default() };
     let mut term = Term::open_with(&stack.home, &[], start);
     term.wait_for("* live");
-    for (key, text) in [
-        ("2", "[2 Nodes]"),
-        ("3", "[3 Jobs]"),
-        ("4", "[4 Events]"),
-        ("5", "[5 Account]"),
-        ("6", "[6 Access]"),
-        ("1", "[1 Overview]"),
-    ] {
+    for (key, text) in TABS {
         term.press(key, text);
     }
     term.press("?", "type to search keys");
