@@ -34,8 +34,21 @@ pub(crate) async fn token(shell: &Shell, command: TokenCommand) -> Outcome {
 
 async fn create(shell: &Shell, args: TokenCreateArgs) -> Outcome {
     let target = shell.target()?;
+    let (token, request) = drawn(&target, args)?;
+    let view = ask(shell, &request).await?;
+    let token = token.text();
+    match shell.format() {
+        Format::Json | Format::Jsonl => shell.print_document(&docs::token(&view, Some(&token)))?,
+        Format::Name | Format::Table => shell.print(&format!("{}\n", *token))?,
+    }
+    explained(&view, &target.join, &request).iter().for_each(|line| shell.say(line));
+    Ok(exit::OK)
+}
+
+/// A new token, and what the orchestrator is told of it.
+pub(crate) fn drawn(target: &Target, args: TokenCreateArgs) -> Result<(JoinToken, TokenCreate), Failure> {
     let role = Role::from(args.role);
-    let token = draw(&target, role)?;
+    let token = draw(target, role)?;
     let request = TokenCreate {
         token: token.id(),
         verifier: token.verifier(),
@@ -45,14 +58,7 @@ async fn create(shell: &Shell, args: TokenCreateArgs) -> Outcome {
         rejoin: args.rejoin,
         ttl: args.ttl,
     };
-    let view = ask(shell, &request).await?;
-    let token = token.text();
-    match shell.format() {
-        Format::Json | Format::Jsonl => shell.print_document(&docs::token(&view, Some(&token)))?,
-        Format::Name | Format::Table => shell.print(&format!("{}\n", *token))?,
-    }
-    explain(shell, &view, &target, &request);
-    Ok(exit::OK)
+    Ok((token, request))
 }
 
 /// A token for the orchestrator of this context, which is known by its root.
@@ -81,7 +87,8 @@ async fn ask(shell: &Shell, request: &TokenCreate) -> Result<TokenView, Failure>
     }
 }
 
-fn explain(shell: &Shell, view: &TokenView, target: &Target, request: &TokenCreate) {
+/// What a new token is for, and what to type where it is used.
+pub(crate) fn explained(view: &TokenView, join: &str, request: &TokenCreate) -> [String; 2] {
     let ttl = request.ttl;
     let what = match (&view.name, request.rejoin) {
         (Some(name), true) => format!("the {} {name} to join again", view.role),
@@ -89,12 +96,14 @@ fn explain(shell: &Shell, view: &TokenView, target: &Target, request: &TokenCrea
         (None, _) => format!("one {}", view.role),
     };
     let account = view.account.as_ref().map(|account| format!(", account {account}")).unwrap_or_default();
-    shell.say(&format!("token {} is for {what}{account}; it works once, for {ttl}", view.id));
     let program = match view.role {
         Role::Node => "modchain-agent join",
         Role::Client | Role::Operator | Role::Orchestrator => "modchain join",
     };
-    shell.say(&format!("there: {program} --orchestrator {} --token-file -", target.join));
+    [
+        format!("token {} is for {what}{account}; it works once, for {ttl}", view.id),
+        format!("there: {program} --orchestrator {join} --token-file -"),
+    ]
 }
 
 async fn list(shell: &Shell, all: bool) -> Outcome {

@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, MouseButton, MouseEventKind};
 use futures::StreamExt;
+use modchain_wire::console::SpecView;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::app::{Caps, Now, View};
 use super::keys::Keymap;
-use super::msg::Mouse;
+use super::msg::{Drawn, Mouse, Secret};
 use super::terminal::{Screen, give_back, word};
 use super::update::deadline;
 use super::{App, Effect, Msg, ThemeName, command, update};
-use crate::args::{Command, RunArgs};
-use crate::cli::spec::{self, Plan};
+use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
+use crate::cli::spec::{self, Earlier, Plan};
 use crate::client::live::recording::{Recorder, Replay, ReplayClock, replay};
 use crate::client::live::{self, AskId, FromLive, Inbox, LiveHandle, ToLive};
 use crate::client::state::random_key;
@@ -39,7 +40,7 @@ const RESULTS_MAX: usize = 64;
 const COPY_BYTES_MAX: usize = 74_994;
 
 /// How the console is to be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// The view to begin with.
     pub(crate) view: Option<String>,
@@ -55,10 +56,12 @@ pub(crate) struct Settings {
     pub(crate) record: Option<PathBuf>,
     /// The command line of a sample job that is one key away, and that first steps are shown.
     pub(crate) sample: Option<Vec<String>>,
+    /// What the program that opened the console has to say while it is open.
+    pub(crate) said: Option<mpsc::Receiver<String>>,
 }
 
 /// Shows the console until its user leaves.
-pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals) -> Outcome {
+pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Signals) -> Outcome {
     let keymap = keymap(shell)?;
     let target = if settings.replay.is_some() { None } else { Some(shell.target()?) };
     let view = settings.view.as_deref().map(view_named).transpose()?;
@@ -75,6 +78,7 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
         keymap,
         sample: settings.sample.clone(),
         folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+        max_cost: target.as_ref().and_then(|target| target.max_cost),
     };
     let started = Instant::now();
     let (link, inbox, clock) = open_link(shell, &settings, target.as_ref())?;
@@ -94,6 +98,16 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
     let mut screen =
         Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
     let (results, finished) = mpsc::channel(RESULTS_MAX);
+    if let Some(mut said) = settings.said.take() {
+        let results = results.clone();
+        tokio::spawn(async move {
+            while let Some(line) = said.recv().await {
+                if results.send(Msg::Said(line)).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
     let mut console = Console { shell, target, link, clock, recorder, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
     drop(screen);
@@ -221,15 +235,23 @@ impl Console<'_> {
                     link.send(message);
                 }
             }
-            Effect::Plan(edit, line) => {
+            Effect::Plan(edit, line, earlier) => {
                 let max_cost = self.target.as_ref().and_then(|target| target.max_cost);
                 self.background(async move {
-                    let plan = tokio::task::spawn_blocking(move || planned(&line, max_cost)).await;
+                    let plan = tokio::task::spawn_blocking(move || planned(&line, earlier, max_cost)).await;
                     let plan = plan.unwrap_or_else(|error| Err(Failure::failed(error.to_string())));
                     Msg::Planned(edit, plan.map(Box::new))
                 });
             }
             Effect::Submit(ask, plan) => self.submit(ask, *plan),
+            Effect::DrawToken(edit, line) => {
+                let drawn = self.target.as_ref().ok_or_else(|| Failure::usage("there is no orchestrator"));
+                let drawn = drawn.and_then(|target| drawn_token(target, &line)).map(Box::new);
+                self.results.try_send(Msg::Drawn(edit, drawn)).ok();
+            }
+            Effect::DrawKey(edit, line) => {
+                self.results.try_send(Msg::Keyed(edit, line, random_key())).ok();
+            }
             Effect::Copy(text) => {
                 if text.len() > COPY_BYTES_MAX {
                     self.tell(format!(
@@ -253,6 +275,7 @@ impl Console<'_> {
             Effect::UseContext(name) => match self.shell.target_named(&name) {
                 Ok(target) => {
                     self.app.caps.context = target.context.clone();
+                    self.app.caps.max_cost = target.max_cost;
                     if let Some(link) = &self.link {
                         link.send(ToLive::UseTarget(Box::new(target.clone())));
                     }
@@ -315,7 +338,9 @@ impl Console<'_> {
                     self.results.try_send(Msg::Sent(job)).ok();
                 }
             }
-            (Err(failure), _) => self.tell(failure.said()),
+            (Err(failure), _) => {
+                self.results.try_send(Msg::NotSubmitted(ask, failure)).ok();
+            }
             (Ok(_), None) => {}
         }
     }
@@ -403,14 +428,29 @@ fn view_named(word: &str) -> Result<View, Failure> {
 }
 
 /// What a command line would submit.
-fn planned(line: &[String], max_cost: Option<modchain_types::Micro>) -> Result<Plan, Failure> {
-    match command::parse(line)? {
-        Command::Run(args) => {
-            let RunArgs { job, .. } = *args;
-            spec::plan(job, max_cost)
+fn planned(
+    line: &[String],
+    earlier: Option<Box<SpecView>>,
+    max_cost: Option<modchain_types::Micro>,
+) -> Result<Plan, Failure> {
+    let (job, earlier) = match (command::parse(line)?, earlier) {
+        (Command::Run(args), _) => (args.job, None),
+        (Command::Quote(args), _) => (args.job, None),
+        (Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }), Some(earlier)) => {
+            (args.run.job, Some(Earlier::of(earlier.job, &earlier.spec)?))
         }
-        _ => Err(Failure::usage("this is no job")),
-    }
+        _ => return Err(Failure::usage("this is no job")),
+    };
+    spec::plan_apart(job, earlier, max_cost)
+}
+
+/// The token that a command line asks for.
+fn drawn_token(target: &Target, line: &[String]) -> Result<Drawn, Failure> {
+    let Command::Token(TokenCommand::Create(args)) = command::parse(line)? else {
+        return Err(Failure::usage("this makes no token"));
+    };
+    let (token, request) = crate::cli::token::drawn(target, args)?;
+    Ok(Drawn { secret: Secret(token.text()), request, join: target.join.clone() })
 }
 
 /// Writes a file that is not there yet.

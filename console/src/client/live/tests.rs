@@ -136,6 +136,7 @@ impl Scripted {
         let welcome = ConsoleWelcome {
             types: FromConsole::known_types(),
             version: Text::cut("scripted"),
+            pool: "lab".parse().expect("a name"),
             identity: samples::identity(),
             pool: "lab".parse().expect("a name"),
             journal: self.script.borrow().journal,
