@@ -72,6 +72,26 @@ pub(crate) const HERE: &[(&str, Here)] = &[
     ("help", Here::Key(Action::Help)),
 ];
 
+/// The command that does what an action does, where it changes something outside this console.
+#[cfg(test)]
+pub(crate) fn changes(action: Action) -> Option<&'static str> {
+    match action {
+        Action::NewJob | Action::SampleJob => Some("run"),
+        Action::RunAgain => Some("job rerun"),
+        Action::Cancel => Some("cancel"),
+        Action::Cordon => Some("node cordon"),
+        Action::Drain => Some("node drain"),
+        Action::Resume => Some("node resume"),
+        Action::Credit => Some("credit"),
+        Action::TokenCreate => Some("token create"),
+        Action::TokenRevoke => Some("token revoke"),
+        Action::Revoke => Some("cert revoke"),
+        // A job's input is that of `run --stdin`.
+        Action::Input => Some("run"),
+        _ => None,
+    }
+}
+
 /// Reads a command line, without the program's name.
 pub(crate) fn parse(line: &[String]) -> Result<Command, Failure> {
     let words = std::iter::once("modchain".to_owned()).chain(line.iter().cloned());

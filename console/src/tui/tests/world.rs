@@ -148,7 +148,7 @@ fn answer(app: &mut App, asked: FromConsole, reply: ToConsole) {
     give(app, FromLive::Answer(AskId(u64::MAX), Box::new(asked), Ok(Box::new(reply))));
 }
 
-fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
+pub(super) fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
     List::new(items).expect("fits")
 }
 

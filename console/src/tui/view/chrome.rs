@@ -247,9 +247,8 @@ fn flash(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
         Line::styled(counts, ctx.theme.style(Role::Warn))
     } else if let Some(line) = super::output::status(app, ctx) {
         line
-    } else if app.ui.hint {
-        let text = " new here? a runs a sample job, n describes one of your own, ? shows the keys";
-        Line::styled(text, ctx.theme.style(Role::Info))
+    } else if let Some(text) = super::first::line(app) {
+        Line::styled(format!(" {text}"), ctx.theme.style(Role::Info))
     } else {
         Line::default()
     };

@@ -6,6 +6,7 @@ pub(crate) mod chrome;
 pub(crate) mod confirm;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod first;
 pub(crate) mod follow;
 pub(crate) mod form;
 pub(crate) mod help;

@@ -392,10 +392,9 @@ fn offers(quoted: &mut Quoted, plan: &Plan, view: &QuoteView, asset: Asset) {
     }
     let fee = crate::cli::docs::percent(view.fee_basis_points);
     let held = format!("{} held", text::money(view.hold, asset));
-    quoted.rows.push([
-        ("escrow", format!("{held}, what is not used comes back")),
-        ("fee", format!("{fee} % of the cost, in it")),
-    ]);
+    quoted
+        .rows
+        .push([("escrow", format!("{held}, the rest comes back")), ("fee", format!("{fee} % of the cost, in it"))]);
     match view.available.checked_sub(view.hold) {
         Some(after) if view.affordable => {
             let balance = format!("{} -> {}", view.available, text::money(after, asset));
