@@ -1,6 +1,7 @@
 //! One connection to the orchestrator: hello and welcome, one method per request, and streams of replies. Every failure comes
 //! out as a [`Failure`] that says whether trying again may help ([`Failure::lost`]).
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -174,6 +175,11 @@ impl Client {
     /// Waits for the end of the connection, and says how it came.
     pub(crate) async fn closed(&self) -> Failure {
         Failure::lost(chain(&self.connection.closed().await))
+    }
+
+    /// Where the other end is now.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.connection.remote_address()
     }
 
     /// Whether the connection has ended.

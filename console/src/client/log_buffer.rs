@@ -193,6 +193,11 @@ impl LogBuffer {
         self.cursor
     }
 
+    /// Bytes that it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lines.bytes + self.lines.kept.len() * size_of::<LogLine>()
+    }
+
     /// Counts changes: who shows the lines need not look at them to see whether one changed.
     pub(crate) fn revision(&self) -> u64 {
         self.revision

@@ -1,11 +1,20 @@
 //! What the console knows of its orchestrator: the one place where messages of the link become state. Pure: no clock, no I/O,
 //! no terminal.
+//!
+//! Everything is bounded: events, ledger and ended jobs keep the newest; outputs, explanations and histories those that were
+//! heard of last. What screens ask for at every frame (totals, problems) is counted when it changes, not when it is asked.
 
-use std::collections::{BTreeMap, VecDeque};
+mod money;
+mod problems;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_types::{AccountId, Asset, Identity, JobId, JobState, Name, NodeState, WallTime};
+use modchain_wire::console::{StateDelta, StateSnapshot};
 use modchain_wire::view::{
     AccountView, EventView, ExplanationView, IdentityView, JobView, LedgerEntryView, LedgerKind, NodeHistoryView,
     NodeView, TokenView,
@@ -20,6 +29,19 @@ use super::series::Series;
 pub(crate) const EVENTS_MAX: usize = 10_000;
 /// Ledger entries that are kept.
 pub(crate) const LEDGER_MAX: usize = 10_000;
+/// Ended jobs that are kept, besides those that were asked for page by page.
+pub(crate) const ENDED_MAX: usize = 5_000;
+/// Outputs that are kept, and bytes of all of them together. The one that was heard of last always is.
+const LOGS_MAX: usize = 8;
+/// See [`LOGS_MAX`].
+const LOGS_BYTES_MAX: usize = 24 << 20;
+/// Explanations that are kept.
+const EXPLANATIONS_MAX: usize = 64;
+/// Histories of nodes that are kept: some hundred KiB each.
+const HISTORIES_MAX: usize = 8;
+
+pub(crate) use money::{Spending, midnight};
+pub(crate) use problems::{About, Problem, Severity};
 
 /// Everything that is known. Cheap to copy: a screen that stands still keeps one.
 #[derive(Debug, Clone)]
@@ -70,6 +92,28 @@ pub(crate) struct Mirror {
     pub(crate) members_revision: u64,
     /// The snapshot that is coming, until it is whole.
     fresh: Option<Fresh>,
+    /// What follows from jobs and nodes.
+    index: Index,
+    /// Ended jobs that may be kept.
+    ended_max: usize,
+    /// What was heard of last, at the end.
+    recent_logs: VecDeque<JobId>,
+    recent_explanations: VecDeque<JobId>,
+    recent_histories: VecDeque<Name>,
+}
+
+/// What follows from jobs and nodes, kept up with every change of one.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    totals: Totals,
+    /// Sum of the busy shares of all GPUs that tell it, and how many those are.
+    busy: (u64, u64),
+    /// Jobs that have ended, by when.
+    ended: BTreeSet<(WallTime, JobId)>,
+    /// Jobs that wait, by since when.
+    waiting: BTreeSet<(WallTime, JobId)>,
+    /// Nodes that are silent.
+    silent: BTreeSet<Name>,
 }
 
 /// What there is in all.
@@ -139,6 +183,11 @@ impl Default for Mirror {
             ledger_revision: 0,
             members_revision: 0,
             fresh: None,
+            index: Index::default(),
+            ended_max: ENDED_MAX,
+            recent_logs: VecDeque::new(),
+            recent_explanations: VecDeque::new(),
+            recent_histories: VecDeque::new(),
         }
     }
 }
@@ -146,11 +195,23 @@ impl Default for Mirror {
 impl Mirror {
     /// Takes in what happened at `now` by this machine's clock.
     pub(crate) fn apply(&mut self, message: FromLive, now: WallTime) {
-        self.heard_at = Some(now);
+        match &message {
+            FromLive::Target(_) | FromLive::Link(_) | FromLive::Said(_) | FromLive::Answer(_, _, Err(_)) => {}
+            FromLive::Welcome(_)
+            | FromLive::Snapshot(_)
+            | FromLive::Delta(_)
+            | FromLive::Events(_)
+            | FromLive::Log(..)
+            | FromLive::Answer(_, _, Ok(_))
+            | FromLive::Input(..)
+            | FromLive::Rtt(_) => self.heard_at = Some(now),
+        }
         match message {
-            FromLive::Target(_) => *self = Self::default(),
+            FromLive::Target(_) => self.begin_anew(),
             FromLive::Link(state) => self.link = state,
             FromLive::Welcome(welcome) => {
+                // The rest of an older connection's snapshot will not come.
+                self.fresh = None;
                 self.me = Some(Me {
                     identity: welcome.welcome.identity,
                     asset: welcome.welcome.asset,
@@ -159,52 +220,150 @@ impl Mirror {
                     clock_ahead_ms: welcome.clock_ahead_ms,
                 });
             }
-            FromLive::Snapshot(page) => {
-                let fresh = self.fresh.get_or_insert_default();
-                fresh.jobs.extend(page.jobs.into_vec().into_iter().map(|job| (job.id, Arc::new(job))));
-                fresh.nodes.extend(page.nodes.into_vec().into_iter().map(|node| (node.name.clone(), Arc::new(node))));
-                if page.last {
-                    let fresh = self.fresh.take().unwrap_or_default();
-                    (self.jobs, self.nodes) = (fresh.jobs, fresh.nodes);
-                    self.account = page.account;
-                    self.mark = Some(Mark { journal: page.journal, upto: page.upto });
-                    self.jobs_revision += 1;
-                    self.nodes_revision += 1;
-                }
-            }
-            FromLive::Delta(delta) => {
-                if !delta.jobs.is_empty() {
-                    self.jobs_revision += 1;
-                }
-                if !(delta.nodes.is_empty() && delta.gone.is_empty()) {
-                    self.nodes_revision += 1;
-                }
-                for name in delta.gone.into_vec() {
-                    self.nodes.remove(&name);
-                    self.series.nodes.remove(&name);
-                    self.histories.remove(&name);
-                }
-                for job in delta.jobs.into_vec() {
-                    self.jobs.insert(job.id, Arc::new(job));
-                }
-                for node in delta.nodes.into_vec() {
-                    self.series.take(&node, now);
-                    self.nodes.insert(node.name.clone(), Arc::new(node));
-                }
-                if delta.account.is_some() {
-                    self.account = delta.account;
-                }
-                if let Some(mark) = &mut self.mark {
-                    mark.upto = delta.upto;
-                }
-                self.take_events(delta.events.into_vec());
-            }
+            FromLive::Snapshot(page) => self.take_page(*page, now),
+            // Only what is known can change.
+            FromLive::Delta(delta) if self.mark.is_some() => self.take_delta(*delta, now),
+            FromLive::Delta(_) => {}
             FromLive::Events(events) => self.take_events(events),
             FromLive::Log(job, item) => self.take_log(job, item, now),
             FromLive::Answer(_, asked, Ok(reply)) => self.take_answer(*asked, *reply),
             FromLive::Answer(_, _, Err(_)) | FromLive::Input(..) | FromLive::Said(_) => {}
             FromLive::Rtt(rtt) => self.rtt = Some(rtt),
         }
+    }
+
+    /// Forgets everything; the counts of changes go on, so that whoever remembers one notices.
+    fn begin_anew(&mut self) {
+        *self = Self {
+            utc: self.utc,
+            jobs_revision: self.jobs_revision + 1,
+            nodes_revision: self.nodes_revision + 1,
+            events_revision: self.events_revision + 1,
+            ledger_revision: self.ledger_revision + 1,
+            members_revision: self.members_revision + 1,
+            ..Self::default()
+        };
+    }
+
+    /// A frame of a snapshot. What is as it was is not kept twice while both are here.
+    fn take_page(&mut self, page: StateSnapshot, now: WallTime) {
+        let fresh = self.fresh.get_or_insert_default();
+        for job in page.jobs.into_vec() {
+            let known = self.jobs.get(&job.id).filter(|known| ***known == job).cloned();
+            fresh.jobs.insert(job.id, known.unwrap_or_else(|| Arc::new(job)));
+        }
+        for node in page.nodes.into_vec() {
+            let known = self.nodes.get(&node.name).filter(|known| ***known == node).cloned();
+            fresh.nodes.insert(node.name.clone(), known.unwrap_or_else(|| Arc::new(node)));
+        }
+        if !page.last {
+            return;
+        }
+        let mut fresh = self.fresh.take().unwrap_or_default();
+        if self.mark.is_none_or(|mark| mark.journal != page.journal) {
+            if self.mark.is_some() {
+                self.forget_history();
+            }
+        } else {
+            // What has ended does not change; a snapshot has only the newest of it.
+            for (_, id) in &self.index.ended {
+                if let (false, Some(job)) = (fresh.jobs.contains_key(id), self.jobs.get(id)) {
+                    fresh.jobs.insert(*id, job.clone());
+                }
+            }
+        }
+        self.series.nodes.retain(|name, _| fresh.nodes.contains_key(name));
+        self.histories.retain(|name, _| fresh.nodes.contains_key(name));
+        self.index = Index::default();
+        (self.jobs, self.nodes) = (fresh.jobs, fresh.nodes);
+        self.jobs.values().for_each(|job| self.index.count_job(job, true));
+        for node in self.nodes.values() {
+            self.series.take(node, now);
+            self.index.count_node(node, true);
+        }
+        self.trim_ended();
+        self.account = page.account;
+        self.mark = Some(Mark { journal: page.journal, upto: page.upto });
+        self.jobs_revision += 1;
+        self.nodes_revision += 1;
+    }
+
+    /// Another journal: numbers mean something else there, and what belongs to the old one is over.
+    fn forget_history(&mut self) {
+        let old = std::mem::take(self);
+        *self = Self {
+            utc: old.utc,
+            link: old.link,
+            rtt: old.rtt,
+            me: old.me,
+            heard_at: old.heard_at,
+            jobs_revision: old.jobs_revision,
+            nodes_revision: old.nodes_revision,
+            events_revision: old.events_revision + 1,
+            ledger_revision: old.ledger_revision + 1,
+            members_revision: old.members_revision + 1,
+            ..Self::default()
+        };
+    }
+
+    fn take_delta(&mut self, delta: StateDelta, now: WallTime) {
+        if !delta.jobs.is_empty() {
+            self.jobs_revision += 1;
+        }
+        if !(delta.nodes.is_empty() && delta.gone.is_empty()) {
+            self.nodes_revision += 1;
+        }
+        for name in delta.gone.into_vec() {
+            self.remove_node(&name);
+        }
+        for job in delta.jobs.into_vec() {
+            self.put_job(Arc::new(job));
+        }
+        self.trim_ended();
+        for node in delta.nodes.into_vec() {
+            self.series.take(&node, now);
+            self.put_node(Arc::new(node));
+        }
+        if delta.account.is_some() {
+            self.account = delta.account;
+        }
+        if let Some(mark) = &mut self.mark {
+            mark.upto = delta.upto;
+        }
+        self.take_events(delta.events.into_vec());
+    }
+
+    fn put_job(&mut self, job: Arc<JobView>) {
+        self.index.count_job(&job, true);
+        if let Some(old) = self.jobs.insert(job.id, job.clone()) {
+            self.index.count_job(&old, false);
+            // The new one may stand at the same place.
+            self.index.place_job(&job);
+        }
+    }
+
+    /// Forgets the jobs that ended first.
+    fn trim_ended(&mut self) {
+        while self.index.ended.len() > self.ended_max {
+            let Some((_, id)) = self.index.ended.pop_first() else { return };
+            self.jobs.remove(&id);
+        }
+    }
+
+    fn put_node(&mut self, node: Arc<NodeView>) {
+        if let Some(old) = self.nodes.get(&node.name) {
+            self.index.count_node(old, false);
+        }
+        self.index.count_node(&node, true);
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    fn remove_node(&mut self, name: &Name) {
+        if let Some(old) = self.nodes.remove(name) {
+            self.index.count_node(&old, false);
+        }
+        self.series.nodes.remove(name);
+        self.histories.remove(name);
     }
 
     /// The account that we pay from.
@@ -236,26 +395,8 @@ impl Mirror {
 
     /// What there is in all.
     pub(crate) fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        let (mut busy, mut measured) = (0u64, 0u64);
-        for node in self.nodes.values() {
-            totals.nodes += 1;
-            totals.nodes_ready += u64::from(node.state == NodeState::Ready);
-            totals.gpus += node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
-            totals.gpus_reserved += node.reserved.gpus.len() as u64;
-            for percent in node.gpus.iter().filter_map(|gpu| gpu.busy_pct) {
-                (busy, measured) = (busy + u64::from(percent), measured + 1);
-            }
-        }
-        totals.gpu_busy_pct = busy.checked_div(measured);
-        for job in self.jobs.values() {
-            match job.state {
-                JobState::Queued => totals.jobs_waiting += 1,
-                state if state.is_ended() => {}
-                _ => totals.jobs_running += 1,
-            }
-        }
-        totals
+        let (busy, measured) = self.index.busy;
+        Totals { gpu_busy_pct: busy.checked_div(measured), ..self.index.totals }
     }
 
     fn take_events(&mut self, events: Vec<EventView>) {
@@ -274,27 +415,45 @@ impl Mirror {
     fn take_log(&mut self, job: JobId, item: LogItem, now: WallTime) {
         let asset = self.me.as_ref().map_or(Asset::Test, |me| me.asset);
         self.logs.entry(job).or_default().take(item, Setting { now, utc: self.utc, asset });
+        move_to_end(&mut self.recent_logs, &job);
+        while self.recent_logs.len() > 1
+            && (self.recent_logs.len() > LOGS_MAX
+                || self.logs.values().map(LogBuffer::bytes).sum::<usize>() > LOGS_BYTES_MAX)
+        {
+            let oldest = self.recent_logs.pop_front();
+            oldest.and_then(|job| self.logs.remove(&job));
+        }
     }
 
     fn take_answer(&mut self, asked: FromConsole, reply: ToConsole) {
         match (asked, reply) {
-            (_, ToConsole::Job(job)) => {
-                self.jobs.insert(job.id, Arc::new(job));
-                self.jobs_revision += 1;
-            }
+            (_, ToConsole::Job(job)) => self.take_jobs(vec![job]),
             (FromConsole::Jobs(_), ToConsole::Jobs(page)) => {
-                self.jobs.extend(page.items.into_vec().into_iter().map(|job| (job.id, Arc::new(job))));
-                self.jobs_revision += 1;
+                let jobs = page.items.into_vec();
+                // Who asks for older ones means to see them.
+                let new = |job: &&JobView| job.state.is_ended() && !self.jobs.contains_key(&job.id);
+                self.ended_max += jobs.iter().filter(new).count();
+                self.take_jobs(jobs);
             }
-            (_, ToConsole::NodeIs(node)) => {
-                self.nodes.insert(node.name.clone(), Arc::new(node));
-                self.nodes_revision += 1;
-            }
+            (_, ToConsole::NodeIs(node)) => self.take_nodes(vec![node]),
+            (FromConsole::Nodes(_), ToConsole::Nodes(page)) => self.take_nodes(page.items.into_vec()),
             (_, ToConsole::NodeHistory(history)) => {
-                self.histories.insert(history.node.name.clone(), history);
+                let name = history.node.name.clone();
+                self.take_nodes(vec![history.node.clone()]);
+                self.histories.insert(name.clone(), history);
+                move_to_end(&mut self.recent_histories, &name);
+                if self.recent_histories.len() > HISTORIES_MAX {
+                    self.recent_histories.pop_front().and_then(|name| self.histories.remove(&name));
+                }
             }
             (_, ToConsole::Explanation(why)) => {
-                self.explanations.insert(why.job.id, why);
+                let id = why.job.id;
+                self.take_jobs(vec![why.job.clone()]);
+                self.explanations.insert(id, why);
+                move_to_end(&mut self.recent_explanations, &id);
+                if self.recent_explanations.len() > EXPLANATIONS_MAX {
+                    self.recent_explanations.pop_front().and_then(|job| self.explanations.remove(&job));
+                }
             }
             (FromConsole::Ledger(_), ToConsole::Ledger(page)) => {
                 for entry in page.items.into_vec() {
@@ -319,12 +478,79 @@ impl Mirror {
                 self.tokens = Some(page.items.into_vec());
                 self.members_revision += 1;
             }
-            (_, ToConsole::Account(account)) => {
-                if Some(&account.id) == self.my_account() {
-                    self.account = Some(account);
-                }
+            (_, ToConsole::Account(account)) if Some(&account.id) == self.my_account() => {
+                self.account = Some(account);
             }
             _ => {}
         }
     }
+
+    fn take_jobs(&mut self, jobs: Vec<JobView>) {
+        for job in jobs {
+            self.put_job(Arc::new(job));
+        }
+        self.trim_ended();
+        self.jobs_revision += 1;
+    }
+
+    fn take_nodes(&mut self, nodes: Vec<NodeView>) {
+        for node in nodes {
+            self.put_node(Arc::new(node));
+        }
+        self.nodes_revision += 1;
+    }
+}
+
+impl Index {
+    fn count_job(&mut self, job: &JobView, here: bool) {
+        let change = if here { 1 } else { u64::MAX };
+        if job.state.is_ended() {
+            self.ended.remove(&ended_at(job));
+        } else if job.state == JobState::Queued {
+            self.totals.jobs_waiting = self.totals.jobs_waiting.wrapping_add(change);
+            self.waiting.remove(&(job.created_at, job.id));
+        } else {
+            self.totals.jobs_running = self.totals.jobs_running.wrapping_add(change);
+        }
+        if here {
+            self.place_job(job);
+        }
+    }
+
+    fn place_job(&mut self, job: &JobView) {
+        if job.state.is_ended() {
+            self.ended.insert(ended_at(job));
+        } else if job.state == JobState::Queued {
+            self.waiting.insert((job.created_at, job.id));
+        }
+    }
+
+    fn count_node(&mut self, node: &NodeView, here: bool) {
+        let add = |sum: &mut u64, count: u64| {
+            *sum = if here { sum.wrapping_add(count) } else { sum.wrapping_sub(count) };
+        };
+        add(&mut self.totals.nodes, 1);
+        add(&mut self.totals.nodes_ready, u64::from(node.state == NodeState::Ready));
+        let gpus = node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
+        add(&mut self.totals.gpus, gpus);
+        add(&mut self.totals.gpus_reserved, node.reserved.gpus.len() as u64);
+        for percent in node.gpus.iter().filter_map(|gpu| gpu.busy_pct) {
+            add(&mut self.busy.0, u64::from(percent));
+            add(&mut self.busy.1, 1);
+        }
+        if here && matches!(node.state, NodeState::Suspect | NodeState::Lost) {
+            self.silent.insert(node.name.clone());
+        } else {
+            self.silent.remove(&node.name);
+        }
+    }
+}
+
+fn ended_at(job: &JobView) -> (WallTime, JobId) {
+    (job.ended_at.unwrap_or(job.created_at), job.id)
+}
+
+fn move_to_end<T: PartialEq + Clone>(recent: &mut VecDeque<T>, one: &T) {
+    recent.retain(|other| other != one);
+    recent.push_back(one.clone());
 }

@@ -10,6 +10,7 @@ pub(crate) mod log_buffer;
 pub(crate) mod mirror;
 pub(crate) mod renewal;
 #[cfg(test)]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../../tests/common/samples.rs"]
 pub(crate) mod samples;
 pub(crate) mod series;

@@ -56,6 +56,8 @@ impl Line {
 pub(crate) struct NodeSeries {
     /// Mean of its GPUs.
     pub(crate) gpu: Line,
+    /// Memory of its GPUs.
+    pub(crate) vram: Line,
     /// Its processors.
     pub(crate) cpu: Line,
 }
@@ -74,6 +76,9 @@ impl Series {
         if let Some(percent) = gpu_busy(node) {
             line.gpu.put(now, percent);
         }
+        if let Some(percent) = vram(node).and_then(|(used, total)| share(used, total)) {
+            line.vram.put(now, percent);
+        }
         if let Some(permille) = node.load.and_then(|load| load.cpu_permille) {
             line.cpu.put(now, u8::try_from(permille / 10).unwrap_or(100).min(100));
         }
@@ -85,4 +90,47 @@ pub(crate) fn gpu_busy(node: &NodeView) -> Option<u8> {
     let known: Vec<u32> = node.gpus.iter().filter_map(|gpu| gpu.busy_pct.map(u32::from)).collect();
     let sum: u32 = known.iter().sum();
     sum.checked_div(u32::try_from(known.len()).unwrap_or(u32::MAX)).and_then(|mean| u8::try_from(mean).ok())
+}
+
+/// Bytes of all its GPUs' memory that are in use, and all there are; `None` where no GPU tells it.
+pub(crate) fn vram(node: &NodeView) -> Option<(u64, u64)> {
+    let infos = &node.offer.as_ref()?.capabilities.gpus;
+    let known =
+        node.gpus.iter().zip(infos.iter()).filter_map(|(gpu, info)| Some((gpu.memory_used_bytes?, info.memory_bytes)));
+    known.reduce(|sum, gpu| (sum.0.saturating_add(gpu.0), sum.1.saturating_add(gpu.1)))
+}
+
+/// Part of a whole in percent; `None` where there is no whole.
+pub(crate) fn share(part: u64, whole: u64) -> Option<u8> {
+    let percent = (u128::from(part) * 100).checked_div(u128::from(whole))?;
+    Some(u8::try_from(percent).unwrap_or(100).min(100))
+}
+
+/// Several lines of points, the newest last, as one: their mean, moment by moment, of those that say something.
+pub(crate) fn mean(lines: impl Iterator<Item = Vec<Option<u8>>>) -> Vec<Option<u8>> {
+    let mut sums = [(0u32, 0u32); POINTS];
+    let mut longest = 0;
+    for line in lines {
+        longest = longest.max(line.len());
+        for (sum, point) in sums.iter_mut().rev().zip(line.iter().rev()) {
+            if let Some(percent) = point {
+                *sum = (sum.0 + u32::from(*percent), sum.1 + 1);
+            }
+        }
+    }
+    let mean = |(sum, count): &(u32, u32)| sum.checked_div(*count).and_then(|mean| u8::try_from(mean).ok());
+    sums[POINTS - longest.min(POINTS)..].iter().map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_of_lines_is_taken_from_the_newest_point_backwards() {
+        let lines = [vec![Some(10), None, Some(50)], vec![Some(100)], vec![]];
+        assert_eq!(mean(lines.into_iter()), [Some(10), None, Some(75)]);
+        assert_eq!(mean(std::iter::empty()), []);
+        assert_eq!((share(1, 0), share(1, 3), share(9, 3)), (None, Some(33), Some(100)));
+    }
 }

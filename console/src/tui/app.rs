@@ -127,6 +127,10 @@ pub(crate) struct Ui {
     pub(crate) hidden: BTreeSet<String>,
     /// Position in the list of problems.
     pub(crate) problem: usize,
+    /// What was worked out of all that is known.
+    pub(crate) known: view::known::Known,
+    /// Lines that are scrolled away on the page of a node.
+    pub(crate) node_top: Option<(Name, usize)>,
     /// Revisions of what follow-up questions were asked for, so that none is asked twice.
     pub(crate) asked: view::follow::Asked,
     /// Filters and commands that were typed before, the newest last.
@@ -382,6 +386,8 @@ impl Ui {
             ended: true,
             hidden: BTreeSet::new(),
             problem: 0,
+            known: view::known::Known::default(),
+            node_top: None,
             asked: view::follow::Asked::default(),
             history: BTreeMap::new(),
             hint: false,

@@ -76,6 +76,25 @@ impl Glyphs {
             .collect()
     }
 
+    /// A picture of so many rows, the uppermost first: one column for each value, in thousandths of the whole height; a gap is a `·`.
+    pub(crate) fn chart(self, values: &[Option<u32>], rows: usize) -> Vec<String> {
+        let sparks = if self.ascii { SPARKS_ASCII } else { SPARKS };
+        let line = |row: usize| {
+            let below = rows - 1 - row;
+            let column = |value: &Option<u32>| {
+                let Some(value) = value else { return if below == 0 { self.pick("·", " ") } else { " " } };
+                // What is there shows, however little it is.
+                let eighths = ((*value).min(1000) as usize * rows * 8).div_ceil(1000);
+                match eighths.saturating_sub(below * 8) {
+                    0 => " ",
+                    part => sparks[part.min(8) - 1],
+                }
+            };
+            values.iter().map(column).collect()
+        };
+        (0..rows).map(line).collect()
+    }
+
     /// A bar of so many columns that is filled to this share, in thousandths.
     pub(crate) fn bar(self, permille: u32, columns: usize) -> String {
         let eighths = permille.min(1000) as usize * columns * 8 / 1000;
@@ -123,6 +142,13 @@ mod tests {
         assert_eq!(glyphs.spark(&[Some(0), Some(50), None, Some(100)], 2), "▄█");
         assert_eq!(glyphs.spark(&[Some(7)], 10), "▁");
         assert_eq!(glyphs.spark(&[], 10), "");
+    }
+
+    #[test]
+    fn a_chart_grows_from_its_lowest_row() {
+        let glyphs = Glyphs { ascii: false };
+        assert_eq!(glyphs.chart(&[Some(0), Some(1), Some(500), Some(750), Some(1000), None], 2), ["   ▄█ ", " ▁███·"]);
+        assert_eq!(glyphs.chart(&[Some(1000)], 0), Vec::<String>::new());
     }
 
     #[test]

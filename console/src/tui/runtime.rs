@@ -19,10 +19,11 @@ use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
 use super::terminal::{Screen, give_back, word};
 use super::update::deadline;
-use super::{App, Effect, Msg, ThemeName, command, update};
+use super::{App, Effect, Msg, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
 use crate::cli::spec::{self, Earlier, Plan};
-use crate::client::live::{self, AskId, Inbox, LiveHandle, ToLive};
+use crate::client::live::recording::{Recorder, Replay, ReplayClock, replay};
+use crate::client::live::{self, AskId, FromLive, Inbox, LiveHandle, ToLive};
 use crate::client::state::random_key;
 use crate::exit::{self, Failure, Outcome};
 use crate::shell::{Shell, Target};
@@ -62,18 +63,14 @@ pub(crate) struct Settings {
 /// Shows the console until its user leaves.
 pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Signals) -> Outcome {
     let keymap = keymap(shell)?;
+    let theme = shell.theme()?;
     let target = if settings.replay.is_some() { None } else { Some(shell.target()?) };
     let view = settings.view.as_deref().map(view_named).transpose()?;
-    let (link, inbox) = open_link(shell, &settings, target.as_ref())?;
-    ignore_sigpipe();
-    restore_on_panic(shell.paths.state.clone());
-    let mut screen =
-        Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
-    let (columns, rows) = screen.size().unwrap_or((80, 24));
+    let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 24));
     let caps = Caps {
         columns,
         rows,
-        ascii: !speaks_utf8(),
+        ascii: shell.ascii() || !speaks_utf8(),
         read_only: settings.read_only,
         replay: settings.replay.is_some(),
         context: target.as_ref().map_or_else(|| "recording".into(), |target| target.context.clone()),
@@ -85,7 +82,8 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
         max_cost: target.as_ref().and_then(|target| target.max_cost),
     };
     let started = Instant::now();
-    let mut app = App::new(caps, theme(shell), shell.utc(), now(started));
+    let (link, inbox, clock) = open_link(shell, &settings, target.as_ref())?;
+    let mut app = App::new(caps, theme, shell.utc(), now(started, clock.as_ref()));
     app.ui.hint = settings.sample.is_some();
     if let Some(view) = view {
         app.ui.view = view;
@@ -95,6 +93,11 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
     {
         return Err(Failure::usage(format!("--filter: {fault}")));
     }
+    let recorder = settings.record.as_deref().map(|path| Recorder::create(path, wall_now())).transpose()?;
+    ignore_sigpipe();
+    restore_on_panic(shell.paths.state.clone());
+    let mut screen =
+        Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
     let (results, finished) = mpsc::channel(RESULTS_MAX);
     if let Some(mut said) = settings.said.take() {
         let results = results.clone();
@@ -106,7 +109,7 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
             }
         });
     }
-    let mut console = Console { shell, target, link, results, app, started, dirty: true, leave: None };
+    let mut console = Console { shell, target, link, clock, recorder, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
     drop(screen);
     if let Some(link) = console.link.take() {
@@ -120,6 +123,10 @@ struct Console<'a> {
     shell: &'a Shell,
     target: Option<Target>,
     link: Option<LiveHandle>,
+    /// The time that a recording shows.
+    clock: Option<ReplayClock>,
+    /// What comes is written down too.
+    recorder: Option<Recorder>,
     results: mpsc::Sender<Msg>,
     app: App,
     started: Instant,
@@ -167,7 +174,7 @@ impl Console<'_> {
                 },
                 Some(message) = finished.recv() => Some(message),
                 message = inbox.recv(), if link_open => match message {
-                    Some(message) => Some(Msg::Live(Box::new(message))),
+                    Some(message) => Some(self.came(message)),
                     None => {
                         link_open = false;
                         None
@@ -181,13 +188,22 @@ impl Console<'_> {
             let until = Instant::now() + BURST;
             while self.leave.is_none() && Instant::now() < until {
                 let Some(message) = inbox.try_recv() else { break };
-                self.feed(screen, &mut keys, Msg::Live(Box::new(message)))?;
+                let message = self.came(message);
+                self.feed(screen, &mut keys, message)?;
             }
         }
     }
 
+    /// Something has come over the link.
+    fn came(&mut self, message: FromLive) -> Msg {
+        if let Some(said) = self.recorder.as_mut().and_then(|recorder| recorder.write(&message, wall_now())) {
+            self.tell(said);
+        }
+        Msg::Live(Box::new(message))
+    }
+
     fn feed(&mut self, screen: &mut Screen, keys: &mut Option<EventStream>, message: Msg) -> Result<(), Failure> {
-        self.app.now = now(self.started);
+        self.app.now = now(self.started, self.clock.as_ref());
         self.dirty = true;
         for effect in update(&mut self.app, message) {
             self.perform(screen, keys, effect)?;
@@ -344,8 +360,11 @@ impl Console<'_> {
     }
 }
 
-fn now(started: Instant) -> Now {
-    Now { wall: wall_now(), ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+fn now(started: Instant, clock: Option<&ReplayClock>) -> Now {
+    Now {
+        wall: clock.map_or_else(wall_now, ReplayClock::now),
+        ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 async fn at(moment: Option<Instant>) {
@@ -363,12 +382,15 @@ fn open_link(
     shell: &Shell,
     settings: &Settings,
     target: Option<&Target>,
-) -> Result<(Option<LiveHandle>, Inbox), Failure> {
+) -> Result<(Option<LiveHandle>, Inbox, Option<ReplayClock>), Failure> {
     match (&settings.replay, target) {
-        (Some(_), _) => Err(Failure::usage("recordings come with the next commit")),
+        (Some(path), _) => {
+            let Replay { inbox, clock } = replay(path, settings.speed)?;
+            Ok((None, inbox, Some(clock)))
+        }
         (None, Some(target)) => {
             let (handle, inbox) = live::start(target.clone(), shell.connect_timeout()?);
-            Ok((Some(handle), inbox))
+            Ok((Some(handle), inbox, None))
         }
         (None, None) => Err(Failure::usage("there is nothing to show")),
     }
@@ -381,11 +403,6 @@ fn keymap(shell: &Shell) -> Result<Keymap, Failure> {
         None => Ok(Keymap::default()),
         Some(text) => Keymap::with(&text).map_err(|why| Failure::usage(format!("{}: {why}", path.display()))),
     }
-}
-
-/// Without colours where the environment asks for that.
-fn theme(shell: &Shell) -> ThemeName {
-    if shell.colourless() { ThemeName::Mono } else { ThemeName::Dark }
 }
 
 /// Whether the locale says that the terminal shows more than ASCII.

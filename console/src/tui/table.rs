@@ -36,6 +36,8 @@ pub(crate) enum RowId {
 pub(crate) enum TableId {
     /// Jobs.
     Jobs,
+    /// Those of them that have a node.
+    Running,
     /// Nodes.
     Nodes,
     /// Events.
@@ -50,8 +52,8 @@ pub(crate) enum TableId {
 
 impl TableId {
     /// Every table.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Jobs, Self::Nodes, Self::Events, Self::Ledger, Self::Identities, Self::Tokens];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Jobs, Self::Running, Self::Nodes, Self::Events, Self::Ledger, Self::Identities, Self::Tokens];
 }
 
 /// What a table shows, and where its rows come from.

@@ -109,6 +109,7 @@ fn settle(app: &mut App) -> Vec<Effect> {
             app.ui.table_mut(id).scroll_into(rows);
         }
     }
+    view::known::settle(app);
     view::output::settle(app);
     view::follow::wants(app)
 }

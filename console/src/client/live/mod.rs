@@ -15,6 +15,7 @@
 //! done over one.
 
 mod kept;
+pub(crate) mod recording;
 mod session;
 mod task;
 #[cfg(test)]

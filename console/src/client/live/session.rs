@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_link::Backoff;
 use modchain_types::{JobId, Text};
-use modchain_wire::console::{EventsOpen, JobRef, LogsOpen, RefusalCode, StateOpen};
+use modchain_wire::console::{EventsOpen, JobRef, LogsOpen, RefusalCode, StateOpen, WhoamiQuery};
 use modchain_wire::{FromConsole, ToConsole};
+use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -36,6 +38,11 @@ const INPUTS_MAX: usize = 4;
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two words on the round trip.
 const RTT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Silence on the state stream after which it is looked whether anybody still listens.
+const QUIET: Duration = Duration::from_secs(3);
+/// How long the system's word on that is waited for, and then an answer that proves the contrary.
+const PROOF_TIME: Duration = Duration::from_secs(1);
 
 /// How one of the tasks ended.
 pub(super) enum Ended {
@@ -66,6 +73,8 @@ struct Worker {
     out: Outbox,
     log_places: Arc<Semaphore>,
     input_places: Arc<Semaphore>,
+    /// When something last came over the state stream.
+    heard: watch::Sender<Instant>,
 }
 
 impl Session {
@@ -77,10 +86,13 @@ impl Session {
             out,
             log_places: Arc::new(Semaphore::new(FOLLOWS_MAX)),
             input_places: Arc::new(Semaphore::new(INPUTS_MAX)),
+            heard: watch::Sender::new(Instant::now()),
         };
         let mut tasks = JoinSet::new();
         let state = worker.clone();
         tasks.spawn(async move { Ended::State(state.state().await) });
+        let guard = worker.clone();
+        tasks.spawn(async move { Ended::State(guard.guard().await) });
         Self { worker, tasks, asks: 0, logs: BTreeMap::new(), inputs: BTreeMap::new() }
     }
 
@@ -165,6 +177,33 @@ impl Worker {
         }
     }
 
+    /// Misses an orchestrator that died without a word: QUIC believes in it for half a minute, but its machine knows better.
+    async fn guard(&self) -> Failure {
+        let remote = self.client.remote_address();
+        let Ok(socket) = connected_socket(remote).await else { return pending().await };
+        loop {
+            let heard = *self.heard.borrow();
+            tokio::time::sleep_until(heard + QUIET).await;
+            if *self.heard.borrow() != heard {
+                continue;
+            }
+            // A wall between the two may refuse newcomers and let the connection through: only an answer over it tells.
+            if is_refused(&socket).await && !self.answers().await {
+                return Failure::lost(format!("no program listens on {remote} any more"));
+            }
+            self.heard.send_replace(Instant::now());
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        let asked = self.client.request(WhoamiQuery { detail: false }.into());
+        match tokio::time::timeout(PROOF_TIME, asked).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(failure)) => !failure.lost,
+            Err(_) => false,
+        }
+    }
+
     async fn watch(&self) -> Result<Infallible, Failure> {
         let journal = self.client.welcome().journal;
         let mut resume = self.shared.with(|kept| kept.resume(journal));
@@ -186,6 +225,7 @@ impl Worker {
                     };
                     events = Some(self.client.open(open).await?);
                 }
+                self.heard.send_replace(Instant::now());
                 tokio::select! {
                     reply = states.next() => match reply? {
                         ToConsole::StateSnapshot(page) => {
@@ -347,6 +387,29 @@ impl Worker {
             }
         };
         self.out.say(FromLive::Input(job, result)).await;
+    }
+}
+
+/// A socket of its own, because QUIC's belongs to no one peer and hears nothing of closed ports.
+async fn connected_socket(remote: SocketAddr) -> std::io::Result<UdpSocket> {
+    let any: SocketAddr = match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(remote).await?;
+    Ok(socket)
+}
+
+/// Whether the system says that no program has this port. One byte is no QUIC packet, so whoever listens drops it.
+async fn is_refused(socket: &UdpSocket) -> bool {
+    let asked = async {
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0; 1]).await
+    };
+    match tokio::time::timeout(PROOF_TIME, asked).await {
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        Ok(Ok(_)) | Err(_) => false,
     }
 }
 

@@ -132,6 +132,11 @@ impl Outbox {
         let _ = self.logs.send(FromLive::Log(job, item)).await;
     }
 
+    /// Waits until nobody reads any more.
+    pub(super) async fn closed(&self) {
+        self.messages.closed().await;
+    }
+
     /// Forgets the output that waits.
     async fn forget_logs(&mut self) {
         let (sender, logs) = mpsc::channel(LOGS_MAX);
@@ -316,7 +321,7 @@ impl Link {
     async fn wish(&mut self) -> Option<ToLive> {
         tokio::select! {
             wish = self.commands.recv() => wish,
-            () = self.out.messages.closed() => None,
+            () = self.out.closed() => None,
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod form;
 pub(crate) mod help;
 pub(crate) mod job;
 pub(crate) mod jobs;
+pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod output;
@@ -40,6 +41,10 @@ macro_rules! with_source {
         match $id {
             TableId::Jobs => {
                 type $source = jobs::Jobs;
+                $body
+            }
+            TableId::Running => {
+                type $source = overview::Running;
                 $body
             }
             TableId::Nodes => {
@@ -75,7 +80,8 @@ pub(crate) fn tables() -> BTreeMap<TableId, TableUi> {
 pub(crate) fn table_of(place: &Place, pane: usize) -> Option<TableId> {
     match (place, pane) {
         (Place::Nodes, 0) => Some(TableId::Nodes),
-        (Place::Jobs, 0) | (Place::Overview, 2) => Some(TableId::Jobs),
+        (Place::Jobs, 0) => Some(TableId::Jobs),
+        (Place::Overview, 2) => Some(TableId::Running),
         (Place::Events, 0) | (Place::Overview, 4) => Some(TableId::Events),
         (Place::Account, 2) => Some(TableId::Ledger),
         (Place::Access, 0) => Some(TableId::Identities),
@@ -110,7 +116,7 @@ pub(crate) fn first_focus(place: &Place) -> usize {
 /// What keys may mean at a place, the nearest first.
 pub(crate) fn scopes(place: &Place, pane: usize) -> Vec<Scope> {
     let own: &[Scope] = match (place, pane) {
-        (Place::Overview, 2) => &[Scope::Overview, Scope::Jobs, Scope::List],
+        (Place::Overview, 2) => &[Scope::Jobs, Scope::Overview, Scope::List],
         (Place::Overview, _) => &[Scope::Overview, Scope::List],
         (Place::Nodes, _) => &[Scope::Nodes, Scope::List],
         (Place::Node(_), _) => &[Scope::Nodes, Scope::Text],
@@ -135,7 +141,12 @@ pub(crate) fn is_behind(app: &App, id: TableId) -> bool {
 pub(crate) fn arrange(app: &mut App, id: TableId) {
     // No row asks for its own table's state, so it may be out of its place meanwhile.
     let Some(mut table) = app.ui.tables.remove(&id) else { return };
+    // What comes in at the top is seen as long as nobody has gone down.
+    let newest = table.index() == 0 && matches!(id, TableId::Events | TableId::Ledger);
     with_source!(id, S => table.arrange::<S>(&app.ctx()));
+    if newest {
+        table.select(0);
+    }
     app.ui.tables.insert(id, table);
 }
 
@@ -221,9 +232,11 @@ pub(crate) fn in_text(app: &mut App, action: Action) -> Vec<Effect> {
 /// Milliseconds until an age on the screen reads otherwise; `None` while none does.
 pub(crate) fn next_age(app: &App) -> Option<u64> {
     match app.place() {
-        Place::Jobs | Place::Overview => jobs::next_age(app),
+        Place::Jobs => jobs::next_age(app),
+        Place::Overview => overview::next_age(app),
         Place::Job(job) | Place::Output(job) => jobs::next_age_of(app, job),
-        Place::Nodes | Place::Node(_) | Place::Events | Place::Account | Place::Access => Some(MINUTE_MS),
+        Place::Events => events::next_age(app),
+        Place::Nodes | Place::Node(_) | Place::Account | Place::Access => Some(MINUTE_MS),
     }
 }
 
@@ -315,9 +328,14 @@ pub(crate) fn draw_table<S: Source>(app: &App, ctx: &Ctx<'_>, layout: &Layout, n
     } else {
         format!("{} of {}", table.order.len(), table.total)
     };
-    let stale = if app.mirror.is_stale() && app.mirror.mark.is_some() { " · STALE" } else { "" };
+    let state = match (app.mirror.is_stale(), app.mirror.mark.is_some()) {
+        (true, true) => " · STALE",
+        (false, true) if S::TABLE == TableId::Events && app.ui.paused.is_none() => " · live",
+        (true | false, _) => "",
+    };
+    let mine = if app.ui.mine && matches!(S::TABLE, TableId::Jobs | TableId::Events) { " · mine" } else { "" };
     let marked = if table.marks.is_empty() { String::new() } else { format!(" · {} marked", table.marks.len()) };
-    let right = ctx.glyphs.plain(&format!("{counted}{marked} · by {order}{stale}"));
+    let right = ctx.glyphs.plain(&format!("{counted}{marked} · by {order}{mine}{state}"));
     let inner = pane(ctx, layout, number, frame, Title { left: &name, right: &right, focused });
     let lines = table::lines::<S>(ctx, table, inner, focused);
     frame.render_widget(Paragraph::new(lines), inner);
@@ -344,6 +362,7 @@ fn empty<S: Source>(app: &App, table: &TableUi) -> Vec<String> {
     }
     match S::TABLE {
         TableId::Jobs => vec!["no jobs yet".to_owned(), "n describes one".to_owned()],
+        TableId::Running => vec!["nothing runs now".to_owned(), "n describes a job".to_owned()],
         TableId::Nodes => vec!["no nodes yet".to_owned(), "modchain token create --role node lets one join".to_owned()],
         TableId::Events | TableId::Ledger | TableId::Identities | TableId::Tokens => vec![format!("no {nouns} yet")],
     }

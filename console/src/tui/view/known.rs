@@ -1,0 +1,158 @@
+//! What follows from all that is known and takes a look at all of it: pools, money that was spent, the jobs of one node. Worked out
+//! when something has changed that is on the screen, never at every frame.
+
+use std::collections::BTreeMap;
+
+use modchain_types::{JobId, Micro, Name, NodeState};
+use modchain_wire::view::NodeView;
+
+use super::super::app::{App, Ctx, Place};
+use super::nodes;
+use crate::client::mirror::{Spending, midnight};
+use crate::client::series::{STEP_MS, mean, share, vram};
+
+/// Milliseconds of an hour.
+const HOUR_MS: i64 = 3_600_000;
+
+/// What was worked out.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Nodes by pool, those without one last.
+    pub(crate) pools: Vec<Pool>,
+    /// What all nodes together do.
+    pub(crate) whole: Whole,
+    /// What was spent.
+    pub(crate) spending: Spending,
+    /// The jobs that are on the node that is looked at.
+    pub(crate) node_jobs: Vec<JobId>,
+    pools_of: Option<u64>,
+    lines_of: Option<i64>,
+    spending_of: Option<(u64, i64, bool)>,
+    node_jobs_of: Option<(u64, Name)>,
+}
+
+/// The nodes that have the same label `pool`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// The label; `None` for nodes without one.
+    pub(crate) name: Option<String>,
+    /// How many there are.
+    pub(crate) nodes: u64,
+    /// Those that take jobs.
+    pub(crate) ready: u64,
+    /// Their GPUs.
+    pub(crate) gpus: u64,
+    /// Those that no job holds.
+    pub(crate) free: u64,
+    /// Mean busy share of the GPUs that tell it, in percent.
+    pub(crate) busy: Option<u64>,
+    /// The lowest price of a GPU for an hour, or of a core where there is no GPU.
+    pub(crate) price: Option<Micro>,
+}
+
+/// What all nodes together do now, and did in the last five minutes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Whole {
+    /// Memory of GPUs that is in use, in percent.
+    pub(crate) vram: Option<u8>,
+    /// Mean busy share of the processors, in percent.
+    pub(crate) cpu: Option<u8>,
+    /// Busy shares of GPUs.
+    pub(crate) gpu_line: Vec<Option<u8>>,
+    /// Used shares of their memory.
+    pub(crate) vram_line: Vec<Option<u8>>,
+    /// Busy shares of processors.
+    pub(crate) cpu_line: Vec<Option<u8>>,
+}
+
+/// Works out anew what is on the screen and has changed.
+pub(crate) fn settle(app: &mut App) {
+    super::overview::settle(app);
+    let place = app.place();
+    let mut known = std::mem::take(&mut app.ui.known);
+    let ctx = app.ctx();
+    if place == Place::Overview {
+        known.pools(&ctx);
+    }
+    if matches!(place, Place::Overview | Place::Account) {
+        known.spending(&ctx);
+    }
+    if let Some(node) = nodes::shown(app) {
+        known.node_jobs(&ctx, node);
+    }
+    app.ui.known = known;
+}
+
+impl Known {
+    fn pools(&mut self, ctx: &Ctx<'_>) {
+        let revision = ctx.mirror.nodes_revision;
+        if self.pools_of != Some(revision) {
+            self.pools_of = Some(revision);
+            (self.pools, self.whole.vram, self.whole.cpu) = counted(ctx.mirror.nodes.values().map(|node| &**node));
+        }
+        let step = ctx.local_now.0.div_euclid(STEP_MS);
+        if self.lines_of != Some(step) || self.whole.gpu_line.is_empty() {
+            self.lines_of = Some(step);
+            let nodes = || ctx.mirror.series.nodes.values();
+            self.whole.gpu_line = mean(nodes().map(|node| node.gpu.points(ctx.local_now)));
+            self.whole.vram_line = mean(nodes().map(|node| node.vram.points(ctx.local_now)));
+            self.whole.cpu_line = mean(nodes().map(|node| node.cpu.points(ctx.local_now)));
+        }
+    }
+
+    fn spending(&mut self, ctx: &Ctx<'_>) {
+        let of = (ctx.mirror.ledger_revision, ctx.now.0.div_euclid(HOUR_MS), ctx.utc);
+        if self.spending_of != Some(of) {
+            self.spending_of = Some(of);
+            self.spending = ctx.mirror.spending(ctx.now, midnight(ctx.now, ctx.utc));
+        }
+    }
+
+    fn node_jobs(&mut self, ctx: &Ctx<'_>, node: Name) {
+        let of = (ctx.mirror.jobs_revision, node);
+        if self.node_jobs_of.as_ref() != Some(&of) {
+            let on_it =
+                ctx.mirror.jobs.values().filter(|job| !job.state.is_ended() && job.node.as_ref() == Some(&of.1));
+            self.node_jobs = on_it.map(|job| job.id).collect();
+            self.node_jobs_of = Some(of);
+        }
+    }
+}
+
+/// Nodes by pool, and how full all their GPUs' memory is and how busy their processors are.
+fn counted<'a>(nodes: impl Iterator<Item = &'a NodeView>) -> (Vec<Pool>, Option<u8>, Option<u8>) {
+    let mut pools: BTreeMap<Option<&str>, (Pool, u64, u64)> = BTreeMap::new();
+    let (mut memory, mut cpu) = ((0u64, 0u64), (0u64, 0u64));
+    for node in nodes {
+        let (pool, busy, measured) = pools.entry(nodes::pool(node)).or_default();
+        pool.nodes += 1;
+        pool.ready += u64::from(node.state == NodeState::Ready);
+        let gpus = node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
+        pool.gpus += gpus;
+        if node.state == NodeState::Ready {
+            pool.free += gpus.saturating_sub(node.reserved.gpus.len() as u64);
+        }
+        let price = node.offer.as_ref().map(nodes::price);
+        pool.price = [pool.price, price].into_iter().flatten().min();
+        if node.state == NodeState::Lost {
+            continue;
+        }
+        for percent in node.gpus.iter().filter_map(|gpu| gpu.busy_pct) {
+            (*busy, *measured) = (*busy + u64::from(percent), *measured + 1);
+        }
+        if let Some((used, total)) = vram(node) {
+            memory = (memory.0.saturating_add(used), memory.1.saturating_add(total));
+        }
+        if let Some(permille) = node.load.and_then(|load| load.cpu_permille) {
+            cpu = (cpu.0 + u64::from(permille), cpu.1 + 1_000);
+        }
+    }
+    let pools = pools.into_iter().map(|(name, (pool, busy, measured))| Pool {
+        name: name.map(crate::text::one_line),
+        busy: busy.checked_div(measured),
+        ..pool
+    });
+    let mut pools: Vec<Pool> = pools.collect();
+    pools.sort_by(|one, two| two.gpus.cmp(&one.gpus).then_with(|| two.nodes.cmp(&one.nodes)));
+    (pools, share(memory.0, memory.1), share(cpu.0, cpu.1))
+}
