@@ -84,7 +84,7 @@ fn quote(price: u64, available: u64) -> ToConsole {
 }
 
 fn answer(app: &mut App, ask: AskId, reply: Result<ToConsole, Failure>) -> Vec<Effect> {
-    let asked = Box::new(FromConsole::Whoami(modchain_wire::console::WhoamiQuery {}));
+    let asked = Box::new(FromConsole::Whoami(modchain_wire::console::WhoamiQuery { detail: false }));
     update(app, Msg::Live(Box::new(FromLive::Answer(ask, asked, reply.map(Box::new)))))
 }
 
