@@ -23,7 +23,7 @@ pub(crate) enum Here {
 
 /// Every command of the command line, and where it is in the console.
 pub(crate) const HERE: &[(&str, Here)] = &[
-    ("console", Here::Not("this is it")),
+    ("console", Here::Not("this is the console itself")),
     ("up", Here::Not("it starts a stack, and opens a console on it")),
     ("run", Here::Key(Action::NewJob)),
     ("quote", Here::Prompt),
