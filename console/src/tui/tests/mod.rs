@@ -3,4 +3,4 @@
 mod forms;
 mod random;
 mod sizes;
-mod world;
+pub(super) mod world;
