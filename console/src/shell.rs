@@ -187,6 +187,12 @@ impl Shell {
         Ok(if self.color(Stream::Stdout) { asked.unwrap_or(ThemeName::Dark) } else { ThemeName::Mono })
     }
 
+    /// Whether nobody but the console itself has chosen a theme, and there may be colours.
+    pub(crate) fn theme_is_open(&self) -> bool {
+        let asked = std::env::var_os("MODCHAIN_THEME").is_some_and(|word| !word.is_empty());
+        !asked && self.config.theme.is_none() && self.color(Stream::Stdout)
+    }
+
     /// Whether only results are printed.
     pub(crate) fn quiet(&self) -> bool {
         self.global.quiet

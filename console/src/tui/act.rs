@@ -10,7 +10,7 @@ use super::command;
 use super::msg::{Drawn, Effect, Secret};
 use super::table::{RowId, TableId};
 use super::view::form;
-use super::view::reader::Reader;
+use super::view::reader::{Reader, wrapped};
 use crate::args::{CertCommand, Command, JobArgs, JobCommand, NodeCommand, TokenCommand};
 use crate::cli::spec::{Earlier, Plan};
 use crate::client::live::ToLive;
@@ -143,7 +143,10 @@ pub(crate) fn answered(app: &mut App, ask: &Ask, edit: u64, reply: &Result<Box<T
                 String::new(),
                 "This is the only time that it is shown. y copies it, Esc closes and forgets it.".to_owned(),
             ];
-            let mut reader = Reader::new("Token", lines.map(|line| text::one_line(&line)).to_vec());
+            // As wide as the window that it is read in.
+            let columns = usize::from(app.caps.columns.saturating_sub(14)).max(20);
+            let lines = lines.iter().flat_map(|line| wrapped(&text::one_line(line), columns)).collect();
+            let mut reader = Reader::new("Token", lines);
             reader.secret = Some(secret);
             read(app, reader);
         }

@@ -23,7 +23,7 @@ pub(crate) enum Here {
 
 /// Every command of the command line, and where it is in the console.
 pub(crate) const HERE: &[(&str, Here)] = &[
-    ("console", Here::Not("this is it")),
+    ("console", Here::Not("this is the console itself")),
     ("up", Here::Not("it starts a stack, and opens a console on it")),
     ("run", Here::Key(Action::NewJob)),
     ("quote", Here::Prompt),
@@ -71,6 +71,26 @@ pub(crate) const HERE: &[(&str, Here)] = &[
     ("man", Here::Not("it writes pages for man")),
     ("help", Here::Key(Action::Help)),
 ];
+
+/// The command that does what an action does, where it changes something outside this console.
+#[cfg(test)]
+pub(crate) fn changes(action: Action) -> Option<&'static str> {
+    match action {
+        Action::NewJob | Action::SampleJob => Some("run"),
+        Action::RunAgain => Some("job rerun"),
+        Action::Cancel => Some("cancel"),
+        Action::Cordon => Some("node cordon"),
+        Action::Drain => Some("node drain"),
+        Action::Resume => Some("node resume"),
+        Action::Credit => Some("credit"),
+        Action::TokenCreate => Some("token create"),
+        Action::TokenRevoke => Some("token revoke"),
+        Action::Revoke => Some("cert revoke"),
+        // A job's input is that of `run --stdin`.
+        Action::Input => Some("run"),
+        _ => None,
+    }
+}
 
 /// Reads a command line, without the program's name.
 pub(crate) fn parse(line: &[String]) -> Result<Command, Failure> {

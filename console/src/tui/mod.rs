@@ -15,6 +15,7 @@ mod glyphs;
 pub(crate) mod keys;
 mod layout;
 mod msg;
+mod remember;
 mod runtime;
 mod table;
 mod terminal;

@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use super::app::{Caps, Now, View};
 use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
+use super::remember::{self, Remembered};
 use super::terminal::{Screen, give_back, word};
 use super::update::deadline;
-use super::{App, Effect, Msg, command, update};
+use super::{App, Effect, Msg, ThemeName, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
 use crate::cli::spec::{self, Earlier, Plan};
 use crate::client::live::recording::{Recorder, Replay, ReplayClock, replay};
@@ -32,6 +33,10 @@ use crate::text::wall_now;
 
 /// Shortest time between two frames: a burst becomes one frame.
 const FRAME: Duration = Duration::from_millis(33);
+/// The file of what was typed, in the state directory.
+const HISTORY: &str = "history";
+/// The file of how things were looked at, in the state directory.
+const UI: &str = "ui.json";
 /// Longest time for messages before keys and the screen have their turn again.
 const BURST: Duration = Duration::from_millis(4);
 /// Results of work in the background that may wait.
@@ -85,6 +90,7 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
     let (link, inbox, clock) = open_link(shell, &settings, target.as_ref())?;
     let mut app = App::new(caps, theme, shell.utc(), now(started, clock.as_ref()));
     app.ui.hint = settings.sample.is_some();
+    let remembered = if settings.replay.is_some() { None } else { remember(shell, &mut app) };
     if let Some(view) = view {
         app.ui.view = view;
     }
@@ -112,10 +118,43 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
     let mut console = Console { shell, target, link, clock, recorder, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
     drop(screen);
+    if settings.replay.is_none() {
+        let chosen = console.app.ui.theme.name;
+        let chosen = if shell.theme_is_open() { Some(chosen).filter(|chosen| *chosen != theme) } else { remembered };
+        keep(shell, &console.app, chosen);
+    }
     if let Some(link) = console.link.take() {
         link.close().await;
     }
     outcome
+}
+
+/// Lets the console look as it did, and know what was typed; gives back the theme that was chosen.
+fn remember(shell: &Shell, app: &mut App) -> Option<ThemeName> {
+    // A file that cannot be read is as good as none: it is no reason not to open.
+    let read = |name: &str| crate::client::config::read_if_there(&shell.paths.state.join(name)).ok().flatten();
+    if let Some(text) = read(HISTORY) {
+        remember::recall(app, &text);
+    }
+    let remembered = Remembered::read(&read(UI)?)?;
+    remembered.apply(app);
+    let theme = remembered.theme();
+    if let Some(name) = theme.filter(|_| shell.theme_is_open()) {
+        app.ui.theme = super::theme::Theme { name };
+    }
+    theme
+}
+
+/// Writes down how things were looked at and what was typed.
+fn keep(shell: &Shell, app: &App, theme: Option<ThemeName>) {
+    let write = |name: &str, text: String| {
+        crate::client::config::create_private_dir(&shell.paths.state)?;
+        crate::client::config::replace_file(&shell.paths.state.join(name), text.as_bytes())
+    };
+    for (name, text) in [(HISTORY, remember::history(app)), (UI, Remembered::of(app, theme).text())] {
+        // What cannot be kept is typed again.
+        let _ = write(name, text);
+    }
 }
 
 /// What the loop holds.

@@ -387,7 +387,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A duration in the largest unit that says it exactly; what is finer than a millisecond no word says.
-fn span(span: Span) -> String {
+pub(crate) fn span(span: Span) -> String {
     let millis = span.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     match units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {
@@ -397,7 +397,7 @@ fn span(span: Span) -> String {
 }
 
 /// A size in the largest unit that says it exactly.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
         Some((shift, word)) => format!("{}{word}", bytes >> shift),

@@ -20,7 +20,7 @@ use super::history::Conversation;
 use super::job_file::{JOB_FILE_BYTES_MAX, JobFile};
 use crate::args::{ContainerFlags, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag};
 use crate::exit::Failure;
-pub(crate) use earlier::Earlier;
+pub(crate) use earlier::{Earlier, size, span};
 use earlier::{Kept, KeptModule};
 use llm::Stdin;
 

@@ -23,11 +23,11 @@ use crate::client::live::{AskId, FromLive, LinkState, LogItem, Welcome};
 /// The moment that everything is looked at.
 pub(super) const NOW: WallTime = WallTime(1_795_356_201_000);
 
-pub(super) fn text<const MAX: usize>(text: &str) -> Text<MAX> {
+pub(in crate::tui) fn text<const MAX: usize>(text: &str) -> Text<MAX> {
     Text::new(text).expect("fits")
 }
 
-pub(super) fn name(name: &str) -> Name {
+pub(in crate::tui) fn name(name: &str) -> Name {
     name.parse().expect("a name")
 }
 
@@ -36,10 +36,10 @@ fn ago(secs: u64) -> WallTime {
 }
 
 /// The size of a screen.
-pub(super) type Size = (u16, u16);
+pub(in crate::tui) type Size = (u16, u16);
 
 /// A console of this size that has seen nothing yet.
-pub(super) fn console(size: Size) -> App {
+pub(in crate::tui) fn console(size: Size) -> App {
     let caps = Caps {
         columns: size.0,
         rows: size.1,
@@ -58,17 +58,17 @@ pub(super) fn console(size: Size) -> App {
 }
 
 /// Gives a message and forgets what follows.
-pub(super) fn give(app: &mut App, message: FromLive) -> Vec<Effect> {
+pub(in crate::tui) fn give(app: &mut App, message: FromLive) -> Vec<Effect> {
     update(app, Msg::Live(Box::new(message)))
 }
 
 /// Presses keys, one after the other.
-pub(super) fn press(app: &mut App, keys: &[&str]) -> Vec<Effect> {
+pub(in crate::tui) fn press(app: &mut App, keys: &[&str]) -> Vec<Effect> {
     keys.iter().flat_map(|key| update(app, Msg::Key((*key).to_owned()))).collect()
 }
 
 /// Lets time go by.
-pub(super) fn wait(app: &mut App, ms: u64) -> Vec<Effect> {
+pub(in crate::tui) fn wait(app: &mut App, ms: u64) -> Vec<Effect> {
     app.now.ms += ms;
     app.now.wall = app.now.wall.plus(Span::from_millis(ms));
     update(app, Msg::Deadline)
@@ -76,7 +76,7 @@ pub(super) fn wait(app: &mut App, ms: u64) -> Vec<Effect> {
 
 /// The states of the link that every view is looked at in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
+pub(in crate::tui) enum Link {
     Live,
     Lost,
     /// Connected, and there is nothing at all.
@@ -90,7 +90,7 @@ impl Link {
 }
 
 /// A console in this state of the link.
-pub(super) fn seen(size: Size, link: Link) -> App {
+pub(in crate::tui) fn seen(size: Size, link: Link) -> App {
     let mut app = console(size);
     give(&mut app, FromLive::Link(LinkState::Connecting));
     if link == Link::Loading {
@@ -148,11 +148,11 @@ fn answer(app: &mut App, asked: FromConsole, reply: ToConsole) {
     give(app, FromLive::Answer(AskId(u64::MAX), Box::new(asked), Ok(Box::new(reply))));
 }
 
-fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
+pub(in crate::tui) fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
     List::new(items).expect("fits")
 }
 
-pub(super) fn account(name: &str) -> AccountId {
+pub(in crate::tui) fn account(name: &str) -> AccountId {
     name.parse().expect("an account")
 }
 
@@ -160,7 +160,7 @@ fn identity(id: u8, role: Role, name_of: &str, account_of: &str) -> Identity {
     Identity { id: IdentityId([id; 16]), role, name: name(name_of), account: account(account_of) }
 }
 
-pub(super) fn welcome() -> Welcome {
+pub(in crate::tui) fn welcome() -> Welcome {
     Welcome {
         welcome: ConsoleWelcome {
             types: FromConsole::known_types(),
@@ -177,7 +177,7 @@ pub(super) fn welcome() -> Welcome {
     }
 }
 
-pub(super) fn snapshot(jobs: Vec<JobView>, nodes: Vec<NodeView>) -> StateSnapshot {
+pub(in crate::tui) fn snapshot(jobs: Vec<JobView>, nodes: Vec<NodeView>) -> StateSnapshot {
     StateSnapshot {
         journal: JournalId([5; 16]),
         upto: 100,
@@ -195,7 +195,7 @@ pub(super) fn snapshot(jobs: Vec<JobView>, nodes: Vec<NodeView>) -> StateSnapsho
     }
 }
 
-pub(super) fn job_id(number: u8) -> JobId {
+pub(in crate::tui) fn job_id(number: u8) -> JobId {
     let mut bytes = [0x5a; 16];
     bytes[0] = number.wrapping_mul(37);
     JobId(bytes)
@@ -240,7 +240,7 @@ fn live_job(number: u8, called: &str, what: &str, node: Option<&str>, state: Job
     }
 }
 
-pub(super) fn jobs() -> Vec<JobView> {
+pub(in crate::tui) fn jobs() -> Vec<JobView> {
     let mut waiting = live_job(2, "pretrain-tiny", "acme/train:2", None, JobState::Queued);
     waiting.message = text("no node has 2 GPUs with 80 GiB free");
     let mut done = live_job(3, "whisper-de", "acme/whisper:1", Some("oslo-07"), JobState::Completed);
@@ -279,7 +279,7 @@ fn gpu(busy: u8) -> GpuSample {
     }
 }
 
-pub(super) fn nodes() -> Vec<NodeView> {
+pub(in crate::tui) fn nodes() -> Vec<NodeView> {
     let node = |number: u8, called: &str, gpus: &[u8], state| {
         let mut node = node_view();
         node.id = NodeId([number; 16]);
@@ -321,7 +321,7 @@ pub(super) fn nodes() -> Vec<NodeView> {
     ]
 }
 
-pub(super) fn events() -> Vec<EventView> {
+pub(in crate::tui) fn events() -> Vec<EventView> {
     let event = |number, secs, kind, job: Option<u8>, node: Option<&str>, said: &str| EventView {
         number,
         at: ago(secs),

@@ -246,11 +246,10 @@ fn flash(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
     } else if let Some(line) = app.focused_table().map(|id| app.ui.table(id)).filter(|table| !table.filter.is_empty()) {
         let counts = format!(" filter {}   {} of {}   Esc clears", line.filter.text, line.order.len(), line.total);
         Line::styled(counts, ctx.theme.style(Role::Warn))
-    } else if let Some(line) = super::output::status(app, ctx) {
+    } else if let Some(line) = super::output::status(app, ctx).filter(|_| !super::first::is_done(app)) {
         line
-    } else if app.ui.hint {
-        let text = " new here? a runs a sample job, n describes one of your own, ? shows the keys";
-        Line::styled(text, ctx.theme.style(Role::Info))
+    } else if let Some(text) = super::first::line(app) {
+        Line::styled(format!(" {text}"), ctx.theme.style(Role::Info))
     } else {
         Line::default()
     };

@@ -6,6 +6,7 @@ pub(crate) mod chrome;
 pub(crate) mod confirm;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod first;
 pub(crate) mod follow;
 pub(crate) mod form;
 pub(crate) mod help;
@@ -360,8 +361,8 @@ fn empty<S: Source>(app: &App, table: &TableUi) -> Vec<String> {
         ];
     }
     match S::TABLE {
-        TableId::Jobs => vec!["no jobs yet".to_owned(), "n describes one".to_owned()],
-        TableId::Running => vec!["nothing runs now".to_owned(), "n describes a job".to_owned()],
+        TableId::Jobs => [vec!["no jobs yet".to_owned()], first::invitation(app)].concat(),
+        TableId::Running => [vec!["nothing runs now".to_owned()], first::invitation(app)].concat(),
         TableId::Nodes => vec!["no nodes yet".to_owned(), "modchain token create --role node lets one join".to_owned()],
         TableId::Events | TableId::Ledger | TableId::Identities | TableId::Tokens => vec![format!("no {nouns} yet")],
     }

@@ -3,6 +3,7 @@
 use ratatui::Frame;
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
+use unicode_width::UnicodeWidthStr;
 
 use super::super::app::{App, Ctx, Overlay, Tone};
 use super::super::layout::Layout;
@@ -32,6 +33,20 @@ impl Reader {
         let lines = lines.into_iter().map(|line| (Tone::Info, line)).collect();
         Self { title: title.into(), lines, top: 0, below: None, secret: None }
     }
+}
+
+/// A line in parts that fit into so many columns, broken between words where there are any.
+pub(crate) fn wrapped(line: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split_inclusive(' ') {
+        let last = lines.last_mut().expect("there is one");
+        if !last.is_empty() && last.width() + word.trim_end().width() > columns {
+            lines.push(word.to_owned());
+        } else {
+            last.push_str(word);
+        }
+    }
+    lines
 }
 
 /// Opens the console's own log, at its end.

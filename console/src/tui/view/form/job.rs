@@ -12,7 +12,7 @@ use super::field::{Control, Field, Spec};
 use super::{Check, Form, Purpose};
 use crate::args::{JobType, OnDisconnectFlag};
 use crate::cli::job_file::{JobFile, SCHEMA};
-use crate::cli::spec::{Earlier, Plan};
+use crate::cli::spec::{Earlier, Plan, size, span};
 use crate::client::live::LinkState;
 use crate::exit::Failure;
 use crate::text;
@@ -161,8 +161,8 @@ fn value(file: &JobFile, env: &BTreeMap<String, String>, word: &str) -> String {
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let yes = |on: bool| on.then(|| "yes".to_owned());
     let money = |amount: Option<Micro>| amount.map(|amount| amount.to_string());
-    let span = |span: Option<Span>| span.map(self::span);
-    let size = |bytes: Option<u64>| bytes.map(self::size);
+    let span = |length: Option<Span>| length.map(span);
+    let size = |bytes: Option<u64>| bytes.map(size);
     let (container, llm, machine) = (&file.container, &file.llm, &file.machine);
     let said = match word {
         "type" => file.kind.or_else(|| decided(file)).map(|kind| kind.word().to_owned()),
@@ -178,7 +178,7 @@ fn value(file: &JobFile, env: &BTreeMap<String, String>, word: &str) -> String {
         "prompt" => llm.prompt.clone(),
         "system" => llm.system.clone(),
         "max-tokens" => llm.max_tokens.map(|count| count.to_string()),
-        "temperature" => llm.temperature.map(|milli| thousandths(milli)),
+        "temperature" => llm.temperature.map(thousandths),
         "seed" => llm.seed.map(|seed| seed.to_string()),
         "json" => yes(llm.json),
         "history" => path(&llm.history),
@@ -225,25 +225,6 @@ fn decided(file: &JobFile) -> Option<JobType> {
 fn thousandths(milli: u32) -> String {
     let text = format!("{}.{:03}", milli / 1_000, milli % 1_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A duration as a flag takes it, without loss.
-fn span(span: Span) -> String {
-    let millis = span.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {
-        Some((unit, word)) => format!("{}{word}", millis / unit),
-        None => format!("{millis}ms"),
-    }
-}
-
-/// A size as a flag takes it, without loss.
-fn size(bytes: u64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match units.into_iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift)) {
-        Some((shift, word)) => format!("{}{word}", bytes >> shift),
-        None => bytes.to_string(),
-    }
 }
 
 /// The fields of a job that is run again, and what they were.
@@ -392,10 +373,9 @@ fn offers(quoted: &mut Quoted, plan: &Plan, view: &QuoteView, asset: Asset) {
     }
     let fee = crate::cli::docs::percent(view.fee_basis_points);
     let held = format!("{} held", text::money(view.hold, asset));
-    quoted.rows.push([
-        ("escrow", format!("{held}, what is not used comes back")),
-        ("fee", format!("{fee} % of the cost, in it")),
-    ]);
+    quoted
+        .rows
+        .push([("escrow", format!("{held}, the rest comes back")), ("fee", format!("{fee} % of the cost, in it"))]);
     match view.available.checked_sub(view.hold) {
         Some(after) if view.affordable => {
             let balance = format!("{} -> {}", view.available, text::money(after, asset));

@@ -683,6 +683,12 @@ fn save(app: &mut App) -> Vec<Effect> {
     }
 }
 
+/// The flags that the form of a job has fields for.
+#[cfg(test)]
+pub(crate) fn words() -> std::collections::BTreeSet<String> {
+    job::FIELDS.iter().map(|field| field.word.to_owned()).collect()
+}
+
 /// Its keys.
 pub(crate) fn hints(form: &Form) -> Vec<(&'static str, &'static str)> {
     if form.leaving {
