@@ -85,13 +85,17 @@ fn settle(app: &mut App) -> Vec<Effect> {
     app.ui.quit_armed_ms = app.ui.quit_armed_ms.filter(|until| *until > now);
     let held = app.ui.key_ms.is_some_and(|pressed| now < pressed + HOLD_MS);
     let early = now < arrange_at(app);
+    // What has just come on the screen has no rows that could jump.
+    let place = app.place();
+    let arrived = app.ui.settled.as_ref() != Some(&place);
     for id in TableId::ALL {
-        let wanted = app.ui.table(id).is_touched() || (!held && !early && view::is_behind(app, id));
+        let wanted = app.ui.table(id).is_touched() || (((!held && !early) || arrived) && view::is_behind(app, id));
         if wanted {
             view::arrange(app, id);
             app.ui.arranged_ms = now;
         }
     }
+    app.ui.settled = Some(place);
     let layout = app.layout();
     for (pane, area) in layout.panes.iter().enumerate() {
         if let Some(id) = view::table_of(&app.place(), pane)

@@ -320,7 +320,10 @@ pub(crate) fn draw_table<S: Source>(app: &App, ctx: &Ctx<'_>, layout: &Layout, n
     }
     let table = app.ui.table(S::TABLE);
     let focused = app.focus() == number;
-    let name = chrome::capital(S::NOUNS.1);
+    let name = match S::TABLE {
+        TableId::Ledger => "Ledger".to_owned(),
+        _ => chrome::capital(S::NOUNS.1),
+    };
     let order = S::columns()[table.sort].title;
     let counted = if table.filter.is_empty() {
         format!("{} {}", table.total, if table.total == 1 { S::NOUNS.0 } else { S::NOUNS.1 })
