@@ -226,6 +226,15 @@ fn what_cannot_be_is_refused_and_costs_nothing() {
     assert_eq!(code(&run(&["--max-cost", "0.10", "--cpus", "1024", "--no-queue"]).expect(126)), "no_fit");
     assert_eq!(code(&run(&["--max-cost", "0.10", "--env", "API_KEY=x"]).expect(2)), "usage");
     run(&[]).expect(2);
+    run(&["--max-cost", "0.10", "-i", "x:1@sha256:abc"]).expect(2);
+    let large = tempfile::tempfile().expect("a file");
+    large.set_len((64 << 20) + 1).expect("it is sparse");
+    let line = ["run", "--stdin", "--wasm", "echo.wat", "--max-cost", "0.10"];
+    let refused = stack.home.command(&line).stdin(large).output().expect("starts");
+    assert_eq!(refused.status.code(), Some(2), "{refused:#?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("may be given 64 MiB"), "{refused:#?}");
+    let listed = stack.run(&["jobs", "--all", "-o", "json"]).expect(0).json();
+    assert_eq!(listed["total"], 0, "nothing was submitted: {listed:#}");
     stack.run(&["job", "j-000"]).expect(3);
     stack.run(&["credit", "local", "1"]).expect(4);
     stack.run(&["-c", "local-operator", "credit", "local", "1", "--id", "k"]).expect(0);

@@ -91,6 +91,8 @@ impl Limits {
     pub const ATTEMPTS_MAX: u32 = 20;
     /// Most output that is kept for one job: 64 MiB.
     pub const OUTPUT_BYTES_MAX: u64 = 64 << 20;
+    /// Most standard input that one job is given: as much as it may print.
+    pub const INPUT_BYTES_MAX: u64 = 64 << 20;
 }
 
 /// No limit on time, 60 s until lost, keep on disconnect, 3 attempts, 64 MiB of output.

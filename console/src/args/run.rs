@@ -294,7 +294,60 @@ fn parse_plain(text: &str, what: &str) -> Result<String, String> {
 
 /// An image by name or id.
 pub(crate) fn parse_image(text: &str) -> Result<String, String> {
-    parse_plain(text, "an image: write a name such as alpine:3, or an id")
+    let image = parse_plain(text, IMAGE)?;
+    if is_image(&image) { Ok(image) } else { Err(format!("`{text}` is not {IMAGE}")) }
+}
+
+const IMAGE: &str = "an image: write NAME, NAME:TAG, NAME@sha256:64 HEX DIGITS, or an id";
+
+/// Whether it is `[HOST[:PORT]/]NAME[:TAG][@DIGEST]` with a name in lower case, or an id. What no engine takes is no image, and
+/// would be found out only on a node.
+fn is_image(image: &str) -> bool {
+    let is_digest = |text: &str| match text.split_once(':') {
+        Some(("sha256", hex)) => hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+        Some(_) | None => false,
+    };
+    let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
+    if is_digest(image) {
+        return true;
+    }
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return false;
+    }
+    let (path, tag) = match named.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        Some(_) | None => (named, None),
+    };
+    let is_tag = |tag: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        (1..=128).contains(&tag.len()) && tag.bytes().all(known) && !tag.starts_with(['.', '-'])
+    };
+    let is_part = |part: &str| {
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let (first, last) = (part.bytes().next(), part.bytes().last());
+        first.is_some_and(word)
+            && last.is_some_and(word)
+            && part.bytes().all(|b| word(b) || matches!(b, b'.' | b'_' | b'-'))
+    };
+    // What looks like a host may have capitals and a port.
+    let is_host = |host: &str| {
+        let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        !name.is_empty()
+            && name.bytes().all(known)
+            && !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let path = match path.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => {
+            if !is_host(host) {
+                return false;
+            }
+            rest
+        }
+        Some(_) | None => path,
+    };
+    path.split('/').all(is_part) && tag.is_none_or(is_tag)
 }
 
 /// A model with its tag: `smollm2` is `smollm2:latest`.

@@ -56,6 +56,15 @@ fn lines_of_the_documentation_parse() {
         &["doctor", "-o", "json"],
         &["logout"],
         &["logout", "lab", "-y"],
+        &["nodes", "gpu>=80 pool:a100", "--sort", "-gpu", "--columns", "node,gpu", "--no-header"],
+        &["jobs", "!state:running", "-o", "wide", "--sort", "age"],
+        &["token", "list", "--columns", "token", "--columns", "role"],
+        &["context", "list", "-o", "yaml", "--ascii"],
+        &["config", "get", "utc"],
+        &["config", "set", "utc", "true"],
+        &["config", "edit"],
+        &["man", "--dir", "d"],
+        &["help", "keys"],
     ] {
         if let Err(error) = parse(line) {
             panic!("{line:?}: {error}");
@@ -108,9 +117,51 @@ fn nothing_at_all_means_the_console() {
 #[test]
 fn global_flags_are_taken_after_the_command_and_not_from_a_jobs_arguments() {
     let cli = parse(&["run", "--wasm", "x", "-o", "json", "--", "-o", "table"]).expect("parses");
-    assert_eq!(cli.global.output, Some(Format::Json));
+    assert_eq!(cli.global.output, Some(FormatFlag::Json));
     match cli.command {
         Some(Command::Run(run)) => assert_eq!(run.job.args, ["-o", "table"]),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_image_that_no_engine_takes_is_refused_before_anything_is_sent() {
+    let digest = "0123456789abcdef".repeat(4);
+    for image in [
+        "alpine",
+        "alpine:3",
+        "library/alpine:3.20-rc_1",
+        "Registry.Example.com:5000/team/app_x:V1",
+        "localhost/app",
+        "a1b2c3d4e5f6",
+        &format!("alpine@sha256:{digest}"),
+        &format!("ghcr.io/a/b:1@sha256:{digest}"),
+        &format!("sha256:{digest}"),
+        &digest,
+    ] {
+        assert_eq!(parse_image(image).as_deref(), Ok(image));
+    }
+    for image in [
+        "",
+        "a b",
+        "x:1@sha256:abc",
+        "x@",
+        "x@md5:1",
+        "x:",
+        "x:.1",
+        "Alpine",
+        "team/App",
+        "/app",
+        "team//app",
+        "app/",
+        "-x",
+        "x..:1/",
+        "host:port/app",
+        "x:1:2",
+        &format!("x@sha256:{digest}0"),
+        &format!("x@sha256:{}", digest.to_uppercase()),
+    ] {
+        let why = parse_image(image).expect_err(image);
+        assert!(why.contains("is not an image"), "{why}");
     }
 }

@@ -22,6 +22,7 @@ pub(crate) async fn console(shell: &Shell, args: ConsoleArgs, signals: &mut Sign
         speed: args.speed,
         record: args.record,
         sample: None,
+        said: None,
     };
     tui::run(shell, settings, signals).await
 }

@@ -15,7 +15,7 @@ use crate::exit::Failure;
 use crate::text;
 
 /// A conversation whose next answer is asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Conversation {
     path: PathBuf,
     system: Option<String>,

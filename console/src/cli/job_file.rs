@@ -21,7 +21,7 @@ use crate::text;
 pub(crate) const JOB_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The schema that a job file names.
-pub(super) const SCHEMA: &str = "modchain.job/v1";
+pub(crate) const SCHEMA: &str = "modchain.job/v1";
 
 /// What may stand at the top of a job file.
 pub(super) const KEYS: &[&str] = &[

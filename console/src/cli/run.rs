@@ -7,7 +7,7 @@ use modchain_wire::view::{JobView, QuoteView};
 
 use super::follow::{self, End, Follow};
 use super::history::{Answer, Conversation};
-use super::input::Feed;
+use super::input::{self, Feed};
 use super::log_printer::{LogPrinter, Streams, Style};
 use super::spec::{self, Left, Plan};
 use super::table::{Align, Table, pairs};
@@ -52,6 +52,9 @@ pub(super) async fn submit_and_follow(
     if args.detach && plan.conversation.is_some() {
         return Err(Failure::usage("nobody is there to add the answer to the conversation with --detach")
             .hint("leave --detach out, or --history"));
+    }
+    if plan.spec.input == Input::Stream {
+        input::check_size()?;
     }
     plan.warnings.iter().for_each(|warning| shell.say(warning));
     let attached = |failure: Failure| if args.detach { failure } else { failure.attached() };
@@ -311,7 +314,7 @@ async fn show_quote(shell: &Shell, client: &Client, spec: JobSpec, show: Spec) -
 }
 
 /// Every field of the specification, one a line, by its name in the JSON document.
-fn spec_table(spec: &JobSpec, asset: Asset) -> String {
+pub(crate) fn spec_table(spec: &JobSpec, asset: Asset) -> String {
     let document = serde_json::to_value(docs::spec(spec, asset)).unwrap_or_default();
     let mut lines = Vec::new();
     flatten("", &document, &mut lines);
@@ -338,7 +341,7 @@ fn flatten(name: &str, value: &serde_json::Value, lines: &mut Vec<(String, Strin
 }
 
 /// Prices of tokens are for a million of them, read and made.
-fn quote_table(view: &QuoteView, adapter: Adapter, asset: Asset) -> String {
+pub(crate) fn quote_table(view: &QuoteView, adapter: Adapter, asset: Asset) -> String {
     let mut text = pairs(&[
         ("held", text::money(view.hold, asset)),
         ("available", text::money(view.available, asset) + if view.affordable { "" } else { " (not enough)" }),

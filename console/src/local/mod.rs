@@ -7,19 +7,27 @@ mod stack;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
+use tokio::sync::mpsc;
 
 use self::stack::Stack;
 use crate::args::{Cli, Command, Format, Global, UpArgs, complaint};
-use crate::cli::dispatch;
 use crate::cli::docs::UpDoc;
+use crate::cli::{console, dispatch};
 use crate::client::config::Contexts;
 use crate::exit::{self, Failure, Outcome};
 use crate::shell::{OnInterrupt, Shell};
 use crate::signal::Signals;
+use crate::tui::{self, Settings};
 
+/// A job to begin with: it prints some lines, and costs next to nothing.
+const SAMPLE: &str = include_str!("../../../examples/primes.wat");
+/// Things that the programs of the stack have said and the console has not shown yet.
+const SAID_MAX: usize = 64;
 /// Time in which an agent finds what this machine has to run jobs with; what comes later shows in `nodes`.
 const FOUND_BY: Duration = Duration::from_secs(2);
 
@@ -29,23 +37,50 @@ pub(crate) async fn up(shell: &Shell, args: UpArgs, signals: &mut Signals) -> Ou
     let inner = if args.command.is_empty() { None } else { Some(parse(&args.command, shell.global())?) };
     let data = args.data.clone().unwrap_or_else(|| shell.paths.state.join("up"));
     let loud = !shell.quiet() && !shell.format().is_json() && !args.headless;
-    let tell = move |line: String| {
-        if loud {
-            // Nobody may read standard error, and that changes nothing.
-            let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(&line));
-        }
+    let (said, heard) = mpsc::channel(SAID_MAX);
+    let talk = Talk { shown: Arc::default(), said };
+    let tell = {
+        let talk = talk.clone();
+        move |line: String| talk.tell(line, loud)
     };
     let stack = tokio::select! {
         stack = Stack::start(&data, args.agents, tell) => stack?,
         // The children are killed with the futures that hold them.
         wish = signals.next() => return Ok(wish.exit()),
     };
-    let outcome = run(shell, &args, inner, &stack, signals).await;
+    let outcome = run(shell, &args, inner, &stack, signals, (talk, heard)).await;
     stack.stop().await;
     outcome
 }
 
-async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, signals: &mut Signals) -> Outcome {
+/// Where what happens to the programs of the stack is told: on standard error, and in the console while that has the terminal.
+#[derive(Clone)]
+struct Talk {
+    /// Whether the console has the terminal.
+    shown: Arc<AtomicBool>,
+    said: mpsc::Sender<String>,
+}
+
+impl Talk {
+    fn tell(&self, line: String, loud: bool) {
+        if self.shown.load(Ordering::Relaxed) {
+            // A full queue has enough to tell already, and the logs have the rest.
+            let _ = self.said.try_send(line);
+        } else if loud {
+            // Nobody may read standard error, and that changes nothing.
+            let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(&line));
+        }
+    }
+}
+
+async fn run(
+    shell: &Shell,
+    args: &UpArgs,
+    inner: Option<Cli>,
+    stack: &Stack,
+    signals: &mut Signals,
+    (talk, heard): (Talk, mpsc::Receiver<String>),
+) -> Outcome {
     let saved = save_contexts(shell, stack);
     if let Some(inner) = inner {
         // The command has contexts of its own, so it does not need the file.
@@ -58,6 +93,9 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
         return dispatch(&inside, command, signals).await;
     }
     saved?;
+    if !args.headless && shell.format() == Format::Table && console::has_terminal() {
+        return show(shell, stack, signals, talk, heard).await;
+    }
     announce(shell, args, stack)?;
     // Whatever signal it is: that is how one leaves, and nothing went wrong.
     tokio::select! {
@@ -68,6 +106,28 @@ async fn run(shell: &Shell, args: &UpArgs, inner: Option<Cli>, stack: &Stack, si
         shell.say("stopping");
     }
     Ok(exit::OK)
+}
+
+/// Opens the console on the stack; the stack lives as long as that.
+async fn show(
+    shell: &Shell,
+    stack: &Stack,
+    signals: &mut Signals,
+    talk: Talk,
+    heard: mpsc::Receiver<String>,
+) -> Outcome {
+    let module = stack.data.join("primes.wat");
+    crate::client::config::replace_file(&module, SAMPLE.as_bytes())?;
+    let global = Global { context: Some("local".into()), orchestrator: None, ..shell.global().clone() };
+    let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::Detach)?;
+    let sample = ["run", "--name", "primes", "--wasm", &module.display().to_string(), "--max-cost", "0.10"];
+    let settings =
+        Settings { sample: Some(sample.map(str::to_owned).to_vec()), said: Some(heard), ..Settings::default() };
+    talk.shown.store(true, Ordering::Relaxed);
+    let outcome = tui::run(&inside, settings, signals).await;
+    talk.shown.store(false, Ordering::Relaxed);
+    shell.say(&format!("stopping the local stack; what it knows stays in {}", stack.data.display()));
+    outcome
 }
 
 /// Says what the nodes run, once their agents have looked for a container engine, a model server and GPUs.

@@ -1,15 +1,373 @@
 //! What can be done from the console. Each act knows the command line that would do the same, and shows it; what cannot be taken back
 //! asks first. A question is about ids, never about rows: a table that moves underneath changes nothing.
 
-use modchain_types::{JobId, Name, NodeState};
-use modchain_wire::FromConsole;
+use modchain_types::{JobId, Name, NodeState, Span, SubmitKey, Text};
+use modchain_wire::console::{QuoteRequest, SpecQuery, SpecView, TokenCreate};
+use modchain_wire::{FromConsole, ToConsole};
 
-use super::app::{App, Ask, Overlay, Tone};
+use super::app::{App, Ask, Overlay, Place, Tone, View};
 use super::command;
-use super::msg::Effect;
+use super::msg::{Drawn, Effect, Secret};
 use super::table::{RowId, TableId};
+use super::view::form;
+use super::view::reader::Reader;
+use crate::args::{CertCommand, Command, JobArgs, JobCommand, NodeCommand, TokenCommand};
+use crate::cli::spec::{Earlier, Plan};
 use crate::client::live::ToLive;
+use crate::exit::Failure;
 use crate::text;
+
+/// Something that was begun and needs an answer before it goes on.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// What a job was submitted with, for the form of a job that is run again.
+    Again,
+    /// What a job was submitted with, to be read.
+    Spec,
+    /// What a job was submitted with, for this command line that runs it again.
+    Rerun(Vec<String>),
+    /// A job that is submitted when it is known what it is; then its output is opened, or it is selected.
+    Run {
+        /// Its command line.
+        line: Vec<String>,
+        /// Whether its output is opened.
+        output: bool,
+    },
+    /// A job that is quoted when it is known what it is.
+    Quote(Vec<String>),
+    /// A quote, to be read below what was to be submitted.
+    Quoted(Vec<String>, Box<Plan>),
+    /// A token that is shown when the orchestrator knows it.
+    Token {
+        /// Its text.
+        secret: Secret,
+        /// What the orchestrator was told.
+        request: Box<TokenCreate>,
+        /// Where its user joins.
+        join: String,
+    },
+}
+
+/// Begins something, with a request if one is needed first.
+pub(crate) fn errand(app: &mut App, errand: Errand, request: Option<FromConsole>) -> Vec<Effect> {
+    let edit = app.next_edit();
+    app.ui.errands.insert(edit, errand);
+    request.map(|request| ask_for(app, edit, String::new(), request)).into_iter().collect()
+}
+
+fn ask_for(app: &mut App, edit: u64, what: String, request: FromConsole) -> Effect {
+    let ask = app.ask(Ask { what, edit: Some(edit), about: None });
+    Effect::Send(ToLive::Ask(ask, Box::new(request)))
+}
+
+/// Submits the job of a command line as soon as it is known what it is.
+pub(crate) fn run_at_once(app: &mut App, line: Vec<String>, output: bool) -> Vec<Effect> {
+    if refuses(app) {
+        return Vec::new();
+    }
+    let edit = app.next_edit();
+    app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output });
+    vec![Effect::Plan(edit, line, None)]
+}
+
+/// What an errand's command line makes is known, or what is wrong with it.
+pub(crate) fn planned(app: &mut App, edit: u64, plan: Result<Plan, Failure>) -> Vec<Effect> {
+    let Some(errand) = app.ui.errands.remove(&edit) else { return Vec::new() };
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(failure) => {
+            app.toast(Tone::Bad, failure.said());
+            return Vec::new();
+        }
+    };
+    match errand {
+        Errand::Quote(line) => {
+            let spec = plan.spec.clone();
+            app.ui.errands.insert(edit, Errand::Quoted(line, Box::new(plan)));
+            vec![ask_for(app, edit, String::new(), QuoteRequest { spec }.into())]
+        }
+        Errand::Run { line, output } => {
+            let what = command::shown(&line);
+            app.ui.errands.insert(edit, Errand::Run { line, output });
+            let ask = app.ask(Ask { what, edit: Some(edit), about: None });
+            vec![Effect::Submit(ask, Box::new(plan))]
+        }
+        Errand::Again | Errand::Spec | Errand::Rerun(_) | Errand::Quoted(..) | Errand::Token { .. } => Vec::new(),
+    }
+}
+
+/// The answer that an errand waits for.
+pub(crate) fn answered(app: &mut App, ask: &Ask, edit: u64, reply: &Result<Box<ToConsole>, Failure>) -> Vec<Effect> {
+    let Some(errand) = app.ui.errands.remove(&edit) else {
+        // Of a form that was closed meanwhile: what it did is told all the same.
+        if let (Err(failure), false) = (reply, ask.what.is_empty()) {
+            app.toast(Tone::Bad, format!("{}: {}", ask.what, failure.said()));
+        }
+        return Vec::new();
+    };
+    let reply = match reply {
+        Ok(reply) => &**reply,
+        Err(failure) => {
+            app.toast(Tone::Bad, failure.said());
+            return Vec::new();
+        }
+    };
+    match (errand, reply) {
+        (Errand::Again, ToConsole::Spec(spec)) => return form::open_again(app, Box::new(spec.clone())),
+        (Errand::Spec, ToConsole::Spec(spec)) => show_spec(app, spec),
+        (Errand::Rerun(line), ToConsole::Spec(spec)) => {
+            app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output: false });
+            return vec![Effect::Plan(edit, line, Some(Box::new(spec.clone())))];
+        }
+        (Errand::Run { output, .. }, ToConsole::Submitted(submitted)) => {
+            show_submitted(app, submitted.job);
+            if output {
+                super::update::open(app, Place::Output(submitted.job));
+            }
+        }
+        (Errand::Quoted(line, plan), ToConsole::Quote(view)) => {
+            let asset = app.ctx().asset();
+            let mut lines = vec![command::shown(&line), String::new()];
+            lines.extend(crate::cli::run::spec_table(&plan.spec, asset).lines().map(text::one_line));
+            lines.push(String::new());
+            let table = crate::cli::run::quote_table(view, plan.spec.requirements.adapter, asset);
+            lines.extend(table.lines().map(text::one_line));
+            read(app, Reader::new("Quote", lines));
+        }
+        (Errand::Token { secret, request, join }, ToConsole::Token(view)) => {
+            let [what, there] = crate::cli::token::explained(view, &join, &request);
+            let lines = [
+                String::new(),
+                what,
+                there,
+                String::new(),
+                "This is the only time that it is shown. y copies it, Esc closes and forgets it.".to_owned(),
+            ];
+            let mut reader = Reader::new("Token", lines.map(|line| text::one_line(&line)).to_vec());
+            reader.secret = Some(secret);
+            read(app, reader);
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// Opens a window to read in; a form that is open lies below it meanwhile.
+fn read(app: &mut App, mut reader: Reader) {
+    reader.below = match app.ui.overlay.take() {
+        Some(Overlay::Form(form)) => Some(form),
+        Some(Overlay::Reader(reader)) => reader.below,
+        _ => None,
+    };
+    app.ui.overlay = Some(Overlay::Reader(reader));
+}
+
+fn show_spec(app: &mut App, view: &SpecView) {
+    match Earlier::of(view.job, &view.spec) {
+        Ok(earlier) => {
+            let file = earlier.job_file(None, None);
+            let lines = file.lines().map(text::one_line).collect();
+            read(app, Reader::new(format!("What {} was submitted with", view.job.short()), lines));
+        }
+        Err(failure) => app.toast(Tone::Bad, failure.said()),
+    }
+}
+
+/// Goes to the jobs, with this one selected as soon as it is there.
+pub(crate) fn show_submitted(app: &mut App, job: JobId) {
+    super::update::open(app, Place::Jobs);
+    app.ui.focus.insert(View::Jobs, 0);
+    app.ui.awaited = Some(job);
+}
+
+/// A token was drawn: now the orchestrator may hear of it.
+pub(crate) fn drawn(app: &mut App, edit: u64, drawn: Result<Box<Drawn>, Failure>) -> Vec<Effect> {
+    match drawn {
+        Ok(drawn) => {
+            let Drawn { secret, request, join } = *drawn;
+            let what = format!("token create for a {}", request.role);
+            let asked = request.clone().into();
+            app.ui.errands.insert(edit, Errand::Token { secret, request: Box::new(request), join });
+            vec![ask_for(app, edit, what, asked)]
+        }
+        Err(failure) => {
+            refused(app, edit, &failure);
+            Vec::new()
+        }
+    }
+}
+
+/// A key was drawn for a command line.
+pub(crate) fn keyed(app: &mut App, edit: u64, line: Vec<String>, key: Result<SubmitKey, Failure>) -> Vec<Effect> {
+    let requests = key.and_then(|key| {
+        let mut with_key = line.clone();
+        with_key.extend(["--id".to_owned(), key.to_string()]);
+        command::requests(&with_key)
+    });
+    match requests {
+        Ok(requests) => {
+            let what = command::shown(&line);
+            requests.into_iter().map(|request| ask_for(app, edit, what.clone(), request)).collect()
+        }
+        Err(failure) => {
+            refused(app, edit, &failure);
+            Vec::new()
+        }
+    }
+}
+
+fn refused(app: &mut App, edit: u64, failure: &Failure) {
+    if !form::refuse(app, edit, failure) {
+        app.toast(Tone::Bad, failure.said());
+    }
+}
+
+/// Does what a command line that changes something says; what cannot be taken back asks first. `edit` is the form that it comes from.
+pub(crate) fn perform_line(app: &mut App, line: Vec<String>, edit: Option<u64>) -> Vec<Effect> {
+    if refuses(app) {
+        return Vec::new();
+    }
+    let parsed = match command::parse(&line) {
+        Ok(parsed) => parsed,
+        Err(failure) => {
+            app.toast(Tone::Bad, failure.said());
+            return Vec::new();
+        }
+    };
+    let outcome = match parsed {
+        Command::Run(args) if args.dry_run => Ok(quote(app, line)),
+        Command::Run(_) => Ok(run_at_once(app, line, false)),
+        Command::Quote(_) => Ok(quote(app, line)),
+        Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }) => job_named(app, &args.job).map(|job| {
+            // Nothing is said otherwise: there may be something to say.
+            if line.len() <= 3 {
+                return form::again(app, job);
+            }
+            let query = SpecQuery { job: Text::cut(job.to_string()) };
+            errand(app, Errand::Rerun(line), Some(query.into()))
+        }),
+        Command::Job(JobArgs { command: Some(JobCommand::Spec(args)), .. }) => job_named(app, &args.job).map(|job| {
+            let query = SpecQuery { job: Text::cut(job.to_string()) };
+            errand(app, Errand::Spec, Some(query.into()))
+        }),
+        Command::Credit(_) => {
+            let edit = edit.unwrap_or_else(|| app.next_edit());
+            Ok(vec![Effect::DrawKey(edit, line)])
+        }
+        Command::Token(TokenCommand::Create(_)) => {
+            let edit = edit.unwrap_or_else(|| app.next_edit());
+            Ok(vec![Effect::DrawToken(edit, line)])
+        }
+        Command::Token(TokenCommand::Revoke { tokens }) => {
+            let lines = vec![tokens.join(" "), String::new(), "Nobody can join with them any more.".to_owned()];
+            let question = Question {
+                title: if tokens.len() == 1 {
+                    "Revoke token?".into()
+                } else {
+                    format!("Revoke {} tokens?", tokens.len())
+                },
+                lines,
+                demand: Demand::Yes,
+                yes: "revoke".into(),
+                subjects: Vec::new(),
+            };
+            Ok(confirm(app, line, question))
+        }
+        Command::Cert(CertCommand::Revoke { identities, .. }) => {
+            let demand = match identities.as_slice() {
+                [one] => Demand::Type(one.clone()),
+                several => Demand::Type(several.len().to_string()),
+            };
+            let lines = vec![
+                text::one_line(&identities.join(" ")),
+                String::new(),
+                "Their connections are cut at once. Their names are not given again without --rejoin.".to_owned(),
+            ];
+            let title = "Put out for good?".into();
+            Ok(confirm(app, line, Question { title, lines, demand, yes: "revoke".into(), subjects: Vec::new() }))
+        }
+        Command::Cancel(args) => {
+            let jobs = if args.all {
+                Ok(live_jobs(app, args.mine))
+            } else {
+                args.jobs.iter().map(|job| job_named(app, job)).collect()
+            };
+            let mut flags = vec!["--grace".to_owned(), format!("{}ms", args.grace.as_millis())];
+            if !args.reason.is_empty() {
+                flags.extend(["--reason".to_owned(), args.reason]);
+            }
+            let usual = args.grace == Span::from_secs(10);
+            if usual {
+                flags.drain(..2);
+            }
+            jobs.map(|jobs: Vec<JobId>| cancel_jobs(app, jobs, flags))
+        }
+        Command::Node(NodeCommand::Cordon(_) | NodeCommand::Uncordon(_) | NodeCommand::Resume(_)) => {
+            Ok(run(app, &line, None))
+        }
+        Command::Node(NodeCommand::Drain(args)) => {
+            let nodes = args.names.nodes.iter().map(|node| node_named(app, node)).collect::<Result<Vec<_>, _>>();
+            nodes.map(|nodes| drain_nodes(app, nodes, line))
+        }
+        _ => Err(format!("`{}` changes nothing", line.join(" "))),
+    };
+    outcome.unwrap_or_else(|why| {
+        app.toast(Tone::Bad, why);
+        Vec::new()
+    })
+}
+
+fn quote(app: &mut App, line: Vec<String>) -> Vec<Effect> {
+    let edit = app.next_edit();
+    app.ui.errands.insert(edit, Errand::Quote(line.clone()));
+    vec![Effect::Plan(edit, line, None)]
+}
+
+fn live_jobs(app: &App, mine: bool) -> Vec<JobId> {
+    let account = app.mirror.my_account();
+    let jobs = app.mirror.jobs.values().filter(|job| !job.state.is_ended());
+    jobs.filter(|job| !mine || Some(&job.account) == account).map(|job| job.id).collect()
+}
+
+/// The job that a word names: a whole id, a prefix of three or more characters, a name, `@last`.
+///
+/// # Errors
+/// There is none, or several.
+pub(crate) fn job_named(app: &App, word: &str) -> Result<JobId, String> {
+    if word == "@last" {
+        return app.ui.submitted.last().copied().ok_or_else(|| "nothing was submitted from here yet".to_owned());
+    }
+    if let Ok(id) = word.parse::<JobId>() {
+        return Ok(id);
+    }
+    let bare = word.strip_prefix("j-").unwrap_or(word);
+    let begins = |id: &JobId| {
+        let whole = id.to_string();
+        bare.len() >= 3 && whole.strip_prefix("j-").unwrap_or(&whole).starts_with(bare)
+    };
+    let by_id: Vec<JobId> = app.mirror.jobs.keys().filter(|id| begins(id)).copied().collect();
+    let by_name =
+        || app.mirror.jobs.values().filter(|job| job.name.as_str() == word).map(|job| job.id).collect::<Vec<_>>();
+    let found = if by_id.is_empty() { by_name() } else { by_id };
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(format!("no job `{word}` is known here")),
+        several => Err(format!("`{word}` could be {} jobs: {}", several.len(), list(several))),
+    }
+}
+
+/// The node of this name.
+///
+/// # Errors
+/// There is none; with the name that was probably meant.
+pub(crate) fn node_named(app: &App, word: &str) -> Result<Name, String> {
+    let name = word.parse::<Name>().ok().filter(|name| app.mirror.nodes.contains_key(name));
+    name.ok_or_else(|| {
+        let near = crate::client::config::nearest(word, app.mirror.nodes.keys().map(|name| name.as_str()));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        format!("no node `{word}` is known here{near}")
+    })
+}
 
 /// A question before something that cannot be taken back.
 #[derive(Debug)]
@@ -137,7 +495,6 @@ pub(crate) fn refuses(app: &mut App) -> bool {
 
 /// Jobs that an act is about: the marked ones, or the selected one, or the one that is looked at.
 pub(crate) fn target_jobs(app: &App) -> Vec<JobId> {
-    use super::app::Place;
     match app.place() {
         Place::Job(job) | Place::Output(job) => vec![job],
         Place::Overview => super::view::overview::selected_job(app).into_iter().collect(),
@@ -150,10 +507,17 @@ pub(crate) fn target_jobs(app: &App) -> Vec<JobId> {
 
 /// Asks whether to cancel.
 pub(crate) fn cancel(app: &mut App) -> Vec<Effect> {
+    let jobs = target_jobs(app);
+    cancel_jobs(app, jobs, Vec::new())
+}
+
+/// Asks whether to cancel these, with flags of `cancel`.
+fn cancel_jobs(app: &mut App, jobs: Vec<JobId>, flags: Vec<String>) -> Vec<Effect> {
     let (live, ended): (Vec<JobId>, Vec<JobId>) =
-        target_jobs(app).into_iter().partition(|id| app.mirror.jobs.get(id).is_some_and(|job| !job.state.is_ended()));
+        jobs.into_iter().partition(|id| app.mirror.jobs.get(id).is_some_and(|job| !job.state.is_ended()));
     let asset = app.ctx().asset();
     let mut line = vec!["cancel".to_owned(), "-y".to_owned()];
+    line.extend(flags);
     line.extend(live.iter().map(ToString::to_string));
     let follows = [
         String::new(),
@@ -196,7 +560,6 @@ fn list(jobs: &[JobId]) -> String {
 
 /// Nodes that an act is about.
 pub(crate) fn target_nodes(app: &App) -> Vec<Name> {
-    use super::app::Place;
     match app.place() {
         Place::Node(node) => vec![node],
         _ => {
@@ -231,6 +594,15 @@ pub(crate) fn drain(app: &mut App) -> Vec<Effect> {
     let nodes = target_nodes(app);
     let mut line = node_line("drain", &nodes);
     line.push("-y".to_owned());
+    drain_nodes(app, nodes, line)
+}
+
+/// Asks whether to drain these by this command line.
+fn drain_nodes(app: &mut App, nodes: Vec<Name>, line: Vec<String>) -> Vec<Effect> {
+    let deadline = match command::parse(&line) {
+        Ok(Command::Node(NodeCommand::Drain(args))) => args.deadline,
+        _ => None,
+    };
     let (title, demand, running) = match nodes.as_slice() {
         [] => return Vec::new(),
         [node] => {
@@ -255,7 +627,10 @@ pub(crate) fn drain(app: &mut App) -> Vec<Effect> {
             count => format!("{count} jobs run there now."),
         },
         String::new(),
-        "No new jobs; what runs goes on to its end.".to_owned(),
+        match deadline {
+            None => "No new jobs; what runs goes on to its end.".to_owned(),
+            Some(span) => format!("No new jobs; what still runs after {span} moves to other nodes."),
+        },
         "`r` opens the node again.".to_owned(),
     ];
     let subjects = nodes.into_iter().map(RowId::Node).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use modchain_types::{Asset, JobId, Name, WallTime};
 
-use super::act::Confirm;
+use super::act::{Confirm, Errand};
 use super::glyphs::Glyphs;
 use super::keys::{Keymap, Scope};
 use super::layout::{Layout, Shape, Tier, plan};
@@ -61,6 +61,8 @@ pub(crate) struct Caps {
     pub(crate) sample: Option<Vec<String>>,
     /// The folder that exports are written to.
     pub(crate) folder: std::path::PathBuf,
+    /// The most that a job may cost, where the context says it.
+    pub(crate) max_cost: Option<modchain_types::Micro>,
 }
 
 /// How things are looked at.
@@ -107,6 +109,12 @@ pub(crate) struct Ui {
     pub(crate) asks: BTreeMap<AskId, Ask>,
     /// The next request's name.
     pub(crate) next_ask: u64,
+    /// The number of the last edit or errand.
+    pub(crate) edits: u64,
+    /// What was begun and is not done, by its number.
+    pub(crate) errands: BTreeMap<u64, Errand>,
+    /// A job that was submitted from here and is selected as soon as it is in the table.
+    pub(crate) awaited: Option<JobId>,
     /// How each output is looked at.
     pub(crate) outputs: BTreeMap<JobId, view::output::OutputUi>,
     /// The job whose output is followed.
@@ -371,6 +379,9 @@ impl Ui {
             theme: Theme { name: theme },
             asks: BTreeMap::new(),
             next_ask: 0,
+            edits: 0,
+            errands: BTreeMap::new(),
+            awaited: None,
             outputs: BTreeMap::new(),
             followed: BTreeSet::new(),
             submitted: Vec::new(),
@@ -417,6 +428,8 @@ impl App {
         self.ui.paused = None;
         self.ui.opened.clear();
         self.ui.asks.clear();
+        self.ui.errands.clear();
+        self.ui.awaited = None;
         self.ui.outputs.clear();
         self.ui.followed.clear();
         self.ui.hidden.clear();
@@ -494,6 +507,12 @@ impl App {
         let surplus = self.ui.log.len().saturating_sub(LOG_MAX);
         self.ui.log.drain(..surplus);
         self.ui.toasts = vec![Toast { text, tone, until_ms: self.now.ms + TOAST_MS }];
+    }
+
+    /// A number that no edit and no errand has had before.
+    pub(crate) fn next_edit(&mut self) -> u64 {
+        self.ui.edits += 1;
+        self.ui.edits
     }
 
     /// A name for a new request, and what it is about.

@@ -6,8 +6,71 @@ use modchain_types::{NodeWish, Text};
 use modchain_wire::FromConsole;
 use modchain_wire::console::{Cancel, Credit, JobRef, NodeSet, Revoke, TokenRevoke};
 
+use super::keys::Action;
 use crate::args::{CertCommand, Cli, Command, NodeCommand, TokenCommand, complaint};
 use crate::exit::Failure;
+
+/// Where a command of the command line is in the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Here {
+    /// On the key of this action, and after `:`.
+    Key(Action),
+    /// After `:` only.
+    Prompt,
+    /// Nowhere, for this reason.
+    Not(&'static str),
+}
+
+/// Every command of the command line, and where it is in the console.
+pub(crate) const HERE: &[(&str, Here)] = &[
+    ("console", Here::Not("this is it")),
+    ("up", Here::Not("it starts a stack, and opens a console on it")),
+    ("run", Here::Key(Action::NewJob)),
+    ("quote", Here::Prompt),
+    ("logs", Here::Key(Action::Output)),
+    ("jobs", Here::Key(Action::ViewJobs)),
+    ("job", Here::Key(Action::Open)),
+    ("job show", Here::Key(Action::Open)),
+    ("job explain", Here::Key(Action::Explain)),
+    ("job events", Here::Prompt),
+    ("job spec", Here::Prompt),
+    ("job rerun", Here::Key(Action::RunAgain)),
+    ("cancel", Here::Key(Action::Cancel)),
+    ("wait", Here::Key(Action::Open)),
+    ("status", Here::Key(Action::ViewOverview)),
+    ("nodes", Here::Key(Action::ViewNodes)),
+    ("node show", Here::Key(Action::Open)),
+    ("node cordon", Here::Key(Action::Cordon)),
+    ("node uncordon", Here::Key(Action::Cordon)),
+    ("node drain", Here::Key(Action::Drain)),
+    ("node resume", Here::Key(Action::Resume)),
+    ("account", Here::Key(Action::ViewAccount)),
+    ("ledger", Here::Key(Action::ViewAccount)),
+    ("events", Here::Key(Action::ViewEvents)),
+    ("credit", Here::Key(Action::Credit)),
+    ("join", Here::Not("it makes the identity that a console needs to connect")),
+    ("logout", Here::Not("it wipes the key that this console uses")),
+    ("token create", Here::Key(Action::TokenCreate)),
+    ("token list", Here::Key(Action::ViewAccess)),
+    ("token revoke", Here::Key(Action::TokenRevoke)),
+    ("cert list", Here::Key(Action::ViewAccess)),
+    ("cert revoke", Here::Key(Action::Revoke)),
+    ("whoami", Here::Prompt),
+    ("doctor", Here::Not("it looks at what keeps a console from starting")),
+    ("version", Here::Prompt),
+    ("context add", Here::Not("it changes files of this machine")),
+    ("context list", Here::Prompt),
+    ("context use", Here::Prompt),
+    ("context remove", Here::Not("it changes files of this machine")),
+    ("context show", Here::Not("line 0 shows the context; the rest are files of this machine")),
+    ("config get", Here::Not("it reads files of this machine")),
+    ("config set", Here::Not("it changes files of this machine")),
+    ("config path", Here::Not("it reads files of this machine")),
+    ("config edit", Here::Not("it changes files of this machine")),
+    ("completions", Here::Not("it is for shells; Tab completes here")),
+    ("man", Here::Not("it writes pages for man")),
+    ("help", Here::Key(Action::Help)),
+];
 
 /// Reads a command line, without the program's name.
 pub(crate) fn parse(line: &[String]) -> Result<Command, Failure> {
@@ -87,9 +150,71 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// Splits a line into words as a shell does, without any of a shell's other magic.
+///
+/// # Errors
+/// A quote is not closed.
+pub(crate) fn split(line: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if c.is_whitespace() => words.extend(word.take()),
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next() {
+                        Some('\'') => break,
+                        Some(c) => word.push(c),
+                        None => return Err("a ' is not closed".into()),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next() {
+                        Some('"') => break,
+                        Some('\\') => match chars.next() {
+                            Some(c @ ('"' | '\\')) => word.push(c),
+                            Some(c) => word.extend(['\\', c]),
+                            None => return Err("a \" is not closed".into()),
+                        },
+                        Some(c) => word.push(c),
+                        None => return Err("a \" is not closed".into()),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().push(chars.next().unwrap_or('\\')),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_split_as_a_shell_would() {
+        for (line, words) in [
+            ("", &[][..]),
+            ("  a  b\t", &["a", "b"]),
+            (r#"sh -c 'echo "$HOME"' "it's" a\ b"#, &["sh", "-c", "echo \"$HOME\"", "it's", "a b"]),
+            (r#"'' "" x''"#, &["", "", "x"]),
+            (r#""a\"b\n""#, &["a\"b\\n"]),
+        ] {
+            assert_eq!(split(line), Ok(words.iter().map(|word| (*word).to_owned()).collect()), "{line}");
+            let again: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+            assert_eq!(split(&again.join(" ")), Ok(words.iter().map(|word| (*word).to_owned()).collect()));
+        }
+        for line in ["'a", "a \"b", "\"\\"] {
+            assert!(split(line).is_err(), "{line}");
+        }
+    }
 
     fn words(line: &str) -> Vec<String> {
         line.split(' ').map(str::to_owned).collect()

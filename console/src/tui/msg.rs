@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use modchain_types::JobId;
+use modchain_types::{JobId, SubmitKey};
+use modchain_wire::console::{SpecView, TokenCreate};
+use zeroize::Zeroizing;
 
 use crate::cli::spec::Plan;
-use crate::client::live::{FromLive, ToLive};
+use crate::client::live::{AskId, FromLive, ToLive};
 use crate::exit::Failure;
 
 /// What happens to the console.
@@ -29,12 +31,38 @@ pub(crate) enum Msg {
     Written(PathBuf, Result<(), Failure>),
     /// A job was submitted from here: what `@last` means from now on.
     Sent(JobId),
+    /// The key of a submit could not be written down, so nothing was sent.
+    NotSubmitted(AskId, Failure),
+    /// A token was drawn for this errand, or could not be.
+    Drawn(u64, Result<Box<Drawn>, Failure>),
+    /// A key was drawn for this errand and its command line, or could not be.
+    Keyed(u64, Vec<String>, Result<SubmitKey, Failure>),
     /// What the program has to say that would go to standard error without a console.
     Said(String),
     /// The program was stopped and goes on: whatever was on the screen is gone.
     Resumed,
     /// The moment has come that [`super::App::deadline`] asked for.
     Deadline,
+}
+
+/// A token whose secret nobody has been told yet.
+#[derive(Debug)]
+pub(crate) struct Drawn {
+    /// Its whole text.
+    pub(crate) secret: Secret,
+    /// What the orchestrator is told of it.
+    pub(crate) request: TokenCreate,
+    /// Where its user joins.
+    pub(crate) join: String,
+}
+
+/// A text that is shown once and wiped after that.
+pub(crate) struct Secret(pub(crate) Zeroizing<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// What the mouse did, at a column and a row.
@@ -53,10 +81,15 @@ pub(crate) enum Mouse {
 pub(crate) enum Effect {
     /// Over the link.
     Send(ToLive),
-    /// Look at a command line (without the program's name) and say what it would submit: [`Msg::Planned`] with this number.
-    Plan(u64, Vec<String>),
+    /// Look at a command line (without the program's name) and say what it would submit: [`Msg::Planned`] with this number. A line
+    /// that runs an earlier job again needs what that was submitted with.
+    Plan(u64, Vec<String>, Option<Box<SpecView>>),
     /// Submit it under a new key, which is written down first. The answer comes under this name.
-    Submit(crate::client::live::AskId, Box<Plan>),
+    Submit(AskId, Box<Plan>),
+    /// Draw the token that this `token create` asks for: [`Msg::Drawn`] with this number.
+    DrawToken(u64, Vec<String>),
+    /// Draw a key for this command line: [`Msg::Keyed`] with this number.
+    DrawKey(u64, Vec<String>),
     /// Into the clipboard of the terminal.
     Copy(String),
     /// Into a new file; never over one that is there.

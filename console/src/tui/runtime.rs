@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, MouseButton, MouseEventKind};
 use futures::StreamExt;
+use modchain_wire::console::SpecView;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::app::{Caps, Now, View};
 use super::keys::Keymap;
-use super::msg::Mouse;
+use super::msg::{Drawn, Mouse, Secret};
 use super::terminal::{Screen, give_back, word};
 use super::update::deadline;
-use super::{App, Effect, Msg, ThemeName, command, update};
-use crate::args::{Command, RunArgs};
-use crate::cli::spec::{self, Plan};
-use crate::client::live::{self, AskId, Inbox, LiveHandle, ToLive};
+use super::{App, Effect, Msg, command, update};
+use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
+use crate::cli::spec::{self, Earlier, Plan};
+use crate::client::live::recording::{Recorder, Replay, ReplayClock, replay};
+use crate::client::live::{self, AskId, FromLive, Inbox, LiveHandle, ToLive};
 use crate::client::state::random_key;
 use crate::exit::{self, Failure, Outcome};
 use crate::shell::{Shell, Target};
@@ -38,7 +40,7 @@ const RESULTS_MAX: usize = 64;
 const COPY_BYTES_MAX: usize = 74_994;
 
 /// How the console is to be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// The view to begin with.
     pub(crate) view: Option<String>,
@@ -54,23 +56,21 @@ pub(crate) struct Settings {
     pub(crate) record: Option<PathBuf>,
     /// The command line of a sample job that is one key away, and that first steps are shown.
     pub(crate) sample: Option<Vec<String>>,
+    /// What the program that opened the console has to say while it is open.
+    pub(crate) said: Option<mpsc::Receiver<String>>,
 }
 
 /// Shows the console until its user leaves.
-pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals) -> Outcome {
+pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Signals) -> Outcome {
     let keymap = keymap(shell)?;
+    let theme = shell.theme()?;
     let target = if settings.replay.is_some() { None } else { Some(shell.target()?) };
     let view = settings.view.as_deref().map(view_named).transpose()?;
-    let (link, inbox) = open_link(shell, &settings, target.as_ref())?;
-    ignore_sigpipe();
-    restore_on_panic(shell.paths.state.clone());
-    let mut screen =
-        Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
-    let (columns, rows) = screen.size().unwrap_or((80, 24));
+    let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 24));
     let caps = Caps {
         columns,
         rows,
-        ascii: !speaks_utf8(),
+        ascii: shell.ascii() || !speaks_utf8(),
         read_only: settings.read_only,
         replay: settings.replay.is_some(),
         context: target.as_ref().map_or_else(|| "recording".into(), |target| target.context.clone()),
@@ -79,9 +79,11 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
         keymap,
         sample: settings.sample.clone(),
         folder: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+        max_cost: target.as_ref().and_then(|target| target.max_cost),
     };
     let started = Instant::now();
-    let mut app = App::new(caps, theme(shell), shell.utc(), now(started));
+    let (link, inbox, clock) = open_link(shell, &settings, target.as_ref())?;
+    let mut app = App::new(caps, theme, shell.utc(), now(started, clock.as_ref()));
     app.ui.hint = settings.sample.is_some();
     if let Some(view) = view {
         app.ui.view = view;
@@ -91,8 +93,23 @@ pub(crate) async fn run(shell: &Shell, settings: Settings, signals: &mut Signals
     {
         return Err(Failure::usage(format!("--filter: {fault}")));
     }
+    let recorder = settings.record.as_deref().map(|path| Recorder::create(path, wall_now())).transpose()?;
+    ignore_sigpipe();
+    restore_on_panic(shell.paths.state.clone());
+    let mut screen =
+        Screen::enter().map_err(|error| Failure::failed(format!("cannot take the terminal over: {error}")))?;
     let (results, finished) = mpsc::channel(RESULTS_MAX);
-    let mut console = Console { shell, target, link, results, app, started, dirty: true, leave: None };
+    if let Some(mut said) = settings.said.take() {
+        let results = results.clone();
+        tokio::spawn(async move {
+            while let Some(line) = said.recv().await {
+                if results.send(Msg::Said(line)).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    let mut console = Console { shell, target, link, clock, recorder, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
     drop(screen);
     if let Some(link) = console.link.take() {
@@ -106,6 +123,10 @@ struct Console<'a> {
     shell: &'a Shell,
     target: Option<Target>,
     link: Option<LiveHandle>,
+    /// The time that a recording shows.
+    clock: Option<ReplayClock>,
+    /// What comes is written down too.
+    recorder: Option<Recorder>,
     results: mpsc::Sender<Msg>,
     app: App,
     started: Instant,
@@ -153,7 +174,7 @@ impl Console<'_> {
                 },
                 Some(message) = finished.recv() => Some(message),
                 message = inbox.recv(), if link_open => match message {
-                    Some(message) => Some(Msg::Live(Box::new(message))),
+                    Some(message) => Some(self.came(message)),
                     None => {
                         link_open = false;
                         None
@@ -167,13 +188,22 @@ impl Console<'_> {
             let until = Instant::now() + BURST;
             while self.leave.is_none() && Instant::now() < until {
                 let Some(message) = inbox.try_recv() else { break };
-                self.feed(screen, &mut keys, Msg::Live(Box::new(message)))?;
+                let message = self.came(message);
+                self.feed(screen, &mut keys, message)?;
             }
         }
     }
 
+    /// Something has come over the link.
+    fn came(&mut self, message: FromLive) -> Msg {
+        if let Some(said) = self.recorder.as_mut().and_then(|recorder| recorder.write(&message, wall_now())) {
+            self.tell(said);
+        }
+        Msg::Live(Box::new(message))
+    }
+
     fn feed(&mut self, screen: &mut Screen, keys: &mut Option<EventStream>, message: Msg) -> Result<(), Failure> {
-        self.app.now = now(self.started);
+        self.app.now = now(self.started, self.clock.as_ref());
         self.dirty = true;
         for effect in update(&mut self.app, message) {
             self.perform(screen, keys, effect)?;
@@ -206,15 +236,23 @@ impl Console<'_> {
                     link.send(message);
                 }
             }
-            Effect::Plan(edit, line) => {
+            Effect::Plan(edit, line, earlier) => {
                 let max_cost = self.target.as_ref().and_then(|target| target.max_cost);
                 self.background(async move {
-                    let plan = tokio::task::spawn_blocking(move || planned(&line, max_cost)).await;
+                    let plan = tokio::task::spawn_blocking(move || planned(&line, earlier, max_cost)).await;
                     let plan = plan.unwrap_or_else(|error| Err(Failure::failed(error.to_string())));
                     Msg::Planned(edit, plan.map(Box::new))
                 });
             }
             Effect::Submit(ask, plan) => self.submit(ask, *plan),
+            Effect::DrawToken(edit, line) => {
+                let drawn = self.target.as_ref().ok_or_else(|| Failure::usage("there is no orchestrator"));
+                let drawn = drawn.and_then(|target| drawn_token(target, &line)).map(Box::new);
+                self.results.try_send(Msg::Drawn(edit, drawn)).ok();
+            }
+            Effect::DrawKey(edit, line) => {
+                self.results.try_send(Msg::Keyed(edit, line, random_key())).ok();
+            }
             Effect::Copy(text) => {
                 if text.len() > COPY_BYTES_MAX {
                     self.tell(format!(
@@ -238,6 +276,7 @@ impl Console<'_> {
             Effect::UseContext(name) => match self.shell.target_named(&name) {
                 Ok(target) => {
                     self.app.caps.context = target.context.clone();
+                    self.app.caps.max_cost = target.max_cost;
                     if let Some(link) = &self.link {
                         link.send(ToLive::UseTarget(Box::new(target.clone())));
                     }
@@ -300,7 +339,9 @@ impl Console<'_> {
                     self.results.try_send(Msg::Sent(job)).ok();
                 }
             }
-            (Err(failure), _) => self.tell(failure.said()),
+            (Err(failure), _) => {
+                self.results.try_send(Msg::NotSubmitted(ask, failure)).ok();
+            }
             (Ok(_), None) => {}
         }
     }
@@ -319,8 +360,11 @@ impl Console<'_> {
     }
 }
 
-fn now(started: Instant) -> Now {
-    Now { wall: wall_now(), ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+fn now(started: Instant, clock: Option<&ReplayClock>) -> Now {
+    Now {
+        wall: clock.map_or_else(wall_now, ReplayClock::now),
+        ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 async fn at(moment: Option<Instant>) {
@@ -338,12 +382,15 @@ fn open_link(
     shell: &Shell,
     settings: &Settings,
     target: Option<&Target>,
-) -> Result<(Option<LiveHandle>, Inbox), Failure> {
+) -> Result<(Option<LiveHandle>, Inbox, Option<ReplayClock>), Failure> {
     match (&settings.replay, target) {
-        (Some(_), _) => Err(Failure::usage("recordings come with the next commit")),
+        (Some(path), _) => {
+            let Replay { inbox, clock } = replay(path, settings.speed)?;
+            Ok((None, inbox, Some(clock)))
+        }
         (None, Some(target)) => {
             let (handle, inbox) = live::start(target.clone(), shell.connect_timeout()?);
-            Ok((Some(handle), inbox))
+            Ok((Some(handle), inbox, None))
         }
         (None, None) => Err(Failure::usage("there is nothing to show")),
     }
@@ -356,11 +403,6 @@ fn keymap(shell: &Shell) -> Result<Keymap, Failure> {
         None => Ok(Keymap::default()),
         Some(text) => Keymap::with(&text).map_err(|why| Failure::usage(format!("{}: {why}", path.display()))),
     }
-}
-
-/// Without colours where the environment asks for that.
-fn theme(shell: &Shell) -> ThemeName {
-    if shell.colourless() { ThemeName::Mono } else { ThemeName::Dark }
 }
 
 /// Whether the locale says that the terminal shows more than ASCII.
@@ -382,14 +424,29 @@ fn view_named(word: &str) -> Result<View, Failure> {
 }
 
 /// What a command line would submit.
-fn planned(line: &[String], max_cost: Option<modchain_types::Micro>) -> Result<Plan, Failure> {
-    match command::parse(line)? {
-        Command::Run(args) => {
-            let RunArgs { job, .. } = *args;
-            spec::plan(job, max_cost)
+fn planned(
+    line: &[String],
+    earlier: Option<Box<SpecView>>,
+    max_cost: Option<modchain_types::Micro>,
+) -> Result<Plan, Failure> {
+    let (job, earlier) = match (command::parse(line)?, earlier) {
+        (Command::Run(args), _) => (args.job, None),
+        (Command::Quote(args), _) => (args.job, None),
+        (Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }), Some(earlier)) => {
+            (args.run.job, Some(Earlier::of(earlier.job, &earlier.spec)?))
         }
-        _ => Err(Failure::usage("this is no job")),
-    }
+        _ => return Err(Failure::usage("this is no job")),
+    };
+    spec::plan_apart(job, earlier, max_cost)
+}
+
+/// The token that a command line asks for.
+fn drawn_token(target: &Target, line: &[String]) -> Result<Drawn, Failure> {
+    let Command::Token(TokenCommand::Create(args)) = command::parse(line)? else {
+        return Err(Failure::usage("this makes no token"));
+    };
+    let (token, request) = crate::cli::token::drawn(target, args)?;
+    Ok(Drawn { secret: Secret(token.text()), request, join: target.join.clone() })
 }
 
 /// Writes a file that is not there yet.

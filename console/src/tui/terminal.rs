@@ -1,6 +1,7 @@
 //! The terminal: taken over, given back whatever happens, and its keys as words. Nothing else of the console knows escape sequences.
 
 use std::io::{BufWriter, Stdout, Write};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::cursor::{Hide, Show};
@@ -27,16 +28,20 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The screen.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    /// Never dropped: it would show the cursor once more, and panic where the terminal is gone and cannot even be told that.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>,
+    /// Whether the mouse is on.
     mouse: bool,
 }
 
 impl Screen {
     /// Takes the terminal over.
     pub(super) fn enter() -> std::io::Result<Self> {
-        take()?;
         let backend = CrosstermBackend::new(BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout()));
-        Ok(Self { terminal: Terminal::new(backend)?, mouse: false })
+        let screen = Self { terminal: ManuallyDrop::new(Terminal::new(backend)?), mouse: false };
+        // From here on it is given back whatever happens, half taken too.
+        take()?;
+        Ok(screen)
     }
 
     /// Columns and rows.

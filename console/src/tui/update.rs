@@ -47,6 +47,9 @@ pub(crate) fn update(app: &mut App, message: Msg) -> Vec<Effect> {
             app.ui.submitted.push(job);
             Vec::new()
         }
+        Msg::NotSubmitted(ask, failure) => view::form::not_submitted(app, ask, &failure),
+        Msg::Drawn(edit, drawn) => act::drawn(app, edit, drawn),
+        Msg::Keyed(edit, line, key) => act::keyed(app, edit, line, key),
         Msg::Said(text) => {
             app.toast(Tone::Info, text);
             Vec::new()
@@ -85,17 +88,24 @@ fn settle(app: &mut App) -> Vec<Effect> {
     app.ui.quit_armed_ms = app.ui.quit_armed_ms.filter(|until| *until > now);
     let held = app.ui.key_ms.is_some_and(|pressed| now < pressed + HOLD_MS);
     let early = now < arrange_at(app);
-    // What has just come on the screen has no rows that could jump.
+    // What has just come on the screen, or was empty, has no rows that could jump.
     let place = app.place();
     let arrived = app.ui.settled.as_ref() != Some(&place);
     for id in TableId::ALL {
-        let wanted = app.ui.table(id).is_touched() || (((!held && !early) || arrived) && view::is_behind(app, id));
+        let table = app.ui.table(id);
+        let calm = (!held && !early) || arrived || table.order.is_empty();
+        let wanted = table.is_touched() || (calm && view::is_behind(app, id));
         if wanted {
             view::arrange(app, id);
             app.ui.arranged_ms = now;
         }
     }
     app.ui.settled = Some(place);
+    if let Some(job) = app.ui.awaited
+        && app.ui.table_mut(TableId::Jobs).select_id(&RowId::Job(job))
+    {
+        app.ui.awaited = None;
+    }
     let layout = app.layout();
     for (pane, area) in layout.panes.iter().enumerate() {
         if let Some(id) = view::table_of(&app.place(), pane)
@@ -158,6 +168,8 @@ fn on_answer(app: &mut App, id: AskId, reply: &Result<Box<ToConsole>, Failure>) 
                     )
                 }
                 ToConsole::Token(token) => format!("token {} {}", token.id, token.state.word()),
+                // The window that opens says more.
+                ToConsole::Spec(_) | ToConsole::Quote(_) => return effects,
                 _ => format!("done: {}", ask.what),
             };
             app.toast(Tone::Info, text);
@@ -223,6 +235,7 @@ fn click(app: &mut App, column: u16, row: u16) -> Vec<Effect> {
 
 fn on_key(app: &mut App, key: &str) -> Vec<Effect> {
     app.ui.key_ms = Some(app.now.ms);
+    app.ui.awaited = None;
     if app.is_tiny() {
         return match key {
             "q" => vec![Effect::Quit(crate::exit::OK)],
@@ -232,7 +245,7 @@ fn on_key(app: &mut App, key: &str) -> Vec<Effect> {
     }
     // These work whatever lies over the view.
     match key {
-        "Ctrl-z" => return vec![Effect::Suspend],
+        "Ctrl-z" if !matches!(app.ui.overlay, Some(Overlay::Form(_))) => return vec![Effect::Suspend],
         "Ctrl-l" => return vec![Effect::Repaint],
         "Ctrl-c" => return interrupt(app),
         _ => {}
@@ -262,6 +275,13 @@ fn on_key(app: &mut App, key: &str) -> Vec<Effect> {
 
 /// Closes what is open; in a view the second one within two seconds leaves.
 fn interrupt(app: &mut App) -> Vec<Effect> {
+    // What was typed into a form is not thrown away by one key.
+    if matches!(app.ui.overlay, Some(Overlay::Form(_))) {
+        return view::form::key(app, "Ctrl-c");
+    }
+    if matches!(app.ui.overlay, Some(Overlay::Reader(_))) {
+        return view::reader::key(app, "Esc");
+    }
     if app.ui.overlay.take().is_some() || app.ui.prompt.take().is_some() {
         return Vec::new();
     }
@@ -531,7 +551,7 @@ pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::Palette => {
-            app.ui.overlay = Some(Overlay::Palette(view::palette::Palette::default()));
+            view::palette::open_palette(app);
             Vec::new()
         }
         Action::Help => {

@@ -3,6 +3,7 @@
 pub(crate) mod engine;
 pub(crate) mod money;
 pub(crate) mod pool;
+pub(crate) mod term;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -164,11 +165,16 @@ impl Stack {
 
     /// Kills the orchestrator, which is the child of `up` that serves; `up` starts it again.
     pub(crate) fn kill_orchestrator(&self) {
+        self.signal_orchestrator("KILL");
+    }
+
+    /// Sends the orchestrator a signal by its name.
+    pub(crate) fn signal_orchestrator(&self, name: &str) {
         let pids = Command::new("ps").args(["-o", "pid=,args=", "--ppid", &self.up.id().to_string()]).output();
         let pids = String::from_utf8(pids.expect("ps is there").stdout).expect("text");
         let orchestrator = pids.lines().find(|line| line.contains("modchain-orchestrator")).expect("it runs");
         let pid = orchestrator.split_whitespace().next().expect("a number");
-        assert!(Command::new("kill").args(["-KILL", pid]).status().expect("kill is there").success());
+        assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().expect("kill is there").success());
     }
 
     /// Available balance in micro-units.

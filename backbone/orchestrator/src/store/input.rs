@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use modchain_types::{JobId, WallTime};
+use modchain_types::{JobId, Limits, WallTime};
 use tokio::sync::watch;
 
 use super::pieces::{OpenPieces, Pieces, Progress};
 
-/// Most input of one job: 64 MiB, as much as a job may print.
-pub const INPUT_BYTES_MAX: u64 = 64 << 20;
+/// Most input of one job.
+pub const INPUT_BYTES_MAX: u64 = Limits::INPUT_BYTES_MAX;
 
 const DATA: u8 = 0;
 /// One byte here means that the input is at its end.

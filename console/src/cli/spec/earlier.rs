@@ -142,6 +142,11 @@ impl Earlier {
         Ok(earlier)
     }
 
+    /// What describes it, its environment beside it.
+    pub(crate) fn described(&self) -> (&JobFile, &BTreeMap<String, String>) {
+        (&self.file, &self.kept.env)
+    }
+
     /// The module that it ran: its digest, its size and what its file was called.
     pub(crate) fn module(&self) -> Option<(Digest, u64, &str)> {
         self.kept.module.as_ref().map(|module| (module.digest, module.bytes, module.name.as_str()))
@@ -495,7 +500,7 @@ mod tests {
         &["-i", "alpine:3", "--max-cost", "1"],
         &[
             "-i",
-            "alpine@sha256:ab",
+            "ghcr.io/a/alpine:3@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "--max-cost",
             "1",
             "--entrypoint",

@@ -32,7 +32,7 @@ const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 const CPU_MILLI_DEFAULT: u32 = 1000;
 
 /// Everything that one submit sends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// The job.
     pub(crate) spec: JobSpec,
@@ -69,20 +69,46 @@ struct Work {
 /// Builds a job from flags and the file they name. `max_cost` is what the context or the configuration says.
 pub(crate) fn plan(flags: JobFlags, max_cost: Option<Micro>) -> Result<Plan, Failure> {
     let file = read_file_of(&flags)?;
-    put_together(flags, file, Kept::default(), max_cost)
+    let stdin = stdin_beside(&flags);
+    put_together(flags, file, Kept::default(), max_cost, stdin)
+}
+
+/// Builds a job where standard input is taken by something else: a console reads its keys from it.
+pub(crate) fn plan_apart(flags: JobFlags, earlier: Option<Earlier>, max_cost: Option<Micro>) -> Result<Plan, Failure> {
+    if flags.file.as_deref() == Some(Path::new("-")) {
+        return Err(Failure::usage("the job file cannot come from standard input here").hint("write it into a file"));
+    }
+    let file = read_file_of(&flags)?;
+    let (file, kept) = match earlier {
+        Some(earlier) => (file.over(earlier.file), earlier.kept),
+        None => (file, Kept::default()),
+    };
+    put_together(flags, file, kept, max_cost, Stdin::Taken)
 }
 
 /// Builds a job like an earlier one, with flags and the file that they name over it.
 pub(crate) fn again(flags: JobFlags, earlier: Earlier, max_cost: Option<Micro>) -> Result<Plan, Failure> {
     let file = read_file_of(&flags)?.over(earlier.file);
-    put_together(flags, file, earlier.kept, max_cost)
+    let stdin = stdin_beside(&flags);
+    put_together(flags, file, earlier.kept, max_cost, stdin)
+}
+
+/// What is left of standard input when the job file is read.
+fn stdin_beside(flags: &JobFlags) -> Stdin {
+    if flags.file.as_deref() == Some(Path::new("-")) { Stdin::Taken } else { Stdin::Free }
 }
 
 fn read_file_of(flags: &JobFlags) -> Result<JobFile, Failure> {
     flags.file.as_deref().map_or_else(|| Ok(JobFile::default()), read_job_file)
 }
 
-fn put_together(flags: JobFlags, file: JobFile, kept: Kept, max_cost: Option<Micro>) -> Result<Plan, Failure> {
+fn put_together(
+    flags: JobFlags,
+    file: JobFile,
+    kept: Kept,
+    max_cost: Option<Micro>,
+    left_of_stdin: Stdin,
+) -> Result<Plan, Failure> {
     let reads_file_from_stdin = flags.file.as_deref() == Some(Path::new("-"));
     let kind = kind::kind(&flags, &file)?;
     let stdin = flags.stdin || file.stdin.unwrap_or(false);
@@ -120,8 +146,7 @@ fn put_together(flags: JobFlags, file: JobFile, kept: Kept, max_cost: Option<Mic
         JobType::Wasm => module(flags.wasm.or(file.wasm), kept.module, args, env)?,
         JobType::Docker => container(flags.container.over(file.container), args, env)?,
         JobType::Llm => {
-            let stdin = if reads_file_from_stdin { Stdin::Taken } else { Stdin::Free };
-            let asked = llm::asked(flags.llm.over(file.llm), kept.request, stdin)?;
+            let asked = llm::asked(flags.llm.over(file.llm), kept.request, left_of_stdin)?;
             Work {
                 task: Task::Llm(asked.task),
                 left: asked.request.is_none().then_some(Left::Request),

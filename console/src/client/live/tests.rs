@@ -136,8 +136,8 @@ impl Scripted {
         let welcome = ConsoleWelcome {
             types: FromConsole::known_types(),
             version: Text::cut("scripted"),
-            identity: samples::identity(),
             pool: "lab".parse().expect("a name"),
+            identity: samples::identity(),
             journal: self.script.borrow().journal,
             asset: Asset::Test,
             streams_max: connection.authorise(32),

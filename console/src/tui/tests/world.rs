@@ -52,6 +52,7 @@ pub(super) fn console(size: Size) -> App {
         keymap: Keymap::default(),
         sample: None,
         folder: "/nowhere".into(),
+        max_cost: None,
     };
     App::new(caps, ThemeName::Dark, true, Now { wall: NOW, ms: 60_000 })
 }
@@ -164,8 +165,8 @@ pub(super) fn welcome() -> Welcome {
         welcome: ConsoleWelcome {
             types: FromConsole::known_types(),
             version: text("0.1.0"),
-            identity: identity(9, Role::Client, "alice", "alice"),
             pool: "lab".parse().expect("a name"),
+            identity: identity(9, Role::Client, "alice", "alice"),
             journal: JournalId([5; 16]),
             asset: Asset::Usdc,
             streams_max: 64,

@@ -40,7 +40,8 @@ fn link(app: &App, ctx: &Ctx<'_>) -> (String, Style) {
             (format!("{} loading", glyph("◔", "o")), ctx.theme.style(Role::Info))
         }
         LinkState::Live => {
-            let rtt = app.mirror.rtt.map(|rtt| format!("  {}", modchain_types::Span::from(rtt))).unwrap_or_default();
+            // A smaller unit would be another text every second, and no news.
+            let rtt = app.mirror.rtt.map(|rtt| format!("  {} ms", rtt.as_millis().max(1))).unwrap_or_default();
             (format!("{} live{rtt}", glyph("●", "*")), ctx.theme.style(Role::Good))
         }
         LinkState::Lost { retry_at, tries, .. } => {

@@ -68,8 +68,8 @@ pub(crate) fn export_to(app: &mut App, path: Option<PathBuf>) -> Vec<Effect> {
     let (name, content) = content(app);
     let usual = match &content {
         Content::Table(_) => Format::Csv,
+        Content::Page(_) | Content::Output(_) | Content::Row(RowId::Node(_)) => Format::Txt,
         Content::Row(_) => Format::Json,
-        Content::Page(_) | Content::Output(_) => Format::Txt,
     };
     let format = path.as_deref().and_then(Format::of).unwrap_or(usual);
     let text = match (content, format) {

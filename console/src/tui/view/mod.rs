@@ -363,6 +363,8 @@ fn empty<S: Source>(app: &App, table: &TableUi) -> Vec<String> {
         ];
     }
     match S::TABLE {
+        TableId::Identities if app.mirror.identities.is_none() => vec!["asking the orchestrator".to_owned()],
+        TableId::Tokens if app.mirror.tokens.is_none() => vec!["asking the orchestrator".to_owned()],
         TableId::Jobs => vec!["no jobs yet".to_owned(), "n describes one".to_owned()],
         TableId::Running => vec!["nothing runs now".to_owned(), "n describes a job".to_owned()],
         TableId::Nodes => vec!["no nodes yet".to_owned(), "modchain token create --role node lets one join".to_owned()],

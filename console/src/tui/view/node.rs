@@ -78,10 +78,10 @@ pub(crate) fn watts(milliwatts: u64) -> String {
     }
 }
 
-/// `40/512 GiB`; below a GiB in what fits.
+/// `40/512 GiB`; with tenths below 100 GiB.
 pub(crate) fn gib(used: u64, total: u64) -> String {
-    if total < 10 << 30 {
-        return format!("{}/{}", text::bytes(used), text::bytes(total));
+    if total < 100 << 30 {
+        return format!("{}/{} GiB", tenths(used), tenths(total));
     }
     format!("{}/{} GiB", used >> 30, total >> 30)
 }
