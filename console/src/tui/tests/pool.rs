@@ -1,6 +1,6 @@
 //! Nodes, the overview, events, money, members and exports: what stands where, and what keys do there.
 
-use modchain_types::{NodeState, Role};
+use modchain_types::{NodeState, NodeWish, Role};
 use modchain_wire::FromConsole;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -65,9 +65,9 @@ fn nodes_show_what_they_measure_and_a_lost_one_shows_that_it_is_not_known() {
         &app,
         &[
             "NODE▴           STATE       POOL          GPUS   GPU%  5 MIN          VRAM  TEMP   POWER  JOBS  PRICE/H    RTT  SEEN",
-            "  oslo-02         ○ lost      a100-80g        2x      ?  ············     ?     ?       ?     4     1.20      ?    4m",
-            "  zurich-01       ● ready     a100-80g        4x     97  ···········▇  280/320   74C  1.5 kW     1     1.20    9ms    1s",
-            "▸ lyon-11         ◑ draining  cpu              -      -  ···········▃     -     -       -     5     0.03    9ms    1s",
+            "  oslo-02         ○ lost      a100-80g        2x      ?  ··········        ?     ?       ?     4     1.20      ?    4m",
+            "  zurich-01       ● ready     a100-80g        4x     97  ·········▇  280/320   74C  1.5 kW     1     1.20    9ms    1s",
+            "▸ lyon-11         ◑ draining  cpu              -      -  ·········▃        -     -       -     5     0.03    9ms    1s",
             "lyon-11 · CPU and memory",
             "CPU        34%",
             "drained   in 10m00s",
@@ -145,7 +145,8 @@ fn cordon_and_drain_are_the_commands_of_the_same_name() {
     let mut app = seen(LARGE, Link::Live);
     open(&mut app, Place::Node(name("zurich-01")));
     let sent = asked(press(&mut app, &["u"]));
-    assert!(matches!(&sent[..], [FromConsole::NodeSet(set)] if set.node == name("zurich-01")), "{sent:?}");
+    let cordon = |request: &FromConsole| matches!(request, FromConsole::NodeSet(set) if set.node == name("zurich-01") && set.wish == NodeWish::Cordon);
+    assert_eq!(sent.iter().filter(|request| cordon(request)).count(), 1, "{sent:?}");
     shows(&app, &["sending"]);
     press(&mut app, &["D"]);
     shows(&app, &["modchain node drain zurich-01 -y", "type zurich-01 and Enter"]);
@@ -252,7 +253,7 @@ fn money_is_shown_with_what_was_spent_and_by_the_hour() {
     shows(
         &app,
         &[
-            "in escrow          63.10 USDC   for 3 jobs",
+            "in escrow           63.10 USDC   for 3 jobs",
             "total             475.80 USDC",
             "burn now            6.02 USDC/h   68 h left",
             "spent   today 1.37   7 days 1.37   30 days 1.37",
