@@ -255,7 +255,7 @@ fn money_is_shown_with_what_was_spent_and_by_the_hour() {
         &[
             "in escrow           63.10 USDC   for 3 jobs",
             "total              475.80 USDC",
-            "burn now            6.02 USDC/h   68 h left",
+            "burn now             6.02 USDC/h   68 h left",
             "spent   today 1.37   7 days 1.37   30 days 1.37",
             "Spent per hour, USDC",
             "2.00 ┤",
