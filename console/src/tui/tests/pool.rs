@@ -326,7 +326,7 @@ fn an_export_says_what_and_when_and_holds_what_fits() {
         lines[0].starts_with("node,state,pool,gpus,gpu,line,vram,temp,power,jobs,price,rtt,seen,cpu,memory,account")
     );
     assert_eq!(lines.len(), 4, "titles, two nodes, and the end: {text}");
-    assert!(lines[1].starts_with("lyon-11,◑ draining,cpu,-,-,"), "{text}");
+    assert!(lines[1].starts_with("lyon-11,draining,cpu,-,-,"), "{text}");
 
     let (path, text) = written(export::export_to(&mut app, Some("x.json".into())));
     assert_eq!(path, "/nowhere/x.json");
@@ -348,6 +348,9 @@ fn an_export_says_what_and_when_and_holds_what_fits() {
     assert_eq!(path, "/nowhere/modchain-node-zurich-01-20261122-140321.txt");
     assert!(text.contains("price     1.20/GPU h"));
     assert!(export::export_to(&mut app, Some("x.csv".into())).is_empty(), "one node is no table");
+    let mut empty = seen(LARGE, Link::Empty);
+    assert!(press(&mut empty, &["2", "Ctrl-s"]).iter().all(|effect| !matches!(effect, Effect::Write(..))));
+    shows(&empty, &["there is nothing to export here yet"]);
 }
 
 #[test]

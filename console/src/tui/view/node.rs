@@ -332,7 +332,7 @@ pub(crate) fn page(ctx: &Ctx<'_>, name: &Name, width: u16) -> Vec<Line<'static>>
             if ctx.mirror.mark.is_some() { "there is no such node any more" } else { "waiting for the orchestrator" };
         return vec![Line::styled(why, ctx.theme.style(Role::Dim))];
     };
-    let mut lines = vec![nodes::state(ctx, node, u16::MAX)];
+    let mut lines = vec![nodes::state(ctx, node, width)];
     lines.push(Line::default());
     lines.extend(measured(ctx, node, width, None));
     lines.push(Line::default());

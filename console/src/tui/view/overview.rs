@@ -112,7 +112,7 @@ const RUNNING: &[Column<JobView>] = &[
         priority: 60,
         shown: Width::Wide,
         align: Alignment::Left,
-        cell: jobs::state,
+        cell: jobs::state_cell,
         kind: Kind::Whole,
         value: |_, job| Some(Value::from(job.state.word())),
     },
