@@ -121,11 +121,8 @@ async fn show(
     let global = Global { context: Some("local".into()), orchestrator: None, ..shell.global().clone() };
     let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::Detach)?;
     let sample = ["run", "--name", "primes", "--wasm", &module.display().to_string(), "--max-cost", "0.10"];
-    let settings = Settings {
-        sample: Some(sample.map(str::to_owned).to_vec()),
-        said: Some(heard),
-        ..Settings::default()
-    };
+    let settings =
+        Settings { sample: Some(sample.map(str::to_owned).to_vec()), said: Some(heard), ..Settings::default() };
     talk.shown.store(true, Ordering::Relaxed);
     let outcome = tui::run(&inside, settings, signals).await;
     talk.shown.store(false, Ordering::Relaxed);

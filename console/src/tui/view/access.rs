@@ -411,7 +411,7 @@ pub(crate) fn open(app: &mut App, row: &RowId) {
     let mut lines: Vec<(Tone, String)> =
         facts.into_iter().map(|(name, value)| (Tone::Info, format!("{name:<12} {value}"))).collect();
     lines.extend(warnings.into_iter().map(|warning| (Tone::Bad, warning)));
-    app.ui.overlay = Some(Overlay::Reader(Reader { title, lines, top: 0 }));
+    app.ui.overlay = Some(Overlay::Reader(Reader { title, lines, top: 0, below: None, secret: None }));
 }
 
 /// `3m ago`, `in 22h`.
