@@ -2,7 +2,7 @@
 //! nobody and draws nothing.
 //!
 //! ```text
-//! let filter = parse("gpu>=80 pool:a100 !lyon", &[Field::number("gpu", Unit::Percent), Field::text("pool")])?;
+//! let filter = parse("gpu>=80 pool:a100 !lyon", &[Field::new("gpu", Kind::Number(Unit::Percent)), Field::new("pool", Kind::Text)])?;
 //! filter.fits(&|name| ..the value of that field of this row.., &|| ..the row as it is shown..)
 //! ```
 //!
@@ -10,7 +10,7 @@
 //!   a hint and the column where it went wrong. An empty text fits everything.
 //! * [`Filter::fits`] asks for a field's [`Value`] by its name (`None`: not known, and then no test of it holds), and for the
 //!   row's text only if a word needs it. For a field of pairs it asks for `NAME.KEY`, such as `label.sweep`.
-//! * [`Filter::marks`] tells which parts of a cell to highlight, [`Filter::demands`] what a server could filter already.
+//! * [`Filter::marks`] tells which parts of a cell to highlight; [`Filter::hand_over`] leaves a part to a server.
 //!
 //! The language: words are ANDed. `word` and `"two words"` are looked for in the row's text, `~regex` too (up to the next
 //! blank). `key:part`, `key=exact`, `key!=exact`, `key>num` (`>=`, `<`, `<=`), `key~regex` test one field. `a|b` is either,
@@ -82,16 +82,6 @@ impl Field {
     /// A field of this name and kind.
     pub(crate) const fn new(name: &'static str, kind: Kind) -> Self {
         Self { name, kind }
-    }
-
-    /// A field of text.
-    pub(crate) const fn text(name: &'static str) -> Self {
-        Self::new(name, Kind::Text)
-    }
-
-    /// A field of numbers.
-    pub(crate) const fn number(name: &'static str, unit: Unit) -> Self {
-        Self::new(name, Kind::Number(unit))
     }
 }
 
@@ -245,7 +235,7 @@ pub(crate) struct Filter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Demand<'a> {
     /// The field is one of these.
-    OneOf(&'a str, Vec<&'a str>),
+    OneOf(&'a str, &'a [String]),
     /// The field begins with this.
     Begins(&'a str, &'a str),
 }
@@ -296,20 +286,16 @@ impl Filter {
         marks
     }
 
-    /// What holds of every row that fits. A server may look for it; the rest is still to be tested here.
-    pub(crate) fn demands(&self) -> Vec<Demand<'_>> {
-        let single =
-            self.clauses.iter().filter(|clause| !clause.not).filter_map(|clause| match clause.any.as_slice() {
-                [Term::Field { name, not: false, test }] => Some((name, test)),
-                _ => None,
-            });
-        single
-            .filter_map(|(name, test)| match test {
-                Test::OneOf(words) => Some(Demand::OneOf(name, words.iter().map(String::as_str).collect())),
-                Test::Begins(start) => Some(Demand::Begins(name, start)),
-                Test::Has(_) | Test::Compare(..) | Test::Matches(_) => None,
-            })
-            .collect()
+    /// Offers what must hold of every row to a server; what it takes is not tested here any more.
+    pub(crate) fn hand_over(&mut self, mut takes: impl FnMut(Demand<'_>) -> bool) {
+        self.clauses.retain(|clause| match clause.any.as_slice() {
+            [Term::Field { name, not: false, test }] if !clause.not => match test {
+                Test::OneOf(words) => !takes(Demand::OneOf(name, words)),
+                Test::Begins(start) => !takes(Demand::Begins(name, start)),
+                Test::Has(_) | Test::Compare(..) | Test::Matches(_) => true,
+            },
+            _ => true,
+        });
     }
 
     /// Adds a word. Two words about the same field of a closed set mean either of them, because nothing can be both.
@@ -666,14 +652,14 @@ mod tests {
     const FIELDS: &[Field] = &[
         Field::new("name", Kind::Name),
         Field::new("state", Kind::Words(STATES)),
-        Field::text("pool"),
+        Field::new("pool", Kind::Text),
         Field::new("account", Kind::Whole),
         Field::new("label", Kind::Pairs),
-        Field::number("gpu", Unit::Percent),
-        Field::number("gpus", Unit::Plain),
-        Field::number("vram", Unit::Bytes),
-        Field::number("age", Unit::Millis),
-        Field::number("price", Unit::Micro),
+        Field::new("gpu", Kind::Number(Unit::Percent)),
+        Field::new("gpus", Kind::Number(Unit::Plain)),
+        Field::new("vram", Kind::Number(Unit::Bytes)),
+        Field::new("age", Kind::Number(Unit::Millis)),
+        Field::new("price", Kind::Number(Unit::Micro)),
     ];
 
     /// A row to try filters on: busy GPUs of the pool `A100-80g`.
@@ -840,25 +826,32 @@ mod tests {
 
     #[test]
     fn a_server_can_be_asked_for_what_every_row_must_have() {
-        let filter = parse("state:lost|ready state:draining name:rig label:a=b !account:bob gpu>1 x pool:y", FIELDS);
-        assert_eq!(
-            filter.expect("parses").demands(),
-            [
-                Demand::OneOf("state", vec!["lost", "ready", "draining"]),
-                Demand::Begins("name", "rig"),
-                Demand::OneOf("label.a", vec!["b"]),
-            ]
-        );
-        assert_eq!(parse("state:lost|name:rig !state:ready", FIELDS).expect("parses").demands(), []);
+        let mut offered = Vec::new();
+        let text = "state:lost|ready state:draining name:rig label:a=b account:al !account:bob gpu>1 x pool:y";
+        let mut filter = parse(text, FIELDS).expect("parses");
+        filter.hand_over(|demand| {
+            offered.push(match demand {
+                Demand::OneOf(name, words) => format!("{name} {}", words.join(",")),
+                Demand::Begins(name, start) => format!("{name} {start}..."),
+            });
+            !matches!(demand, Demand::OneOf("account", _))
+        });
+        assert_eq!(offered, ["state lost,ready,draining", "name rig...", "label.a b", "account al"]);
+        assert_eq!(filter.clauses.len(), 5, "what nobody took is still tested");
+        let mut mixed = parse("state:lost|name:rig !state:ready", FIELDS).expect("parses");
+        mixed.hand_over(|demand| panic!("{demand:?} does not hold of every row"));
     }
 
     #[test]
     fn what_fits_is_marked_where_it_stands() {
-        let marks = |text: &str, cell: &str| parse(text, FIELDS).expect("parses").marks(cell);
-        assert_eq!(marks("rig", "RIG-1 rig-2"), [0..3, 6..9]);
-        assert_eq!(marks("ri ig|x !g pool:r", "rig"), [0..3]);
-        assert_eq!(marks("~[0-9]*", "a12é3"), [1..3, 5..6]);
-        assert_eq!(marks("é", "aéé"), [1..5]);
+        let marks = |text: &str, cell: &str| -> Vec<(usize, usize)> {
+            let marks = parse(text, FIELDS).expect("parses").marks(cell);
+            marks.into_iter().map(|mark| (mark.start, mark.end)).collect()
+        };
+        assert_eq!(marks("rig", "RIG-1 rig-2"), [(0, 3), (6, 9)]);
+        assert_eq!(marks("ri ig|x !g pool:r", "rig"), [(0, 3)]);
+        assert_eq!(marks("~[0-9]*", "a12é3"), [(1, 3), (5, 6)]);
+        assert_eq!(marks("é", "aéé"), [(1, 5)]);
         assert!(marks("", "rig").is_empty());
     }
 
@@ -875,7 +868,12 @@ mod tests {
                         for mark in filter.marks("rig-1 ready é") {
                             assert!("rig-1 ready é".get(mark).is_some_and(|part| !part.is_empty()));
                         }
-                        modchain_fuzz::signature(&(fits, filter.clauses.len().min(3), filter.demands().len().min(3)))
+                        let mut offers = 0;
+                        filter.clone().hand_over(|_| {
+                            offers += 1;
+                            true
+                        });
+                        modchain_fuzz::signature(&(fits, filter.clauses.len().min(3), offers.min(3)))
                     }
                     Err(error) => {
                         assert!((1..=text.chars().count() + 1).contains(&error.column), "{text}: {error}");

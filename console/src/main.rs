@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use crate::args::{Cli, Format};
+use crate::args::{Cli, Command};
 use crate::exit::{Failure, Outcome};
 use crate::shell::Shell;
 use crate::signal::Signals;
@@ -39,12 +39,13 @@ fn main() -> ExitCode {
     let _ = modchain_certs::harden_process();
     restore_sigpipe();
     modchain_certs::install_crypto_provider();
+    cli::complete::answer();
     let line: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&line) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(refuse(&error, &line)),
     };
-    let json = cli.global.output.is_some_and(Format::is_json);
+    let json = cli.global.output.is_some_and(|flag| flag.format().is_json());
     if cli.command.is_none() && !cli::console::has_terminal() {
         // Somebody who pipes it wants to know what it is.
         let _ = writeln!(std::io::stderr().lock(), "{}", Cli::command().render_help());
@@ -61,8 +62,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
-    let shell = Shell::new(cli.global).map_err(|failure| (failure, false))?;
-    let command = cli.command.unwrap_or_else(|| args::Command::Console(args::ConsoleArgs::default()));
+    let shell = match cli.command {
+        Some(Command::Config(_)) => Shell::lenient(cli.global),
+        _ => Shell::new(cli.global),
+    };
+    let shell = shell.map_err(|failure| (failure, false))?;
+    let command = cli.command.unwrap_or_else(|| Command::Console(args::ConsoleArgs::default()));
     let json = shell.format().is_json();
     let outcome: Outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -105,24 +110,39 @@ fn refuse(error: &clap::Error, line: &[OsString]) -> u8 {
     let json = wants_json(line);
     let is_help = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if is_help && !(error.use_stderr() && json) {
+        let text = error.render();
         // Nobody may be there to read it.
-        let _ = error.print();
+        let _ = match (flag_of(line, "--color", "--color"), error.use_stderr()) {
+            (Some("never"), false) => write!(std::io::stdout(), "{text}"),
+            (Some("never"), true) => write!(std::io::stderr(), "{text}"),
+            (Some("always"), false) => write!(std::io::stdout(), "{}", text.ansi()),
+            (Some("always"), true) => write!(std::io::stderr(), "{}", text.ansi()),
+            // It knows the environment and the stream as we do.
+            (_, _) => error.print(),
+        };
     } else {
         report(&args::complaint(error), json);
     }
     if error.use_stderr() { exit::USAGE } else { exit::OK }
 }
 
+/// What a flag says on a line that does not parse.
+fn flag_of<'a>(line: &'a [OsString], short: &str, long: &str) -> Option<&'a str> {
+    let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").collect();
+    words.iter().enumerate().find_map(|(position, word)| {
+        if *word == short || *word == long {
+            return words.get(position + 1).copied();
+        }
+        let value = word.strip_prefix(long).filter(|value| value.starts_with('='));
+        value.or_else(|| word.strip_prefix(short)).map(|value| value.trim_start_matches('='))
+    })
+}
+
 /// Whether a line that does not parse asks for JSON all the same.
 fn wants_json(line: &[OsString]) -> bool {
-    let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--").collect();
-    let is_json = |word: &str| matches!(word, "json" | "jsonl");
-    let flag = words.iter().enumerate().find_map(|(position, word)| match *word {
-        "-o" | "--output" => words.get(position + 1).copied(),
-        word => word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o")),
-    });
-    match flag {
-        Some(format) => is_json(format.trim_start_matches('=')),
+    let is_json = |word: &str| matches!(word, "json" | "jsonl" | "yaml");
+    match flag_of(line, "-o", "--output") {
+        Some(format) => is_json(format),
         None => std::env::var("MODCHAIN_OUTPUT").is_ok_and(|format| is_json(&format)),
     }
 }
@@ -152,7 +172,13 @@ mod tests {
     #[test]
     fn a_line_that_does_not_parse_still_says_how_to_answer() {
         let asks = |line: &[&str]| wants_json(&line.iter().map(OsString::from).collect::<Vec<_>>());
-        for line in [&["m", "-o", "json", "x"][..], &["m", "--output=jsonl"], &["m", "-ojson"], &["m", "-o=json"]] {
+        for line in [
+            &["m", "-o", "json", "x"][..],
+            &["m", "--output=jsonl"],
+            &["m", "-ojson"],
+            &["m", "-o=json"],
+            &["m", "-o", "yaml"],
+        ] {
             assert!(asks(line), "{line:?}");
         }
         for line in [&["m", "x"][..], &["m", "-o", "table"], &["m", "run", "--", "-o", "json"]] {

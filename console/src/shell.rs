@@ -2,20 +2,25 @@
 //! configuration, default), which of the standard streams are terminals, and how to print.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use modchain_types::{JobId, Micro};
 use serde::Serialize;
 
-use crate::args::{ColorWhen, Format, Global, parse_span};
+use crate::args::{ColorWhen, Format, FormatFlag, Global};
+use crate::cli::table::Look;
+use crate::cli::yaml;
 use crate::client::Client;
-use crate::client::config::{Config, Contexts, Paths, configured_amount};
+use crate::client::config::{Config, Contexts, Paths, configured_amount, nearest};
 use crate::client::identities::Identities;
 use crate::client::renewal::Tell;
 use crate::client::state::Submits;
 use crate::exit::Failure;
+use crate::tui::ThemeName;
 
 /// How long to wait for a connection where nothing else is said.
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -44,6 +49,32 @@ pub(crate) struct Shell {
     stderr_tty: bool,
 }
 
+/// One of the streams that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Whether the terminal says that it can do nothing but letters.
+fn is_dumb() -> bool {
+    std::env::var("TERM").is_ok_and(|term| term == "dumb")
+}
+
+/// Whether colour may be used: a flag wins, then whoever wants none anywhere, then whoever wants it everywhere, then the
+/// stream itself.
+fn may_color(when: ColorWhen, tty: bool, variable: &dyn Fn(&str) -> String) -> bool {
+    match when {
+        ColorWhen::Always => true,
+        ColorWhen::Never => false,
+        ColorWhen::Auto if !variable("NO_COLOR").is_empty() => false,
+        ColorWhen::Auto if !matches!(variable("CLICOLOR_FORCE").as_str(), "" | "0") => true,
+        ColorWhen::Auto => tty && variable("TERM") != "dumb",
+    }
+}
+
 /// Where to connect, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -59,6 +90,10 @@ pub(crate) struct Target {
     pub(crate) max_cost: Option<Micro>,
 }
 
+fn no_document(error: serde_json::Error) -> Failure {
+    Failure::failed(format!("cannot make a document: {error}"))
+}
+
 /// Where an orchestrator lets others join if nothing else is known: one port above its main one.
 fn next_port(address: &str) -> String {
     match address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>().ok().and_then(|p| p.checked_add(1)))) {
@@ -72,7 +107,11 @@ impl Shell {
     pub(crate) fn new(global: Global) -> Result<Self, Failure> {
         let paths = Paths::find(global.config.as_deref())?;
         let config = Config::load(&paths.config)?;
-        Ok(Self {
+        Ok(Self::with(global, paths, config))
+    }
+
+    fn with(global: Global, paths: Paths, config: Config) -> Self {
+        Self {
             global,
             paths,
             config,
@@ -81,7 +120,14 @@ impl Shell {
             stdin_tty: std::io::stdin().is_terminal(),
             stdout_tty: std::io::stdout().is_terminal(),
             stderr_tty: std::io::stderr().is_terminal(),
-        })
+        }
+    }
+
+    /// The same for a command that is there to put the configuration right: one that cannot be read says nothing.
+    pub(crate) fn lenient(global: Global) -> Result<Self, Failure> {
+        let paths = Paths::find(global.config.as_deref())?;
+        let config = Config::load(&paths.config).unwrap_or_default();
+        Ok(Self::with(global, paths, config))
     }
 
     /// The same call with other global flags and contexts of its own: a command under `up`.
@@ -99,9 +145,46 @@ impl Shell {
         &self.global
     }
 
-    /// How results are printed.
+    /// What a command makes of its results.
     pub(crate) fn format(&self) -> Format {
-        self.global.output.or(self.config.output).unwrap_or(Format::Table)
+        self.flag().format()
+    }
+
+    fn flag(&self) -> FormatFlag {
+        self.global.output.or(self.config.output).unwrap_or(FormatFlag::Table)
+    }
+
+    /// Whether documents are written as YAML.
+    pub(crate) fn is_yaml(&self) -> bool {
+        self.flag() == FormatFlag::Yaml
+    }
+
+    /// How tables look in this call.
+    pub(crate) fn look(&self) -> Look {
+        let wide = self.flag() == FormatFlag::Wide;
+        let short = self.stdout_tty && !wide;
+        Look { now: crate::text::wall_now(), utc: self.utc(), wide, short, still: false }
+    }
+
+    /// Whether only plain characters are shown.
+    pub(crate) fn ascii(&self) -> bool {
+        self.global.ascii || self.config.ascii
+    }
+
+    /// What the console looks like: without colours where none may be used, else as it was asked for.
+    pub(crate) fn theme(&self) -> Result<ThemeName, Failure> {
+        let asked = match std::env::var("MODCHAIN_THEME") {
+            Ok(word) if !word.is_empty() => Some(ThemeName::from_str(&word, true).map_err(|_| {
+                let words = ThemeName::ALL.map(ThemeName::word);
+                let failure = Failure::usage(format!("MODCHAIN_THEME: `{word}` is not a theme"));
+                match nearest(&word, words.into_iter()) {
+                    Some(near) => failure.hint(format!("did you mean `{near}`?")),
+                    None => failure.hint(format!("there are: {}", words.join(", "))),
+                }
+            })?),
+            _ => self.config.theme,
+        };
+        Ok(if self.color(Stream::Stdout) { asked.unwrap_or(ThemeName::Dark) } else { ThemeName::Mono })
     }
 
     /// Whether only results are printed.
@@ -126,19 +209,17 @@ impl Shell {
 
     /// Whether a line that redraws itself may be shown on standard error.
     pub(crate) fn progress(&self) -> bool {
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        self.stderr_tty && !self.quiet() && !dumb && !self.format().is_json()
+        self.stderr_tty && !self.quiet() && !is_dumb() && !self.format().is_json()
     }
 
-    /// Whether colour may be used on standard error.
-    pub(crate) fn color(&self) -> bool {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        match self.global.color.or(self.config.color).unwrap_or(ColorWhen::Auto) {
-            ColorWhen::Always => true,
-            ColorWhen::Never => false,
-            ColorWhen::Auto if set("NO_COLOR") => false,
-            ColorWhen::Auto => set("CLICOLOR_FORCE") || self.progress(),
-        }
+    /// Whether colour may be used on a stream.
+    pub(crate) fn color(&self, stream: Stream) -> bool {
+        let tty = match stream {
+            Stream::Stdout => self.stdout_tty,
+            Stream::Stderr => self.stderr_tty,
+        };
+        let when = self.global.color.or(self.config.color).unwrap_or(ColorWhen::Auto);
+        may_color(when, tty, &|name| std::env::var(name).unwrap_or_default())
     }
 
     /// Longest time to wait for a connection.
@@ -146,15 +227,8 @@ impl Shell {
         if let Some(span) = self.global.connect_timeout {
             return Ok(span.into());
         }
-        match &self.config.connect_timeout {
-            Some(text) => {
-                let span = parse_span(text).map_err(|why| {
-                    Failure::usage(format!("{}: connect-timeout: {why}", self.paths.config.display()))
-                })?;
-                Ok(span.into())
-            }
-            None => Ok(CONNECT_TIMEOUT_DEFAULT),
-        }
+        let place = self.paths.config.display().to_string();
+        Ok(self.config.connect_timeout(&place)?.unwrap_or(CONNECT_TIMEOUT_DEFAULT))
     }
 
     /// Every context that this call knows.
@@ -195,16 +269,6 @@ impl Shell {
             _ => next_port(&orchestrator),
         };
         Ok(Target { context: name.to_owned(), orchestrator, join, identity: context.identity.clone(), max_cost })
-    }
-
-    /// Whether the environment or a flag asks for a console without colours.
-    pub(crate) fn colourless(&self) -> bool {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        match self.global.color.or(self.config.color).unwrap_or(ColorWhen::Auto) {
-            ColorWhen::Always => false,
-            ColorWhen::Never => true,
-            ColorWhen::Auto => set("NO_COLOR"),
-        }
     }
 
     /// Where to connect in another context than this call's.
@@ -252,7 +316,7 @@ impl Shell {
 
     /// An id in a result: short on a terminal.
     pub(crate) fn id(&self, id: &JobId) -> String {
-        crate::text::job_id(id, self.stdout_tty)
+        crate::text::job_id(id, self.look().short)
     }
 
     /// An id in a remark: short on a terminal.
@@ -262,21 +326,24 @@ impl Shell {
 
     /// Prints a result.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let plain = (self.ascii() && self.format() == Format::Table).then(|| crate::text::plain(text));
         let mut stdout = std::io::stdout().lock();
         stdout
-            .write_all(text.as_bytes())
+            .write_all(plain.as_deref().unwrap_or(text).as_bytes())
             .and_then(|()| stdout.flush())
             .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
     }
 
     /// Prints a document, indented where a person may read it.
     pub(crate) fn print_document(&self, document: &impl Serialize) -> Result<(), Failure> {
-        let text = if self.format() == Format::Json && self.stdout_tty {
-            serde_json::to_string_pretty(document)
-        } else {
-            serde_json::to_string(document)
+        let text = match self.flag() {
+            FormatFlag::Yaml => return self.print(&yaml::document(document).map_err(no_document)?),
+            FormatFlag::Json if self.stdout_tty => serde_json::to_string_pretty(document),
+            FormatFlag::Json | FormatFlag::Jsonl | FormatFlag::Table | FormatFlag::Wide | FormatFlag::Name => {
+                serde_json::to_string(document)
+            }
         };
-        let mut text = text.map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
+        let mut text = text.map_err(no_document)?;
         text.push('\n');
         self.print(&text)
     }
@@ -285,7 +352,9 @@ impl Shell {
     pub(crate) fn say(&self, line: &str) {
         if !self.quiet() && !self.format().is_json() {
             // Nobody may read standard error, and that changes nothing.
-            let _ = writeln!(std::io::stderr().lock(), "{}", crate::text::one_line(line));
+            let line = crate::text::one_line(line);
+            let line = if self.ascii() { crate::text::plain(&line) } else { line };
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
     }
 
@@ -334,7 +403,11 @@ pub(crate) fn edit_text(text: &str, name: &str) -> Result<String, Failure> {
     let editor = editor.unwrap_or_else(|| "vi".to_owned());
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("cannot {what}: {error}"));
     let folder = std::env::temp_dir().join(format!("modchain-edit-{}", std::process::id()));
-    crate::client::config::create_private_dir(&folder)?;
+    // One that is there already is somebody else's, and what they can write is not for our editor.
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| failed("make a folder to edit in", &error))?;
     let path = folder.join(name);
     let outcome = std::fs::write(&path, text).map_err(|error| failed("write a file to edit", &error)).and_then(|()| {
         let mut words = editor.split_whitespace();
@@ -348,4 +421,33 @@ pub(crate) fn edit_text(text: &str, name: &str) -> Result<String, Failure> {
     });
     let _ = std::fs::remove_dir_all(&folder);
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_is_a_question_of_the_flag_the_environment_and_the_stream() {
+        use ColorWhen::{Always, Auto, Never};
+        for (when, tty, set, expected) in [
+            (Auto, true, &[][..], true),
+            (Auto, false, &[], false),
+            (Auto, true, &[("NO_COLOR", "1")], false),
+            (Auto, true, &[("NO_COLOR", "")], true),
+            (Auto, true, &[("TERM", "dumb")], false),
+            (Auto, true, &[("TERM", "xterm")], true),
+            (Auto, false, &[("CLICOLOR_FORCE", "1")], true),
+            (Auto, false, &[("CLICOLOR_FORCE", "0")], false),
+            (Auto, false, &[("CLICOLOR_FORCE", "1"), ("TERM", "dumb")], true),
+            (Auto, true, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+            (Always, false, &[("NO_COLOR", "1")], true),
+            (Never, true, &[("CLICOLOR_FORCE", "1")], false),
+        ] {
+            let variable = |name: &str| {
+                set.iter().find(|(known, _)| *known == name).map_or_else(String::new, |(_, value)| (*value).to_owned())
+            };
+            assert_eq!(may_color(when, tty, &variable), expected, "{when:?} {tty} {set:?}");
+        }
+    }
 }

@@ -136,14 +136,25 @@ pub(crate) fn job_id(id: &JobId, short: bool) -> String {
     if short { id.short() } else { id.to_string() }
 }
 
-/// Characters of an id as [`job_id`] shows it.
-pub(crate) fn job_id_width(short: bool) -> usize {
-    if short { 8 } else { 28 }
-}
-
 /// Text from a stranger on one line: control characters and hidden ones become `·`.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_hidden(c) { '·' } else { c }).collect()
+}
+
+/// The same in plain characters, as wide as before: for terminals and readers that know no others.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '…' => '+',
+            '·' => '.',
+            'µ' => 'u',
+            '▁' | '▂' => '_',
+            '▃' | '▄' => '-',
+            '▅' | '▆' => '=',
+            '▇' | '█' => '#',
+            other => other,
+        })
+        .collect()
 }
 
 /// Standard base 64 with padding: how JSON carries bytes that are not UTF-8.
@@ -215,6 +226,11 @@ mod tests {
     #[test]
     fn a_strangers_text_cannot_move_the_cursor_or_turn_the_line() {
         assert_eq!(one_line("a\x1b[2Jb\nc\u{202e}d"), "a·[2Jb·c·d");
+    }
+
+    #[test]
+    fn plain_text_is_as_wide_as_it_was() {
+        assert_eq!(plain("7 µs  a…  ·▁▄▆█"), "7 us  a+  ._-=#");
     }
 
     #[test]

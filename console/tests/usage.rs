@@ -4,7 +4,10 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 
-use common::Home;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use common::{Done, Home};
 
 #[test]
 fn alone_it_is_short_help_on_stderr_and_2() {
@@ -43,7 +46,7 @@ fn help_version_and_completions_need_nobody() {
     let home = Home::new();
     let codes = home.run(&["help", "exit-codes"]).expect(0).stdout;
     assert!(codes.contains("134    a WebAssembly trap"), "{codes}");
-    for topic in ["output", "environment", "filters", "security", "run"] {
+    for topic in ["output", "environment", "filters", "security", "console", "keys", "run"] {
         assert!(!home.run(&["help", topic]).expect(0).stdout.is_empty());
     }
     for command in [
@@ -65,6 +68,10 @@ fn help_version_and_completions_need_nobody() {
         &["cert", "list"],
         &["cert", "revoke"],
         &["doctor"],
+        &["nodes"],
+        &["config"],
+        &["man"],
+        &["completions"],
     ] {
         let line: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
         let help = home.run(&line).expect(0).stdout;
@@ -76,12 +83,241 @@ fn help_version_and_completions_need_nobody() {
     assert!(home.run(&["completions", "bash"]).expect(0).stdout.contains("modchain"));
 }
 
+/// Runs a command whose standard output nobody reads any more; gives the signal that ended it and what it complained.
+fn unread(home: &Home, line: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let done = home.command(line).stdout(writer).stderr(Stdio::piped()).output().expect("starts");
+    (done.status.signal(), String::from_utf8_lossy(&done.stderr).into_owned())
+}
+
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
+    const SIGPIPE: i32 = 13;
     let home = Home::new();
-    let line = format!("{} completions bash | head -c 10", common::program().display());
-    let done = std::process::Command::new("sh").args(["-c", &line]).env("HOME", home.path()).output().expect("starts");
-    assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    for line in [
+        &["completions", "bash"][..],
+        &["--help"],
+        &["run", "--help"],
+        &["help"],
+        &["help", "filters"],
+        &["help", "keys"],
+        &["man"],
+        &["version"],
+        &["version", "-o", "yaml"],
+        &["doctor"],
+        &["doctor", "-o", "json"],
+        &["context", "list"],
+        &["context", "list", "-o", "wide"],
+        &["context", "list", "-o", "json"],
+        &["context", "list", "-o", "yaml"],
+        &["config", "path"],
+        &["config", "get"],
+        &["config", "get", "-o", "jsonl"],
+    ] {
+        assert_eq!(unread(&home, line), (Some(SIGPIPE), String::new()), "{line:?}");
+    }
+}
+
+#[test]
+fn how_a_command_ends_is_told_by_its_exit_code() {
+    let home = Home::new();
+    for (line, code) in [
+        (&["version"][..], 0),
+        (&["help", "exit-codes"], 0),
+        (&["context", "list"], 0),
+        (&["config", "get"], 0),
+        (&["config", "get", "theme"], 3),
+        (&["config", "get", "thmee"], 2),
+        (&["config", "set", "utc", "perhaps"], 2),
+        (&["doctor"], 1),
+        (&["nodes", "state:redy"], 2),
+        (&["nodes", "--sort", "speed"], 2),
+        (&["nodes", "--columns", "node,speed"], 2),
+        (&["jobs", "cost>much"], 2),
+        (&["jobs", "~("], 2),
+        (&["events", "-f", "--sort", "time"], 2),
+        (&["ledger", "--type", "gift"], 2),
+        (&["run", "--wasm"], 2),
+        (&["console"], 2),
+        (&["context", "use", "nowhere"], 3),
+        (&["-c", "nowhere", "jobs"], 3),
+        (&["jobs"], 4),
+        (&["nodes", "gpu>=80 pool:a100", "--sort", "-gpu"], 4),
+        (&["whoami"], 4),
+    ] {
+        home.run(line).expect(code);
+    }
+}
+
+#[test]
+fn a_mistake_in_a_filter_or_a_column_is_told_with_what_was_probably_meant() {
+    let home = Home::new();
+    for (line, message, hint) in [
+        (&["nodes", "rig pol:a"][..], "filter, column 5: unknown filter `pol:`", "did you mean `pool:`?"),
+        (&["nodes", "gpu>fast"], "filter, column 5: `fast` is not a percentage", "write gpu>80%"),
+        (&["jobs", "--columns", "nmae"], "there is no column `nmae`", "did you mean `name`? there are: job, name"),
+        (&["context", "list", "--sort", "-expirse"], "there is no column `expirse`", "did you mean `expires`?"),
+    ] {
+        let done = home.run(line).expect(2);
+        assert!(done.stderr.starts_with(&format!("error: {message}\n  hint: {hint}")), "{done:#?}");
+        let error = home.run(&[line, &["-o", "yaml"]].concat()).expect(2).stderr;
+        let error: serde_json::Value = serde_json::from_str(&error).expect("one document, for a reader of YAML too");
+        assert_eq!(error["schema"], "modchain.error/v1");
+    }
+}
+
+#[test]
+fn settings_are_changed_in_place_and_only_to_what_they_can_be() {
+    let home = Home::new();
+    let path = home.path().join(".config/modchain/config.toml");
+    assert_eq!(home.run(&["config", "path"]).expect(0).stdout, format!("{}\n", path.display()));
+    home.run(&["config", "set", "utc", "true"]).expect(0);
+    let text = std::fs::read_to_string(&path).expect("written");
+    std::fs::write(&path, format!("# mine\n{text}")).expect("writes");
+    home.run(&["config", "set", "output", "wide"]).expect(0);
+    let wrong = home.run(&["config", "set", "theme", "pink"]).expect(2);
+    assert!(wrong.stderr.contains("theme cannot be `pink`") && wrong.stderr.contains("colorblind"), "{wrong:#?}");
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), "# mine\nutc = true\noutput = \"wide\"\n");
+    assert_eq!(home.run(&["config", "get", "utc"]).expect(0).stdout, "true\n");
+    let settings = home.run(&["config", "get", "-o", "json"]).expect(0).json();
+    assert_eq!(settings["settings"][0], serde_json::json!({"key": "output", "value": "wide"}));
+    // A file that cannot be read any more is still for `config` to put right.
+    std::fs::write(&path, "utc = perhaps\n").expect("writes");
+    home.run(&["context", "list"]).expect(2);
+    home.run(&["config", "path"]).expect(0);
+    home.run(&["config", "set", "utc", "true"]).expect(2);
+}
+
+#[test]
+fn an_edit_that_is_not_right_waits_for_another_try() {
+    let home = Home::new();
+    let folder = home.path().join(".config/modchain");
+    let edit = |editor: &str| {
+        Done::with_input(
+            {
+                let mut command = home.command(&["config", "edit"]);
+                command.env_remove("VISUAL").env("EDITOR", editor);
+                command
+            },
+            &["config", "edit"],
+            b"",
+        )
+    };
+    // What is there to begin with names every setting, and sets none.
+    edit("sed -i s/#utc/utc/").expect(2);
+    assert!(!folder.join("config.toml").exists(), "nothing wrong was written");
+    let kept = std::fs::read_to_string(folder.join("config.edit.toml")).expect("the edit is kept");
+    assert!(kept.contains("\nutc = \n"), "{kept}");
+    edit("false").expect(1);
+    assert!(folder.join("config.edit.toml").exists(), "an editor that failed takes nothing away");
+    let right = edit("sed -i s/utc.=/&true/").expect(0);
+    assert!(right.stderr.contains("goes on") && right.stderr.contains("is changed"), "{right:#?}");
+    assert_eq!(home.run(&["config", "get", "utc"]).expect(0).stdout, "true\n");
+    assert!(edit("true").expect(0).stderr.contains("nothing was changed"));
+    let left: Vec<_> = std::fs::read_dir(&folder).expect("lists").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["config.toml"]);
+}
+
+#[test]
+fn there_is_a_manual_page_for_every_command() {
+    let home = Home::new();
+    assert!(home.run(&["man"]).expect(0).stdout.contains(".TH modchain 1"));
+    let folder = home.path().join("man");
+    let done = home.run(&["man", "--dir", &folder.display().to_string()]).expect(0);
+    assert!(done.stdout.is_empty() && done.stderr.contains("pages in"), "{done:#?}");
+    for page in ["modchain.1", "modchain-run.1", "modchain-node-drain.1", "modchain-config-set.1"] {
+        let text = std::fs::read_to_string(folder.join(page)).expect(page);
+        assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{page}");
+    }
+    home.run(&["man", "--dir", "/proc/nowhere"]).expect(1);
+}
+
+/// What a shell is told that asks what may come next.
+fn completed(home: &Home, line: &[&str]) -> Vec<String> {
+    let words: Vec<&str> = ["--", "modchain"].into_iter().chain(line.iter().copied()).collect();
+    let done = home.command(&words).env("COMPLETE", "fish").stderr(Stdio::piped()).output().expect("starts");
+    assert!(done.status.success() && done.stderr.is_empty(), "{line:?}: {done:?}");
+    let text = String::from_utf8(done.stdout).expect("text");
+    text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn completions_are_silent_where_nobody_answers() {
+    let home = Home::new();
+    assert!(completed(&home, &["no"]).contains(&"nodes".to_owned()));
+    assert!(completed(&home, &["help", "exit"]).contains(&"exit-codes".to_owned()));
+    assert!(completed(&home, &["config", "set", "max"]).contains(&"max-cost".to_owned()));
+    assert!(completed(&home, &["jobs", "-o", "y"]).contains(&"yaml".to_owned()));
+    assert!(completed(&home, &["nodes", "--sort", "gp"]).contains(&"gpus".to_owned()));
+    assert!(completed(&home, &["nodes", "--sort", "-gp"]).contains(&"-gpus".to_owned()));
+    assert!(completed(&home, &["context", "list", "--columns", "or"]).contains(&"orchestrator".to_owned()));
+    // Without a context, and with one for an orchestrator that is not there.
+    assert!(completed(&home, &["logs", "j-"]).is_empty());
+    let contexts = "current = \"lab\"\n[contexts.lab]\norchestrator = \"127.0.0.1:9\"\nidentity = \"/nowhere\"\n";
+    let folder = home.path().join(".config/modchain");
+    std::fs::create_dir_all(&folder).expect("makes");
+    std::fs::write(folder.join("contexts.toml"), contexts).expect("writes");
+    assert_eq!(completed(&home, &["context", "use", "l"]), ["lab"]);
+    assert!(completed(&home, &["node", "show", "r"]).is_empty());
+    std::fs::write(folder.join("contexts.toml"), "nonsense").expect("writes");
+    assert!(completed(&home, &["context", "use", "l"]).is_empty());
+    let script = home.command(&[]).env("COMPLETE", "bash").output().expect("starts");
+    assert!(script.status.success() && String::from_utf8_lossy(&script.stdout).contains("complete -o"));
+}
+
+#[test]
+fn contexts_are_listed_in_every_format() {
+    let home = Home::new();
+    let folder = home.path().join(".config/modchain");
+    std::fs::create_dir_all(&folder).expect("makes");
+    let context = |name: &str, port: u16| {
+        format!("[contexts.{name}]\norchestrator = \"orch:{port}\"\nidentity = \"/nowhere/{name}\"\n")
+    };
+    let text = format!("current = \"lab\"\n{}{}", context("lab", 7443), context("prod", 7000));
+    std::fs::write(folder.join("contexts.toml"), text).expect("writes");
+    let shown = |more: &[&str]| home.run(&[&["context", "list"], more].concat()).expect(0).stdout;
+    assert_eq!(
+        shown(&[]),
+        "CURRENT  NAME  POOL  ROLE  ORCHESTRATOR  EXPIRES  IDENTITY\n\
+         *        lab   ?     ?     orch:7443     ?        /nowhere/lab\n\
+         \x20        prod  ?     ?     orch:7000     ?        /nowhere/prod\n"
+    );
+    let wide = shown(&["-o", "wide"]);
+    assert!(wide.lines().next().is_some_and(|line| line.ends_with("  JOIN  TRUST DOMAIN")), "{wide}");
+    assert_eq!(shown(&["-o", "name"]), "lab\nprod\n");
+    assert_eq!(
+        shown(&["--columns", "name,orchestrator", "--sort", "-name", "--no-header"]),
+        "prod  orch:7000\nlab   orch:7443\n"
+    );
+    assert_eq!(shown(&["--sort", "-name", "-o", "name"]), "prod\nlab\n");
+    let document = home.run(&["context", "list", "-o", "json"]).expect(0).json();
+    assert_eq!((&document["schema"], &document["total"]), (&"modchain.contexts/v1".into(), &2.into()));
+    let lines = shown(&["-o", "jsonl"]);
+    let items: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("one document a line")).collect();
+    assert_eq!(document["items"], serde_json::Value::from(items));
+    let yaml = shown(&["-o", "yaml"]);
+    assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml).expect("YAML"), document);
+    assert!(yaml.starts_with("---\nschema: modchain.contexts/v1\nitems:\n  - schema: modchain.context/v1\n"), "{yaml}");
+}
+
+#[test]
+fn help_is_coloured_only_where_that_was_asked_for() {
+    let home = Home::new();
+    let colours = |line: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = home.command(line);
+        for name in ["NO_COLOR", "CLICOLOR_FORCE", "TERM"] {
+            command.env_remove(name);
+        }
+        command.envs(variable);
+        command.output().expect("starts").stdout.contains(&0x1b)
+    };
+    assert!(!colours(&["--help"], None), "a pipe");
+    assert!(colours(&["--help", "--color", "always"], None));
+    assert!(colours(&["--help", "--color=always"], Some(("NO_COLOR", "1"))));
+    assert!(colours(&["--help"], Some(("CLICOLOR_FORCE", "1"))));
+    assert!(!colours(&["--help", "--color", "never"], Some(("CLICOLOR_FORCE", "1"))));
 }
 
 /// A token of nobody's, sound as a text.

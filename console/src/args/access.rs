@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use modchain_types::{AccountId, Name, Role, Span};
 
-use super::{EXAMPLES_FIRST, parse_account, parse_name, parse_span};
+use super::{EXAMPLES_FIRST, TableArgs, parse_account, parse_name, parse_span};
 
 /// Shortest life of a token: less than this nobody can carry it anywhere.
 const TOKEN_TTL_MIN: Span = Span::from_secs(1);
@@ -60,6 +60,8 @@ pub(crate) enum TokenCommand {
         /// Those that can no longer be used, too
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        table: TableArgs,
     },
     /// Let nobody join with these tokens any more
     #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain token revoke mzxw6ytb")]
@@ -103,6 +105,8 @@ pub(crate) enum CertCommand {
         /// Revoked ones too
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        table: TableArgs,
     },
     /// Put somebody out at once and for good (operators)
     #[command(

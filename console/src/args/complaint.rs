@@ -48,8 +48,8 @@ mod tests {
             (&["logs"], "the following required arguments were not provided: <JOB>", "usage: modchain logs <JOB>"),
             (
                 &["status", "-o", "xml"],
-                "invalid value 'xml' for '--output <FORMAT>' [possible values: table, json, jsonl, name]",
-                "--help after the command",
+                "invalid value 'xml' for '--output <FORMAT>' [possible values: table, wide, json, jsonl, yaml, name]",
+                "a similar value exists: 'yaml'",
             ),
             (&["credit", "a", "-5"], "invalid value '-5' for '<AMOUNT>': `-5` is negative", "--help"),
             (&["run", "--retries", "-1"], "invalid value '-1' for '--retries <N>': -1 is not in 0..=19", "--help"),

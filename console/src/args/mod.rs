@@ -31,7 +31,7 @@ const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading}
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain up -- run --wasm examples/primes.wat --max-cost 0.10\n  modchain run -d -q -f job.toml\n  \
                    modchain logs -f @last",
-    after_help = "More: modchain help exit-codes|output|filters|environment|security"
+    after_help = "More: modchain help exit-codes|output|filters|environment|security|console|keys"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(crate) struct Global {
     pub(crate) orchestrator: Option<String>,
     /// How to print results
     #[arg(short, long, global = true, env = "MODCHAIN_OUTPUT", value_name = "FORMAT")]
-    pub(crate) output: Option<Format>,
+    pub(crate) output: Option<FormatFlag>,
     /// Say nothing but results
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -63,6 +63,9 @@ pub(crate) struct Global {
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN")]
     pub(crate) color: Option<ColorWhen>,
+    /// Use plain characters only in tables and in the console
+    #[arg(long, global = true)]
+    pub(crate) ascii: bool,
     /// Never ask
     #[arg(long, global = true)]
     pub(crate) no_input: bool,
@@ -83,14 +86,43 @@ pub(crate) struct Global {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Format {
+pub(crate) enum FormatFlag {
     /// For people
     Table,
+    /// For people, with more columns and whole ids
+    Wide,
     /// One JSON document
     Json,
     /// One JSON object a line
     Jsonl,
+    /// The same document in YAML
+    Yaml,
     /// Names or ids only, one a line
+    Name,
+}
+
+impl FormatFlag {
+    /// What a command makes for it.
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Table | Self::Wide => Format::Table,
+            Self::Json | Self::Yaml => Format::Json,
+            Self::Jsonl => Format::Jsonl,
+            Self::Name => Format::Name,
+        }
+    }
+}
+
+/// What a command makes of its results. The shell sees to the rest: which columns, and in which notation a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Text for people.
+    Table,
+    /// One document, in JSON or YAML.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Names or ids only, one a line.
     Name,
 }
 
@@ -99,6 +131,20 @@ impl Format {
     pub(crate) fn is_json(self) -> bool {
         matches!(self, Self::Json | Self::Jsonl)
     }
+}
+
+/// How a list is shown.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TableArgs {
+    /// Only these columns, by their lower-case names, in this order
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// Sort by a column; with a `-` before it the largest first
+    #[arg(long, value_name = "[-]COLUMN", allow_hyphen_values = true)]
+    pub(crate) sort: Option<String>,
+    /// No line of names above the columns
+    #[arg(long)]
+    pub(crate) no_header: bool,
 }
 
 /// When to colour.
@@ -187,12 +233,32 @@ pub(crate) enum Command {
     /// Manage contexts: an orchestrator and an identity, by a name
     #[command(subcommand)]
     Context(ContextCommand),
+    /// Show and change the settings in the configuration file
+    #[command(
+        subcommand,
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain config get\n  modchain config set max-cost 2.00\n  modchain config set theme \"\"\n  \
+                       modchain config edit"
+    )]
+    Config(ConfigCommand),
+    /// Print the manual page, or write one for each command
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain man | man -l -\n  modchain man --dir ~/.local/share/man/man1"
+    )]
+    Man(ManArgs),
     /// Print completions for a shell
+    #[command(
+        help_template = EXAMPLES_FIRST,
+        before_help = "Examples:\n  modchain completions zsh > ~/.zfunc/_modchain    commands and flags\n  \
+                       source <(COMPLETE=bash modchain)                jobs, nodes and contexts too, asked as you type\n  \
+                       COMPLETE=fish modchain | source                 the same for fish"
+    )]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Explain a command or a topic: exit-codes, output, filters, environment, security
+    /// Explain a command or a topic: exit-codes, output, filters, environment, security, console, keys
     Help {
         /// Command or topic
         #[arg(value_name = "COMMAND|TOPIC")]
@@ -286,6 +352,7 @@ pub(crate) struct LogsArgs {
 #[command(
     help_template = EXAMPLES_FIRST,
     before_help = "Examples:\n  modchain jobs state:running\n  modchain jobs --all --since 1h -o jsonl\n  \
+                   modchain jobs --all 'cost>1 !node:rig-1' --sort -cost --columns job,name,cost\n  \
                    modchain jobs label:sweep=a -o name | modchain cancel -y -",
     after_help = "Filter words: modchain help filters"
 )]
@@ -302,6 +369,8 @@ pub(crate) struct JobsArgs {
     /// Only one's own account's jobs
     #[arg(long)]
     pub(crate) mine: bool,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
     /// Only jobs submitted since: a duration ago, or a time
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
@@ -431,7 +500,8 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(
     help_template = EXAMPLES_FIRST,
-    before_help = "Examples:\n  modchain nodes\n  modchain nodes state:ready pool:cpu -o json\n  modchain nodes --watch",
+    before_help = "Examples:\n  modchain nodes\n  modchain nodes 'gpu>=80 pool:a100' --sort -gpu\n  \
+                   modchain nodes state:ready -o json\n  modchain nodes --watch",
     after_help = "Filter words: modchain help filters"
 )]
 pub(crate) struct NodesArgs {
@@ -447,6 +517,8 @@ pub(crate) struct NodesArgs {
     /// Only nodes in this state
     #[arg(long, value_name = "STATE")]
     pub(crate) state: Option<String>,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
     /// At most this many
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
@@ -542,6 +614,8 @@ pub(crate) struct LedgerArgs {
     /// Only about this job
     #[arg(long, value_name = "JOB")]
     pub(crate) job: Option<String>,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
     /// At most this many
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
@@ -567,6 +641,8 @@ pub(crate) struct EventsArgs {
     /// Only about this node
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub(crate) node: Option<Name>,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
 }
 
 /// `modchain credit`.
@@ -595,6 +671,37 @@ pub(crate) struct VersionArgs {
     pub(crate) server: bool,
 }
 
+/// `modchain man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write the page of every command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `modchain config ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what is set, or one setting
+    Get {
+        /// Which
+        #[arg(value_name = "SETTING")]
+        key: Option<String>,
+    },
+    /// Change a setting; what else is in the file stays
+    Set {
+        /// Which
+        #[arg(value_name = "SETTING")]
+        key: String,
+        /// To what; "" takes the setting away
+        value: String,
+    },
+    /// Print where the file is
+    Path,
+    /// Edit the file with $VISUAL or $EDITOR; it is changed only if it is right
+    Edit,
+}
+
 /// `modchain context ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
@@ -615,20 +722,23 @@ pub(crate) enum ContextCommand {
         join: Option<String>,
     },
     /// List contexts
-    List,
+    List(TableArgs),
     /// Make a context the one that is used where none is named
     Use {
         /// Which
+        #[arg(value_name = "CONTEXT")]
         name: String,
     },
     /// Forget a context; its identity folder stays
     Remove {
         /// Which
+        #[arg(value_name = "CONTEXT")]
         name: String,
     },
     /// Show one context, the current one by default
     Show {
         /// Which
+        #[arg(value_name = "CONTEXT")]
         name: Option<String>,
     },
 }

@@ -56,6 +56,15 @@ fn lines_of_the_documentation_parse() {
         &["doctor", "-o", "json"],
         &["logout"],
         &["logout", "lab", "-y"],
+        &["nodes", "gpu>=80 pool:a100", "--sort", "-gpu", "--columns", "node,gpu", "--no-header"],
+        &["jobs", "!state:running", "-o", "wide", "--sort", "age"],
+        &["token", "list", "--columns", "token", "--columns", "role"],
+        &["context", "list", "-o", "yaml", "--ascii"],
+        &["config", "get", "utc"],
+        &["config", "set", "utc", "true"],
+        &["config", "edit"],
+        &["man", "--dir", "d"],
+        &["help", "keys"],
     ] {
         if let Err(error) = parse(line) {
             panic!("{line:?}: {error}");
@@ -108,7 +117,7 @@ fn nothing_at_all_means_the_console() {
 #[test]
 fn global_flags_are_taken_after_the_command_and_not_from_a_jobs_arguments() {
     let cli = parse(&["run", "--wasm", "x", "-o", "json", "--", "-o", "table"]).expect("parses");
-    assert_eq!(cli.global.output, Some(Format::Json));
+    assert_eq!(cli.global.output, Some(FormatFlag::Json));
     match cli.command {
         Some(Command::Run(run)) => assert_eq!(run.job.args, ["-o", "table"]),
         other => panic!("{other:?}"),

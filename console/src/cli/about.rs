@@ -6,6 +6,7 @@ use modchain_wire::console::{RefusalCode, WhoamiQuery};
 
 use super::docs::{self, ServerVersionDoc};
 use super::table::pairs;
+use super::topics::TOPICS;
 use crate::args::{Cli, Format, VersionArgs};
 use crate::client::config::nearest;
 use crate::exit::{self, Failure, Outcome};
@@ -92,7 +93,7 @@ pub(crate) fn help(shell: &Shell, topic: &[String]) -> Outcome {
         return shell.print(&Cli::command().render_long_help().to_string()).map(|()| exit::OK);
     };
     if let Some((_, text)) = TOPICS.iter().find(|(name, _)| name == word) {
-        return shell.print(text).map(|()| exit::OK);
+        return shell.print(&text()).map(|()| exit::OK);
     }
     let mut command = Cli::command();
     command.build();
@@ -119,11 +120,3 @@ pub(crate) fn completions(shell: &Shell, of: clap_complete::Shell) -> Outcome {
     clap_complete::generate(of, &mut Cli::command(), "modchain", &mut script);
     shell.print(&String::from_utf8_lossy(&script)).map(|()| exit::OK)
 }
-
-const TOPICS: &[(&str, &str)] = &[
-    ("exit-codes", include_str!("help/exit-codes.txt")),
-    ("output", include_str!("help/output.txt")),
-    ("filters", include_str!("help/filters.txt")),
-    ("environment", include_str!("help/environment.txt")),
-    ("security", include_str!("help/security.txt")),
-];

@@ -1,16 +1,17 @@
 //! `cert`: who is in, and putting somebody out.
 
 use modchain_types::id::BadId;
-use modchain_types::{IdentityId, Name, Role, Text};
+use modchain_types::{IdentityId, Name, Role, Text, WallTime};
 use modchain_wire::console::{IdentitiesQuery, IdentityRef, Revoke};
-use modchain_wire::view::{IdentityView, RevokedView};
+use modchain_wire::view::{CertificateView, IdentityView, RevokedView};
 
 use super::docs::{self, ListDoc};
 use super::jobs::ids;
-use super::table::{Align, Table};
-use crate::args::{CertCommand, Format};
+use super::table::{Column, Columns, Look, or_none};
+use crate::args::{CertCommand, Format, TableArgs};
 use crate::client::Client;
 use crate::exit::{self, Failure, Outcome};
+use crate::filter::Unit;
 use crate::shell::Shell;
 use crate::text;
 
@@ -20,14 +21,17 @@ const PAGE: u32 = 500;
 /// `modchain cert ...`.
 pub(crate) async fn cert(shell: &Shell, command: CertCommand) -> Outcome {
     match command {
-        CertCommand::List { role, all } => list(shell, role.map(Role::from), all).await,
+        CertCommand::List { role, all, table } => list(shell, role.map(Role::from), all, &table).await,
         CertCommand::Revoke { identities, reason } => revoke(shell, identities, reason).await,
     }
 }
 
-async fn list(shell: &Shell, role: Option<Role>, revoked: bool) -> Outcome {
+async fn list(shell: &Shell, role: Option<Role>, revoked: bool, table: &TableArgs) -> Outcome {
+    let look = shell.look();
+    let columns = Columns::new(&COLUMNS, table, look.wide)?;
     let client = shell.connect().await?;
-    let (views, total) = pages(&client, role, revoked).await?;
+    let (mut views, total) = pages(&client, role, revoked).await?;
+    columns.sort(&mut views, &look);
     match shell.format() {
         Format::Json => {
             let items = views.iter().map(docs::cert).collect();
@@ -35,7 +39,7 @@ async fn list(shell: &Shell, role: Option<Role>, revoked: bool) -> Outcome {
         }
         Format::Jsonl => views.iter().try_for_each(|view| shell.print_document(&docs::cert(view)))?,
         Format::Name => shell.print(&views.iter().map(|view| who(view) + "\n").collect::<String>())?,
-        Format::Table => shell.print(&table(shell, &views))?,
+        Format::Table => shell.print(&columns.table(&views, &look).render())?,
     }
     Ok(exit::OK)
 }
@@ -58,30 +62,42 @@ fn who(view: &IdentityView) -> String {
     format!("{}/{}", view.identity.role, view.identity.name)
 }
 
-fn table(shell: &Shell, views: &[IdentityView]) -> String {
-    let mut table = Table::new(&[
-        ("NAME", Align::Left),
-        ("ACCOUNT", Align::Left),
-        ("STATE", Align::Left),
-        ("EXPIRES", Align::Left),
-        ("RENEWS", Align::Left),
-        ("RENEWALS", Align::Right),
-        ("CONNECTIONS", Align::Right),
-    ]);
-    for view in views {
-        let newest = view.certificates.first();
-        let when = |at| text::date_time(at, shell.utc());
-        table.row(vec![
-            who(view),
-            view.identity.account.to_string(),
-            view.state.word().into(),
-            newest.map_or_else(|| "-".into(), |certificate| when(certificate.expires_at)),
-            newest.map_or_else(|| "-".into(), |certificate| when(certificate.renews_at)),
-            view.renewals.to_string(),
-            view.connections.to_string(),
-        ]);
-    }
-    table.render()
+/// One of them.
+type IdentityColumn = Column<IdentityView>;
+
+/// The columns of identities.
+pub(crate) static COLUMNS: [IdentityColumn; 11] = [
+    IdentityColumn::text("name", "NAME", |view, _| who(view)),
+    IdentityColumn::text("account", "ACCOUNT", |view, _| view.identity.account.to_string()),
+    IdentityColumn::text("state", "STATE", |view, _| view.state.word().into()),
+    IdentityColumn::text("expires", "EXPIRES", |view, look| newest(view, look, |certificate| certificate.expires_at)),
+    IdentityColumn::text("renews", "RENEWS", |view, look| newest(view, look, |certificate| certificate.renews_at)),
+    IdentityColumn::number(
+        "renewals",
+        "RENEWALS",
+        Unit::Plain,
+        |view, _| view.renewals.to_string(),
+        |view, _| Some(view.renewals as f64),
+    ),
+    IdentityColumn::number(
+        "connections",
+        "CONNECTIONS",
+        Unit::Plain,
+        |view, _| view.connections.to_string(),
+        |view, _| Some(f64::from(view.connections)),
+    ),
+    IdentityColumn::text("joined", "JOINED", |view, look| text::date_time(view.joined_at, look.utc)).extra(),
+    IdentityColumn::text("revoked", "REVOKED", |view, look| {
+        or_none(view.revoked_at.map(|at| text::date_time(at, look.utc)))
+    })
+    .extra(),
+    IdentityColumn::text("reason", "REASON", |view, _| or_none(Some(&view.why).filter(|why| !why.is_empty()))).extra(),
+    IdentityColumn::text("id", "ID", |view, _| view.identity.id.to_string()).extra(),
+];
+
+/// A time of the newest certificate.
+fn newest(view: &IdentityView, look: &Look, at: fn(&CertificateView) -> WallTime) -> String {
+    or_none(view.certificates.first().map(|certificate| text::date_time(at(certificate), look.utc)))
 }
 
 async fn revoke(shell: &Shell, words: Vec<String>, reason: String) -> Outcome {

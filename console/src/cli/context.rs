@@ -5,7 +5,7 @@ use std::path::Path;
 use modchain_certs::Credentials;
 
 use super::docs::{self, ContextDoc, ListDoc};
-use super::table::{Align, Table, pairs};
+use super::table::{Column, Columns, or_unknown, pairs};
 use crate::args::{ContextCommand, Format, LogoutArgs};
 use crate::client::config::{Context, Contexts};
 use crate::client::identities::read_joined;
@@ -64,35 +64,30 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
             })?;
             shell.say(&format!("context {name} removed; its identity stays in {}", folder.display()));
         }
-        ContextCommand::List => {
+        ContextCommand::List(args) => {
+            let look = shell.look();
+            let columns = Columns::new(&COLUMNS, &args, look.wide)?;
             let contexts = shell.contexts()?;
-            let documents: Vec<ContextDoc> =
-                contexts.contexts.iter().map(|(name, context)| document(name, context, &contexts)).collect();
+            let mut rows: Vec<Row> = contexts
+                .contexts
+                .iter()
+                .map(|(name, context)| Row {
+                    document: document(name, context, &contexts),
+                    expires: expiry(shell, &context.identity),
+                })
+                .collect();
+            columns.sort(&mut rows, &look);
             match shell.format() {
                 Format::Json => {
-                    let total = Some(documents.len() as u64);
-                    shell.print_document(&ListDoc { schema: "modchain.contexts/v1", items: documents, total })?;
+                    let total = Some(rows.len() as u64);
+                    let items = rows.into_iter().map(|row| row.document).collect();
+                    shell.print_document(&ListDoc { schema: "modchain.contexts/v1", items, total })?;
                 }
-                Format::Jsonl => documents.iter().try_for_each(|document| shell.print_document(document))?,
-                Format::Name => shell.print(&documents.iter().map(|d| format!("{}\n", d.name)).collect::<String>())?,
-                Format::Table => {
-                    let columns = ["CURRENT", "NAME", "POOL", "ROLE", "ORCHESTRATOR", "EXPIRES", "IDENTITY"]
-                        .map(|name| (name, Align::Left));
-                    let mut table = Table::new(&columns);
-                    for (document, context) in documents.into_iter().zip(contexts.contexts.values()) {
-                        let mark = if document.current { "*" } else { "" };
-                        table.row(vec![
-                            mark.into(),
-                            document.name,
-                            document.pool.unwrap_or_else(|| "?".into()),
-                            document.role.unwrap_or("?").into(),
-                            document.orchestrator,
-                            expiry(shell, &context.identity),
-                            document.identity,
-                        ]);
-                    }
-                    shell.print(&table.render())?;
+                Format::Jsonl => rows.iter().try_for_each(|row| shell.print_document(&row.document))?,
+                Format::Name => {
+                    shell.print(&rows.iter().map(|row| format!("{}\n", row.document.name)).collect::<String>())?;
                 }
+                Format::Table => shell.print(&columns.table(&rows, &look).render())?,
             }
         }
         ContextCommand::Show { name } => {
@@ -121,6 +116,29 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
     }
     Ok(exit::OK)
 }
+
+/// A context in a list.
+pub(crate) struct Row {
+    document: ContextDoc,
+    /// When its certificate ends.
+    expires: String,
+}
+
+/// One of them.
+type ContextColumn = Column<Row>;
+
+/// The columns of contexts.
+pub(crate) static COLUMNS: [ContextColumn; 9] = [
+    ContextColumn::text("current", "CURRENT", |row, _| if row.document.current { "*" } else { "" }.into()),
+    ContextColumn::text("name", "NAME", |row, _| row.document.name.clone()),
+    ContextColumn::text("pool", "POOL", |row, _| or_unknown(row.document.pool.as_ref())),
+    ContextColumn::text("role", "ROLE", |row, _| or_unknown(row.document.role)),
+    ContextColumn::text("orchestrator", "ORCHESTRATOR", |row, _| row.document.orchestrator.clone()),
+    ContextColumn::text("expires", "EXPIRES", |row, _| row.expires.clone()),
+    ContextColumn::text("identity", "IDENTITY", |row, _| row.document.identity.clone()),
+    ContextColumn::text("join", "JOIN", |row, _| or_unknown(row.document.join.as_ref())).extra(),
+    ContextColumn::text("domain", "TRUST DOMAIN", |row, _| or_unknown(row.document.trust_domain.as_ref())).extra(),
+];
 
 fn document(name: &str, context: &Context, contexts: &Contexts) -> ContextDoc {
     // A context may point to what is not there any more.

@@ -1,17 +1,18 @@
 //! `jobs` and `job`: lists, one job, and why it is where it is.
 
+use modchain_types::id::BadId;
 use modchain_types::{Asset, JobId, JobState, List, Micro, Text, WallTime};
 use modchain_wire::console::{ExplainQuery, JobQuery, JobsQuery};
 use modchain_wire::view::{ExplanationView, JobView, NodeVerdictView};
 
 use super::docs::{self, ListDoc};
-use super::table::{Align, Table, pairs};
+use super::table::{self, Column, Columns, NONE, millis, or_none, pairs};
 use super::watch::{self, JobsWatch};
 use super::{again, events, follow};
-use crate::args::{EventsArgs, Format, JobArgs, JobCommand, JobsArgs};
+use crate::args::{EventsArgs, Format, JobArgs, JobCommand, JobsArgs, TableArgs};
 use crate::client::Client;
-use crate::client::config::nearest;
 use crate::exit::{self, Failure, Outcome};
+use crate::filter::{Demand, Filter, Kind, Unit};
 use crate::shell::Shell;
 use crate::text;
 
@@ -20,9 +21,14 @@ const WHAT_CHARS_MAX: usize = 40;
 /// Jobs asked for at once.
 const PAGE: u32 = 500;
 
+/// Jobs that are looked at to find out which are first by another order, at most.
+const SORTED_MAX: u32 = 100_000;
+
 /// `modchain jobs`.
 pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
-    let mut query = filter(&args.filter)?;
+    let look = shell.look();
+    let columns = Columns::new(&COLUMNS, &args.table, look.wide)?;
+    let (mut query, filter) = filter(&args.filter)?;
     query.ended |= args.all;
     query.since = args
         .since
@@ -36,20 +42,23 @@ pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
     }
     let asset = client.welcome().asset;
     if args.watch {
-        let watched = JobsWatch { query, limit: args.limit as usize, asset, short: shell.stdout_tty() };
+        let watched = JobsWatch { query, filter, columns, look, limit: args.limit as usize, asset };
         return watch::watch(shell, client, watched).await;
     }
-    let (jobs, total) = pages(&client, query, args.limit).await?;
+    let enough = if columns.sorts() { SORTED_MAX } else { args.limit };
+    let (mut jobs, total) = pages(&client, query, enough, |job| columns.fits(&filter, job, &look)).await?;
+    columns.sort(&mut jobs, &look);
+    jobs.truncate(args.limit as usize);
     match shell.format() {
         Format::Json => {
             let items = jobs.iter().map(|job| docs::job(job, asset)).collect();
-            shell.print_document(&ListDoc { schema: "modchain.jobs/v1", items, total: Some(total) })?;
+            shell.print_document(&ListDoc { schema: "modchain.jobs/v1", items, total })?;
         }
         Format::Jsonl => jobs.iter().try_for_each(|job| shell.print_document(&docs::job(job, asset)))?,
         Format::Name => shell.print(&jobs.iter().map(|job| format!("{}\n", job.id)).collect::<String>())?,
         Format::Table => {
-            shell.print(&table(shell.stdout_tty(), &jobs))?;
-            if total > jobs.len() as u64 && shell.stderr_tty() {
+            shell.print(&columns.table(&jobs, &look).render())?;
+            if let Some(total) = total.filter(|total| *total > jobs.len() as u64 && shell.stderr_tty()) {
                 shell.say(&format!("{} of {total} jobs; --limit shows more", jobs.len()));
             }
         }
@@ -57,21 +66,40 @@ pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
     Ok(exit::OK)
 }
 
-/// Every job that fits the query, up to `limit`, newest first.
-pub(crate) async fn pages(client: &Client, mut query: JobsQuery, limit: u32) -> Result<(Vec<JobView>, u64), Failure> {
+/// Every job that fits the query and what is tested here, up to `limit`, newest first; and how many fit in all, where that
+/// is known.
+pub(crate) async fn pages(
+    client: &Client,
+    mut query: JobsQuery,
+    limit: u32,
+    fits: impl Fn(&JobView) -> bool,
+) -> Result<(Vec<JobView>, Option<u64>), Failure> {
     let limit = limit as usize;
     let mut jobs: Vec<JobView> = Vec::new();
+    let mut unfit = 0;
     loop {
-        query.limit = u32::try_from(limit - jobs.len()).unwrap_or(PAGE).min(PAGE);
+        // Nobody knows how many of a page will do.
+        let wanted = if unfit > 0 { PAGE as usize } else { limit - jobs.len() };
+        query.limit = u32::try_from(wanted).unwrap_or(PAGE).min(PAGE);
         let page = client.jobs(query.clone()).await?;
         let (total, more) = (page.total, page.more);
         let count = page.items.len();
-        jobs.extend(page.items);
+        query.after = page.items.last().map(|job| job.id);
+        jobs.extend(page.items.into_iter().filter(|job| {
+            let is_fit = fits(job);
+            unfit += usize::from(!is_fit);
+            is_fit
+        }));
         if !more || count == 0 || jobs.len() >= limit {
+            let cut = jobs.len() > limit || more;
             jobs.truncate(limit);
-            return Ok((jobs, total));
+            let known = match (unfit, cut) {
+                (0, _) => Some(total),
+                (_, false) => Some(jobs.len() as u64),
+                (_, true) => None,
+            };
+            return Ok((jobs, known));
         }
-        query.after = jobs.last().map(|job| job.id);
     }
 }
 
@@ -89,84 +117,138 @@ pub(crate) fn live() -> JobsQuery {
     }
 }
 
-/// Filter words as a query.
-fn filter(words: &[String]) -> Result<JobsQuery, Failure> {
+/// The words of every state of jobs.
+const STATES: &[&str] = &[
+    "queued",
+    "assigned",
+    "starting",
+    "running",
+    "unreachable",
+    "cancelling",
+    "completed",
+    "failed",
+    "timed_out",
+    "cancelled",
+    "expired",
+];
+
+/// Filter words: a query for what the orchestrator can look for, and the rest, which is tested here.
+fn filter(words: &[String]) -> Result<(JobsQuery, Filter), Failure> {
+    let mut filter = table::filter(words, &COLUMNS)?;
     let mut query = live();
     let (mut states, mut labels) = (Vec::new(), Vec::new());
-    for word in words.iter().flat_map(|word| word.split_whitespace()) {
-        match word.split_once(':') {
-            Some(("state", list)) => states.extend(list.split(',').map(state).collect::<Result<Vec<_>, _>>()?),
-            Some(("label", pair)) => {
-                let Some((key, value)) = pair.split_once('=') else {
-                    return Err(Failure::usage(format!("`{word}`: write label:KEY=VALUE")));
-                };
-                let too_long = |error| Failure::usage(format!("`{word}`: {error}"));
-                labels.push((Text::new(key).map_err(too_long)?, Text::new(value).map_err(too_long)?));
-            }
-            Some(("name", prefix)) => query.prefix = Text::new(prefix).map_err(|e| Failure::usage(e.to_string()))?,
-            Some(("account", name)) => {
-                query.account =
-                    Some(name.parse().map_err(|e: modchain_types::id::BadId| Failure::usage(e.to_string()))?);
-            }
-            Some((key, _)) => {
-                let failure = Failure::usage(format!("unknown filter `{key}:`"));
-                let known = ["state", "label", "name", "account"];
-                return Err(match nearest(key, known.into_iter()) {
-                    Some(near) => failure.hint(format!("did you mean `{near}:`?")),
-                    None => failure.hint("write state:, label:, name: or account:"),
-                });
-            }
-            None => query.prefix = Text::new(word).map_err(|e| Failure::usage(e.to_string()))?,
+    let mut bad = None;
+    filter.hand_over(|demand| match demand {
+        Demand::OneOf("state", words) => {
+            states.extend(JobState::ALL.into_iter().filter(|state| words.iter().any(|word| word == state.word())));
+            true
         }
+        Demand::OneOf("account", [name]) if query.account.is_none() => {
+            match name.parse() {
+                Ok(name) => query.account = Some(name),
+                Err(error) => bad = Some(BadId::to_string(&error)),
+            }
+            true
+        }
+        Demand::OneOf(label, [value]) => match (label.strip_prefix("label."), Text::new(value.as_str())) {
+            (Some(key), Ok(value)) => Text::new(key).map(|key| labels.push((key, value))).is_ok(),
+            (Some(_), Err(_)) | (None, _) => false,
+        },
+        Demand::Begins("name", start) if query.prefix.is_empty() => {
+            Text::new(start).map(|start| query.prefix = start).is_ok()
+        }
+        Demand::OneOf(..) | Demand::Begins(..) => false,
+    });
+    if let Some(why) = bad {
+        return Err(Failure::usage(why));
     }
-    query.ended = states.iter().any(|state: &JobState| state.is_ended());
+    query.ended = states.iter().any(|state| state.is_ended());
     let too_many = |error| Failure::usage(format!("filter: {error}"));
     query.states = List::new(states).map_err(too_many)?;
     query.labels = List::new(labels).map_err(too_many)?;
-    Ok(query)
+    Ok((query, filter))
 }
 
-fn state(word: &str) -> Result<JobState, Failure> {
-    JobState::ALL.into_iter().find(|state| state.word() == word).ok_or_else(|| {
-        let words = JobState::ALL.map(JobState::word);
-        let failure = Failure::usage(format!("`{word}` is not a state of jobs"));
-        match nearest(word, words.into_iter()) {
-            Some(near) => failure.hint(format!("did you mean `{near}`?")),
-            None => failure.hint(format!("states: {}", words.join(", "))),
-        }
-    })
-}
+/// One of them.
+type JobColumn = Column<JobView>;
 
-/// A table of jobs; `short` where there is a person who reads it.
-pub(super) fn table(short: bool, jobs: &[JobView]) -> String {
-    let mut table = Table::new(&[
-        ("JOB", Align::Left),
-        ("NAME", Align::Left),
-        ("STATE", Align::Left),
-        ("EXIT", Align::Right),
-        ("NODE", Align::Left),
-        ("TIME", Align::Right),
-        ("COST", Align::Right),
-        ("HOLD", Align::Right),
-        ("ACCOUNT", Align::Left),
-        ("AGE", Align::Right),
-    ]);
-    let now = text::wall_now();
-    for job in jobs {
-        table.row(vec![
-            text::job_id(&job.id, short),
-            called(job, short),
-            job.state.word().into(),
-            job.exit.map_or_else(|| "-".into(), |exit| exit.code.to_string()),
-            job.node.as_ref().map_or_else(|| "-".into(), ToString::to_string),
-            ran(job, now).map_or_else(|| "-".into(), |span| span.to_string()),
-            job.cost.to_string(),
-            job.hold.to_string(),
-            job.account.to_string(),
-            now.since(job.created_at).to_string(),
-        ]);
-    }
-    table.render()
+/// The columns of jobs.
+pub(crate) static COLUMNS: [JobColumn; 20] = [
+    JobColumn::text("job", "JOB", |job, look| text::job_id(&job.id, look.short)).of(Kind::Name),
+    JobColumn::text("name", "NAME", |job, look| called(job, look.short)).of(Kind::Name),
+    JobColumn::text("state", "STATE", |job, _| job.state.word().into()).of(Kind::Words(STATES)),
+    JobColumn::number(
+        "exit",
+        "EXIT",
+        Unit::Plain,
+        |job, _| or_none(job.exit.map(|exit| exit.code)),
+        |job, _| job.exit.map(|exit| f64::from(exit.code)),
+    ),
+    JobColumn::text("node", "NODE", |job, _| or_none(job.node.as_ref())),
+    JobColumn::number(
+        "time",
+        "TIME",
+        Unit::Millis,
+        |job, look| or_none(ran(job, look.now)),
+        |job, look| ran(job, look.now).map(millis),
+    )
+    .restless(),
+    JobColumn::number(
+        "cost",
+        "COST",
+        Unit::Micro,
+        // As long as it runs it is another one every time.
+        |job, look| or_none(Some(job.cost).filter(|_| !look.still || job.state.is_ended())),
+        |job, _| Some(job.cost.0 as f64),
+    ),
+    JobColumn::number("hold", "HOLD", Unit::Micro, |job, _| job.hold.to_string(), |job, _| Some(job.hold.0 as f64)),
+    JobColumn::text("account", "ACCOUNT", |job, _| job.account.to_string()).of(Kind::Whole),
+    JobColumn::number(
+        "age",
+        "AGE",
+        Unit::Millis,
+        |job, look| look.now.since(job.created_at).to_string(),
+        |job, look| Some(millis(look.now.since(job.created_at))),
+    )
+    .restless(),
+    JobColumn::text("type", "TYPE", |job, _| job.adapter.word().into()).extra(),
+    JobColumn::text("reason", "REASON", |job, _| or_none(job.reason)).extra(),
+    JobColumn::number(
+        "gpus",
+        "GPUS",
+        Unit::Plain,
+        |job, _| job.gpus.len().to_string(),
+        |job, _| Some(job.gpus.len() as f64),
+    )
+    .extra(),
+    JobColumn::number(
+        "price",
+        "PRICE/H",
+        Unit::Micro,
+        |job, _| or_none(job.price_per_hour),
+        |job, _| job.price_per_hour.map(|price| price.0 as f64),
+    )
+    .extra(),
+    JobColumn::number(
+        "attempts",
+        "ATTEMPTS",
+        Unit::Plain,
+        |job, _| job.attempts.last().map_or(0, |attempt| attempt.number).to_string(),
+        |job, _| Some(job.attempts.last().map_or(0.0, |attempt| f64::from(attempt.number))),
+    )
+    .extra(),
+    JobColumn::text("submitted", "SUBMITTED", |job, look| text::date_time(job.created_at, look.utc)).extra(),
+    JobColumn::text("label", "LABELS", |job, _| labels(job))
+        .pairs(|job, name| job.labels.iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value.to_string()))
+        .extra(),
+    JobColumn::text("model", "MODEL", |job, _| or_none(job.model.as_ref())).extra(),
+    JobColumn::text("what", "WHAT", |job, _| job.what.to_string()).extra(),
+    JobColumn::text("message", "MESSAGE", |job, _| job.message.to_string()).extra(),
+];
+
+fn labels(job: &JobView) -> String {
+    let labels: Vec<String> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if labels.is_empty() { NONE.into() } else { labels.join(" ") }
 }
 
 /// The job's name, or what it runs: on a terminal no more of it than leaves room for the rest.
@@ -190,7 +272,8 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
     let jobs = match args.command {
         Some(JobCommand::Explain { job }) => return explain(shell, &job).await,
         Some(JobCommand::Events { job, follow }) => {
-            let about = EventsArgs { follow, since: None, kind: None, job: Some(job), node: None };
+            let about =
+                EventsArgs { follow, since: None, kind: None, job: Some(job), node: None, table: TableArgs::default() };
             return events::events(shell, about).await;
         }
         Some(JobCommand::Spec(args)) => return again::spec(shell, args).await,
@@ -341,9 +424,15 @@ pub(crate) async fn resolve(shell: &Shell, client: &Client, word: &str) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::Look;
 
-    fn words(words: &[&str]) -> Result<JobsQuery, Failure> {
+    fn words(words: &[&str]) -> Result<(JobsQuery, Filter), Failure> {
         filter(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn filters_know_every_state() {
+        assert_eq!(STATES, JobState::ALL.map(JobState::word));
     }
 
     #[test]
@@ -357,12 +446,32 @@ mod tests {
     }
 
     #[test]
-    fn filter_words_become_a_query() {
-        let query = words(&["state:queued,running label:sweep=a=b", "train"]).expect("parses");
+    fn what_the_orchestrator_can_look_for_becomes_a_query() {
+        let (query, rest) = words(&["state:queued,running label:sweep=a=b", "name:train"]).expect("parses");
         assert_eq!(query.states.to_vec(), [JobState::Queued, JobState::Running]);
         assert_eq!(query.labels[0].1.as_str(), "a=b");
-        assert_eq!((query.prefix.as_str(), query.ended), ("train", false));
-        assert!(words(&["state:failed"]).expect("parses").ended, "ended jobs are asked for by their state");
+        assert_eq!((query.prefix.as_str(), query.ended, rest.is_empty()), ("train", false, true));
+        assert!(words(&["state:failed"]).expect("parses").0.ended, "ended jobs are asked for by their state");
+        let (query, rest) = words(&["account:alice !state:failed cost>1 train"]).expect("parses");
+        assert_eq!(query.account.map(|account| account.to_string()), Some("alice".into()));
+        assert!(!rest.is_empty() && query.states.is_empty() && query.prefix.is_empty());
+    }
+
+    #[test]
+    fn the_rest_is_tested_on_every_column() {
+        let job = docs::tests::ended_job();
+        let look =
+            Look { now: WallTime(job.created_at.0 + 60_000), utc: true, wide: false, short: false, still: false };
+        let columns = Columns::new(&COLUMNS, &TableArgs::default(), false).expect("columns");
+        let fits = |text: &str| columns.fits(&words(&[text]).expect(text).1, &job, &look);
+        for text in
+            ["prim", "cost>=0.001", "exit=3", "age:1m", "!state:running", "what:wasm|type:wasm", "!node:nowhere"]
+        {
+            assert!(fits(text), "{text}");
+        }
+        for text in ["nothing", "cost>100", "exit=0", "age<1m", "!state:failed"] {
+            assert!(!fits(text), "{text}");
+        }
     }
 
     #[test]
@@ -370,24 +479,13 @@ mod tests {
         for (word, hint) in [
             ("state:runing", "did you mean `running`?"),
             ("stat:running", "did you mean `state:`?"),
-            ("xyz:1", "write state:"),
-            ("label:x", ""),
+            ("xyz:1", "there are: job, name, state"),
+            ("label:x", "write label:KEY=VALUE"),
+            ("cost>much", "write cost>1.50"),
         ] {
-            let failure = words(&[word]).expect_err(word);
+            let failure = words(&[word]).map(|_| ()).expect_err(word);
             assert_eq!(failure.exit, 2);
             assert!(failure.hint.unwrap_or_default().starts_with(hint), "{word}");
         }
-    }
-
-    #[test]
-    fn any_filter_words_are_a_query_or_a_complaint() {
-        let words = ["state:", "label:", "name:", "account:", "queued,", "running", "=", " "];
-        crate::fuzz::target("filter").words(&words).longest(512).run(|input| {
-            let Ok(text) = std::str::from_utf8(input) else { return 0 };
-            match filter(&[text.to_owned()]) {
-                Ok(query) => modchain_fuzz::signature(&(query.states.len(), query.labels.len().min(3), query.ended)),
-                Err(failure) => crate::fuzz::complaint(&failure.message),
-            }
-        });
     }
 }

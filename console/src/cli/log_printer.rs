@@ -9,6 +9,7 @@ use modchain_wire::console::LogChunk;
 
 use super::docs;
 use super::output::{Output, To};
+use super::yaml;
 use crate::exit::Failure;
 use crate::shell::Shell;
 
@@ -54,6 +55,8 @@ pub(crate) struct LogPrinter {
     style: Style,
     /// Documents shown so far.
     documents: u64,
+    /// Whether readers of YAML read them.
+    yaml: bool,
     /// Only this many lines at first, until [`LogPrinter::release`]; the newest are kept.
     tail: Option<(usize, VecDeque<Line>)>,
     /// Whether a person sees both streams on one screen, where a line without an end would run into the next one.
@@ -95,6 +98,7 @@ impl LogPrinter {
             streams,
             style,
             documents: 0,
+            yaml: shell.is_yaml(),
             one_screen: style == Style::Bytes && shell.stdout_tty() && shell.stderr_tty(),
             at_line_start: true,
             tail: tail.map(|lines| (lines, VecDeque::new())),
@@ -220,11 +224,14 @@ impl LogPrinter {
 
     async fn document(&mut self, document: &impl serde::Serialize) -> Result<(), Failure> {
         let mut text =
-            serde_json::to_vec(document).map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
+            serde_json::to_string(document).map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
+        if self.yaml {
+            text = yaml::flow(&text);
+        }
         if self.style == Style::Documents {
-            text.push(b'\n');
+            text.push('\n');
         } else if self.documents > 0 {
-            text.insert(0, b',');
+            text.insert(0, ',');
         }
         self.documents += 1;
         self.write(To::Stdout, text.into()).await

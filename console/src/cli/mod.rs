@@ -4,6 +4,7 @@
 pub(crate) mod about;
 pub(crate) mod again;
 pub(crate) mod cert;
+pub(crate) mod complete;
 pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod docs;
@@ -13,13 +14,17 @@ pub(crate) mod job_file;
 pub(crate) mod jobs;
 pub(crate) mod join;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod money;
 pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod spec;
+pub(crate) mod table;
 pub(crate) mod token;
 pub(crate) mod wait;
+pub(crate) mod yaml;
 
 mod follow;
 mod history;
@@ -28,7 +33,7 @@ mod log_printer;
 mod output;
 mod progress;
 mod secret;
-mod table;
+mod topics;
 mod watch;
 
 use std::future::Future;
@@ -88,6 +93,8 @@ async fn plain(shell: &Shell, command: Command) -> Outcome {
         Command::Doctor => doctor::doctor(shell).await,
         Command::Version(args) => about::version(shell, &args).await,
         Command::Context(command) => context::context(shell, command),
+        Command::Config(command) => settings::config(shell, command),
+        Command::Man(args) => man::man(shell, &args),
         Command::Completions { shell: of } => about::completions(shell, of),
         Command::Help { topic } => about::help(shell, &topic),
     }

@@ -5,17 +5,20 @@ use modchain_wire::console::{AccountQuery, Credit, LedgerQuery};
 use modchain_wire::view::{AccountView, LedgerEntryView, LedgerKind};
 
 use super::docs::{self, LedgerDoc};
-use super::table::{Align, Table, pairs};
+use super::table::{Column, Columns, or_none, pairs};
 use super::watch::{self, AccountWatch};
 use crate::args::{AccountArgs, CreditArgs, Format, LedgerArgs};
 use crate::client::config::nearest;
 use crate::client::state::random_key;
 use crate::exit::{self, Failure, Outcome};
+use crate::filter::Unit;
 use crate::shell::Shell;
 use crate::text;
 
 /// Entries asked for at once.
 const PAGE: u32 = 1000;
+/// Entries that are looked at to find out which are first by another order, at most.
+const SORTED_MAX: usize = 100_000;
 
 /// `modchain account`.
 pub(crate) async fn account(shell: &Shell, args: AccountArgs) -> Outcome {
@@ -76,6 +79,8 @@ pub(super) fn account_text(view: &AccountView, asset: Asset) -> String {
 
 /// `modchain ledger`.
 pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
+    let look = shell.look();
+    let columns = Columns::new(&COLUMNS, &args.table, look.wide)?;
     let since = args.since.as_deref().map(|since| text::parse_since(since, text::wall_now())).transpose();
     let mut query = LedgerQuery {
         account: args.account,
@@ -87,7 +92,7 @@ pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
     };
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
-    let limit = args.limit as usize;
+    let limit = if columns.sorts() { SORTED_MAX } else { args.limit as usize };
     let mut entries: Vec<LedgerEntryView> = Vec::new();
     let account = loop {
         query.limit = u32::try_from(limit - entries.len()).unwrap_or(PAGE).min(PAGE);
@@ -99,7 +104,8 @@ pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
         }
         query.before = entries.last().map(|entry| entry.number);
     };
-    entries.truncate(limit);
+    columns.sort(&mut entries, &look);
+    entries.truncate(args.limit as usize);
     match shell.format() {
         Format::Json => {
             let items = entries.iter().map(|entry| docs::ledger_entry(entry, asset)).collect();
@@ -109,7 +115,7 @@ pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
             entries.iter().try_for_each(|entry| shell.print_document(&docs::ledger_entry(entry, asset)))?
         }
         Format::Name => shell.print(&entries.iter().map(|entry| format!("{}\n", entry.number)).collect::<String>())?,
-        Format::Table => shell.print(&ledger_table(shell, &entries))?,
+        Format::Table => shell.print(&columns.table(&entries, &look).render())?,
     }
     Ok(exit::OK)
 }
@@ -125,26 +131,34 @@ fn kind(word: &str) -> Result<LedgerKind, Failure> {
     })
 }
 
-fn ledger_table(shell: &Shell, entries: &[LedgerEntryView]) -> String {
-    let mut table = Table::new(&[
-        ("NUMBER", Align::Right),
-        ("TIME", Align::Left),
-        ("TYPE", Align::Left),
-        ("AMOUNT", Align::Right),
-        ("BALANCE", Align::Right),
-        ("JOB", Align::Left),
-        ("TEXT", Align::Left),
-    ]);
-    for entry in entries {
-        table.row(vec![
-            entry.number.to_string(),
-            text::date_time(entry.at, shell.utc()),
-            entry.kind.word().into(),
-            text::signed(entry.amount),
-            entry.balance.to_string(),
-            entry.job.map_or_else(|| "-".into(), |job| shell.id(&job)),
-            entry.text.to_string(),
-        ]);
-    }
-    table.render()
-}
+/// One of them.
+type EntryColumn = Column<LedgerEntryView>;
+
+/// The columns of a statement.
+pub(crate) static COLUMNS: [EntryColumn; 7] = [
+    EntryColumn::number(
+        "number",
+        "NUMBER",
+        Unit::Plain,
+        |entry, _| entry.number.to_string(),
+        |entry, _| Some(entry.number as f64),
+    ),
+    EntryColumn::text("time", "TIME", |entry, look| text::date_time(entry.at, look.utc)),
+    EntryColumn::text("type", "TYPE", |entry, _| entry.kind.word().into()),
+    EntryColumn::number(
+        "amount",
+        "AMOUNT",
+        Unit::Micro,
+        |entry, _| text::signed(entry.amount),
+        |entry, _| Some(entry.amount as f64),
+    ),
+    EntryColumn::number(
+        "balance",
+        "BALANCE",
+        Unit::Micro,
+        |entry, _| entry.balance.to_string(),
+        |entry, _| Some(entry.balance.0 as f64),
+    ),
+    EntryColumn::text("job", "JOB", |entry, look| or_none(entry.job.map(|job| text::job_id(&job, look.short)))),
+    EntryColumn::text("text", "TEXT", |entry, _| entry.text.to_string()),
+];

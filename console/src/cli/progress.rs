@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::shell::Shell;
+use crate::shell::{Shell, Stream};
 
 /// Time between two pictures: lively, and nothing to a processor.
 const TICK: Duration = Duration::from_millis(120);
@@ -20,8 +20,11 @@ impl Progress {
     pub(crate) fn start(shell: &Shell, prefix: &str) -> Self {
         let bar = shell.progress().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let template =
-                if shell.color() { "{spinner:.cyan} {msg} {elapsed:.dim}" } else { "{spinner} {msg} {elapsed}" };
+            let template = if shell.color(Stream::Stderr) {
+                "{spinner:.cyan} {msg} {elapsed:.dim}"
+            } else {
+                "{spinner} {msg} {elapsed}"
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }

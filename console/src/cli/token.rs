@@ -11,8 +11,8 @@ use modchain_wire::view::TokenView;
 use super::docs::{self, ListDoc};
 use super::jobs::ids;
 use super::join;
-use super::table::{Align, Table};
-use crate::args::{Format, TokenCommand, TokenCreateArgs};
+use super::table::{Column, Columns, or_none};
+use crate::args::{Format, TableArgs, TokenCommand, TokenCreateArgs};
 use crate::client::link::chain;
 use crate::exit::{self, Failure, Outcome};
 use crate::shell::{Shell, Target};
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn token(shell: &Shell, command: TokenCommand) -> Outcome {
     match command {
         TokenCommand::Create(args) => create(shell, args).await,
-        TokenCommand::List { all } => list(shell, all).await,
+        TokenCommand::List { all, table } => list(shell, all, &table).await,
         TokenCommand::Revoke { tokens } => revoke(shell, tokens).await,
     }
 }
@@ -106,10 +106,13 @@ pub(crate) fn explained(view: &TokenView, join: &str, request: &TokenCreate) -> 
     ]
 }
 
-async fn list(shell: &Shell, all: bool) -> Outcome {
+async fn list(shell: &Shell, all: bool, table: &TableArgs) -> Outcome {
+    let look = shell.look();
+    let columns = Columns::new(&COLUMNS, table, look.wide)?;
     let client = shell.connect().await?;
     let page = client.tokens(TokensQuery { ended: all }).await?;
-    let (tokens, total) = (page.items, page.total);
+    let (mut tokens, total) = (page.items.into_vec(), page.total);
+    columns.sort(&mut tokens, &look);
     match shell.format() {
         Format::Json => {
             let items = tokens.iter().map(|token| docs::token(token, None)).collect();
@@ -118,7 +121,7 @@ async fn list(shell: &Shell, all: bool) -> Outcome {
         Format::Jsonl => tokens.iter().try_for_each(|token| shell.print_document(&docs::token(token, None)))?,
         Format::Name => shell.print(&tokens.iter().map(|token| format!("{}\n", token.id)).collect::<String>())?,
         Format::Table => {
-            shell.print(&table(shell, &tokens))?;
+            shell.print(&(columns.table(&tokens, &look).render() + &alarms(&tokens)))?;
             if total > tokens.len() as u64 {
                 shell.say(&format!("the newest {} of {total} tokens", tokens.len()));
             }
@@ -127,24 +130,26 @@ async fn list(shell: &Shell, all: bool) -> Outcome {
     Ok(exit::OK)
 }
 
-fn table(shell: &Shell, tokens: &[TokenView]) -> String {
-    let columns = ["TOKEN", "ROLE", "NAME", "ACCOUNT", "STATE", "EXPIRES", "BY", "USED BY", "FROM"];
-    let mut table = Table::new(&columns.map(|name| (name, Align::Left)));
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    for token in tokens {
-        table.row(vec![
-            token.id.to_string(),
-            token.role.word().into(),
-            or_dash(token.name.as_ref().map(ToString::to_string)),
-            or_dash(token.account.as_ref().map(ToString::to_string)),
-            token.state.word().into(),
-            text::date_time(token.expires_at, shell.utc()),
-            or_dash(token.issued_by.as_ref().map(ToString::to_string)),
-            or_dash(token.identity.as_ref().map(ToString::to_string)),
-            or_dash(token.from.as_ref().map(|from| from.as_str().to_owned())),
-        ]);
-    }
-    let mut out = table.render();
+/// One of them.
+type TokenColumn = Column<TokenView>;
+
+/// The columns of tokens.
+pub(crate) static COLUMNS: [TokenColumn; 10] = [
+    TokenColumn::text("token", "TOKEN", |token, _| token.id.to_string()),
+    TokenColumn::text("role", "ROLE", |token, _| token.role.word().into()),
+    TokenColumn::text("name", "NAME", |token, _| or_none(token.name.as_ref())),
+    TokenColumn::text("account", "ACCOUNT", |token, _| or_none(token.account.as_ref())),
+    TokenColumn::text("state", "STATE", |token, _| token.state.word().into()),
+    TokenColumn::text("expires", "EXPIRES", |token, look| text::date_time(token.expires_at, look.utc)),
+    TokenColumn::text("by", "BY", |token, _| or_none(token.issued_by.as_ref())),
+    TokenColumn::text("used-by", "USED BY", |token, _| or_none(token.identity.as_ref())),
+    TokenColumn::text("from", "FROM", |token, _| or_none(token.from.as_ref())),
+    TokenColumn::text("issued", "ISSUED", |token, look| text::date_time(token.issued_at, look.utc)).extra(),
+];
+
+/// What is suspicious, below the table.
+fn alarms(tokens: &[TokenView]) -> String {
+    let mut out = String::new();
     for token in tokens {
         for alarm in &token.alarms {
             out.push_str(&format!("! {}: {}\n", token.id, text::one_line(alarm)));

@@ -178,7 +178,7 @@ pub(crate) async fn cancel(shell: &Shell, args: CancelArgs) -> Outcome {
 
 async fn all(client: &Client, mine: bool) -> Result<Vec<JobView>, Failure> {
     let account = mine.then(|| client.welcome().identity.account.clone());
-    Ok(jobs::pages(client, JobsQuery { account, ..jobs::live() }, CANCEL_ALL_MAX).await?.0)
+    Ok(jobs::pages(client, JobsQuery { account, ..jobs::live() }, CANCEL_ALL_MAX, |_| true).await?.0)
 }
 
 async fn named(shell: &Shell, client: &Client, words: Vec<String>) -> Result<Vec<JobView>, Failure> {

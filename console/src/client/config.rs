@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use etcetera::BaseStrategy;
@@ -15,8 +16,9 @@ use modchain_types::Micro;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{ColorWhen, Format};
+use crate::args::{ColorWhen, FormatFlag};
 use crate::exit::Failure;
+use crate::tui::ThemeName;
 
 /// Where everything lies.
 #[derive(Debug, Clone)]
@@ -50,11 +52,15 @@ impl Paths {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// As `--output`.
-    pub(crate) output: Option<Format>,
+    pub(crate) output: Option<FormatFlag>,
     /// As `--color`.
     pub(crate) color: Option<ColorWhen>,
     /// As `--utc`.
     pub(crate) utc: bool,
+    /// As `--ascii`.
+    pub(crate) ascii: bool,
+    /// What the console looks like.
+    pub(crate) theme: Option<ThemeName>,
     /// As `--max-cost`, for every job that says nothing else.
     #[serde(rename = "max-cost")]
     pub(crate) max_cost: Option<String>,
@@ -69,10 +75,30 @@ impl Config {
     /// Reads the file; one that does not exist says nothing.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
         let Some(text) = read_if_there(path)? else { return Ok(Self::default()) };
-        toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| line_of(&text, span.start));
+        Self::read(&text, path)
+    }
+
+    fn read(text: &str, path: &Path) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
             Failure::usage(format!("{}:{line}: {}", path.display(), error.message()))
         })
+    }
+
+    /// Reads the text of the file at `path`, with what else is looked at only when it is used.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Failure> {
+        let config = Self::read(text, path)?;
+        let place = path.display().to_string();
+        config.max_cost.as_deref().map(|amount| configured_amount(amount, &place)).transpose()?;
+        config.connect_timeout(&place)?;
+        Ok(config)
+    }
+
+    /// How long to wait for a connection, if `place` says so.
+    pub(crate) fn connect_timeout(&self, place: &str) -> Result<Option<Duration>, Failure> {
+        let span = self.connect_timeout.as_deref().map(crate::args::parse_span).transpose();
+        let span = span.map_err(|why| Failure::usage(format!("{place}: connect-timeout: {why}")))?;
+        Ok(span.map(Duration::from))
     }
 }
 
@@ -173,6 +199,7 @@ pub(crate) fn configured_amount(text: &str, place: &str) -> Result<Micro, Failur
     crate::args::parse_positive_micro(text).map_err(|why| Failure::usage(format!("max-cost of {place}: {why}")))
 }
 
+/// The text of a file; `None` if there is none.
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -80,8 +80,6 @@ pub(crate) struct LogBuffer {
     pub(crate) caught_up: bool,
     /// Why there is nothing more.
     pub(crate) refused: Option<Failure>,
-    /// Counts changes.
-    revision: u64,
 }
 
 /// The lines that are kept.
@@ -113,7 +111,6 @@ struct Stream {
 impl LogBuffer {
     /// Takes in the next item.
     pub(crate) fn take(&mut self, item: LogItem, setting: Setting) {
-        self.revision += 1;
         match item {
             LogItem::Chunk(chunk) => self.chunk(&chunk),
             LogItem::CaughtUp => self.caught_up = true,
@@ -196,11 +193,6 @@ impl LogBuffer {
     /// Bytes that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
         self.lines.bytes + self.lines.kept.len() * size_of::<LogLine>()
-    }
-
-    /// Counts changes: who shows the lines need not look at them to see whether one changed.
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
     }
 }
 

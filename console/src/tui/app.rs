@@ -324,8 +324,6 @@ pub(crate) struct Ctx<'a> {
     pub(crate) mirror: &'a Mirror,
     /// How it is looked at.
     pub(crate) ui: &'a Ui,
-    /// What the terminal can.
-    pub(crate) caps: &'a Caps,
     /// By the orchestrator's clock.
     pub(crate) now: WallTime,
     /// By this machine's clock.
@@ -444,7 +442,6 @@ impl App {
         Ctx {
             mirror,
             ui: &self.ui,
-            caps: &self.caps,
             now: mirror.server_time(self.now.wall),
             local_now: self.now.wall,
             theme: self.ui.theme,

@@ -12,7 +12,7 @@ mod app;
 mod command;
 mod filter;
 mod glyphs;
-mod keys;
+pub(crate) mod keys;
 mod layout;
 mod msg;
 mod runtime;

@@ -19,7 +19,7 @@ use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
 use super::terminal::{Screen, give_back, word};
 use super::update::deadline;
-use super::{App, Effect, Msg, ThemeName, command, update};
+use super::{App, Effect, Msg, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
 use crate::cli::spec::{self, Earlier, Plan};
 use crate::client::live::recording::{Recorder, Replay, ReplayClock, replay};
@@ -63,13 +63,14 @@ pub(crate) struct Settings {
 /// Shows the console until its user leaves.
 pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Signals) -> Outcome {
     let keymap = keymap(shell)?;
+    let theme = shell.theme()?;
     let target = if settings.replay.is_some() { None } else { Some(shell.target()?) };
     let view = settings.view.as_deref().map(view_named).transpose()?;
     let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 24));
     let caps = Caps {
         columns,
         rows,
-        ascii: !speaks_utf8(),
+        ascii: shell.ascii() || !speaks_utf8(),
         read_only: settings.read_only,
         replay: settings.replay.is_some(),
         context: target.as_ref().map_or_else(|| "recording".into(), |target| target.context.clone()),
@@ -82,7 +83,7 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
     };
     let started = Instant::now();
     let (link, inbox, clock) = open_link(shell, &settings, target.as_ref())?;
-    let mut app = App::new(caps, theme(shell), shell.utc(), now(started, clock.as_ref()));
+    let mut app = App::new(caps, theme, shell.utc(), now(started, clock.as_ref()));
     app.ui.hint = settings.sample.is_some();
     if let Some(view) = view {
         app.ui.view = view;
@@ -402,11 +403,6 @@ fn keymap(shell: &Shell) -> Result<Keymap, Failure> {
         None => Ok(Keymap::default()),
         Some(text) => Keymap::with(&text).map_err(|why| Failure::usage(format!("{}: {why}", path.display()))),
     }
-}
-
-/// Without colours where the environment asks for that.
-fn theme(shell: &Shell) -> ThemeName {
-    if shell.colourless() { ThemeName::Mono } else { ThemeName::Dark }
 }
 
 /// Whether the locale says that the terminal shows more than ASCII.

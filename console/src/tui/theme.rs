@@ -67,8 +67,6 @@ pub(crate) enum Role {
     Match,
     /// The line that says that the link is gone.
     Banner,
-    /// Line 0 and the tab that is open.
-    Bar,
 }
 
 /// A theme.
@@ -134,8 +132,8 @@ struct Palette {
     info: Color,
     border: Color,
     focus: Color,
-    /// Foreground and background of what is marked by its background.
-    on: [(Color, Color); 3],
+    /// Foreground and background of what was found, and of the banner.
+    on: [(Color, Color); 2],
 }
 
 const DARK: Palette = Palette {
@@ -147,7 +145,7 @@ const DARK: Palette = Palette {
     info: Color::Blue,
     border: Color::DarkGray,
     focus: Color::Cyan,
-    on: [(Color::Black, Color::Cyan), (Color::Black, Color::Yellow), (Color::White, Color::Red)],
+    on: [(Color::Black, Color::Yellow), (Color::White, Color::Red)],
 };
 
 const LIGHT: Palette = Palette {
@@ -159,7 +157,7 @@ const LIGHT: Palette = Palette {
     info: Color::Blue,
     border: Color::Gray,
     focus: Color::Blue,
-    on: [(Color::White, Color::Blue), (Color::Black, Color::Yellow), (Color::White, Color::Red)],
+    on: [(Color::Black, Color::Yellow), (Color::White, Color::Red)],
 };
 
 const CONTRAST: Palette = Palette {
@@ -171,7 +169,7 @@ const CONTRAST: Palette = Palette {
     info: Color::LightCyan,
     border: Color::White,
     focus: Color::LightYellow,
-    on: [(Color::Black, Color::LightYellow), (Color::Black, Color::LightGreen), (Color::Black, Color::LightRed)],
+    on: [(Color::Black, Color::LightGreen), (Color::Black, Color::LightRed)],
 };
 
 /// The colours of Okabe and Ito (2008), "Color Universal Design".
@@ -184,11 +182,7 @@ const COLORBLIND: Palette = Palette {
     info: Color::Rgb(86, 180, 233),
     border: Color::DarkGray,
     focus: Color::Rgb(240, 228, 66),
-    on: [
-        (Color::Black, Color::Rgb(86, 180, 233)),
-        (Color::Black, Color::Rgb(240, 228, 66)),
-        (Color::Black, Color::Rgb(213, 94, 0)),
-    ],
+    on: [(Color::Black, Color::Rgb(240, 228, 66)), (Color::Black, Color::Rgb(213, 94, 0))],
 };
 
 fn colours(role: Role, palette: &Palette) -> Style {
@@ -207,9 +201,8 @@ fn colours(role: Role, palette: &Palette) -> Style {
         Role::Focus => fore(palette.focus),
         // The row's own colours would be unreadable on another background.
         Role::Selected => Style::new().add_modifier(Modifier::REVERSED),
-        Role::Match => on(palette.on[1]),
-        Role::Banner => on(palette.on[2]).add_modifier(Modifier::BOLD),
-        Role::Bar => on(palette.on[0]),
+        Role::Match => on(palette.on[0]),
+        Role::Banner => on(palette.on[1]).add_modifier(Modifier::BOLD),
     }
 }
 
@@ -220,7 +213,7 @@ fn mono(role: Role) -> Style {
         Role::Dim => with(Modifier::DIM),
         Role::Title | Role::Warn | Role::Key | Role::Focus => with(Modifier::BOLD),
         Role::Bad => with(Modifier::BOLD | Modifier::UNDERLINED),
-        Role::Selected | Role::Banner | Role::Bar => with(Modifier::REVERSED),
+        Role::Selected | Role::Banner => with(Modifier::REVERSED),
         Role::Match => with(Modifier::REVERSED | Modifier::BOLD),
     }
 }
@@ -229,7 +222,7 @@ fn mono(role: Role) -> Style {
 mod tests {
     use super::*;
 
-    const ROLES: [Role; 14] = [
+    const ROLES: [Role; 13] = [
         Role::Text,
         Role::Dim,
         Role::Title,
@@ -243,7 +236,6 @@ mod tests {
         Role::Selected,
         Role::Match,
         Role::Banner,
-        Role::Bar,
     ];
 
     #[test]

@@ -5,7 +5,6 @@ use modchain_wire::ToConsole;
 use super::act::{self, Demand};
 use super::app::{App, Ask, Overlay, Place, Prompt, PromptKind, Times, Tone, View};
 use super::keys::{Action, Found};
-use super::layout::Tier;
 use super::msg::{Effect, Mouse, Msg};
 use super::table::{RowId, TableId};
 use super::view;
@@ -121,6 +120,7 @@ fn on_live(app: &mut App, message: FromLive) -> Vec<Effect> {
     }
     match &message {
         FromLive::Answer(id, _, reply) => effects.extend(on_answer(app, *id, reply)),
+        FromLive::Input(job, Ok((bytes, done))) => view::output::input_stored(app, *job, *bytes, *done),
         FromLive::Input(job, Err(failure)) => {
             let text = format!("{}: {}", job.short(), failure.said());
             app.toast(Tone::Bad, text);
@@ -778,9 +778,4 @@ pub(crate) fn copy(app: &mut App, text: &str, said: &str) -> Vec<Effect> {
 pub(crate) fn quietly(app: &mut App, request: impl Into<modchain_wire::FromConsole>) -> Effect {
     let id = app.ask(Ask { what: String::new(), edit: None, about: None });
     Effect::Send(ToLive::Ask(id, Box::new(request.into())))
-}
-
-/// Whether there is room for a pane beside the table.
-pub(crate) fn is_large(app: &App) -> bool {
-    Tier::of(app.caps.columns, app.caps.rows) == Tier::Large
 }

@@ -165,3 +165,23 @@ pub(crate) struct UpDoc {
     /// This process.
     pub(crate) pid: u32,
 }
+
+/// What a `modchain.config/v1` says.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConfigDoc {
+    /// `modchain.config/v1`.
+    pub(crate) schema: &'static str,
+    /// The file.
+    pub(crate) path: String,
+    /// Every setting that there is, or the one that was asked for.
+    pub(crate) settings: Vec<SettingDoc>,
+}
+
+/// One setting.
+#[derive(Debug, Serialize)]
+pub(crate) struct SettingDoc {
+    /// Its name in the file.
+    pub(crate) key: &'static str,
+    /// As it is written in the file; `None` where it is not.
+    pub(crate) value: Option<String>,
+}

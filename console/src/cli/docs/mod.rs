@@ -11,13 +11,17 @@ mod money;
 mod pool;
 mod quote;
 
-pub(crate) use about::{CheckDoc, ContextDoc, DoctorDoc, ServerVersionDoc, UpDoc, certificate, version, whoami};
+pub(crate) use about::{
+    CheckDoc, ConfigDoc, ContextDoc, DoctorDoc, ServerVersionDoc, SettingDoc, UpDoc, certificate, version, whoami,
+};
 pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, job_change, submitted, tokens_per_second};
 pub(crate) use log::{log, log_end, logs_begin, logs_end};
 pub(crate) use money::{LedgerDoc, account, account_change, ledger_entry};
-pub(crate) use pool::{NODE_STATES, node, node_change, node_history, node_price, pool, status, status_change};
+#[cfg(test)]
+pub(crate) use pool::NODE_STATES;
+pub(crate) use pool::{node, node_change, node_history, node_price, pool, status, status_change};
 pub(crate) use quote::{explanation, job_spec, percent, quote, spec};
 
 use std::collections::BTreeMap;

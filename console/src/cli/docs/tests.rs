@@ -14,17 +14,24 @@ use super::*;
 
 fn golden(name: &str, document: &impl Serialize) {
     let text = serde_json::to_string_pretty(document).expect("JSON") + "\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
-    if std::env::var_os("MODCHAIN_GOLDEN").is_some_and(|value| value == "write") {
-        std::fs::write(&path, &text).expect("writes the golden file");
-    }
-    let pinned = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, pinned, "{} differs", path.display());
+    golden_text(&format!("{name}.json"), &text);
     let value: Value = serde_json::from_str(&text).expect("JSON");
+    let yaml = crate::cli::yaml::document(document).expect("YAML");
+    assert_eq!(serde_saphyr::from_str::<Value>(&yaml).expect(&yaml), value, "the same in YAML");
     let schema = value["schema"].as_str().expect("a schema");
     assert!(schema.starts_with("modchain.") && schema.ends_with("/v1"), "{schema}");
     assert!(text.trim_start_matches(['{', '\n', ' ']).starts_with("\"schema\""), "the schema comes first");
     listed(schema, &value);
+}
+
+/// A text that must stay as it is in its golden file.
+pub(crate) fn golden_text(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    if std::env::var_os("MODCHAIN_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(&path, text).expect("writes the golden file");
+    }
+    let pinned = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, pinned, "{} differs", path.display());
 }
 
 /// Every field of the document stands in its schema file.
@@ -320,11 +327,8 @@ fn the_pool_keeps_its_form() {
     golden("status_change", &status_change("add", &view, "orch:7443", Asset::Test));
 }
 
-#[test]
-fn money_keeps_its_form() {
-    golden("account", &account(&account_view(), Asset::Test));
-    golden("account_change", &account_change("change", &account_view(), Asset::Test));
-    let entry = LedgerEntryView {
+pub(crate) fn ledger_entry_view() -> LedgerEntryView {
+    LedgerEntryView {
         number: 12,
         at: AT,
         kind: LedgerKind::Hold,
@@ -332,15 +336,20 @@ fn money_keeps_its_form() {
         balance: Micro(98_000_000),
         job: Some(JOB),
         text: text(""),
-    };
-    let items = vec![ledger_entry(&entry, Asset::Test)];
-    golden("ledger", &LedgerDoc { schema: "modchain.ledger/v1", account: "alice".into(), items });
-    golden("ledger_entry", &ledger_entry(&entry, Asset::Test));
+    }
 }
 
 #[test]
-fn events_explanations_and_quotes_keep_their_form() {
-    let view = EventView {
+fn money_keeps_its_form() {
+    golden("account", &account(&account_view(), Asset::Test));
+    golden("account_change", &account_change("change", &account_view(), Asset::Test));
+    let items = vec![ledger_entry(&ledger_entry_view(), Asset::Test)];
+    golden("ledger", &LedgerDoc { schema: "modchain.ledger/v1", account: "alice".into(), items });
+    golden("ledger_entry", &ledger_entry(&ledger_entry_view(), Asset::Test));
+}
+
+pub(crate) fn event_view() -> EventView {
+    EventView {
         number: 88_214,
         at: AT,
         kind: EventKind::Job,
@@ -352,9 +361,13 @@ fn events_explanations_and_quotes_keep_their_form() {
         to: Some(JobState::Running),
         reason: None,
         text: text("runs on zurich-01"),
-    };
-    golden("event", &event(&view));
-    golden("events", &ListDoc { schema: "modchain.events/v1", items: vec![event(&view)], total: None });
+    }
+}
+
+#[test]
+fn events_explanations_and_quotes_keep_their_form() {
+    golden("event", &event(&event_view()));
+    golden("events", &ListDoc { schema: "modchain.events/v1", items: vec![event(&event_view())], total: None });
     let why = ExplanationView {
         job: ended_job(),
         summary: text("no node fits"),
@@ -471,6 +484,9 @@ fn the_program_about_itself_keeps_its_form() {
         pid: 1,
     };
     golden("up", &up);
+    let settings =
+        vec![SettingDoc { key: "utc", value: Some("true".into()) }, SettingDoc { key: "theme", value: None }];
+    golden("config", &ConfigDoc { schema: "modchain.config/v1", path: "/config.toml".into(), settings });
     let check = |status, hint: Option<&str>| CheckDoc {
         name: "clock",
         status,
@@ -481,7 +497,7 @@ fn the_program_about_itself_keeps_its_form() {
     golden("doctor", &DoctorDoc { schema: "modchain.doctor/v1", checks, ok: true });
 }
 
-fn identity_view() -> IdentityView {
+pub(crate) fn identity_view() -> IdentityView {
     IdentityView {
         identity: Identity {
             id: IdentityId([2; 16]),
@@ -506,6 +522,22 @@ fn identity_view() -> IdentityView {
     }
 }
 
+pub(crate) fn token_view() -> TokenView {
+    TokenView {
+        id: TokenId(*b"fooba"),
+        role: Role::Node,
+        name: Some(name("rig-1")),
+        account: Some("alice".parse().expect("an account")),
+        issued_by: Some(name("alice")),
+        issued_at: AT,
+        expires_at: AT.plus(Span::from_secs(900)),
+        state: TokenState::Spent,
+        identity: Some(name("rig-1")),
+        from: Some(text("rig-1 at 192.0.2.7")),
+        alarms: List::new(vec![text("a second key asked with it")]).expect("fits"),
+    }
+}
+
 #[test]
 fn who_is_in_and_how_keeps_its_form() {
     golden("cert", &cert(&identity_view()));
@@ -525,22 +557,12 @@ fn who_is_in_and_how_keeps_its_form() {
     let view =
         RevokedView { identity: gone, connections_closed: 1, jobs: 2, tokens: 0, took: Span::from_micros(3_100) };
     golden("revoked", &revoked(&view));
-    let made = TokenView {
-        id: TokenId(*b"fooba"),
-        role: Role::Node,
-        name: Some(name("rig-1")),
-        account: Some("alice".parse().expect("an account")),
-        issued_by: Some(name("alice")),
-        issued_at: AT,
-        expires_at: AT.plus(Span::from_secs(900)),
-        state: TokenState::Spent,
-        identity: Some(name("rig-1")),
-        from: Some(text("rig-1 at 192.0.2.7")),
-        alarms: List::new(vec![text("a second key asked with it")]).expect("fits"),
-    };
-    golden("token", &token(&made, Some("MCJ1-n-the-text")));
-    golden("tokens", &ListDoc { schema: "modchain.tokens/v1", items: vec![token(&made, None)], total: Some(1) });
-    let listed = serde_json::to_value(token(&made, None)).expect("JSON");
+    golden("token", &token(&token_view(), Some("MCJ1-n-the-text")));
+    golden(
+        "tokens",
+        &ListDoc { schema: "modchain.tokens/v1", items: vec![token(&token_view(), None)], total: Some(1) },
+    );
+    let listed = serde_json::to_value(token(&token_view(), None)).expect("JSON");
     assert!(listed.get("token").is_none(), "nobody but its maker ever sees the text");
     let joined = JoinedDoc {
         schema: "modchain.joined/v1",

@@ -8,18 +8,20 @@ use modchain_wire::view::JobView;
 use serde::Serialize;
 
 use super::super::docs;
-use super::super::jobs;
-use super::super::table::{Align, Table};
+use super::super::table::{Columns, Look, Table};
 use super::Watched;
 use crate::client::mirror::Mirror;
+use crate::filter::Filter;
 
 /// Jobs, the newest first. One that ends, and is no longer meant for that reason, is shown once more.
 pub(crate) struct JobsWatch {
     pub(crate) query: JobsQuery,
+    /// What else they must be like.
+    pub(crate) filter: Filter,
+    pub(crate) columns: Columns<JobView>,
+    pub(crate) look: Look,
     pub(crate) limit: usize,
     pub(crate) asset: Asset,
-    /// Whether ids are shown short.
-    pub(crate) short: bool,
 }
 
 /// Whether a job is one of those that a query asks for.
@@ -36,9 +38,11 @@ impl Watched for JobsWatch {
     type Item = JobView;
 
     fn items(&self, mirror: &Mirror) -> Vec<(String, JobView)> {
-        let mut fitting: Vec<&JobView> =
-            mirror.jobs.values().map(|job| &**job).filter(|job| fits(&self.query, job)).collect();
+        let look = self.look.now();
+        let is_meant = |job: &&JobView| fits(&self.query, job) && self.columns.fits(&self.filter, job, &look);
+        let mut fitting: Vec<&JobView> = mirror.jobs.values().map(|job| &**job).filter(is_meant).collect();
         fitting.sort_by_key(|job| (Reverse(job.created_at), job.id));
+        self.columns.sort(&mut fitting, &look);
         fitting.into_iter().take(self.limit).map(|job| (job.id.to_string(), job.clone())).collect()
     }
 
@@ -47,32 +51,11 @@ impl Watched for JobsWatch {
     }
 
     fn screen(&self, _mirror: &Mirror, items: &[JobView]) -> String {
-        jobs::table(self.short, items)
+        self.columns.table(items, &self.look.now()).render()
     }
 
     fn rows(&self, items: &[JobView]) -> Table {
-        let mut table = Table::new(&[
-            ("JOB", Align::Left),
-            ("NAME", Align::Left),
-            ("STATE", Align::Left),
-            ("EXIT", Align::Right),
-            ("NODE", Align::Left),
-            ("COST", Align::Right),
-            ("ACCOUNT", Align::Left),
-        ]);
-        for job in items {
-            table.row(vec![
-                job.id.to_string(),
-                jobs::called(job, false),
-                job.state.word().into(),
-                job.exit.map_or_else(|| "-".into(), |exit| exit.code.to_string()),
-                job.node.as_ref().map_or_else(|| "-".into(), ToString::to_string),
-                // As long as it runs it is another one every time.
-                if job.state.is_ended() { job.cost.to_string() } else { "-".into() },
-                job.account.to_string(),
-            ]);
-        }
-        table
+        self.columns.table(items, &self.look.still())
     }
 
     fn document(&self, op: &'static str, item: &JobView) -> impl Serialize {
@@ -82,20 +65,27 @@ impl Watched for JobsWatch {
 
 #[cfg(test)]
 mod tests {
-    use modchain_types::{JobState, List, Text};
+    use std::sync::Arc;
+
+    use modchain_types::{JobState, List, Text, WallTime};
 
     use super::*;
+    use crate::args::TableArgs;
     use crate::cli::docs::tests::ended_job;
+    use crate::cli::jobs;
 
     #[test]
     fn the_newest_come_first_and_one_that_ended_is_found_once_more() {
-        let watched = JobsWatch { query: jobs::live(), limit: 2, asset: Asset::Test, short: false };
+        let columns = Columns::new(&jobs::COLUMNS, &TableArgs::default(), false).expect("columns");
+        let look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false };
+        let filter = Filter::default();
+        let watched = JobsWatch { query: jobs::live(), filter, columns, look, limit: 2, asset: Asset::Test };
         let mut mirror = Mirror::default();
         for number in 1..=4u8 {
             let id = JobId([number; 16]);
-            let created_at = modchain_types::WallTime(i64::from(number));
+            let created_at = WallTime(i64::from(number));
             let state = if number == 3 { JobState::Completed } else { JobState::Running };
-            mirror.jobs.insert(id, JobView { id, created_at, state, ..ended_job() }.into());
+            mirror.jobs.insert(id, Arc::new(JobView { id, created_at, state, ..ended_job() }));
         }
         let ids: Vec<String> = watched.items(&mirror).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, [JobId([4; 16]).to_string(), JobId([2; 16]).to_string()]);

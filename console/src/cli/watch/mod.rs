@@ -131,24 +131,20 @@ impl<Item: Clone + PartialEq> Output<Item> {
             }
             Self::Rows { shown, begun } => {
                 let table = watched.rows(&items);
-                let rendered = table.render();
-                let mut lines = rendered.lines();
-                let head = lines.next().unwrap_or_default();
-                let mut out = if *begun { String::new() } else { format!("{head}\n") };
+                let (head, lines) = table.lines();
+                let mut out = head.filter(|_| !*begun).map(|head| head + "\n").unwrap_or_default();
                 *begun = true;
                 let before = std::mem::take(shown);
                 for ((name, row), line) in names.iter().zip(table.rows()).zip(lines) {
                     if before.get(name) != Some(row) {
-                        out.push_str(line);
+                        out.push_str(&line);
                         out.push('\n');
                     }
                     shown.insert(name.clone(), row.clone());
                 }
                 for name in before.keys().filter(|name| !shown.contains_key(*name)) {
                     match watched.newest(mirror, name) {
-                        Some(item) => {
-                            out.extend(watched.rows(&[item]).render().lines().skip(1).flat_map(|l| [l, "\n"]))
-                        }
+                        Some(item) => out.extend(watched.rows(&[item]).lines().1.into_iter().map(|line| line + "\n")),
                         None => out.push_str(&format!("{name}  gone\n")),
                     }
                 }

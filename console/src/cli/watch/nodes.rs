@@ -5,15 +5,15 @@ use modchain_wire::view::NodeView;
 use serde::Serialize;
 
 use super::super::docs;
-use super::super::pool::{Filter, nodes_table};
-use super::super::table::Table;
+use super::super::pool::Wanted;
+use super::super::table::{Look, Table};
 use super::Watched;
 use crate::client::mirror::Mirror;
 
-/// Nodes by name.
+/// Nodes by name, or in the order that is asked for.
 pub(crate) struct NodesWatch {
-    pub(crate) filter: Filter,
-    pub(crate) limit: usize,
+    pub(crate) wanted: Wanted,
+    pub(crate) look: Look,
     pub(crate) asset: Asset,
 }
 
@@ -21,16 +21,16 @@ impl Watched for NodesWatch {
     type Item = NodeView;
 
     fn items(&self, mirror: &Mirror) -> Vec<(String, NodeView)> {
-        let fitting = mirror.nodes.values().filter(|node| self.filter.fits(node)).take(self.limit);
-        fitting.map(|node| (node.name.to_string(), NodeView::clone(node))).collect()
+        let nodes = self.wanted.pick(mirror.nodes.values().map(|node| &**node), &self.look.now());
+        nodes.into_iter().map(|node| (node.name.to_string(), node.clone())).collect()
     }
 
     fn screen(&self, _mirror: &Mirror, items: &[NodeView]) -> String {
-        nodes_table(items.iter(), true).render()
+        self.wanted.columns.table(items, &self.look.now()).render()
     }
 
     fn rows(&self, items: &[NodeView]) -> Table {
-        nodes_table(items.iter(), false)
+        self.wanted.columns.table(items, &self.look.still())
     }
 
     fn document(&self, op: &'static str, item: &NodeView) -> impl Serialize {

@@ -143,6 +143,7 @@ impl Scripted {
             asset: Asset::Test,
             streams_max: connection.authorise(32),
             wall: wall_now(),
+            pool: "scripted".parse().expect("a name"),
         };
         if down.write(&welcome.into()).await.is_err() {
             return;

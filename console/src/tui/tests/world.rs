@@ -172,6 +172,7 @@ pub(super) fn welcome() -> Welcome {
             asset: Asset::Usdc,
             streams_max: 64,
             wall: NOW,
+            pool: name("lab"),
         },
         address: "orch.prod:7443".into(),
         clock_ahead_ms: 0,

@@ -1,61 +1,684 @@
-//! A job's output: followed, paused, searched.
+//! A job's output: followed, paused, searched. A position is the number of a line, so forgetting the oldest lines never moves what is
+//! on the screen, and drawing costs what the pane holds, whatever comes and however fast.
 
-use modchain_types::JobId;
+use modchain_types::{JobId, JobState, WallTime};
+use modchain_wire::view::JobView;
 use ratatui::Frame;
-use ratatui::text::Line;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::super::app::{App, Ctx};
+use super::super::act::refuses;
+use super::super::app::{App, Ctx, Place, PromptKind, Tone};
 use super::super::keys::Action;
 use super::super::layout::Layout;
 use super::super::msg::Effect;
-use super::Title;
+use super::super::table;
+use super::super::theme::{Role, Theme};
+use super::super::update::{copy, prompt};
+use super::{Title, jobs};
+use crate::client::colour::{Colour, Look, plain, runs};
+use crate::client::live::ToLive;
+use crate::client::log_buffer::{LineKind, LogBuffer, LogLine};
+use crate::text;
+
+/// Columns of one step sideways.
+const STEP_COLUMNS: usize = 8;
+/// Finds that are kept; what is found beyond them is not counted.
+const FINDS_MAX: usize = 10_000;
 
 /// How one output is looked at.
-#[derive(Debug, Default)]
-pub(crate) struct OutputUi {}
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutputUi {
+    /// The first line on the screen; `None` while the end is followed.
+    top: Option<u64>,
+    /// Number after the last line when following ended: what is newer is below.
+    seen: u64,
+    /// Columns that are scrolled away to the left.
+    left: usize,
+    /// Whether long lines are broken.
+    wrap: bool,
+    stamps: Stamps,
+    streams: Streams,
+    search: Option<Search>,
+    /// Bytes of standard input that are on the orchestrator's disk, and whether that is all of it.
+    input: Option<(u64, bool)>,
+}
+
+impl Default for OutputUi {
+    fn default() -> Self {
+        Self {
+            top: None,
+            seen: 0,
+            left: 0,
+            wrap: false,
+            stamps: Stamps::None,
+            streams: Streams::Both,
+            search: None,
+            input: None,
+        }
+    }
+}
+
+/// When a line came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stamps {
+    /// Not shown.
+    None,
+    /// By the clock.
+    Clock,
+    /// Since the job began to run.
+    Since,
+}
+
+/// Which lines are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    Both,
+    Out,
+    Err,
+}
+
+impl Streams {
+    fn shows(self, kind: LineKind) -> bool {
+        match kind {
+            LineKind::Out => self != Self::Err,
+            LineKind::Err => self != Self::Out,
+            LineKind::Note => true,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Both => "stdout+stderr",
+            Self::Out => "stdout",
+            Self::Err => "stderr",
+        }
+    }
+}
+
+/// A search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Search {
+    /// What is looked for, in lower case.
+    wanted: String,
+    /// The lines that have it, in their order.
+    finds: Vec<u64>,
+    /// The first line that was not looked at yet.
+    next: u64,
+    /// The find that was gone to.
+    at: Option<u64>,
+}
+
+impl Search {
+    /// Looks at the lines that have come since. The last one may still grow, so it is looked at again.
+    fn look(&mut self, log: &LogBuffer) {
+        let from = self.next.max(log.first());
+        let gone = self.finds.partition_point(|find| *find < log.first());
+        self.finds.drain(..gone);
+        let kept = self.finds.partition_point(|find| *find < from);
+        self.finds.truncate(kept);
+        for number in from..log.end_number() {
+            let Some(line) = log.line(number) else { continue };
+            if self.finds.len() < FINDS_MAX && !finds(&plain(&line.text), &self.wanted).is_empty() {
+                self.finds.push(number);
+            }
+        }
+        self.next = log.end_number().saturating_sub(1);
+    }
+}
+
+/// Where a text has another, whatever the case: byte ranges.
+fn finds(text: &str, wanted: &str) -> Vec<std::ops::Range<usize>> {
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let lower = text.to_lowercase();
+    // Where lower case has other lengths nothing could be pointed at: then only what is written just so is found.
+    let place = if lower.len() == text.len() { lower.as_str() } else { text };
+    let found = place.match_indices(wanted).map(|(at, found)| at..at + found.len());
+    found.filter(|range| text.is_char_boundary(range.start) && text.is_char_boundary(range.end)).collect()
+}
+
+/// The job whose output the keys are about.
+fn current(app: &App) -> Option<JobId> {
+    jobs::output_shown(app).or(match app.place() {
+        Place::Job(job) => Some(job),
+        _ => None,
+    })
+}
+
+/// The rectangle that holds the lines.
+fn inside(app: &App, layout: &Layout) -> Rect {
+    match app.place() {
+        Place::Output(_) => {
+            let (_, area) = divided(layout);
+            if layout.tier.framed() {
+                Rect {
+                    x: area.x + 1,
+                    y: area.y + 1,
+                    width: area.width.saturating_sub(2),
+                    height: area.height.saturating_sub(2),
+                }
+            } else {
+                area
+            }
+        }
+        _ => layout.inner(1),
+    }
+}
+
+/// The line about the job, and the pane of its output.
+fn divided(layout: &Layout) -> (Rect, Rect) {
+    let area = layout.panes.first().copied().unwrap_or_default();
+    let line = Rect { height: area.height.min(1), ..area };
+    (line, Rect { y: area.y + line.height, height: area.height - line.height, ..area })
+}
+
+/// What is looked at: the lines, how, and how much room there is for them.
+struct Window<'a> {
+    log: &'a LogBuffer,
+    ui: &'a OutputUi,
+    rows: usize,
+    columns: usize,
+    /// Columns before the text of a line.
+    margin: usize,
+}
+
+impl Window<'_> {
+    fn shows(&self, number: u64) -> bool {
+        self.log.line(number).is_some_and(|line| self.ui.streams.shows(line.kind))
+    }
+
+    /// The line that is shown after this one.
+    fn after(&self, number: u64) -> Option<u64> {
+        (number + 1..self.log.end_number()).find(|number| self.shows(*number))
+    }
+
+    /// The line that is shown before this one.
+    fn before(&self, number: u64) -> Option<u64> {
+        (self.log.first()..number.min(self.log.end_number())).rev().find(|number| self.shows(*number))
+    }
+
+    /// Rows of the screen that a line takes.
+    fn height(&self, number: u64) -> usize {
+        if !self.ui.wrap {
+            return 1;
+        }
+        let width = self.log.line(number).map_or(0, |line| plain(&line.text).width());
+        width.max(1).div_ceil(self.columns.saturating_sub(self.margin).max(1))
+    }
+
+    /// The first line when the last one is at the bottom.
+    fn top_at_end(&self) -> u64 {
+        let mut top = self.log.end_number();
+        let mut used = 0;
+        while let Some(number) = self.before(top) {
+            used += self.height(number);
+            if used > self.rows && top < self.log.end_number() {
+                break;
+            }
+            top = number;
+            if used >= self.rows {
+                break;
+            }
+        }
+        top
+    }
+
+    /// The first line on the screen.
+    fn top(&self) -> u64 {
+        match self.ui.top {
+            None => self.top_at_end(),
+            Some(top) => {
+                let top = top.max(self.log.first());
+                if self.shows(top) { top } else { self.after(top).or_else(|| self.before(top)).unwrap_or(top) }
+            }
+        }
+    }
+
+    /// The lines on the screen.
+    fn shown(&self) -> Vec<u64> {
+        let mut lines = Vec::new();
+        let mut next = Some(self.top()).filter(|number| self.shows(*number));
+        let mut used = 0;
+        while let Some(number) = next.filter(|_| used < self.rows) {
+            lines.push(number);
+            used += self.height(number);
+            next = self.after(number);
+        }
+        lines
+    }
+
+    /// The top so many lines away; `None` where that is the end, which is followed.
+    fn moved(&self, by: isize) -> Option<u64> {
+        let mut top = self.top();
+        for _ in 0..by.unsigned_abs() {
+            let next = if by > 0 { self.after(top) } else { self.before(top) };
+            match next {
+                Some(next) => top = next,
+                None => break,
+            }
+        }
+        if top >= self.top_at_end() && by > 0 { None } else { Some(top) }
+    }
+}
+
+fn margin(ui: &OutputUi) -> usize {
+    match ui.stamps {
+        Stamps::None => 0,
+        Stamps::Clock => 17,
+        Stamps::Since => 14,
+    }
+}
+
+fn window<'a>(log: &'a LogBuffer, ui: &'a OutputUi, area: Rect) -> Window<'a> {
+    let (rows, columns) = (usize::from(area.height).max(1), usize::from(area.width).max(1));
+    Window { log, ui, rows, columns, margin: margin(ui) }
+}
+
+/// Changes how the output is looked at, knowing what is on the screen.
+fn with_window<R>(app: &mut App, change: impl FnOnce(&Window<'_>) -> R) -> Option<(JobId, R)> {
+    let job = current(app)?;
+    let area = inside(app, &app.layout());
+    let ui = app.ui.outputs.entry(job).or_default().clone();
+    let log = app.shown().logs.get(&job)?;
+    Some((job, change(&window(log, &ui, area))))
+}
 
 /// Draws the output of the selected job below the table.
-pub(crate) fn draw_below(_app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
-    super::pane(ctx, layout, 1, frame, Title { left: "output", right: "", focused: false });
+pub(crate) fn draw_below(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
+    let job = jobs::output_shown(app);
+    let ui = job.and_then(|job| app.ui.outputs.get(&job)).cloned().unwrap_or_default();
+    let left = job.map_or_else(|| "output".to_owned(), |job| format!("{} output", job.short()));
+    let right = ctx.glyphs.plain(&how(&ui));
+    let inner = super::pane(ctx, layout, 1, frame, Title { left: &left, right: &right, focused: app.focus() == 1 });
+    match job {
+        Some(job) => lines(app, ctx, frame, inner, job, &ui),
+        None => say(ctx, frame, inner, "no job is selected"),
+    }
 }
 
 /// Draws the output of one job on the whole screen.
-pub(crate) fn draw(_app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>, id: JobId) {
-    super::pane(ctx, layout, 0, frame, Title { left: &id.short(), right: "", focused: true });
+pub(crate) fn draw(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>, id: JobId) {
+    let ui = app.ui.outputs.get(&id).cloned().unwrap_or_default();
+    let (line, area) = divided(layout);
+    if let Some(job) = ctx.mirror.jobs.get(&id) {
+        frame.render_widget(Paragraph::new(table::cut(summary(ctx, job), usize::from(line.width))), line);
+    }
+    if layout.tier.framed() && !area.is_empty() {
+        let right = ctx.glyphs.plain(&how(&ui));
+        super::framed(
+            ctx,
+            area,
+            frame,
+            Title { left: &format!("{} output", id.short()), right: &right, focused: true },
+        );
+    }
+    lines(app, ctx, frame, inside(app, layout), id, &ui);
+}
+
+/// How it is looked at, in the upper edge of the pane.
+fn how(ui: &OutputUi) -> String {
+    let mut words = vec![ui.streams.word().to_owned()];
+    if let Some(search) = &ui.search {
+        let place = search.at.and_then(|at| search.finds.iter().position(|find| *find == at)).map_or(0, |at| at + 1);
+        words.push(format!("search \"{}\" {place}/{}", text::one_line(&search.wanted), search.finds.len()));
+    }
+    words.push(if ui.top.is_none() { "follow" } else { "paused" }.to_owned());
+    words.join(" · ")
+}
+
+/// A job on one line.
+fn summary(ctx: &Ctx<'_>, job: &JobView) -> Line<'static> {
+    let mut spans = vec![Span::raw(format!(" {}  ", jobs::called(job)))];
+    spans.extend(jobs::state(ctx, job, u16::MAX).spans);
+    let node = job.node.as_ref().map(|node| format!("  {node}")).unwrap_or_default();
+    let time = jobs::ran(job, ctx.now).map(|ran| format!("  {ran}")).unwrap_or_default();
+    spans.push(Span::raw(format!("{node}{time}  {}/{} {}", job.cost, job.hold, ctx.asset())));
+    Line::from(spans)
+}
+
+/// Why there is no output yet.
+fn nothing(app: &App, ctx: &Ctx<'_>, id: JobId) -> String {
+    let log = ctx.mirror.logs.get(&id);
+    if let Some(failure) = log.and_then(|log| log.refused.as_ref()) {
+        return format!("its output cannot be read: {}", text::one_line(&failure.said()));
+    }
+    let Some(job) = ctx.mirror.jobs.get(&id) else { return "this job is not known here".to_owned() };
+    match job.state {
+        JobState::Queued if job.message.is_empty() => "no output yet: the job waits for a node; e says why".to_owned(),
+        JobState::Queued => format!("no output yet: {}", text::one_line(&job.message)),
+        JobState::Assigned | JobState::Starting if job.preparing.is_empty() => {
+            "no output yet: the node prepares the job, which is not billed".to_owned()
+        }
+        JobState::Assigned | JobState::Starting => format!("no output yet: {}", text::one_line(&job.preparing)),
+        _ if app.mirror.is_stale() => "not loaded: the link is down".to_owned(),
+        _ if log.is_some_and(|log| log.caught_up || log.end.is_some()) => "no output".to_owned(),
+        _ => "loading".to_owned(),
+    }
+}
+
+fn say(ctx: &Ctx<'_>, frame: &mut Frame<'_>, area: Rect, words: &str) {
+    let line = Line::styled(format!(" {words}"), ctx.theme.style(Role::Dim));
+    frame.render_widget(Paragraph::new(table::cut(line, usize::from(area.width))), area);
+}
+
+fn lines(app: &App, ctx: &Ctx<'_>, frame: &mut Frame<'_>, area: Rect, id: JobId, ui: &OutputUi) {
+    if area.is_empty() {
+        return;
+    }
+    let log = ctx.mirror.logs.get(&id);
+    let Some(log) = log.filter(|log| log.end_number() > log.first()) else {
+        say(ctx, frame, area, &nothing(app, ctx, id));
+        return;
+    };
+    let started = ctx.mirror.jobs.get(&id).and_then(|job| job.started_at);
+    let window = window(log, ui, area);
+    let mut shown: Vec<Line<'static>> = Vec::with_capacity(window.rows);
+    for number in window.shown() {
+        let Some(line) = log.line(number) else { continue };
+        paint(ctx, ui, line, started, window.columns, window.rows - shown.len(), &mut shown);
+        if shown.len() >= window.rows {
+            break;
+        }
+    }
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+/// A line of output as lines of the screen, at most so many.
+fn paint(
+    ctx: &Ctx<'_>,
+    ui: &OutputUi,
+    line: &LogLine,
+    started: Option<WallTime>,
+    columns: usize,
+    rows: usize,
+    out: &mut Vec<Line<'static>>,
+) {
+    let stamp = stamp(ctx, ui, line, started);
+    let room = columns.saturating_sub(margin(ui)).max(1);
+    let base = match line.kind {
+        LineKind::Out => Style::new(),
+        LineKind::Err => ctx.theme.style(Role::Warn),
+        LineKind::Note => ctx.theme.style(Role::Dim),
+    };
+    let marks = ui.search.as_ref().map(|search| finds(&plain(&line.text), &search.wanted)).unwrap_or_default();
+    let found = ctx.theme.style(Role::Match);
+    let (skip, most) = if ui.wrap { (0, rows) } else { (ui.left, 1) };
+    let mut row: Vec<Span<'static>> = vec![Span::styled(stamp, ctx.theme.style(Role::Dim))];
+    let (mut column, mut used, mut at) = (0, 0, 0);
+    let mut done = 0;
+    for (look, piece) in runs(&line.text) {
+        let style = base.patch(styled(ctx.theme, look));
+        for c in piece.chars() {
+            let width = c.width().unwrap_or(0);
+            let style = if marks.iter().any(|mark| mark.contains(&at)) { found } else { style };
+            at += c.len_utf8();
+            column += width;
+            if column <= skip {
+                continue;
+            }
+            if used + width > room {
+                if !ui.wrap || done + 1 >= most {
+                    out.push(Line::from(row));
+                    return;
+                }
+                out.push(Line::from(std::mem::replace(&mut row, vec![Span::raw(" ".repeat(margin(ui)))])));
+                (done, used) = (done + 1, 0);
+            }
+            used += width;
+            let c = if ctx.glyphs.ascii && !c.is_ascii() { '?' } else { c };
+            match row.last_mut() {
+                Some(last) if last.style == style => last.content.to_mut().push(c),
+                _ => row.push(Span::styled(c.to_string(), style)),
+            }
+        }
+    }
+    out.push(Line::from(row));
+}
+
+/// What stands before a line.
+fn stamp(ctx: &Ctx<'_>, ui: &OutputUi, line: &LogLine, started: Option<WallTime>) -> String {
+    let kind = match line.kind {
+        LineKind::Out => "out",
+        LineKind::Err => "err",
+        LineKind::Note => "---",
+    };
+    match ui.stamps {
+        Stamps::None => String::new(),
+        Stamps::Clock => {
+            let millis = line.at.0.rem_euclid(1_000);
+            format!("{}.{millis:03} {kind} ", text::time_of_day(line.at, ctx.utc))
+        }
+        Stamps::Since => {
+            let since = started.map_or_else(|| "?".to_owned(), |started| format!("+{}", line.at.since(started)));
+            format!("{since:>9} {kind} ")
+        }
+    }
+}
+
+/// What the job wanted its text to look like, as far as the theme shows it.
+fn styled(theme: Theme, look: Look) -> Style {
+    let mut style = Style::new();
+    if theme.has_colours() {
+        let colour = |colour| match colour {
+            Colour::Default => None,
+            Colour::Indexed(index) => Some(Color::Indexed(index)),
+            Colour::Rgb(red, green, blue) => Some(Color::Rgb(red, green, blue)),
+        };
+        (style.fg, style.bg) = (colour(look.foreground), colour(look.background));
+    }
+    for (is, modifier) in [
+        (look.bold, Modifier::BOLD),
+        (look.dim, Modifier::DIM),
+        (look.italic, Modifier::ITALIC),
+        (look.underlined, Modifier::UNDERLINED),
+        (look.reversed, Modifier::REVERSED),
+        (look.crossed_out, Modifier::CROSSED_OUT),
+    ] {
+        if is {
+            style = style.add_modifier(modifier);
+        }
+    }
+    style
 }
 
 /// Brings what is shown up to date with what has come.
-pub(crate) fn settle(_app: &mut App) {}
+pub(crate) fn settle(app: &mut App) {
+    let Some(job) = current(app) else { return };
+    app.ui.outputs.entry(job).or_default();
+    let App { mirror, ui, .. } = app;
+    let Some(log) = mirror.logs.get(&job) else { return };
+    let Some(output) = ui.outputs.get_mut(&job) else { return };
+    if let Some(search) = &mut output.search {
+        search.look(log);
+    }
+    if output.top.is_none() {
+        output.seen = log.end_number();
+    }
+}
 
 /// What the last line but one says of the output that is shown.
-pub(crate) fn status(_app: &App, _ctx: &Ctx<'_>) -> Option<Line<'static>> {
-    None
+pub(crate) fn status(app: &App, ctx: &Ctx<'_>) -> Option<Line<'static>> {
+    let reads = matches!(app.place(), Place::Output(_)) || (app.place() == Place::Jobs && app.focus() == 1);
+    let job = current(app).filter(|_| reads)?;
+    let ui = app.ui.outputs.get(&job)?;
+    let log = ctx.mirror.logs.get(&job)?;
+    let input = match ui.input {
+        Some((bytes, true)) => format!(" · stdin {} and its end", text::bytes(bytes)),
+        Some((bytes, false)) => format!(" · stdin {}", text::bytes(bytes)),
+        None => String::new(),
+    };
+    let line = match ui.top {
+        None => {
+            let what = if log.end.is_some() { "all of it" } else { "following" };
+            let dropped = ctx.mirror.jobs.get(&job).map_or(0, |job| job.output.dropped);
+            let forgotten = match log.forgotten() {
+                0 => String::new(),
+                count => format!(" · the first {count} lines are not kept here"),
+            };
+            let size = text::bytes(log.bytes() as u64);
+            let words = format!(
+                " {what} · {} lines · {size} · {} dropped{forgotten}{input}",
+                log.end_number(),
+                text::bytes(dropped)
+            );
+            Line::styled(words, ctx.theme.style(Role::Dim))
+        }
+        Some(top) => {
+            let below = log.end_number().saturating_sub(ui.seen);
+            let words = format!(" PAUSED at line {} · {below} new below · f or G to follow{input}", top + 1);
+            Line::styled(words, ctx.theme.style(Role::Warn))
+        }
+    };
+    Some(line)
 }
 
 /// Does what a key means in the output.
-pub(crate) fn perform(_app: &mut App, _action: Action) -> Vec<Effect> {
+pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
+    let Some(job) = current(app) else { return Vec::new() };
+    let page = isize::try_from(inside(app, &app.layout()).height.max(1)).unwrap_or(1);
+    let step = match action {
+        Action::Down => Some(1),
+        Action::Up => Some(-1),
+        Action::PageDown => Some(page),
+        Action::PageUp => Some(-page),
+        Action::HalfPageDown => Some((page / 2).max(1)),
+        Action::HalfPageUp => Some(-(page / 2).max(1)),
+        _ => None,
+    };
+    if let Some(step) = step {
+        if let Some((_, top)) = with_window(app, |window| window.moved(step)) {
+            app.ui.outputs.entry(job).or_default().top = top;
+        }
+        return Vec::new();
+    }
+    let ends = with_window(app, |window| (window.log.first(), window.top())).map(|(_, ends)| ends);
+    let output = app.ui.outputs.entry(job).or_default();
+    match action {
+        Action::First => output.top = ends.map(|(first, _)| first),
+        Action::Last => output.top = None,
+        Action::Follow => output.top = if output.top.is_none() { ends.map(|(_, top)| top) } else { None },
+        Action::Left => output.left = output.left.saturating_sub(STEP_COLUMNS),
+        Action::Right if !output.wrap => output.left += STEP_COLUMNS,
+        Action::Wrap => output.wrap = !output.wrap,
+        Action::Timestamps => {
+            output.stamps = match output.stamps {
+                Stamps::None => Stamps::Clock,
+                Stamps::Clock => Stamps::Since,
+                Stamps::Since => Stamps::None,
+            };
+        }
+        Action::Streams => {
+            output.streams = match output.streams {
+                Streams::Both => Streams::Out,
+                Streams::Out => Streams::Err,
+                Streams::Err => Streams::Both,
+            };
+        }
+        Action::MarkLine => {
+            let now = app.now.wall;
+            let words = format!("mark {}", text::time_of_day(now, app.ui.utc));
+            if let Some(log) = app.mirror.logs.get_mut(&job) {
+                log.remark(now, &words);
+            }
+        }
+        Action::Search => {
+            let before = output.search.as_ref().map(|search| search.wanted.clone()).unwrap_or_default();
+            prompt(app, PromptKind::Search, &before);
+        }
+        Action::SearchNext => search_next(app, false),
+        Action::SearchPrevious => search_next(app, true),
+        Action::Input => {
+            if refuses(app) {
+                return Vec::new();
+            }
+            let ended = app.mirror.jobs.get(&job).is_some_and(|job| job.state.is_ended());
+            if ended {
+                app.toast(Tone::Bad, format!("{} has ended: nothing reads its input any more", job.short()));
+            } else {
+                prompt(app, PromptKind::Input, "");
+            }
+        }
+        Action::CopyId => return copy(app, &job.to_string(), &format!("{job} copied")),
+        Action::CopyJson => {
+            let shown = with_window(app, |window| {
+                let lines = window.shown().into_iter().filter_map(|number| window.log.line(number));
+                lines.map(|line| plain(&line.text).into_owned()).collect::<Vec<_>>().join("\n")
+            });
+            let shown = shown.map(|(_, text)| text).unwrap_or_default();
+            return copy(app, &shown, "what is shown is copied");
+        }
+        _ => {}
+    }
     Vec::new()
 }
 
 /// Looks for a text while it is typed; gives back what is wrong with it.
-pub(crate) fn search(_app: &mut App, _text: &str) -> Option<String> {
-    None
+pub(crate) fn search(app: &mut App, wanted: &str) -> Option<String> {
+    let job = current(app)?;
+    let App { mirror, ui, .. } = app;
+    let output = ui.outputs.entry(job).or_default();
+    if wanted.is_empty() {
+        output.search = None;
+        return None;
+    }
+    let mut search = Search { wanted: wanted.to_lowercase(), finds: Vec::new(), next: 0, at: None };
+    if let Some(log) = mirror.logs.get(&job) {
+        search.look(log);
+    }
+    let nothing = search.finds.is_empty();
+    output.search = Some(search);
+    nothing.then(|| "not found".to_owned())
 }
 
-/// Goes to the next find, or the one before.
-pub(crate) fn search_next(_app: &mut App, _backwards: bool) {}
+/// Goes to the next find, or the one before: from what is on the screen at first, from find to find after that.
+pub(crate) fn search_next(app: &mut App, backwards: bool) {
+    let Some((job, (top, rows))) = with_window(app, |window| (window.top(), window.rows as u64)) else { return };
+    let Some(output) = app.ui.outputs.get_mut(&job) else { return };
+    let Some(search) = &mut output.search else { return };
+    let find = match (search.at, backwards) {
+        (Some(at), false) => search.finds.iter().find(|find| **find > at).or_else(|| search.finds.first()),
+        (Some(at), true) => search.finds.iter().rev().find(|find| **find < at).or_else(|| search.finds.last()),
+        (None, false) => search.finds.iter().find(|find| **find >= top).or_else(|| search.finds.first()),
+        (None, true) => search.finds.iter().rev().find(|find| **find < top).or_else(|| search.finds.last()),
+    };
+    let Some(find) = find.copied() else {
+        let text = format!("`{}` is not in this output", search.wanted);
+        app.toast(Tone::Info, text);
+        return;
+    };
+    search.at = Some(find);
+    if !(top..top + rows).contains(&find) || output.top.is_none() {
+        output.top = Some(find.saturating_sub(rows / 2));
+    }
+}
 
 /// Ends a search; tells whether there was one.
-pub(crate) fn clear_search(_app: &mut App) -> bool {
-    false
+pub(crate) fn clear_search(app: &mut App) -> bool {
+    let job = current(app);
+    let output = job.and_then(|job| app.ui.outputs.get_mut(&job));
+    output.is_some_and(|output| output.search.take().is_some())
 }
 
-/// Sends a line to the job's standard input.
-pub(crate) fn send_line(_app: &mut App, _text: &str) -> Vec<Effect> {
-    Vec::new()
+/// Sends a line to the job's standard input, and stays ready for the next one.
+pub(crate) fn send_line(app: &mut App, line: &str) -> Vec<Effect> {
+    let Some(job) = current(app) else { return Vec::new() };
+    prompt(app, PromptKind::Input, "");
+    vec![Effect::Send(ToLive::Input(job, format!("{line}\n").into()))]
 }
 
 /// Ends the job's standard input.
-pub(crate) fn end_input(_app: &mut App) -> Vec<Effect> {
-    Vec::new()
+pub(crate) fn end_input(app: &mut App) -> Vec<Effect> {
+    let Some(job) = current(app) else { return Vec::new() };
+    app.toast(Tone::Info, format!("{}: standard input is at its end", job.short()));
+    vec![Effect::Send(ToLive::Input(job, bytes::Bytes::new()))]
+}
+
+/// So much of a job's standard input is on the orchestrator's disk, and whether that is all of it.
+pub(crate) fn input_stored(app: &mut App, job: JobId, bytes: u64, done: bool) {
+    app.ui.outputs.entry(job).or_default().input = Some((bytes, done));
 }

@@ -328,7 +328,9 @@ pub(super) fn quoted(form: &Form, link: &LinkState, asset: Asset) -> Quoted {
         Check::None => quoted.notes.push((Role::Dim, "Say what to run: the price is shown as you type.".into())),
         Check::Bad(failure) => {
             quoted.notes.push((Role::Bad, text::one_line(&failure.message)));
-            quoted.notes.extend(failure.hint.iter().map(|hint| (Role::Dim, text::one_line(hint))));
+            // What is for a shell helps nobody here.
+            let hints = failure.hint.iter().filter(|hint| !hint.starts_with("--help"));
+            quoted.notes.extend(hints.map(|hint| (Role::Dim, text::one_line(hint))));
         }
         Check::Planned(plan, None) => {
             let line = if stale {

@@ -98,11 +98,10 @@ enum Check {
 
 impl Form {
     fn new(app: &mut App, purpose: Purpose, fields: Vec<Field>) -> Self {
-        let first = fields.iter().position(|field| field.spec.word != "type").unwrap_or(0);
-        Self {
+        let mut form = Self {
             purpose,
             fields,
-            focus: Stop::Field(first),
+            focus: Stop::Field(0),
             all: false,
             edited: false,
             leaving: false,
@@ -112,7 +111,12 @@ impl Form {
             submit: false,
             sent: false,
             fault: None,
+        };
+        // What runs is typed first: its kind is mostly the one that is chosen.
+        if form.fields.first().is_some_and(|field| field.spec.word == "type") {
+            form.step(true);
         }
+        form
     }
 
     /// The fields that the chosen kind has, shown or not: the command line is made of them.

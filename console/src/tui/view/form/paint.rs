@@ -31,7 +31,8 @@ pub(crate) fn draw(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<
     let inner_columns = usize::from(columns.saturating_sub(6)).min(usize::from(layout.body.width.saturating_sub(4)));
     let rows = rows_of(form, inner_columns);
     let quote = quote_lines(app, ctx, form, inner_columns, large);
-    let wanted = rows.len() + quote.len() + 7 + usize::from(large) * 2;
+    // Help, command line, buttons, a line to breathe, and the frame.
+    let wanted = rows.len() + quote.len() + 6;
     let rows_wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
     let area = centred(layout.body, columns, rows_wanted.min(layout.body.height));
     Clear.render(area, frame.buffer_mut());
