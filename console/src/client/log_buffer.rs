@@ -180,6 +180,12 @@ impl LogBuffer {
         self.lines.end()
     }
 
+    /// The first line that may still grow, or the number after the last one.
+    pub(crate) fn unfinished(&self) -> u64 {
+        let open = [&self.out, &self.err, &self.note].into_iter().filter_map(|stream| stream.number);
+        open.min().unwrap_or_else(|| self.end_number())
+    }
+
     /// The line of this number, if it is kept.
     pub(crate) fn line(&self, number: u64) -> Option<&LogLine> {
         self.lines.kept.get(usize::try_from(number.checked_sub(self.lines.first)?).ok()?)

@@ -117,6 +117,8 @@ pub(crate) struct Ui {
     pub(crate) awaited: Option<JobId>,
     /// How each output is looked at.
     pub(crate) outputs: BTreeMap<JobId, view::output::OutputUi>,
+    /// How outputs are looked at in general.
+    pub(crate) habits: view::output::OutputUi,
     /// The job whose output is followed.
     pub(crate) followed: BTreeSet<JobId>,
     /// Jobs that were submitted from here, the newest last.
@@ -381,6 +383,7 @@ impl Ui {
             errands: BTreeMap::new(),
             awaited: None,
             outputs: BTreeMap::new(),
+            habits: view::output::OutputUi::default(),
             followed: BTreeSet::new(),
             submitted: Vec::new(),
             mine: false,

@@ -372,8 +372,10 @@ fn prompt_key(app: &mut App, key: &str) -> Vec<Effect> {
         "Esc" => {
             let kind = prompt.kind;
             app.ui.prompt = None;
-            if kind == PromptKind::Filter {
-                set_filter(app, "");
+            match kind {
+                PromptKind::Filter => drop(set_filter(app, "")),
+                PromptKind::Search => drop(view::output::clear_search(app)),
+                PromptKind::Command | PromptKind::Input => {}
             }
             Vec::new()
         }
@@ -389,10 +391,7 @@ fn prompt_key(app: &mut App, key: &str) -> Vec<Effect> {
             }
             match prompt.kind {
                 PromptKind::Filter => Vec::new(),
-                PromptKind::Search => {
-                    view::output::search_next(app, false);
-                    Vec::new()
-                }
+                PromptKind::Search => Vec::new(),
                 PromptKind::Command => view::palette::command(app, &text),
                 PromptKind::Input => view::output::send_line(app, &text),
             }

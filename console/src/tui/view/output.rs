@@ -26,7 +26,7 @@ use crate::text;
 
 /// Columns of one step sideways.
 const STEP_COLUMNS: usize = 8;
-/// Finds that are kept; what is found beyond them is not counted.
+/// Finds that are kept; a `+` says that there are more.
 const FINDS_MAX: usize = 10_000;
 
 /// How one output is looked at.
@@ -59,6 +59,13 @@ impl Default for OutputUi {
             search: None,
             input: None,
         }
+    }
+}
+
+impl OutputUi {
+    /// How outputs are looked at in general, without what belongs to this one.
+    fn habits(&self) -> Self {
+        Self { wrap: self.wrap, stamps: self.stamps, streams: self.streams, ..Self::default() }
     }
 }
 
@@ -113,7 +120,7 @@ struct Search {
 }
 
 impl Search {
-    /// Looks at the lines that have come since. The last one may still grow, so it is looked at again.
+    /// Looks at the lines that have come since. Unfinished ones may still grow, so they are looked at again.
     fn look(&mut self, log: &LogBuffer) {
         let from = self.next.max(log.first());
         let gone = self.finds.partition_point(|find| *find < log.first());
@@ -126,7 +133,7 @@ impl Search {
                 self.finds.push(number);
             }
         }
-        self.next = log.end_number().saturating_sub(1);
+        self.next = log.unfinished();
     }
 }
 
@@ -325,7 +332,8 @@ fn how(ui: &OutputUi) -> String {
     let mut words = vec![ui.streams.word().to_owned()];
     if let Some(search) = &ui.search {
         let place = search.at.and_then(|at| search.finds.iter().position(|find| *find == at)).map_or(0, |at| at + 1);
-        words.push(format!("search \"{}\" {place}/{}", text::one_line(&search.wanted), search.finds.len()));
+        let more = if search.finds.len() == FINDS_MAX { "+" } else { "" };
+        words.push(format!("search \"{}\" {place}/{}{more}", text::one_line(&search.wanted), search.finds.len()));
     }
     words.push(if ui.top.is_none() { "follow" } else { "paused" }.to_owned());
     words.join(" · ")
@@ -370,7 +378,8 @@ fn lines(app: &App, ctx: &Ctx<'_>, frame: &mut Frame<'_>, area: Rect, id: JobId,
     if area.is_empty() {
         return;
     }
-    let log = ctx.mirror.logs.get(&id);
+    // What is opened for the first time while the screen stands still has come since.
+    let log = ctx.mirror.logs.get(&id).or_else(|| app.mirror.logs.get(&id));
     let Some(log) = log.filter(|log| log.end_number() > log.first()) else {
         say(ctx, frame, area, &nothing(app, ctx, id));
         return;
@@ -489,7 +498,11 @@ fn styled(theme: Theme, look: Look) -> Style {
 /// Brings what is shown up to date with what has come.
 pub(crate) fn settle(app: &mut App) {
     let Some(job) = current(app) else { return };
-    app.ui.outputs.entry(job).or_default();
+    if !app.ui.outputs.contains_key(&job) {
+        // Who wants to see times or only one stream wants it of the next job too.
+        let habits = app.ui.habits.clone();
+        app.ui.outputs.insert(job, habits);
+    }
     let App { mirror, ui, .. } = app;
     let Some(log) = mirror.logs.get(&job) else { return };
     let Some(output) = ui.outputs.get_mut(&job) else { return };
@@ -529,7 +542,8 @@ pub(crate) fn status(app: &App, ctx: &Ctx<'_>) -> Option<Line<'static>> {
             Line::styled(words, ctx.theme.style(Role::Dim))
         }
         Some(top) => {
-            let below = log.end_number().saturating_sub(ui.seen);
+            let shows = |number: &u64| log.line(*number).is_some_and(|line| ui.streams.shows(line.kind));
+            let below = (ui.seen..log.end_number()).filter(shows).count();
             let words = format!(" PAUSED at line {} · {below} new below · f or G to follow{input}", top + 1);
             Line::styled(words, ctx.theme.style(Role::Warn))
         }
@@ -564,13 +578,17 @@ pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Follow => output.top = if output.top.is_none() { ends.map(|(_, top)| top) } else { None },
         Action::Left => output.left = output.left.saturating_sub(STEP_COLUMNS),
         Action::Right if !output.wrap => output.left += STEP_COLUMNS,
-        Action::Wrap => output.wrap = !output.wrap,
+        Action::Wrap => {
+            output.wrap = !output.wrap;
+            app.ui.habits = output.habits();
+        }
         Action::Timestamps => {
             output.stamps = match output.stamps {
                 Stamps::None => Stamps::Clock,
                 Stamps::Clock => Stamps::Since,
                 Stamps::Since => Stamps::None,
             };
+            app.ui.habits = output.habits();
         }
         Action::Streams => {
             output.streams = match output.streams {
@@ -578,6 +596,7 @@ pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
                 Streams::Out => Streams::Err,
                 Streams::Err => Streams::Both,
             };
+            app.ui.habits = output.habits();
         }
         Action::MarkLine => {
             let now = app.now.wall;
@@ -632,6 +651,7 @@ pub(crate) fn search(app: &mut App, wanted: &str) -> Option<String> {
     }
     let nothing = search.finds.is_empty();
     output.search = Some(search);
+    search_next(app, false);
     nothing.then(|| "not found".to_owned())
 }
 
@@ -646,11 +666,7 @@ pub(crate) fn search_next(app: &mut App, backwards: bool) {
         (None, false) => search.finds.iter().find(|find| **find >= top).or_else(|| search.finds.first()),
         (None, true) => search.finds.iter().rev().find(|find| **find < top).or_else(|| search.finds.last()),
     };
-    let Some(find) = find.copied() else {
-        let text = format!("`{}` is not in this output", search.wanted);
-        app.toast(Tone::Info, text);
-        return;
-    };
+    let Some(find) = find.copied() else { return };
     search.at = Some(find);
     if !(top..top + rows).contains(&find) || output.top.is_none() {
         output.top = Some(find.saturating_sub(rows / 2));
