@@ -106,12 +106,10 @@ pub(crate) fn share(part: u64, whole: u64) -> Option<u8> {
     Some(u8::try_from(percent).unwrap_or(100).min(100))
 }
 
-/// Several lines of points, the newest last, as one: their mean, moment by moment, of those that say something.
+/// Several lines of points, the newest last, as one of [`POINTS`]: their mean, moment by moment, of those that say something.
 pub(crate) fn mean(lines: impl Iterator<Item = Vec<Option<u8>>>) -> Vec<Option<u8>> {
     let mut sums = [(0u32, 0u32); POINTS];
-    let mut longest = 0;
     for line in lines {
-        longest = longest.max(line.len());
         for (sum, point) in sums.iter_mut().rev().zip(line.iter().rev()) {
             if let Some(percent) = point {
                 *sum = (sum.0 + u32::from(*percent), sum.1 + 1);
@@ -119,7 +117,7 @@ pub(crate) fn mean(lines: impl Iterator<Item = Vec<Option<u8>>>) -> Vec<Option<u
         }
     }
     let mean = |(sum, count): &(u32, u32)| sum.checked_div(*count).and_then(|mean| u8::try_from(mean).ok());
-    sums[POINTS - longest.min(POINTS)..].iter().map(mean).collect()
+    sums.iter().map(mean).collect()
 }
 
 #[cfg(test)]
@@ -129,8 +127,9 @@ mod tests {
     #[test]
     fn the_mean_of_lines_is_taken_from_the_newest_point_backwards() {
         let lines = [vec![Some(10), None, Some(50)], vec![Some(100)], vec![]];
-        assert_eq!(mean(lines.into_iter()), [Some(10), None, Some(75)]);
-        assert_eq!(mean(std::iter::empty()), []);
+        let line = mean(lines.into_iter());
+        assert_eq!((line.len(), &line[POINTS - 4..]), (POINTS, &[None, Some(10), None, Some(75)][..]));
+        assert_eq!(mean(std::iter::empty()), [None; POINTS]);
         assert_eq!((share(1, 0), share(1, 3), share(9, 3)), (None, Some(33), Some(100)));
     }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Ui {
     pub(crate) paused: Option<(Box<Mirror>, u64)>,
     /// Keys that may be the beginning of something.
     pub(crate) typed: Vec<String>,
+    /// What was looked at when all was last brought up to date.
+    pub(crate) settled: Option<Place>,
     /// When a table was arranged last.
     pub(crate) arranged_ms: u64,
     /// When the last key was pressed.
@@ -366,6 +368,7 @@ impl Ui {
             log: Vec::new(),
             paused: None,
             typed: Vec::new(),
+            settled: None,
             arranged_ms: 0,
             key_ms: None,
             quit_armed_ms: None,

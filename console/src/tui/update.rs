@@ -87,13 +87,19 @@ fn settle(app: &mut App) -> Vec<Effect> {
     app.ui.quit_armed_ms = app.ui.quit_armed_ms.filter(|until| *until > now);
     let held = app.ui.key_ms.is_some_and(|pressed| now < pressed + HOLD_MS);
     let early = now < arrange_at(app);
+    // What has just come on the screen, or was empty, has no rows that could jump.
+    let place = app.place();
+    let arrived = app.ui.settled.as_ref() != Some(&place);
     for id in TableId::ALL {
-        let wanted = app.ui.table(id).is_touched() || (!held && !early && view::is_behind(app, id));
+        let table = app.ui.table(id);
+        let calm = (!held && !early) || arrived || table.order.is_empty();
+        let wanted = table.is_touched() || (calm && view::is_behind(app, id));
         if wanted {
             view::arrange(app, id);
             app.ui.arranged_ms = now;
         }
     }
+    app.ui.settled = Some(place);
     if let Some(job) = app.ui.awaited
         && app.ui.table_mut(TableId::Jobs).select_id(&RowId::Job(job))
     {

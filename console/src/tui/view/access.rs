@@ -515,7 +515,7 @@ pub(crate) fn revoke_member(app: &mut App) -> Vec<Effect> {
             count => format!("{count} connections are cut."),
         },
         String::new(),
-        "This is for good: it would have to join anew, under another name.".to_owned(),
+        "This is for good.".to_owned(),
         "Jobs of a node move to others, jobs of a client are cancelled.".to_owned(),
     ]);
     let subjects = members.iter().map(|member| RowId::Identity(member.identity.id)).collect();

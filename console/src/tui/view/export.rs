@@ -68,11 +68,12 @@ pub(crate) fn export_to(app: &mut App, path: Option<PathBuf>) -> Vec<Effect> {
     let (name, content) = content(app);
     let usual = match &content {
         Content::Table(_) => Format::Csv,
+        Content::Page(_) | Content::Output(_) | Content::Row(RowId::Node(_)) => Format::Txt,
         Content::Row(_) => Format::Json,
-        Content::Page(_) | Content::Output(_) => Format::Txt,
     };
     let format = path.as_deref().and_then(Format::of).unwrap_or(usual);
     let text = match (content, format) {
+        (Content::Table(id), _) if app.ui.table(id).order.is_empty() => String::new(),
         (Content::Table(id), Format::Csv) => csv(&super::cells(app, id)),
         (Content::Table(id), Format::Txt) => aligned(&super::cells(app, id)),
         (Content::Table(id), Format::Json) => {

@@ -63,7 +63,7 @@ const COLUMNS: &[Column<JobView>] = &[
         priority: 200,
         shown: Width::Default,
         align: Alignment::Left,
-        cell: state,
+        cell: state_cell,
         kind: Kind::Words(STATES),
         value: |_, job| Some(Value::from(job.state.word())),
     },
@@ -251,6 +251,11 @@ impl Source for Jobs {
 /// What people call it: its name, or what it runs.
 pub(crate) fn called(job: &JobView) -> String {
     words::one_line(if job.name.is_empty() { &job.what } else { &job.name })
+}
+
+/// The state for a column: in a file in the word alone.
+pub(crate) fn state_cell(ctx: &Ctx<'_>, job: &JobView, room: u16) -> Line<'static> {
+    if room == u16::MAX { text(job.state.word()) } else { state(ctx, job, room) }
 }
 
 /// The state in a character and a word, with the exit code where there is one.

@@ -91,7 +91,7 @@ impl Known {
             (self.pools, self.whole.vram, self.whole.cpu) = counted(ctx.mirror.nodes.values().map(|node| &**node));
         }
         let step = ctx.local_now.0.div_euclid(STEP_MS);
-        if self.lines_of != Some(step) || self.whole.gpu_line.is_empty() {
+        if self.lines_of != Some(step) {
             self.lines_of = Some(step);
             let nodes = || ctx.mirror.series.nodes.values();
             self.whole.gpu_line = mean(nodes().map(|node| node.gpu.points(ctx.local_now)));

@@ -321,7 +321,10 @@ pub(crate) fn draw_table<S: Source>(app: &App, ctx: &Ctx<'_>, layout: &Layout, n
     }
     let table = app.ui.table(S::TABLE);
     let focused = app.focus() == number;
-    let name = chrome::capital(S::NOUNS.1);
+    let name = match S::TABLE {
+        TableId::Ledger => "Ledger".to_owned(),
+        _ => chrome::capital(S::NOUNS.1),
+    };
     let order = S::columns()[table.sort].title;
     let counted = if table.filter.is_empty() {
         format!("{} {}", table.total, if table.total == 1 { S::NOUNS.0 } else { S::NOUNS.1 })
@@ -361,6 +364,8 @@ fn empty<S: Source>(app: &App, table: &TableUi) -> Vec<String> {
         ];
     }
     match S::TABLE {
+        TableId::Identities if app.mirror.identities.is_none() => vec!["asking the orchestrator".to_owned()],
+        TableId::Tokens if app.mirror.tokens.is_none() => vec!["asking the orchestrator".to_owned()],
         TableId::Jobs => [vec!["no jobs yet".to_owned()], first::invitation(app)].concat(),
         TableId::Running => [vec!["nothing runs now".to_owned()], first::invitation(app)].concat(),
         TableId::Nodes => vec!["no nodes yet".to_owned(), "modchain token create --role node lets one join".to_owned()],

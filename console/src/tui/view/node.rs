@@ -49,6 +49,9 @@ pub(crate) fn line(ctx: &Ctx<'_>, node: &NodeView) -> Vec<Option<u8>> {
             *point = point.or(*older);
         }
     }
+    // Each moment has its place, whether something was heard then or not.
+    let missing = POINTS.saturating_sub(points.len());
+    points.splice(0..0, std::iter::repeat_n(None, missing));
     points
 }
 
@@ -75,10 +78,10 @@ pub(crate) fn watts(milliwatts: u64) -> String {
     }
 }
 
-/// `40/512 GiB`; below a GiB in what fits.
+/// `40/512 GiB`; with tenths below 100 GiB.
 pub(crate) fn gib(used: u64, total: u64) -> String {
-    if total < 10 << 30 {
-        return format!("{}/{}", text::bytes(used), text::bytes(total));
+    if total < 100 << 30 {
+        return format!("{}/{} GiB", tenths(used), tenths(total));
     }
     format!("{}/{} GiB", used >> 30, total >> 30)
 }
@@ -128,11 +131,9 @@ pub(crate) fn measured(ctx: &Ctx<'_>, node: &NodeView, width: u16, rows: Option<
 /// A picture of percentages over the last five minutes, with its scale at the right.
 fn chart(ctx: &Ctx<'_>, points: &[Option<u8>], width: usize, rows: usize) -> Vec<Line<'static>> {
     let columns = POINTS.min(width.saturating_sub(6));
-    // Each moment has its place, whether something was heard then or not.
-    let mut values = vec![None; POINTS - points.len().min(POINTS)];
-    values.extend(points.iter().map(|point| point.map(|percent| u32::from(percent) * 10)));
-    let values = &values[POINTS - columns..];
-    let pictures = ctx.glyphs.chart(values, rows);
+    let values = points[points.len() - columns.min(points.len())..].iter();
+    let values: Vec<Option<u32>> = values.map(|point| point.map(|percent| u32::from(percent) * 10)).collect();
+    let pictures = ctx.glyphs.chart(&values, rows);
     let last = pictures.len().saturating_sub(1);
     let lines = pictures.into_iter().enumerate().map(|(row, picture)| {
         let scale = match row {
@@ -331,7 +332,7 @@ pub(crate) fn page(ctx: &Ctx<'_>, name: &Name, width: u16) -> Vec<Line<'static>>
             if ctx.mirror.mark.is_some() { "there is no such node any more" } else { "waiting for the orchestrator" };
         return vec![Line::styled(why, ctx.theme.style(Role::Dim))];
     };
-    let mut lines = vec![nodes::state(ctx, node, u16::MAX)];
+    let mut lines = vec![nodes::state(ctx, node, width)];
     lines.push(Line::default());
     lines.extend(measured(ctx, node, width, None));
     lines.push(Line::default());

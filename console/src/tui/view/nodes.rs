@@ -349,8 +349,11 @@ impl Source for Nodes {
     }
 }
 
-/// The state in a character and a word.
-pub(crate) fn state(ctx: &Ctx<'_>, node: &NodeView, _room: u16) -> Line<'static> {
+/// The state in a character and a word; in a file in the word alone.
+pub(crate) fn state(ctx: &Ctx<'_>, node: &NodeView, room: u16) -> Line<'static> {
+    if room == u16::MAX {
+        return text(node.state.word());
+    }
     let about = RowId::Node(node.name.clone());
     if ctx.ui.asks.values().any(|ask| ask.about.as_ref() == Some(&about)) {
         return Line::styled(format!("{} sending", ctx.glyphs.pick("…", ".")), ctx.theme.style(Role::Info));

@@ -70,8 +70,8 @@ const RUNNING: &[Column<JobView>] = &[
         align: Alignment::Left,
         cell: |ctx, job, room| match busy(ctx, job) {
             Some(percent) => {
-                let node = job.node.as_ref().and_then(|node| ctx.mirror.series.nodes.get(node));
-                let points = node.map(|node| node.gpu.points(ctx.local_now)).unwrap_or_default();
+                let node = job.node.as_ref().and_then(|node| ctx.mirror.nodes.get(node));
+                let points = node.map(|node| super::node::line(ctx, node)).unwrap_or_default();
                 let spark = ctx.glyphs.spark(&points, usize::from(room.min(13)).saturating_sub(5));
                 Line::from(vec![Span::raw(format!("{percent:>3}% ")), Span::styled(spark, ctx.theme.style(Role::Good))])
             }
@@ -112,7 +112,7 @@ const RUNNING: &[Column<JobView>] = &[
         priority: 60,
         shown: Width::Wide,
         align: Alignment::Left,
-        cell: jobs::state,
+        cell: jobs::state_cell,
         kind: Kind::Whole,
         value: |_, job| Some(Value::from(job.state.word())),
     },
@@ -254,7 +254,12 @@ fn capacity(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
     let right = if ctx.mirror.mark.is_none() {
         String::new()
     } else {
-        ctx.glyphs.plain(&format!("{} nodes · {} GPUs · {} jobs wait", totals.nodes, totals.gpus, totals.jobs_waiting))
+        ctx.glyphs.plain(&format!(
+            "{} · {} · {} waiting",
+            counted(totals.nodes, "node"),
+            counted(totals.gpus, "GPU"),
+            counted(totals.jobs_waiting, "job")
+        ))
     };
     let focused = app.focus() == 0;
     let area = super::pane(ctx, layout, 0, frame, Title { left: "Capacity", right: &right, focused });
@@ -268,15 +273,16 @@ fn capacity(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
     let (vram, cpu) = (whole.vram.map(u64::from), whole.cpu.map(u64::from));
     let lines = if layout.tier == Tier::Large || area.height > 6 {
         let columns = usize::from(area.width).saturating_sub(24).min(40);
-        let mut first = spark_line(ctx, "GPU busy ", totals.gpu_busy_pct, &whole.gpu_line, columns);
-        first.push(Span::styled("  5 min", ctx.theme.style(Role::Dim)));
-        let mut lines = vec![
-            Line::from(first),
-            Line::from(spark_line(ctx, "VRAM used", vram, &whole.vram_line, columns)),
-            Line::from(spark_line(ctx, "CPU busy ", cpu, &whole.cpu_line, columns)),
-            Line::default(),
-        ];
-        lines.extend(pools(ctx, &known.pools, usize::from(area.width), usize::from(area.height).saturating_sub(4)));
+        let mut sparks = vec![spark_line(ctx, "CPU busy ", cpu, &whole.cpu_line, columns)];
+        if totals.gpus > 0 {
+            sparks.insert(0, spark_line(ctx, "VRAM used", vram, &whole.vram_line, columns));
+            sparks.insert(0, spark_line(ctx, "GPU busy ", totals.gpu_busy_pct, &whole.gpu_line, columns));
+        }
+        sparks[0].push(Span::styled("  5 min", ctx.theme.style(Role::Dim)));
+        let mut lines: Vec<Line<'static>> = sparks.into_iter().map(Line::from).collect();
+        lines.push(Line::default());
+        let rows = usize::from(area.height).saturating_sub(lines.len());
+        lines.extend(pools(ctx, &known.pools, usize::from(area.width), rows));
         lines
     } else {
         let columns = usize::from(area.width).saturating_sub(50).clamp(6, 26);
@@ -292,6 +298,11 @@ fn capacity(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
     let width = usize::from(area.width);
     let lines: Vec<Line<'static>> = lines.into_iter().map(|line| cut(line, width)).collect();
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// `1 node`, `3 nodes`.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What a pool is called.

@@ -218,10 +218,7 @@ pub(crate) fn command(app: &mut App, text: &str) -> Vec<Effect> {
         ("mouse", ["on"]) => Ok(mouse(app, true)),
         ("mouse", ["off"]) => Ok(mouse(app, false)),
         ("export", []) => Ok(super::export::export(app)),
-        ("export", [path]) => {
-            let path = app.caps.folder.join(path);
-            Ok(super::export::export_to(app, Some(path)))
-        }
+        ("export", [path]) => Ok(super::export::export_to(app, Some(path.into()))),
         ("help", _) => Ok(perform(app, Action::Help)),
         ("log", []) => Ok(perform(app, Action::Log)),
         ("whoami", []) => {

@@ -1,0 +1,187 @@
+//! The console while the orchestrator comes and goes, while nothing happens, and with recordings: the real program on a pseudo-terminal.
+#![allow(missing_docs, reason = "a test is documented by its name")]
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::term::{ENTER, Term, rows};
+use common::{Stack, signal};
+
+/// A console that has everything that its orchestrator knows.
+fn live(stack: &Stack, args: &[&str]) -> Term {
+    let mut term = Term::open(&stack.home, args);
+    term.wait_for("● live");
+    term
+}
+
+/// Three jobs: the one in the middle of the list is none that would be selected by itself.
+fn three_jobs(stack: &Stack) {
+    for name in ["keep-1", "keep-2", "other"] {
+        stack.run(&["run", "-q", "--wasm", "hello.wat", "--max-cost", "0.10", "--name", name]).expect(0);
+    }
+}
+
+#[test]
+fn an_orchestrator_that_is_killed_is_missed_at_once_and_the_console_goes_on_where_it_was() {
+    let stack = Stack::start();
+    three_jobs(&stack);
+    let mut term = live(&stack, &["console", "--view", "jobs", "--filter", "name:keep"]);
+    term.wait_for("2 of 3");
+    term.keys("G");
+    let selected = |screen: &vt100::Screen| {
+        let rows = common::term::selected(screen);
+        rows.iter().find_map(|row| ["keep-1", "keep-2"].into_iter().find(|name| row.contains(*name)))
+    };
+    term.wait("one is selected", |screen| selected(screen).is_some());
+    let before = selected(term.screen());
+    // Stopped first, so that it cannot be back before anybody has missed it.
+    stack.signal_orchestrator("STOP");
+    stack.kill_orchestrator();
+    // No key was pressed.
+    term.wait("the link is lost, or there again", |screen| {
+        let text = screen.contents();
+        text.contains("LINK LOST") || text.contains("connected again")
+    });
+    term.wait_for("● live");
+    term.wait_gone("LINK LOST");
+    assert_eq!(selected(term.screen()), before, "{}", term.picture());
+    // What happens now arrives again, and the filter still holds.
+    stack.run(&["run", "-q", "--wasm", "hello.wat", "--max-cost", "0.10", "--name", "keep-3"]).expect(0);
+    term.wait_for("3 of 4");
+    assert!(term.row_with("other").is_none(), "{}", term.picture());
+    assert_eq!(selected(term.screen()), before, "{}", term.picture());
+    // No event is there twice, and none is missing.
+    let listed = stack.run(&["events", "-n", "1000", "-o", "jsonl"]).expect(0);
+    let numbers: Vec<u64> = listed
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|event| event["number"].as_u64().unwrap_or_else(|| panic!("{event:#}")))
+        .collect();
+    term.keys("4");
+    let count = format!(" {} events", numbers.len());
+    term.wait_for(&count);
+    term.keys("q");
+    term.ends_clean(0);
+}
+
+#[test]
+fn an_orchestrator_that_stands_still_is_missed_and_its_data_stays() {
+    let stack = Stack::start();
+    three_jobs(&stack);
+    let mut term = live(&stack, &["console", "--view", "jobs"]);
+    term.wait_for("3 jobs");
+    stack.signal_orchestrator("STOP");
+    term.wait_for("LINK LOST");
+    for name in ["keep-1", "keep-2", "other"] {
+        assert!(term.row_with(name).is_some(), "{name}:\n{}", term.picture());
+    }
+    // Keys are answered meanwhile.
+    term.press("2", "[2 Nodes]");
+    term.press("3", "[3 Jobs]");
+    stack.signal_orchestrator("CONT");
+    // Nobody wants to wait for the next try.
+    term.keys("R");
+    term.wait_for("● live");
+    term.wait_gone("LINK LOST");
+}
+
+/// Processor ticks of a process, and how often it gave the processor away because it had nothing to do.
+fn effort(pid: u32) -> (u64, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let ticks = |field: usize| fields[field].parse::<u64>().expect("a number");
+    let mut switches = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten() {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        switches += line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+    }
+    // The first field here is the third of the manual: 14 and 15 are user and system time.
+    (ticks(11) + ticks(12), switches)
+}
+
+/// A recording with nothing after its snapshot: what a pool without any change is.
+#[test]
+fn a_console_to_which_nothing_comes_does_nothing() {
+    let stack = Stack::start();
+    let file = stack.home.path().join("quiet.jsonl").display().to_string();
+    record(&stack, &file, &["quiet"]);
+    let mut term = Term::open(&stack.home, &["console", "--view", "events", "--replay", &file, "--speed", "0"]);
+    term.wait_for("recording");
+    term.wait_for("[4 Events]");
+    // What the beginning brings, such as a toast, is over when nothing is drawn for a while.
+    while term.pump(Duration::from_secs(8)) {}
+    let before = effort(term.pid());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        term.pump(Duration::from_secs(1));
+    }
+    let after = effort(term.pid());
+    let (ticks, switches) = (after.0 - before.0, after.1 - before.1);
+    println!("nothing comes: {ticks} ticks and {switches} switches in 10 s");
+    assert!(ticks <= 1, "{ticks} ticks");
+    // With a link there would be keep-alives; a recording has none. Another thread may wake once for the end of its input.
+    assert!(switches <= 5, "{switches} switches");
+    // A pool in which nothing is done sends a heartbeat and a load now and then.
+    let mut term = live(&stack, &["console", "--view", "jobs"]);
+    while term.age() < Duration::from_secs(8) {
+        term.pump(Duration::from_secs(1));
+    }
+    let before = effort(term.pid());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        term.pump(Duration::from_secs(1));
+    }
+    let after = effort(term.pid());
+    println!("a quiet pool: {} ticks and {} switches in 10 s", after.0 - before.0, after.1 - before.1);
+}
+
+/// Records a console in which these jobs are run.
+fn record(stack: &Stack, file: &str, names: &[&str]) {
+    let mut term = live(stack, &["console", "--view", "jobs", "--record", file]);
+    for name in names {
+        stack.run(&["run", "-q", "--wasm", "hello.wat", "--max-cost", "0.10", "--name", name]).expect(0);
+        term.wait(name, |screen| rows(screen).any(|row| row.contains(name) && row.contains("completed")));
+    }
+    term.keys("q");
+    term.ends_clean(0);
+}
+
+#[test]
+fn a_recording_shows_what_was_there_and_nothing_can_be_done_in_it() {
+    let mut stack = Stack::start();
+    let file = stack.home.path().join("session.jsonl").display().to_string();
+    record(&stack, &file, &["first", "second"]);
+    // A recording is never written over one that is there.
+    let mut term = Term::open(&stack.home, &["console", "--record", &file]);
+    term.wait_for("error:");
+    assert_ne!(term.ended(), 0);
+    // Nobody is needed to see it.
+    signal(&stack.up, "TERM");
+    stack.up.wait().expect("ends");
+    let mut term = Term::open(&stack.home, &["console", "--view", "jobs", "--replay", &file, "--speed", "0"]);
+    term.wait_for("▷ recording");
+    term.wait_for("2 jobs");
+    for name in ["first", "second"] {
+        assert!(rows(term.screen()).any(|row| row.contains(name) && row.contains("completed")), "{}", term.picture());
+    }
+    term.press("x", "recording");
+    term.press("n", "recording");
+    term.keys("q");
+    term.ends_clean(0);
+    // One that is cut off in the middle of a line shows what there is; one that is none is said before anything is drawn.
+    let whole = std::fs::read(&file).expect("reads");
+    std::fs::write(&file, &whole[..whole.len() - 20]).expect("writes");
+    let mut term = Term::open(&stack.home, &["console", "--view", "jobs", "--replay", &file, "--speed", "0"]);
+    term.wait_selected("first");
+    term.press(ENTER, "› j-");
+    term.keys("q");
+    term.ends_clean(0);
+    std::fs::write(&file, "nothing like it\n").expect("writes");
+    let mut term = Term::open(&stack.home, &["console", "--replay", &file]);
+    term.wait_for("cannot replay");
+    term.ends_clean(1);
+}
