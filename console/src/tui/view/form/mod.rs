@@ -485,10 +485,10 @@ fn submit(app: &mut App) -> Vec<Effect> {
                 form.submit = true;
                 return look(app);
             }
-            let Check::Planned(plan, _) = std::mem::replace(&mut form.check, Check::None) else { return Vec::new() };
+            let Check::Planned(plan, _) = &form.check else { return Vec::new() };
             // What is shown stays; what is sent is this.
             let sent = plan.clone();
-            (form.check, form.sent) = (Check::Planned(plan, None), true);
+            form.sent = true;
             let ask = app.ask(Ask { what: command::shown(&line), edit: Some(edit), about: None });
             vec![Effect::Submit(ask, sent)]
         }
