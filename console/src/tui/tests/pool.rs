@@ -407,3 +407,31 @@ fn ascii_screens_are_ascii() {
         }
     }
 }
+
+#[test]
+fn a_strangers_words_cannot_leave_their_cell() {
+    let mut nodes = world::nodes();
+    let offer = nodes[0].offer.as_mut().expect("has one");
+    let bad = "a\x1b[2J\nb\u{202e}漢字".to_owned();
+    offer.capabilities.region = modchain_types::Text::cut(bad.clone());
+    offer.capabilities.gpus = modchain_types::List::cut(
+        offer
+            .capabilities
+            .gpus
+            .iter()
+            .map(|gpu| modchain_types::GpuInfo { model: modchain_types::Text::cut(bad.clone()), ..gpu.clone() })
+            .collect(),
+    );
+    let mut events = world::events();
+    events[0].text = modchain_types::Text::cut(bad);
+    events[0].number = 300;
+    let mut app = seen(LARGE, Link::Live);
+    world::give(&mut app, FromLive::Snapshot(Box::new(world::snapshot(world::jobs(), nodes))));
+    world::give(&mut app, FromLive::Events(events));
+    open(&mut app, Place::Node(name("zurich-01")));
+    shows(&app, &["region    a·[2J·b·"]);
+    for keys in [&["1"][..], &["2", "G"], &["4"]] {
+        press(&mut app, keys);
+        assert!(screen(&app).iter().all(|line| !line.chars().any(|c| c.is_control() || c == '\u{202e}')));
+    }
+}
