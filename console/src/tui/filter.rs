@@ -4,7 +4,7 @@
 use ratatui::text::{Line, Span};
 
 use super::app::Ctx;
-use super::table::Source;
+use super::table::{Source, Width};
 use super::theme::Role;
 use crate::filter::{Field, Filter, parse};
 
@@ -37,14 +37,15 @@ impl TableFilter {
         self.text.is_empty()
     }
 
-    /// Whether a row fits.
-    pub(crate) fn fits<S: Source>(&self, ctx: &Ctx<'_>, row: &S::Row) -> bool {
+    /// Whether a row fits. Words without a key are looked for in what the table shows, `width` wide.
+    pub(crate) fn fits<S: Source>(&self, ctx: &Ctx<'_>, row: &S::Row, width: Width) -> bool {
         if self.filter.is_empty() {
             return true;
         }
         let value = |name: &str| S::value(ctx, row, name);
         let shown = || {
-            let cells = S::columns().iter().map(|column| (column.cell)(ctx, row, column.width.1).to_string());
+            let shown = S::columns().iter().filter(|column| column.shown <= width);
+            let cells = shown.map(|column| (column.cell)(ctx, row, column.width.1).to_string());
             cells.collect::<Vec<_>>().join("  ")
         };
         self.filter.fits(&value, &shown)

@@ -222,7 +222,7 @@ impl TableUi {
         let mut rows: Vec<(Option<Value<'static>>, RowId)> = Vec::new();
         for row in S::rows(ctx) {
             self.total += 1;
-            if self.filter.fits::<S>(ctx, row) {
+            if self.filter.fits::<S>(ctx, row, self.width) {
                 rows.push(((column.value)(ctx, row), S::id(row)));
             }
         }

@@ -728,6 +728,7 @@ fn in_table(app: &mut App, id: TableId, action: Action) -> Vec<Effect> {
         Action::Columns => {
             table.width = table.width.next();
             table.scrolled = 0;
+            table.touch();
             let word = table.width.word();
             app.toast(Tone::Info, format!("columns: {word}"));
         }
