@@ -536,7 +536,7 @@ fn cancel_jobs(app: &mut App, jobs: Vec<JobId>, flags: Vec<String>) -> Vec<Effec
         ([id], _) => {
             let Some(job) = app.mirror.jobs.get(id) else { return Vec::new() };
             let place = job.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-            let name = text::one_line(&job.name);
+            let name = super::view::jobs::called(job);
             let first = format!("{}  {name}{place}", id.short());
             let second = format!("{}, {} so far of {}", job.state, text::money(job.cost, asset), job.hold);
             ("Cancel job?".to_owned(), vec![first, second], Demand::Yes)
