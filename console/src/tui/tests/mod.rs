@@ -1,7 +1,9 @@
 //! The console as a whole: every view at every size in every state of the link, and whatever may come in any order.
 
 mod forms;
+mod output;
 mod pool;
 mod random;
 mod sizes;
+mod snapshots;
 pub(super) mod world;
