@@ -138,12 +138,10 @@ impl Scripted {
             version: Text::cut("scripted"),
             pool: "lab".parse().expect("a name"),
             identity: samples::identity(),
-            pool: "lab".parse().expect("a name"),
             journal: self.script.borrow().journal,
             asset: Asset::Test,
             streams_max: connection.authorise(32),
             wall: wall_now(),
-            pool: "scripted".parse().expect("a name"),
         };
         if down.write(&welcome.into()).await.is_err() {
             return;
