@@ -379,7 +379,8 @@ async fn explain(shell: &Shell, job: &str) -> Outcome {
     Ok(exit::OK)
 }
 
-fn explanation(view: &ExplanationView, id: &str) -> String {
+/// Why a job is where it is, and one line per node.
+pub(crate) fn explanation(view: &ExplanationView, id: &str) -> String {
     let mut text = text::one_line(&format!("{id}  {}: {}", view.job.state, view.summary));
     text.push('\n');
     text.push_str(&verdicts(&view.nodes));

@@ -26,7 +26,7 @@ pub(crate) mod token;
 pub(crate) mod wait;
 pub(crate) mod yaml;
 
-mod follow;
+pub(crate) mod follow;
 mod history;
 mod input;
 mod log_printer;

@@ -135,6 +135,8 @@ pub(crate) struct Ui {
     pub(crate) known: view::known::Known,
     /// Lines that are scrolled away on the page of a node.
     pub(crate) node_top: Option<(Name, usize)>,
+    /// Lines that are scrolled away on the page of a job.
+    pub(crate) job_top: Option<(JobId, usize)>,
     /// Revisions of what follow-up questions were asked for, so that none is asked twice.
     pub(crate) asked: view::follow::Asked,
     /// Filters and commands that were typed before, the newest last.
@@ -392,6 +394,7 @@ impl Ui {
             problem: 0,
             known: view::known::Known::default(),
             node_top: None,
+            job_top: None,
             asked: view::follow::Asked::default(),
             history: BTreeMap::new(),
             hint: false,

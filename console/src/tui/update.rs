@@ -71,7 +71,8 @@ pub(crate) fn deadline(app: &App) -> Option<u64> {
         LinkState::Live | LinkState::Refused(_) => None,
     };
     let ages = if app.ui.paused.is_some() { None } else { view::next_age(app).map(|ms| now + ms) };
-    [toast, app.ui.quit_armed_ms, held, countdown, ages, view::form::deadline(app)].into_iter().flatten().min()
+    let asks = view::follow::deadline(app);
+    [toast, app.ui.quit_armed_ms, held, countdown, ages, asks, view::form::deadline(app)].into_iter().flatten().min()
 }
 
 /// When the next large table may be arranged.
@@ -125,7 +126,10 @@ fn on_live(app: &mut App, message: FromLive) -> Vec<Effect> {
         *changes += 1;
     }
     match &message {
-        FromLive::Answer(id, _, reply) => effects.extend(on_answer(app, *id, reply)),
+        FromLive::Answer(id, asked, reply) => {
+            effects.extend(on_answer(app, *id, reply));
+            view::follow::answered(app, asked, reply);
+        }
         FromLive::Input(job, Ok((bytes, done))) => view::output::input_stored(app, *job, *bytes, *done),
         FromLive::Input(job, Err(failure)) => {
             let text = format!("{}: {}", job.short(), failure.said());

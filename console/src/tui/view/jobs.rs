@@ -48,12 +48,12 @@ const COLUMNS: &[Column<JobView>] = &[
     Column {
         key: "name",
         title: "NAME",
-        width: (10, 40),
+        width: (10, 22),
         priority: 90,
         shown: Width::Default,
         align: Alignment::Left,
         cell: |_, job, _| text(called(job)),
-        kind: Kind::Text,
+        kind: Kind::Name,
         value: |_, job| Some(Value::from(called(job))),
     },
     Column {
@@ -70,13 +70,46 @@ const COLUMNS: &[Column<JobView>] = &[
     Column {
         key: "node",
         title: "NODE",
-        width: (8, 16),
+        width: (9, 16),
         priority: 60,
         shown: Width::Default,
         align: Alignment::Left,
-        cell: |_, job, _| text(node(job).unwrap_or_else(|| "-".into())),
-        kind: Kind::Name,
+        cell: place,
+        kind: Kind::Text,
         value: |_, job| node(job).map(Value::from),
+    },
+    Column {
+        key: "gpu",
+        title: "GPU%",
+        width: (5, 5),
+        priority: 55,
+        shown: Width::Default,
+        align: Alignment::Right,
+        cell: |ctx, job, _| match (busy(ctx, job), holds_gpus(job)) {
+            (Some(percent), _) => text(percent.to_string()),
+            (None, true) => text("?"),
+            (None, false) => text("-"),
+        },
+        kind: Kind::Number(Unit::Percent),
+        value: |ctx, job| busy(ctx, job).map(|percent| Value::Number(f64::from(percent))),
+    },
+    Column {
+        key: "line",
+        title: "5 MIN",
+        width: (8, 8),
+        priority: 25,
+        shown: Width::Default,
+        align: Alignment::Left,
+        cell: |ctx, job, _| {
+            let spark = ctx.glyphs.spark(&line(ctx, job), 8);
+            Line::styled(spark, ctx.theme.style(Role::Good))
+        },
+        kind: Kind::Number(Unit::Percent),
+        value: |ctx, job| {
+            let known: Vec<u8> = line(ctx, job).into_iter().flatten().collect();
+            let sum: f64 = known.iter().map(|percent| f64::from(*percent)).sum();
+            (!known.is_empty()).then(|| Value::Number(sum / known.len() as f64))
+        },
     },
     Column {
         key: "time",
@@ -101,13 +134,17 @@ const COLUMNS: &[Column<JobView>] = &[
         value: |_, job| Some(Value::Number(job.cost.0 as f64)),
     },
     Column {
-        key: "cap",
+        key: "hold",
         title: "CAP",
-        width: (6, 10),
+        width: (7, 10),
         priority: 40,
         shown: Width::Default,
         align: Alignment::Right,
-        cell: |_, job, _| text(job.hold.to_string()),
+        cell: |_, job, room| {
+            // What it costs stands before it: `0.24  /  2.00`.
+            let slash = if room == u16::MAX { "" } else { "/ " };
+            text(format!("{slash}{:>width$}", job.hold.to_string(), width = usize::from(room.clamp(2, 12)) - 2))
+        },
         kind: Kind::Number(Unit::Micro),
         value: |_, job| Some(Value::Number(job.hold.0 as f64)),
     },
@@ -141,7 +178,7 @@ const COLUMNS: &[Column<JobView>] = &[
         shown: Width::Wide,
         align: Alignment::Left,
         cell: |_, job, _| text(job.adapter.word()),
-        kind: Kind::Whole,
+        kind: Kind::Text,
         value: |_, job| Some(Value::from(job.adapter.word())),
     },
     Column {
@@ -156,15 +193,48 @@ const COLUMNS: &[Column<JobView>] = &[
         value: |_, job| Some(Value::Number(job.gpus.len() as f64)),
     },
     Column {
-        key: "try",
+        key: "attempts",
         title: "TRY",
-        width: (3, 3),
+        width: (4, 4),
         priority: 20,
         shown: Width::Wide,
         align: Alignment::Right,
-        cell: |_, job, _| text(job.attempts.last().map_or_else(|| "-".into(), |attempt| attempt.number.to_string())),
+        cell: |_, job, _| text(tries(job).to_string()),
         kind: Kind::Number(Unit::Plain),
-        value: |_, job| job.attempts.last().map(|attempt| Value::Number(f64::from(attempt.number))),
+        value: |_, job| Some(Value::Number(f64::from(tries(job)))),
+    },
+    Column {
+        key: "exit",
+        title: "EXIT",
+        width: (5, 5),
+        priority: 18,
+        shown: Width::Wide,
+        align: Alignment::Right,
+        cell: |_, job, _| text(job.exit.map_or_else(|| "-".into(), |exit| exit.code.to_string())),
+        kind: Kind::Number(Unit::Plain),
+        value: |_, job| job.exit.map(|exit| Value::Number(f64::from(exit.code))),
+    },
+    Column {
+        key: "reason",
+        title: "REASON",
+        width: (8, 16),
+        priority: 18,
+        shown: Width::Wide,
+        align: Alignment::Left,
+        cell: |_, job, _| text(job.reason.map_or_else(|| "-".into(), |reason| reason.to_string())),
+        kind: Kind::Text,
+        value: |_, job| job.reason.map(|reason| Value::from(reason.to_string())),
+    },
+    Column {
+        key: "price",
+        title: "PRICE/H",
+        width: (7, 10),
+        priority: 18,
+        shown: Width::Wide,
+        align: Alignment::Right,
+        cell: |_, job, _| text(job.price_per_hour.map_or_else(|| "-".into(), |price| price.to_string())),
+        kind: Kind::Number(Unit::Micro),
+        value: |_, job| job.price_per_hour.map(|price| Value::Number(price.0 as f64)),
     },
     Column {
         key: "what",
@@ -176,6 +246,28 @@ const COLUMNS: &[Column<JobView>] = &[
         cell: |_, job, _| text(words::one_line(&job.what)),
         kind: Kind::Text,
         value: |_, job| Some(Value::from(words::one_line(&job.what))),
+    },
+    Column {
+        key: "model",
+        title: "MODEL",
+        width: (12, 40),
+        priority: 10,
+        shown: Width::All,
+        align: Alignment::Left,
+        cell: |_, job, _| text(job.model.as_ref().map_or_else(|| "-".into(), |model| words::one_line(model))),
+        kind: Kind::Text,
+        value: |_, job| job.model.as_ref().map(|model| Value::from(words::one_line(model))),
+    },
+    Column {
+        key: "submitted",
+        title: "SUBMITTED",
+        width: (19, 19),
+        priority: 10,
+        shown: Width::All,
+        align: Alignment::Left,
+        cell: |ctx, job, _| text(words::date_time(job.created_at, ctx.utc)),
+        kind: Kind::Text,
+        value: |ctx, job| Some(Value::from(words::date_time(job.created_at, ctx.utc))),
     },
     Column {
         key: "label",
@@ -259,7 +351,7 @@ pub(crate) fn state_cell(ctx: &Ctx<'_>, job: &JobView, room: u16) -> Line<'stati
 }
 
 /// The state in a character and a word, with the exit code where there is one.
-pub(crate) fn state(ctx: &Ctx<'_>, job: &JobView, _room: u16) -> Line<'static> {
+pub(crate) fn state(ctx: &Ctx<'_>, job: &JobView, room: u16) -> Line<'static> {
     let sending = ctx.ui.asks.values().any(|ask| ask.about == Some(RowId::Job(job.id)));
     if sending {
         return Line::styled(format!("{} sending", ctx.glyphs.pick("…", ".")), ctx.theme.style(Role::Info));
@@ -268,19 +360,86 @@ pub(crate) fn state(ctx: &Ctx<'_>, job: &JobView, _room: u16) -> Line<'static> {
         (JobState::Completed | JobState::Failed, Some(exit)) => format!(" {}", exit.code),
         _ => String::new(),
     };
+    let whole = room == u16::MAX;
+    let (glyph, word) = match job.state {
+        JobState::Queued if tries(job) > 0 && !whole => {
+            (ctx.glyphs.pick("↻", "@"), format!("try {}", tries(job).saturating_add(1)))
+        }
+        // As wide as the longest word is no column on a small screen.
+        JobState::Completed if room < 13 => (ctx.glyphs.job(job.state), "done".to_owned()),
+        state => (ctx.glyphs.job(state), state.word().to_owned()),
+    };
     let style = ctx.theme.job(job.state);
-    Line::from(Span::styled(format!("{} {}{exit}", ctx.glyphs.job(job.state), job.state.word()), style))
+    Line::from(Span::styled(format!("{glyph} {word}{exit}"), style))
+}
+
+/// How many attempts there were.
+fn tries(job: &JobView) -> u32 {
+    job.attempts.last().map_or(0, |attempt| attempt.number)
 }
 
 fn node(job: &JobView) -> Option<String> {
-    job.node.as_ref().map(ToString::to_string)
+    job.node.as_ref().filter(|_| job.state != JobState::Queued).map(ToString::to_string)
+}
+
+/// The node, or why there is none.
+fn place(ctx: &Ctx<'_>, job: &JobView, _room: u16) -> Line<'static> {
+    match node(job) {
+        Some(node) => text(node),
+        None if job.state == JobState::Queued => Line::styled(why(job), ctx.theme.style(Role::Dim)),
+        None => text("-"),
+    }
+}
+
+/// Why a job waits, in a word or two.
+fn why(job: &JobView) -> String {
+    let message = words::one_line(&job.message).to_lowercase();
+    let short = [
+        ("there are no nodes", "no nodes"),
+        ("no node", "no fit"),
+        ("not before", "not yet"),
+        ("fee", "no money"),
+        ("ahead", "in line"),
+        ("go before", "in line"),
+    ];
+    match short.iter().find(|(part, _)| message.contains(part)) {
+        Some((_, short)) => (*short).to_owned(),
+        None if tries(job) > 0 => match job.attempts.last().and_then(|attempt| attempt.reason) {
+            Some(reason) => reason.to_string(),
+            None => "-".to_owned(),
+        },
+        None if message.is_empty() => "-".to_owned(),
+        None => words::one_line(&job.message),
+    }
+}
+
+/// Whether GPUs are its own now.
+fn holds_gpus(job: &JobView) -> bool {
+    !job.gpus.is_empty() && !job.state.is_ended() && job.state != JobState::Queued
+}
+
+/// Mean busy share of the GPUs that it holds, in percent; `None` where it holds none, or none says so.
+fn busy(ctx: &Ctx<'_>, job: &JobView) -> Option<u8> {
+    let node = ctx.mirror.nodes.get(job.node.as_ref().filter(|_| holds_gpus(job))?)?;
+    let infos = &node.offer.as_ref()?.capabilities.gpus;
+    let own =
+        infos.iter().zip(node.gpus.iter()).filter(|(info, _)| job.gpus.iter().any(|(uuid, _)| *uuid == info.uuid));
+    let known: Vec<u32> = own.filter_map(|(_, gpu)| super::nodes::heard(node, gpu.busy_pct)).map(u32::from).collect();
+    let sum: u32 = known.iter().sum();
+    u8::try_from(sum.checked_div(u32::try_from(known.len()).ok()?)?).ok()
+}
+
+/// The last five minutes of the GPUs of its node, if it holds some of them.
+fn line(ctx: &Ctx<'_>, job: &JobView) -> Vec<Option<u8>> {
+    let node = job.node.as_ref().filter(|_| holds_gpus(job)).and_then(|node| ctx.mirror.nodes.get(node));
+    node.map(|node| super::node::line(ctx, node)).unwrap_or_default()
 }
 
 /// How long it has run, or did.
 pub(crate) fn ran(job: &JobView, now: WallTime) -> Option<Interval> {
-    let started = job.started_at?;
-    let until = job.ended_at.unwrap_or(now);
-    Some(Interval::from_secs(until.since(started).0 / 1_000_000))
+    let ran = crate::cli::follow::ran(job, job.started_at?, job.ended_at.unwrap_or(now));
+    // What still runs does not change ten times a second.
+    Some(if job.state.is_ended() { ran } else { Interval::from_secs(ran.0 / 1_000_000) })
 }
 
 /// Draws the table and what belongs to the selected job.
