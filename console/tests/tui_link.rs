@@ -29,12 +29,14 @@ fn an_orchestrator_that_is_killed_is_missed_at_once_and_the_console_goes_on_wher
     three_jobs(&stack);
     let mut term = live(&stack, &["console", "--view", "jobs", "--filter", "name:keep"]);
     term.wait_for("2 of 3");
-    term.keys("G");
     let selected = |screen: &vt100::Screen| {
         let rows = common::term::selected(screen);
         rows.iter().find_map(|row| ["keep-1", "keep-2"].into_iter().find(|name| row.contains(*name)))
     };
     term.wait("one is selected", |screen| selected(screen).is_some());
+    let first = selected(term.screen());
+    term.keys("G");
+    term.wait("the other one is selected", |screen| selected(screen).is_some_and(|name| Some(name) != first));
     let before = selected(term.screen());
     // Stopped first, so that it cannot be back before anybody has missed it.
     stack.signal_orchestrator("STOP");

@@ -9,7 +9,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, SlavePty, native_p
 use super::{Home, program};
 
 /// Longest wait for anything on a screen: machines that build at the same time are slow.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at the screen, at most.
 const LOOK: Duration = Duration::from_millis(5);
