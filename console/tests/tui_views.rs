@@ -96,7 +96,7 @@ fn a_job_of_the_command_line_appears_by_itself_and_its_output_is_followed_to_the
     let job = stack.job("slow");
     assert_eq!(job["state"], "running", "a line came before the end: {job:#}\n{}", term.picture());
     term.wait_for("line 9");
-    term.wait_for("exit 0");
+    term.wait_for("completed, exit code 0");
     let job = stack.job("slow");
     assert_eq!(job["state"], "completed", "{job:#}");
     let lines = rows(term.screen()).filter(|row| row.contains("line ")).count();
@@ -126,6 +126,7 @@ fn tables_are_filtered_sorted_and_marked() {
     term.wait("a reason", |screen| rows(screen).any(|row| row.starts_with(" /~[") && row.contains("column")));
     term.wait_for("beta-1");
     term.keys(ESC);
+    term.wait_gone("/~[");
     // By name, and the other way round.
     let order = |screen: &vt100::Screen| -> Vec<String> {
         let names = rows(screen);
