@@ -75,6 +75,7 @@ fn an_orchestrator_that_stands_still_is_missed_and_its_data_stays() {
     three_jobs(&stack);
     let mut term = live(&stack, &["console", "--view", "jobs"]);
     term.wait_for("3 jobs");
+    let stopped = stack.orchestrator();
     stack.signal_orchestrator("STOP");
     term.wait_for("LINK LOST");
     for name in ["keep-1", "keep-2", "other"] {
@@ -83,7 +84,8 @@ fn an_orchestrator_that_stands_still_is_missed_and_its_data_stays() {
     // Keys are answered meanwhile.
     term.press("2", "[2 Nodes]");
     term.press("3", "[3 Jobs]");
-    stack.signal_orchestrator("CONT");
+    // It goes on, if `up` has not lost its patience and put another one into its place.
+    let _ = std::process::Command::new("kill").args(["-CONT", &stopped]).output();
     // Nobody wants to wait for the next try.
     term.keys("R");
     term.wait_for("● live");

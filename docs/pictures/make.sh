@@ -10,7 +10,9 @@ home=$(mktemp -d)
 frames=$home/frames
 mkdir -p "$frames"
 
-terminal() { tmux -S "$home/tmux" -f /dev/null "$@"; }
+# A server that ends is in the way of the next one on its socket.
+server=0
+terminal() { tmux -S "$home/tmux-$server" -f /dev/null "$@"; }
 
 up=
 finish() {
@@ -22,7 +24,7 @@ trap finish EXIT
 
 # Nothing of the user's own environment is in the pictures.
 clean=(env -i "PATH=$PATH" "HOME=$home" "XDG_RUNTIME_DIR=$home" LC_ALL=C.UTF-8 TERM=tmux-256color TZ=UTC PS1='$ ')
-run() { (cd "$root/examples" && "${clean[@]}" "$modchain" "$@"); }
+run() { (cd "$root/examples" && "${clean[@]}" "$modchain" "$@" >/dev/null 2>&1); }
 
 # Waits until the screen shows this.
 shows() {
@@ -39,6 +41,7 @@ shows() {
 # Starts a console with these arguments in a window of 120 by 36.
 begin() {
     terminal kill-server 2>/dev/null || true
+    server=$((server + 1))
     terminal new-session -d -x 120 -y 36 -c "$root/examples" "${clean[@]}" "$modchain" "$@"
     terminal set-option -g escape-time 0
     shows '● live'
@@ -60,7 +63,7 @@ keep() {
 
 (cd "$root/examples" && exec "${clean[@]}" "$modchain" up --headless -o json >"$home/ready") &
 up=$!
-until grep -q schema "$home/ready"; do kill -0 "$up" && sleep 0.05; done
+until grep -qs schema "$home/ready"; do kill -0 "$up" && sleep 0.05; done
 
 # Jobs of two people, good ones and bad ones.
 run run -q --wasm hello.wat --max-cost 0.10 --name greeting

@@ -43,7 +43,8 @@ def draw(captured):
     screen = pyte.Screen(COLUMNS, ROWS)
     stream = pyte.Stream(screen)
     for number, line in enumerate(captured.rstrip("\n").split("\n")[:ROWS], start=1):
-        stream.feed(f"\x1b[{number};1H\x1b[0m{line}")
+        # No reset: a line goes on with the looks of the one before.
+        stream.feed(f"\x1b[{number};1H{line}")
     image = Image.new("RGB", (COLUMNS * WIDTH + 2 * MARGIN, ROWS * HEIGHT + 2 * MARGIN), GROUND)
     pen = ImageDraw.Draw(image)
     for row in range(ROWS):
