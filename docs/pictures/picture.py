@@ -31,11 +31,29 @@ WIDTH = round(PLAIN.getlength("M"))
 HEIGHT = sum(PLAIN.getmetrics())
 
 
+# What pyte makes of the sixteen colours where they are named by number.
+NUMBERED = dict(zip(
+    "000000 cd0000 00cd00 cdcd00 0000ee cd00cd 00cdcd e5e5e5 "
+    "7f7f7f ff0000 00ff00 ffff00 5c5cff ff00ff 00ffff ffffff".split(),
+    "black red green brown blue magenta cyan white "
+    "brightblack brightred brightgreen brightbrown brightblue brightmagenta brightcyan brightwhite".split(),
+))
+SYMBOLS = ImageFont.truetype(FONTS + "DejaVuSans.ttf", SIZE - 2)
+MISSING = bytes(PLAIN.getmask("\U0010fffe"))
+
+
 def colour(name, default):
     """A colour as Pillow takes it."""
     if name == "default":
         return default
-    return COLOURS.get(name) or "#" + name
+    return COLOURS.get(NUMBERED.get(name, name)) or "#" + name
+
+
+def font(cell):
+    """The font that has the character of a cell."""
+    if ord(cell.data[0]) > 0x2000 and bytes(PLAIN.getmask(cell.data)) == MISSING:
+        return SYMBOLS
+    return BOLD if cell.bold else PLAIN
 
 
 def draw(captured):
@@ -69,7 +87,7 @@ def draw(captured):
                 filled = round(HEIGHT * (code - 0x2580) / 8)
                 pen.rectangle([x, y + HEIGHT - filled, x + WIDTH - 1, y + HEIGHT - 1], fill=ink)
             else:
-                pen.text((x, y), cell.data, font=BOLD if cell.bold else PLAIN, fill=ink)
+                pen.text((x, y), cell.data, font=font(cell), fill=ink)
     return image
 
 
