@@ -6,8 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::Stack;
 use common::term::{CTRL_C, ENTER, ESC, Start, Term};
+use common::{Stack, eventually};
 
 /// The keys of the views, and how they show that one is there.
 const TABS: [(&str, &str); 6] = [
@@ -50,12 +50,31 @@ fn the_second_ctrl_c_leaves_and_the_first_says_so() {
 }
 
 #[test]
+fn ctrl_l_paints_everything_anew_and_the_terminal_is_never_asked_anything() {
+    let stack = Stack::start();
+    let mut term = live(&stack, &["console", "--view", "jobs"]);
+    term.wait_for("no jobs yet");
+    let before = term.raw.len();
+    term.keys("\x0c");
+    eventually("the screen is drawn once more", || {
+        term.pump(Duration::from_millis(5));
+        String::from_utf8_lossy(&term.raw[before..]).contains("MODCHAIN")
+    });
+    term.wait_for("no jobs yet");
+    term.keys("q");
+    term.ends_clean(0);
+    // Nobody answers here: who asks where the cursor is, or what this terminal is, would wait for ever.
+    let raw = String::from_utf8_lossy(&term.raw);
+    assert!(!raw.contains("\x1b[6n") && !raw.contains("\x1b[c"), "a question to the terminal");
+}
+
+#[test]
 fn signals_give_the_terminal_back_too() {
     let stack = Stack::start();
     for (name, code) in [("TERM", 143), ("HUP", 129)] {
         let mut term = live(&stack, &["console", "--view", "jobs"]);
         // With everything on that can be on.
-        term.press(":mouse on\r", "mouse on");
+        term.keys(":mouse on\r");
         term.wait("the mouse is on", |screen| screen.mouse_protocol_mode() != vt100::MouseProtocolMode::None);
         term.press("?", "type to search keys");
         term.signal(name);

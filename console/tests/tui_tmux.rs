@@ -85,15 +85,17 @@ fn it_starts_and_leaves_a_shell_as_it_was() {
     }
     let stack = Stack::start();
     let tmux = Tmux::start(&stack);
-    tmux.line("echo before; stty -g");
-    tmux.wait_for("before");
+    // What is waited for is the answer, not the line that asks.
+    tmux.line("stty -g; echo before-$((6 * 7))");
+    tmux.wait_for("before-42");
     tmux.line(&program().display().to_string());
     tmux.wait_for("● live");
-    assert!(!tmux.screen().contains("before"), "it has a screen of its own");
+    assert!(!tmux.screen().contains("before-42"), "it has a screen of its own");
     tmux.keys(&["q"]);
-    tmux.wait_for("before");
-    tmux.line("echo code $?; stty -g");
-    tmux.wait_for("code 0");
+    tmux.wait_for("before-42");
+    tmux.line("echo code-$?; stty -g; echo after-$((6 * 7))");
+    tmux.wait_for("after-42");
+    assert!(tmux.screen().contains("code-0"), "{}", tmux.screen());
     let screen = tmux.screen();
     let modes: Vec<&str> = screen.lines().filter(|line| line.matches(':').count() > 20).collect();
     assert!(modes.len() == 2 && modes[0] == modes[1], "{screen}");

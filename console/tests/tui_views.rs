@@ -6,8 +6,11 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::term::{ENTER, ESC, Term};
+use common::term::{ENTER, ESC, Term, rows};
 use common::{Home, Stack, eventually};
+
+/// More than any table has columns.
+const COLUMNS_MAX: usize = 40;
 
 /// A console that has everything that its orchestrator knows.
 fn live(stack: &Stack, args: &[&str]) -> Term {
@@ -93,10 +96,10 @@ fn a_job_of_the_command_line_appears_by_itself_and_its_output_is_followed_to_the
     let job = stack.job("slow");
     assert_eq!(job["state"], "running", "a line came before the end: {job:#}\n{}", term.picture());
     term.wait_for("line 9");
-    term.wait_for("exit 0");
+    term.wait_for("completed, exit code 0");
     let job = stack.job("slow");
     assert_eq!(job["state"], "completed", "{job:#}");
-    let lines = common::term::rows(term.screen()).filter(|row| row.contains("line ")).count();
+    let lines = rows(term.screen()).filter(|row| row.contains("line ")).count();
     assert_eq!(lines, 10, "each line once:\n{}", term.picture());
     term.press(ESC, "[3 Jobs]");
     term.wait_selected("completed");
@@ -120,23 +123,32 @@ fn tables_are_filtered_sorted_and_marked() {
     // One that makes no sense says why, and the last good one stays.
     term.keys("/");
     term.keys("~[");
-    term.wait("a reason", |screen| {
-        common::term::rows(screen).any(|row| row.starts_with(" /~[") && row.contains("column"))
-    });
+    term.wait("a reason", |screen| rows(screen).any(|row| row.starts_with(" /~[") && row.contains("column")));
     term.wait_for("beta-1");
     term.keys(ESC);
+    term.wait_gone("/~[");
     // By name, and the other way round.
     let order = |screen: &vt100::Screen| -> Vec<String> {
-        let names = common::term::rows(screen);
+        let names = rows(screen);
         names
             .filter_map(|row| {
                 ["alpha-1", "alpha-2", "beta-1"].iter().find(|name| row.contains(*name)).map(ToString::to_string)
             })
             .collect()
     };
-    term.press("s", "NAME");
-    term.keys("name\r");
-    term.wait("by name", |screen| screen.contents().contains("by NAME"));
+    term.press("s", "Sort by");
+    term.keys(ESC);
+    term.wait_gone("Sort by");
+    for _ in 0..COLUMNS_MAX {
+        let title =
+            |screen: &vt100::Screen| rows(screen).find_map(|row| row.split_once(" · by ").map(|(_, by)| by.to_owned()));
+        let before = title(term.screen());
+        if before.as_ref().is_some_and(|by| by.starts_with("NAME")) {
+            break;
+        }
+        term.keys(">");
+        term.wait("another order", |screen| title(screen).is_some_and(|by| Some(by) != before));
+    }
     let sorted = |up: bool| {
         let mut names = vec!["alpha-1".to_owned(), "alpha-2".to_owned(), "beta-1".to_owned()];
         if !up {

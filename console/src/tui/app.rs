@@ -438,6 +438,8 @@ impl App {
         self.ui.followed.clear();
         self.ui.hidden.clear();
         self.ui.asked = view::follow::Asked::default();
+        // Their rows are those of the other one, and its revisions say nothing about the new ones.
+        self.ui.tables.values_mut().for_each(TableUi::touch);
     }
 
     /// What is shown: what is known, or what was known when the screen was paused.

@@ -16,6 +16,7 @@ use crossterm::terminal::{
 use crossterm::{execute, queue};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use ratatui::layout::Rect;
 
 use super::app::App;
 use super::view;
@@ -59,7 +60,9 @@ impl Screen {
 
     /// Forgets what is on the terminal: the next frame is drawn whole.
     pub(super) fn repaint(&mut self) -> std::io::Result<()> {
-        self.terminal.clear()
+        let size = self.terminal.size()?;
+        // Not `clear`: it asks the terminal where its cursor is, and the answer would be read by whoever reads the keys.
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     /// Turns the mouse on or off.
@@ -90,7 +93,7 @@ impl Screen {
         if self.mouse {
             self.set_mouse(true)?;
         }
-        self.terminal.clear()
+        self.repaint()
     }
 }
 

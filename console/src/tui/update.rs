@@ -139,6 +139,8 @@ fn on_live(app: &mut App, message: FromLive) -> Vec<Effect> {
             let text = text.clone();
             app.toast(Tone::Info, text);
         }
+        // Rows of the context before may have come since it was left.
+        FromLive::Target(_) => touch(app, &TableId::ALL),
         FromLive::Welcome(_) if matches!(app.mirror.link, LinkState::Lost { .. }) => {
             app.toast(Tone::Info, "connected again");
         }

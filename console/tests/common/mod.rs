@@ -168,13 +168,18 @@ impl Stack {
         self.signal_orchestrator("KILL");
     }
 
-    /// Sends the orchestrator a signal by its name.
-    pub(crate) fn signal_orchestrator(&self, name: &str) {
+    /// The orchestrator's process.
+    pub(crate) fn orchestrator(&self) -> String {
         let pids = Command::new("ps").args(["-o", "pid=,args=", "--ppid", &self.up.id().to_string()]).output();
         let pids = String::from_utf8(pids.expect("ps is there").stdout).expect("text");
         let orchestrator = pids.lines().find(|line| line.contains("modchain-orchestrator")).expect("it runs");
-        let pid = orchestrator.split_whitespace().next().expect("a number");
-        assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().expect("kill is there").success());
+        orchestrator.split_whitespace().next().expect("a number").to_owned()
+    }
+
+    /// Sends the orchestrator a signal by its name.
+    pub(crate) fn signal_orchestrator(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.orchestrator()]).status();
+        assert!(sent.expect("kill is there").success());
     }
 
     /// Available balance in micro-units.

@@ -118,7 +118,12 @@ const COLUMNS: &[Column<JobView>] = &[
         priority: 70,
         shown: Width::Default,
         align: Alignment::Right,
-        cell: |ctx, job, _| text(ran(job, ctx.now).map_or_else(|| "-".into(), |span| span.to_string())),
+        cell: |ctx, job, _| {
+            text(ran(job, ctx.now).map_or_else(
+                || "-".into(),
+                |span| if span.as_millis() == 0 { "<1ms".into() } else { span.to_string() },
+            ))
+        },
         kind: Kind::Number(Unit::Millis),
         value: |ctx, job| ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
     },
