@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the pictures of the console: a real console under tmux, against a stack that runs real jobs. Needs tmux, python3 and the two
-# Python packages pyte and pillow. Usage: docs/pictures/make.sh [FOLDER WITH THE THREE PROGRAMS]
+# Python packages pyte and pillow. Usage: console/pictures/make.sh [FOLDER WITH THE THREE PROGRAMS]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
