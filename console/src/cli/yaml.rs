@@ -242,7 +242,7 @@ mod tests {
             empty: Vec<Value>,
             none: Option<u8>,
         }
-        let items = vec![json!({"b": 1, "a": ["x", ["y"], {}]}), json!("no"), json!([[1]])];
+        let items = vec![json!({"a": ["x", ["y"], {}], "b": 1}), json!("no"), json!([[1]])];
         let document = Document { schema: "modchain.jobs/v1", items, empty: vec![], none: None };
         let text = "---\nschema: modchain.jobs/v1\nitems:\n  - a:\n      - x\n      -\n        - \"y\"\n      - {}\n    b: 1\n  \
                     - \"no\"\n  -\n    -\n      - 1\nempty: []\nnone: null\n";
