@@ -1,4 +1,4 @@
-//! The console with 10,000 nodes, 50,000 jobs and a job that writes 20,000 lines a second, as a recording that this test makes. It prints
+//! The console with 10,000 nodes and 50,000 jobs, of which 5,000 have ended, as a recording that this test makes. It prints
 //! what it measures and decides by none of it: machines differ. For numbers that count, on the program as it is shipped:
 //!
 //! ```text

@@ -70,7 +70,8 @@ pub(crate) fn deadline(app: &App) -> Option<u64> {
         LinkState::Lost { .. } | LinkState::Connecting => Some(now + 1_000),
         LinkState::Live | LinkState::Refused(_) => None,
     };
-    let ages = if app.ui.paused.is_some() { None } else { view::next_age(app).map(|ms| now + ms) };
+    // A recording's clock moves with what comes.
+    let ages = if app.ui.paused.is_some() || app.caps.replay { None } else { view::next_age(app).map(|ms| now + ms) };
     let asks = view::follow::deadline(app);
     [toast, app.ui.quit_armed_ms, held, countdown, ages, asks, view::form::deadline(app)].into_iter().flatten().min()
 }
