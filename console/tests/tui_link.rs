@@ -112,9 +112,9 @@ fn a_console_to_which_nothing_comes_does_nothing() {
     let stack = Stack::start();
     let file = stack.home.path().join("quiet.jsonl").display().to_string();
     record(&stack, &file, &["quiet"]);
-    let mut term = Term::open(&stack.home, &["console", "--view", "events", "--replay", &file, "--speed", "0"]);
+    let mut term = Term::open(&stack.home, &["console", "--view", "nodes", "--replay", &file, "--speed", "0"]);
     term.wait_for("recording");
-    term.wait_for("[4 Events]");
+    term.wait_for("[2 Nodes]");
     // What the beginning brings, such as a toast, is over when nothing is drawn for a while.
     while term.pump(Duration::from_secs(8)) {
         assert!(term.age() < Duration::from_secs(60), "it is drawn again and again:\n{}", term.picture());
@@ -149,7 +149,7 @@ fn record(stack: &Stack, file: &str, names: &[&str]) {
     let mut term = live(stack, &["console", "--view", "jobs", "--record", file]);
     for name in names {
         stack.run(&["run", "-q", "--wasm", "hello.wat", "--max-cost", "0.10", "--name", name]).expect(0);
-        term.wait(name, |screen| rows(screen).any(|row| row.contains(name) && row.contains("completed")));
+        term.wait(name, |screen| rows(screen).any(|row| row.contains(name) && row.contains("✓ done")));
     }
     term.keys("q");
     term.ends_clean(0);
@@ -171,7 +171,7 @@ fn a_recording_shows_what_was_there_and_nothing_can_be_done_in_it() {
     term.wait_for("▷ recording");
     term.wait_for("2 jobs");
     for name in ["first", "second"] {
-        assert!(rows(term.screen()).any(|row| row.contains(name) && row.contains("completed")), "{}", term.picture());
+        assert!(rows(term.screen()).any(|row| row.contains(name) && row.contains("✓ done")), "{}", term.picture());
     }
     term.press("x", "recording");
     term.press("n", "recording");

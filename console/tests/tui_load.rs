@@ -41,10 +41,11 @@ fn keys_are_answered_in_a_pool_of_any_size() {
     tape.connecting();
     tape.welcome(recording::welcome(samples::identity(), Asset::Test), "127.0.0.1:1", 0);
     tape.live();
-    let jobs = (0..JOBS).map(|number| match number % 5 {
-        0 => samples::job_view(number),
-        1 => samples::queued_job(number),
-        _ => samples::ended_job(number, u8::try_from(number % 3).expect("small")),
+    // Of the ended ones only the youngest are kept: these are as many as all are.
+    let jobs = (0..JOBS).map(|number| match number % 10 {
+        0 => samples::ended_job(number, u8::try_from(number % 3).expect("small")),
+        1..=5 => samples::job_view(number),
+        _ => samples::queued_job(number),
     });
     let nodes = (0..NODES).map(|number| samples::node_view(&format!("node-{number:05}"), number % 3));
     tape.everything(1, jobs.collect(), nodes.collect(), samples::account_view(Micro(98_000_000)));

@@ -102,7 +102,7 @@ fn a_job_of_the_command_line_appears_by_itself_and_its_output_is_followed_to_the
     let lines = rows(term.screen()).filter(|row| row.contains("line ")).count();
     assert_eq!(lines, 10, "each line once:\n{}", term.picture());
     term.press(ESC, "[3 Jobs]");
-    term.wait_selected("completed");
+    term.wait_selected("✓ done");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn hostile_output_and_names_do_nothing_to_the_terminal() {
     stack.run(&["run", "--wasm", &program, "--max-cost", "0.10", "--name", "printer"]).expect(0);
     let mut term = live(&stack, &["console", "--view", "jobs"]);
     term.wait_selected("printer");
-    term.wait_selected("completed");
+    term.wait_selected("✓ done");
     term.press("l", "› output");
     term.wait_for("last");
     term.wait("the colour is kept", |screen| {
@@ -266,8 +266,8 @@ fn hostile_output_and_names_do_nothing_to_the_terminal() {
     }
     // The edges are where they belong, wide characters or not.
     term.keys(ESC);
-    term.wait_selected("completed");
-    let row = term.row_with("completed").expect("a row");
+    term.wait_selected("✓ done");
+    let row = term.row_with("✓ done").expect("a row");
     let edge = (0..120).rev().find(|column| term.screen().cell(row, *column).is_some_and(|cell| cell.has_contents()));
     assert_eq!(edge, Some(119), "{}", term.picture());
 }
