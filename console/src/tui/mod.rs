@@ -1,10 +1,10 @@
 //! The terminal console: what `modchain` shows when it is called without a command.
 //!
-//! Elm's shape: [`update`] takes a [`Msg`] into the [`App`] and says which [`Effect`]s follow, [`view::draw`] paints the [`App`]. Neither
+//! Elm's shape: [`update()`] takes a [`Msg`] into the [`App`] and says which [`Effect`]s follow, [`view::draw`] paints the [`App`]. Neither
 //! reads a clock, a file, a socket or a lock; [`runtime`] does, and is the only loop. It blocks until something happens and
 //! draws only then, so a console that nobody looks at costs nothing.
 //!
-//! Reading order: [`app`] (the state), [`msg`] (what comes in and goes out), [`keys`] (the one table of keys), [`update`], [`table`]
+//! Reading order: [`app`] (the state), [`msg`] (what comes in and goes out), [`keys`] (the one table of keys), [`mod@update`], [`table`]
 //! (tables of anything), [`layout`], [`view`], [`runtime`].
 
 mod act;

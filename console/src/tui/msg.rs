@@ -41,7 +41,7 @@ pub(crate) enum Msg {
     Said(String),
     /// The program was stopped and goes on: whatever was on the screen is gone.
     Resumed,
-    /// The moment has come that [`super::App::deadline`] asked for.
+    /// The moment has come that [`super::update::deadline`] asked for.
     Deadline,
 }
 

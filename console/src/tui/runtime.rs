@@ -1,4 +1,4 @@
-//! The one loop of the console: waits for keys, the link, signals and the next deadline, feeds [`update`], does what follows, and draws
+//! The one loop of the console: waits for keys, the link, signals and the next deadline, feeds [`update()`], does what follows, and draws
 //! when something has changed. Everything that touches the world is here.
 
 use std::fs::OpenOptions;
