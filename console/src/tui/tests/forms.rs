@@ -194,6 +194,32 @@ fn what_is_wrong_with_a_field_stands_beside_it_and_keeps_it_from_being_sent() {
 }
 
 #[test]
+fn submitting_without_what_must_be_said_leads_to_its_field() {
+    let mut app = seen((120, 36), Link::Live);
+    press(&mut app, &["n"]);
+    type_text(&mut app, "examples/primes.wat");
+    let effects = press(&mut app, &["F5"]);
+    let Some(Effect::Plan(edit, line, _)) = effects.into_iter().find(|effect| matches!(effect, Effect::Plan(..)))
+    else {
+        panic!("it is not looked at");
+    };
+    update(&mut app, Msg::Planned(edit, planned(&line)));
+    assert!(screen(&mut app).contains("see the field Max cost"), "{}", screen(&mut app));
+    type_text(&mut app, "0.10");
+    let (_, line, _) = looked(&mut app);
+    assert_eq!(line, ["run", "--wasm", "examples/primes.wat", "--max-cost", "0.10"]);
+}
+
+#[test]
+fn a_job_is_described_from_every_view() {
+    for view in ["1", "2", "3", "4", "5"] {
+        let mut app = seen((120, 36), Link::Live);
+        press(&mut app, &[view, "n"]);
+        assert!(matches!(app.ui.overlay, Some(Overlay::Form(_))), "view {view}");
+    }
+}
+
+#[test]
 fn a_form_is_edited_as_a_job_file_and_a_mistake_there_loses_nothing() {
     let mut app = filled((120, 36));
     let edited = |app: &mut App| match press(app, &["Ctrl-e"]).pop() {

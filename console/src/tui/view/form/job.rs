@@ -92,7 +92,7 @@ fields! {
     "tmp-size" "/tmp" Control::Text, 8, "df", rarely_joined, "its size: memory, and counted as such; 256MiB by default";
     "writable-root" "writable root" Control::Switch, 0, "df", rare, "on nodes whose owner allows it";
     "network" "network" Control::Switch, 0, "df", rarely_joined, "on nodes whose owner allows it";
-    "max-cost" "Cap" Control::Text, 10, ALL, own, "the most this job may cost; held in escrow at submit";
+    "max-cost" "Max cost" Control::Text, 10, ALL, own, "the most this job may cost; held in escrow at submit";
     "label" "Labels" Control::Words, 0, ALL, own, "KEY=VALUE ..., to find the job by";
     "stdin" "write to its input" Control::Switch, 0, "wdf", own, "Space turns it on; i in its output writes lines to it";
     "no-queue" "only if it starts now" Control::Switch, 0, ALL, joined, "refused instead of waiting for a node";
@@ -311,7 +311,13 @@ pub(super) fn quoted(form: &Form, link: &LinkState, asset: Asset) -> Quoted {
             quoted.notes.push((Role::Bad, text::one_line(&failure.message)));
             // What is for a shell helps nobody here.
             let hints = failure.hint.iter().filter(|hint| !hint.starts_with("--help"));
-            quoted.notes.extend(hints.map(|hint| (Role::Dim, text::one_line(hint))));
+            match form.meant_by(failure) {
+                Some(place) => {
+                    let label = form.fields[place].spec.label;
+                    quoted.notes.push((Role::Dim, format!("see the field {label}; F5 goes there")));
+                }
+                None => quoted.notes.extend(hints.map(|hint| (Role::Dim, text::one_line(hint)))),
+            }
         }
         Check::Planned(plan, None) => {
             let line = if stale {

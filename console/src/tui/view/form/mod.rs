@@ -137,6 +137,14 @@ impl Form {
         self.places().into_iter().filter(|place| wanted(&self.fields[*place])).collect()
     }
 
+    /// The field on the screen whose flag the failure names, in its hint or else in its message.
+    fn meant_by(&self, failure: &Failure) -> Option<usize> {
+        let texts = failure.hint.iter().chain([&failure.message]);
+        let flags = texts.flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
+        let mut words = flags.filter_map(|word| word.strip_prefix("--"));
+        words.find_map(|word| self.on_screen().into_iter().find(|place| self.fields[*place].spec.word == word))
+    }
+
     fn buttons(&self) -> &'static [Button] {
         match self.purpose {
             Purpose::Job(_) => &[Button::Submit, Button::Save, Button::Cancel],
@@ -322,7 +330,11 @@ pub(crate) fn planned(app: &mut App, edit: u64, plan: Result<Plan, Failure>) -> 
                 vec![Effect::Send(ToLive::Ask(ask, Box::new(QuoteRequest { spec }.into())))]
             }
             Err(failure) => {
-                form.submit = false;
+                if std::mem::take(&mut form.submit)
+                    && let Some(place) = form.meant_by(&failure)
+                {
+                    form.focus = Stop::Field(place);
+                }
                 form.check = Check::Bad(failure);
                 Vec::new()
             }
