@@ -1,7 +1,8 @@
 //! What people read: times, amounts, sizes, ids, and bytes that came from strangers.
 
 use jiff::tz::TimeZone;
-use modchain_types::{Asset, JobId, Micro, WallTime, is_hidden};
+use modchain_types::{Asset, JobId, Micro, Span, WallTime, is_hidden};
+use modchain_wire::view::JobView;
 
 /// A point in time as every JSON document writes it: RFC 3339, UTC, milliseconds.
 pub(crate) fn rfc3339(at: WallTime) -> String {
@@ -51,6 +52,13 @@ pub(crate) fn ago(span: modchain_types::Span) -> String {
         3_600..86_400 => format!("{}h", secs / 3_600),
         _ => format!("{}d", secs / 86_400),
     }
+}
+
+/// How long a job ran, or has run until now: what its node measured, where that is known. `None` if it never began.
+pub(crate) fn ran(job: &JobView, now: WallTime) -> Option<Span> {
+    let started = job.started_at?;
+    let measured = job.state.is_ended() && job.usage.ran > Span::ZERO;
+    Some(if measured { job.usage.ran } else { job.ended_at.unwrap_or(now).since(started) })
 }
 
 /// `2.00 TEST`.

@@ -456,16 +456,11 @@ pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> Vec<String> {
 pub(crate) fn place(job: &JobView) -> String {
     match (&job.node, job.started_at) {
         (Some(node), Some(started)) => {
-            let ran = ran(job, started, job.ended_at.unwrap_or(started));
+            let ran = text::ran(job, started).unwrap_or_default();
             format!(" on {node}, ran {ran}")
         }
         (Some(_) | None, _) => String::new(),
     }
-}
-
-/// How long a job ran, of which `until` is the last moment that counts: what its node measured, where that is known.
-pub(crate) fn ran(job: &JobView, started: WallTime, until: WallTime) -> Span {
-    if job.state.is_ended() && job.usage.ran > Span::ZERO { job.usage.ran } else { until.since(started) }
 }
 
 #[cfg(test)]

@@ -189,8 +189,8 @@ pub(crate) static COLUMNS: [JobColumn; 20] = [
         "time",
         "TIME",
         Unit::Millis,
-        |job, look| or_none(ran(job, look.now)),
-        |job, look| ran(job, look.now).map(millis),
+        |job, look| or_none(text::ran(job, look.now)),
+        |job, look| text::ran(job, look.now).map(millis),
     )
     .restless(),
     JobColumn::number(
@@ -263,10 +263,6 @@ pub(super) fn called(job: &JobView, short: bool) -> String {
     what
 }
 
-fn ran(job: &JobView, now: WallTime) -> Option<modchain_types::Span> {
-    job.started_at.map(|started| follow::ran(job, started, job.ended_at.unwrap_or(now)))
-}
-
 /// `modchain job`.
 pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
     let jobs = match args.command {
@@ -306,7 +302,7 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
 
 fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
     let now = text::wall_now();
-    let place = match (&job.node, ran(job, now)) {
+    let place = match (&job.node, text::ran(job, now)) {
         _ if job.state.is_ended() => follow::place(job),
         (Some(node), Some(span)) => format!(" {span} on {node}"),
         (Some(node), None) => format!(" on {node}"),

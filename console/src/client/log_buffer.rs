@@ -208,8 +208,8 @@ fn ending(job: &JobView, asset: Asset) -> String {
     if let Some(exit) = job.exit {
         words += &format!(", exit code {}", exit.code);
     }
-    if let (Some(started), Some(ended)) = (job.started_at, job.ended_at) {
-        words += &format!(", ran {}", ended.since(started));
+    if let Some(ran) = job.ended_at.and_then(|ended| text::ran(job, ended)) {
+        words += &format!(", ran {ran}");
     }
     words += &format!(", cost {}", text::money(job.cost, asset));
     if !job.message.is_empty() {

@@ -229,7 +229,7 @@ fn attempt(page: &mut Page<'_>, attempt: &AttemptView, most: u32) {
         }
     }
     if let (Some(started), Some(ended)) = (attempt.started_at, attempt.ended_at) {
-        line.push_str(&format!(", ran {}", Interval(ended.since(started).0)));
+        line.push_str(&format!(", took {}", Interval(ended.since(started).0)));
     }
     if !attempt.message.is_empty() {
         line.push_str(&format!(": {}", &*attempt.message));

@@ -442,7 +442,7 @@ fn line(ctx: &Ctx<'_>, job: &JobView) -> Vec<Option<u8>> {
 
 /// How long it has run, or did.
 pub(crate) fn ran(job: &JobView, now: WallTime) -> Option<Interval> {
-    let ran = crate::cli::follow::ran(job, job.started_at?, job.ended_at.unwrap_or(now));
+    let ran = crate::text::ran(job, now)?;
     // What still runs does not change ten times a second.
     Some(if job.state.is_ended() { ran } else { Interval::from_secs(ran.0 / 1_000_000) })
 }
