@@ -107,19 +107,28 @@ keys 5
 shows '[5 Account]'
 picture account
 
-# The animated one: a sample job is described, submitted, followed and paid.
+# The animated one: a job is described with its quote, submitted, followed and paid, all in the console.
 begin console --view jobs
 shows slow
 keep 100
 keys n
 shows 'New job'
-keep 150
+keep 80
+for letter in s l o w . w a t; do
+    keys "$letter"
+    keep 12
+done
+until terminal capture-pane -p | grep -qF 'the most this job may cost'; do
+    keys Tab
+    sleep 0.05
+done
+keys -l 0.10
+shows 'would run on'
+shows '$ modchain run --wasm slow.wat --max-cost 0.10'
+keep 250
 picture form
-keys Escape
-run run -d -q --wasm slow.wat --max-cost 0.10 --name demo
-shows demo
-keep 60
-keys g g
+keys F5
+shows submitted
 for _ in {1..22}; do
     keep 50
     sleep 0.5
