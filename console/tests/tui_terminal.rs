@@ -90,6 +90,24 @@ fn a_terminal_that_goes_away_ends_the_console() {
     assert_eq!(term.ended(), 129);
 }
 
+/// Whoever polls first: the reader of keys, which is told of an end in no way, the signals, or what looks at the terminal itself.
+#[test]
+fn a_terminal_that_goes_away_while_keys_come_ends_the_console() {
+    let stack = Stack::start();
+    // What `env` blocks stays blocked: the program hears of nothing but the end of its input.
+    let silent = ["env", "--block-signal=HUP"];
+    for round in 0..16 {
+        let by = if round % 2 == 0 { &silent[..] } else { &[] };
+        let mut term = Term::open_with(&stack.home, &[], Start { by, ..Start::default() });
+        term.wait_for("● live");
+        for _ in 0..round {
+            term.keys("123");
+        }
+        term.hang_up();
+        assert_eq!(term.ended(), 129, "round {round}");
+    }
+}
+
 #[test]
 fn a_small_terminal_says_what_it_needs_and_can_be_left() {
     let stack = Stack::start();

@@ -1,7 +1,7 @@
 //! `jobs` and `job`: lists, one job, and why it is where it is.
 
 use modchain_types::id::BadId;
-use modchain_types::{Asset, JobId, JobState, List, Micro, Text, WallTime};
+use modchain_types::{Asset, JobId, JobState, List, Micro, Text};
 use modchain_wire::console::{ExplainQuery, JobQuery, JobsQuery};
 use modchain_wire::view::{ExplanationView, JobView, NodeVerdictView};
 
@@ -420,6 +420,8 @@ pub(crate) async fn resolve(shell: &Shell, client: &Client, word: &str) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use modchain_types::WallTime;
+
     use super::*;
     use crate::cli::table::Look;
 

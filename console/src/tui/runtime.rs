@@ -18,7 +18,7 @@ use super::app::{Caps, Now, View};
 use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
 use super::remember::{self, Remembered};
-use super::terminal::{Screen, give_back, word};
+use super::terminal::{Screen, give_back, has_gone, watch, word};
 use super::update::deadline;
 use super::{App, Effect, Msg, ThemeName, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
@@ -182,6 +182,7 @@ impl Console<'_> {
         signals: &mut Signals,
     ) -> Outcome {
         let mut keys = Some(EventStream::new());
+        let mut gone_away = watch().map_err(gone)?;
         let mut frame_at = Instant::now();
         let mut link_open = true;
         self.feed(screen, &mut keys, Msg::Deadline)?;
@@ -202,10 +203,15 @@ impl Console<'_> {
                 (true, None) => Some(frame_at),
                 (false, due) => due,
             };
+            // Whoever asks a terminal that is gone for keys never comes back.
+            if has_gone() {
+                return Ok(exit::HUNG_UP);
+            }
             let events = keys.as_mut().expect("the keys are read between two effects");
             let message = tokio::select! {
                 biased;
                 wish = signals.next() => return Ok(wish.exit()),
+                _ = &mut gone_away => return Ok(exit::HUNG_UP),
                 event = events.next() => match event {
                     Some(Ok(event)) => self.heard(screen, event),
                     // The terminal is gone.

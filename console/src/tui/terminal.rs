@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Stdout, Write};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::event::{
@@ -17,12 +18,17 @@ use crossterm::{execute, queue};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
+use tokio::sync::oneshot;
 
 use super::app::App;
 use super::view;
+use crate::exit;
 
 /// A frame of a large screen fits into it.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// Longest time for a clean end once the terminal is gone.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Whether the terminal is ours: whoever leaves for good asks here first.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -101,6 +107,37 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// Notices that the terminal has gone away, with a signal or without one. Whoever reads the keys cannot: the reader of events takes
+/// the end of a terminal for a key that is not whole yet, and asks for the rest of it for ever. So if the receiver has not ended the
+/// program two seconds after it was told, this ends it, with [`exit::HUNG_UP`].
+pub(super) fn watch() -> std::io::Result<oneshot::Receiver<()>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("terminal".into()).spawn(move || {
+        while !is_gone(None) {}
+        // One that does not listen any more is ending already, and may yet be held up by a reader that never comes back.
+        let _ = sender.send(());
+        std::thread::sleep(LAST_WORDS);
+        give_back();
+        std::process::exit(i32::from(exit::HUNG_UP));
+    })?;
+    Ok(receiver)
+}
+
+/// Whether the terminal is gone now.
+pub(super) fn has_gone() -> bool {
+    is_gone(Some(Duration::ZERO))
+}
+
+/// Whether the terminal goes away within this time, without a limit if there is none. May give up earlier.
+fn is_gone(time: Option<Duration>) -> bool {
+    // Nothing is asked for: an end is told in any case.
+    let mut poll = libc::pollfd { fd: libc::STDIN_FILENO, events: 0, revents: 0 };
+    let time = time.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+    // SAFETY: one entry, which lives as long as the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, time) };
+    ready > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
 }
 
 fn take() -> std::io::Result<()> {

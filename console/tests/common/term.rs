@@ -1,5 +1,6 @@
 //! The real program on a pseudo-terminal, seen through a terminal emulator. Everything waits for what is to be seen, never for a time.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -26,13 +27,15 @@ pub(crate) const CTRL_C: &str = "\x03";
 pub(crate) struct Start<'a> {
     /// Columns and rows.
     pub(crate) size: (u16, u16),
+    /// What the program is started by, with its arguments: `["env", "NAME=VALUE"]`.
+    pub(crate) by: &'a [&'a str],
     /// Variables besides the few that every program gets; an empty value takes one away.
     pub(crate) env: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Start<'_> {
     fn default() -> Self {
-        Self { size: (120, 36), env: &[] }
+        Self { size: (120, 36), by: &[], env: &[] }
     }
 }
 
@@ -65,7 +68,10 @@ impl Term {
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
         // Numbers are measured with the program as it is shipped.
         let program = std::env::var_os("MODCHAIN_TEST_PROGRAM").map_or_else(program, PathBuf::from);
-        let mut command = CommandBuilder::new(program.canonicalize().expect("the program is there"));
+        let program = program.canonicalize().expect("the program is there");
+        let mut words = start.by.iter().map(OsString::from).chain([program.into()]);
+        let mut command = CommandBuilder::new(words.next().expect("the program at least"));
+        command.args(words);
         command.args(args);
         command.cwd(home.path());
         command.env_clear();
