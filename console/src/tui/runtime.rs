@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, MouseButton, MouseEventKind};
-use futures::StreamExt;
 use modchain_wire::console::SpecView;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,7 +17,7 @@ use super::app::{Caps, Now, View};
 use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
 use super::remember::{self, Remembered};
-use super::terminal::{Screen, give_back, has_gone, watch, word};
+use super::terminal::{Screen, give_back, next_event, watch, word};
 use super::update::deadline;
 use super::{App, Effect, Msg, ThemeName, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
@@ -203,16 +202,12 @@ impl Console<'_> {
                 (true, None) => Some(frame_at),
                 (false, due) => due,
             };
-            // Whoever asks a terminal that is gone for keys never comes back.
-            if has_gone() {
-                return Ok(exit::HUNG_UP);
-            }
             let events = keys.as_mut().expect("the keys are read between two effects");
             let message = tokio::select! {
                 biased;
                 wish = signals.next() => return Ok(wish.exit()),
                 _ = &mut gone_away => return Ok(exit::HUNG_UP),
-                event = events.next() => match event {
+                event = next_event(events) => match event {
                     Some(Ok(event)) => self.heard(screen, event),
                     // The terminal is gone.
                     Some(Err(_)) | None => return Ok(exit::HUNG_UP),

@@ -1,20 +1,23 @@
 //! The terminal: taken over, given back whatever happens, and its keys as words. Nothing else of the console knows escape sequences.
 
+use std::future::poll_fn;
 use std::io::{BufWriter, Stdout, Write};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::event::{
-    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, KeyCode, KeyEvent,
-    KeyEventKind, KeyModifiers,
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event, EventStream, KeyCode,
+    KeyEvent, KeyEventKind, KeyModifiers,
 };
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
     enable_raw_mode,
 };
 use crossterm::{execute, queue};
+use futures::StreamExt;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
@@ -125,9 +128,12 @@ pub(super) fn watch() -> std::io::Result<oneshot::Receiver<()>> {
     Ok(receiver)
 }
 
-/// Whether the terminal is gone now.
-pub(super) fn has_gone() -> bool {
-    is_gone(Some(Duration::ZERO))
+/// The next event of the terminal; `None` once it is gone. The terminal is looked at before each read, for whoever asks a terminal that
+/// is gone for keys never comes back. May be dropped and asked again without losing one.
+pub(super) async fn next_event(events: &mut EventStream) -> Option<std::io::Result<Event>> {
+    // Whatever else its task waits for polls this too, so one look before the wait would not do.
+    poll_fn(|context| if is_gone(Some(Duration::ZERO)) { Poll::Ready(None) } else { events.poll_next_unpin(context) })
+        .await
 }
 
 /// Whether the terminal goes away within this time, without a limit if there is none. May give up earlier.
