@@ -109,6 +109,39 @@ fn a_terminal_that_goes_away_while_keys_come_ends_the_console() {
 }
 
 #[test]
+fn what_was_typed_and_chosen_is_kept_when_the_terminal_goes_away() {
+    let stack = Stack::start();
+    let kept = |name: &str| std::fs::read_to_string(stack.home.path().join(".local/state/modchain").join(name));
+    let mut term = live(&stack, &[]);
+    term.keys(":mouse on\r");
+    term.wait("the mouse is on", |screen| screen.mouse_protocol_mode() != vt100::MouseProtocolMode::None);
+    assert!(kept("ui.json").is_err(), "it is written at the end");
+    term.hang_up();
+    assert_eq!(term.ended(), 129);
+    assert!(kept("history").expect("is kept").contains("mouse on"));
+    kept("ui.json").expect("is kept");
+}
+
+/// The loop of the console waits for the editor then, and sees nothing.
+#[test]
+fn a_terminal_that_goes_away_under_an_editor_ends_the_console() {
+    let stack = Stack::start();
+    let editor = stack.home.path().join("editor");
+    // It does not mind, and is there as long as the console is.
+    let script = "#!/bin/sh\ntrap '' HUP\necho the editor is open\nexec tail --pid=$PPID -f /dev/null\n";
+    std::fs::write(&editor, script).expect("writes");
+    let editor = format!("sh {}", editor.display());
+    let temporary = stack.home.path().display().to_string();
+    let env = [("EDITOR", editor.as_str()), ("TMPDIR", temporary.as_str())];
+    let mut term = Term::open_with(&stack.home, &[], Start { env: &env, ..Start::default() });
+    term.wait_for("● live");
+    term.press("n", "New job");
+    term.press("\x05", "the editor is open");
+    term.hang_up();
+    assert_eq!(term.ended(), 129);
+}
+
+#[test]
 fn a_small_terminal_says_what_it_needs_and_can_be_left() {
     let stack = Stack::start();
     let mut term = Term::open_with(&stack.home, &[], Start { size: (60, 16), ..Start::default() });
