@@ -191,6 +191,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
+        // A test that failed may have left it stopped, and then it would hear nothing.
+        signal(&self.up, "CONT");
         signal(&self.up, "TERM");
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
