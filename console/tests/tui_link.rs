@@ -92,6 +92,25 @@ fn an_orchestrator_that_is_killed_is_missed_and_the_console_goes_on_where_it_was
 }
 
 #[test]
+fn an_orchestrator_that_stands_still_is_marked_as_silent_until_it_goes_on() {
+    let stack = Stack::start();
+    three_jobs(&stack);
+    let mut term = live(&stack, &["console", "--view", "jobs"]);
+    term.wait_for("3 jobs");
+    stack.signal_orchestrator("STOP");
+    // No key was pressed.
+    term.wait_for("● silent ");
+    term.wait_for("STALE");
+    assert!(term.row_with("LINK LOST").is_none(), "{}", term.picture());
+    stack.signal_orchestrator("CONT");
+    term.wait_for("● live");
+    term.wait_gone("STALE");
+    term.wait_for("3 jobs");
+    term.keys("q");
+    term.ends_clean(0);
+}
+
+#[test]
 fn an_orchestrator_that_stands_still_is_missed_and_its_data_stays() {
     let stack = Stack::start();
     three_jobs(&stack);

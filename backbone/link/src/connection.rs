@@ -141,6 +141,12 @@ impl Connection {
         self.inner.quinn.rtt()
     }
 
+    /// Datagrams that have come from the peer so far, and only ever more. While the other side lives, one comes in every
+    /// [`KEEP_ALIVE`](crate::settings::KEEP_ALIVE) and the round trip, even if nobody has anything to say.
+    pub fn datagrams_received(&self) -> u64 {
+        self.inner.quinn.stats().udp_rx.datagrams
+    }
+
     /// Where the peer is now. It may change while the connection lives, so it identifies nobody.
     pub fn remote_address(&self) -> SocketAddr {
         self.inner.quinn.remote_address()

@@ -172,6 +172,11 @@ impl Client {
         self.connection.rtt().into()
     }
 
+    /// Datagrams that have come so far: the only ones that a quiet connection has are those that keep it alive.
+    pub(crate) fn datagrams_received(&self) -> u64 {
+        self.connection.datagrams_received()
+    }
+
     /// Waits for the end of the connection, and says how it came.
     pub(crate) async fn closed(&self) -> Failure {
         Failure::lost(chain(&self.connection.closed().await))

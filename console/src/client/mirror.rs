@@ -204,7 +204,12 @@ impl Mirror {
             | FromLive::Log(..)
             | FromLive::Answer(_, _, Ok(_))
             | FromLive::Input(..)
-            | FromLive::Rtt(_) => self.heard_at = Some(now),
+            | FromLive::Rtt(_) => {
+                self.heard_at = Some(now);
+                if matches!(self.link, LinkState::Silent { .. }) {
+                    self.link = LinkState::Live;
+                }
+            }
         }
         match message {
             FromLive::Target(_) => self.begin_anew(),

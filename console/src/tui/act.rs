@@ -548,7 +548,7 @@ fn cancel_jobs(app: &mut App, jobs: Vec<JobId>, flags: Vec<String>) -> Vec<Effec
         }
     };
     lines.extend(follows);
-    if app.mirror.is_stale() {
+    if !app.mirror.link.is_connected() {
         lines.push("The link is down: it is sent when the link is back.".into());
     }
     let subjects = live.into_iter().map(RowId::Job).collect();

@@ -67,7 +67,7 @@ pub(crate) fn deadline(app: &App) -> Option<u64> {
     let behind = TableId::ALL.iter().any(|id| view::is_behind(app, *id));
     let held = behind.then(|| app.ui.key_ms.map_or(now, |pressed| pressed + HOLD_MS).max(arrange_at(app)));
     let countdown = match app.mirror.link {
-        LinkState::Lost { .. } | LinkState::Connecting => Some(now + 1_000),
+        LinkState::Lost { .. } | LinkState::Silent { .. } | LinkState::Connecting => Some(now + 1_000),
         LinkState::Live | LinkState::Refused(_) => None,
     };
     // A recording's clock moves with what comes.

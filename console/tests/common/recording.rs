@@ -69,6 +69,10 @@ impl Recording {
         self.line("link", json!({"state": "live"}));
     }
 
+    pub(crate) fn silent(&mut self, since: WallTime) {
+        self.line("link", json!({"state": "silent", "since": moment(since)}));
+    }
+
     pub(crate) fn lost(&mut self, since: WallTime, why: &str, retry_at: Option<WallTime>, tries: u32) {
         let retry_at = retry_at.map(moment);
         self.line(

@@ -103,6 +103,12 @@ pub(crate) enum LinkState {
     Connecting,
     /// Connected; what is shown is as new as the network allows once the snapshot is there.
     Live,
+    /// There is a connection, and nothing comes over it, not even what keeps it alive: what is shown may be old. Ends with the
+    /// first thing that comes.
+    Silent {
+        /// When something came last, by this machine's clock; up to some seconds later than it was.
+        since: WallTime,
+    },
     /// The connection is gone.
     Lost {
         /// Since when, by this machine's clock.
@@ -116,6 +122,13 @@ pub(crate) enum LinkState {
     },
     /// Trying again does not help: the identity is refused, or the orchestrator is not who it should be. `R` tries all the same.
     Refused(Failure),
+}
+
+impl LinkState {
+    /// Whether there is a connection, whatever comes over it.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self, Self::Live | Self::Silent { .. })
+    }
 }
 
 /// A piece of a followed job's output.

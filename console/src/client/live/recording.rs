@@ -14,7 +14,7 @@
 //! | kind | further fields |
 //! |---|---|
 //! | `target` | `context`: everything from here on belongs to it |
-//! | `link` | `state`: `connecting`, `live`, `lost` (with `since`, `why`, `retry_at` or null, `tries`) or `refused` (with `failure`) |
+//! | `link` | `state`: `connecting`, `live`, `silent` (with `since`), `lost` (with `since`, `why`, `retry_at` or null, `tries`) or `refused` (with `failure`) |
 //! | `welcome` | `frame` of type 0x42, `address`, `clock_ahead_ms` |
 //! | `snapshot` | `frame` of type 0x6e |
 //! | `delta` | `frame` of type 0x6f |
@@ -123,6 +123,7 @@ enum What {
 enum State {
     Connecting,
     Live,
+    Silent { since: String },
     Lost { since: String, why: String, retry_at: Option<String>, tries: u32 },
     Refused { failure: Failed },
 }
@@ -344,6 +345,7 @@ impl From<&LinkState> for State {
         match state {
             LinkState::Connecting => Self::Connecting,
             LinkState::Live => Self::Live,
+            LinkState::Silent { since } => Self::Silent { since: text::rfc3339(*since) },
             LinkState::Lost { since, why, retry_at, tries } => Self::Lost {
                 since: text::rfc3339(*since),
                 why: why.clone(),
@@ -438,6 +440,7 @@ impl State {
         Ok(match self {
             Self::Connecting => LinkState::Connecting,
             Self::Live => LinkState::Live,
+            Self::Silent { since } => LinkState::Silent { since: moment(&since)? },
             Self::Lost { since, why, retry_at, tries } => LinkState::Lost {
                 since: moment(&since)?,
                 why,
@@ -716,6 +719,7 @@ mod tests {
             FromLive::Input(job, Err(failure.clone())),
             FromLive::Rtt(Duration::from_micros(1_234)),
             FromLive::Said("the certificate ends".into()),
+            FromLive::Link(LinkState::Silent { since: samples::AT }),
             FromLive::Link(LinkState::Lost {
                 since: samples::AT,
                 why: "cut".into(),
@@ -911,6 +915,7 @@ mod tests {
                 FromLive::Target(context) => by_hand.target(context),
                 FromLive::Link(LinkState::Connecting) => by_hand.connecting(),
                 FromLive::Link(LinkState::Live) => by_hand.live(),
+                FromLive::Link(LinkState::Silent { since }) => by_hand.silent(*since),
                 FromLive::Link(LinkState::Lost { since, why, retry_at, tries }) => {
                     by_hand.lost(*since, why, *retry_at, *tries);
                 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_link::Backoff;
-use modchain_types::{JobId, Text};
+use modchain_types::{JobId, Text, WallTime};
 use modchain_wire::console::{EventsOpen, JobRef, LogsOpen, RefusalCode, StateOpen, WhoamiQuery};
 use modchain_wire::{FromConsole, ToConsole};
 use tokio::net::UdpSocket;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::kept::What;
 use super::task::{Feeding, Input, Outbox, Shared};
-use super::{AskId, FromLive, LogItem};
+use super::{AskId, FromLive, LinkState, LogItem};
 use crate::client::Client;
 use crate::client::feed::Pumped;
 use crate::client::link::{Replies, unexpected};
@@ -41,6 +41,9 @@ const RTT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Silence on the state stream after which it is looked whether anybody still listens.
 const QUIET: Duration = Duration::from_secs(3);
+/// Looks one after the other at which nothing at all has come since the one before, until that is told: three of the times within which
+/// a connection that lives brings a datagram.
+const SILENT_LOOKS: u32 = 4;
 /// How long the system's word on that is waited for, and then an answer that proves the contrary.
 const PROOF_TIME: Duration = Duration::from_secs(1);
 
@@ -177,19 +180,27 @@ impl Worker {
         }
     }
 
-    /// Misses an orchestrator that died without a word: QUIC believes in it for half a minute, but its machine knows better.
+    /// Misses an orchestrator that died without a word: QUIC believes in it for half a minute, but its machine knows better. One that
+    /// is there and stands still is believed in too, and what it said last is old all the same.
     async fn guard(&self) -> Failure {
         let remote = self.client.remote_address();
-        let Ok(socket) = connected_socket(remote).await else { return pending().await };
+        let socket = connected_socket(remote).await.ok();
+        let mut silence = Silence::new(self.client.datagrams_received(), wall_now());
         loop {
             let heard = *self.heard.borrow();
             tokio::time::sleep_until(heard + QUIET).await;
             if *self.heard.borrow() != heard {
                 continue;
             }
-            // A wall between the two may refuse newcomers and let the connection through: only an answer over it tells.
-            if is_refused(&socket).await && !self.answers().await {
+            if let Some(socket) = &socket
+                // A wall between the two may refuse newcomers and let the connection through: only an answer over it tells.
+                && is_refused(socket).await
+                && !self.answers().await
+            {
                 return Failure::lost(format!("no program listens on {remote} any more"));
+            }
+            if let Some(state) = silence.look(self.client.datagrams_received(), wall_now()) {
+                self.out.say(FromLive::Link(state)).await;
             }
             self.heard.send_replace(Instant::now());
         }
@@ -390,6 +401,33 @@ impl Worker {
     }
 }
 
+/// Notices that nothing comes any more. It counts looks and not the time between them, in which this program may have been stopped.
+struct Silence {
+    /// Datagrams that had come at the last look.
+    received: u64,
+    /// When that was first so.
+    since: WallTime,
+    /// Looks since then.
+    looks: u32,
+}
+
+impl Silence {
+    fn new(received: u64, now: WallTime) -> Self {
+        Self { received, since: now, looks: 0 }
+    }
+
+    /// Looks at how many datagrams have come; gives the state of the link if it is another one now.
+    fn look(&mut self, received: u64, now: WallTime) -> Option<LinkState> {
+        if received == self.received {
+            self.looks = self.looks.saturating_add(1);
+            return (self.looks == SILENT_LOOKS).then_some(LinkState::Silent { since: self.since });
+        }
+        let was_silent = self.looks >= SILENT_LOOKS;
+        *self = Self::new(received, now);
+        was_silent.then_some(LinkState::Live)
+    }
+}
+
 /// A socket of its own, because QUIC's belongs to no one peer and hears nothing of closed ports.
 async fn connected_socket(remote: SocketAddr) -> std::io::Result<UdpSocket> {
     let any: SocketAddr = match remote {
@@ -428,4 +466,26 @@ async fn next_of(replies: &mut Option<Replies>) -> Result<ToConsole, Failure> {
 
 fn job_ref(job: JobId) -> JobRef {
     Text::cut(job.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_told_once_after_some_looks_and_ends_with_the_first_datagram() {
+        let at = |secs: i64| WallTime(secs * 1_000);
+        let mut silence = Silence::new(5, at(0));
+        assert_eq!(silence.look(6, at(4)), None);
+        for look in 1..SILENT_LOOKS {
+            assert_eq!(silence.look(6, at(4 + 4 * i64::from(look))), None);
+        }
+        assert_eq!(silence.look(6, at(20)), Some(LinkState::Silent { since: at(4) }));
+        assert_eq!(silence.look(6, at(24)), None);
+        assert_eq!(silence.look(7, at(28)), Some(LinkState::Live));
+        assert_eq!(silence.look(8, at(32)), None);
+        // What stops this program for a while is no silence of the other one.
+        assert_eq!(silence.look(8, at(3_600)), None);
+        assert_eq!(silence.look(9, at(3_604)), None);
+    }
 }

@@ -312,6 +312,7 @@ impl Watcher {
                 FromLive::Welcome(_) => self.links.push("welcome"),
                 FromLive::Link(LinkState::Connecting) => self.links.push("connecting"),
                 FromLive::Link(LinkState::Live) => self.links.push("live"),
+                FromLive::Link(LinkState::Silent { .. }) => self.links.push("silent"),
                 FromLive::Link(LinkState::Lost { retry_at: Some(_), .. }) => self.links.push("lost"),
                 FromLive::Link(LinkState::Lost { retry_at: None, .. }) => self.links.push("trying"),
                 FromLive::Link(LinkState::Refused(_)) => self.links.push("refused"),

@@ -67,6 +67,10 @@ impl Mirror {
     fn link_problem(&self, problems: &mut Vec<Problem>) {
         let (text, since) = match &self.link {
             LinkState::Connecting | LinkState::Live => return,
+            LinkState::Silent { since } => (
+                "nothing comes over the link any more: what is shown may be old".to_owned(),
+                Some(self.server_time(*since)),
+            ),
             LinkState::Lost { since, why, .. } => (format!("the link is lost: {why}"), Some(self.server_time(*since))),
             LinkState::Refused(failure) => (failure.message.clone(), None),
         };

@@ -174,6 +174,20 @@ fn the_oldest_ended_jobs_are_forgotten_except_for_those_that_were_asked_for() {
 }
 
 #[test]
+fn a_silent_link_lives_with_whatever_comes_over_it_and_with_nothing_else() {
+    let silent = || FromLive::Link(LinkState::Silent { since: NOW });
+    let mut mirror = mirror([welcome(), page(OURS, 6, vec![], vec![], true), silent()]);
+    assert!(mirror.is_stale());
+    mirror.apply(FromLive::Said("the certificate ends".into()), NOW);
+    assert!(mirror.is_stale(), "that is our own remark");
+    mirror.apply(delta(7, vec![], vec![], &[]), NOW);
+    assert!(!mirror.is_stale());
+    mirror.apply(silent(), NOW);
+    mirror.apply(FromLive::Log(samples::job_id(1), LogItem::CaughtUp), NOW);
+    assert_eq!(mirror.link, LinkState::Live);
+}
+
+#[test]
 fn events_come_once_and_in_order_whatever_order_they_come_in() {
     let events = |numbers: &[u64]| FromLive::Events(numbers.iter().copied().map(samples::event_view).collect());
     let mirror = mirror([

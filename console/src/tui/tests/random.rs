@@ -50,9 +50,10 @@ fn message(app: &App, kind: u8, value: u8) -> Msg {
             all.truncate(usize::from(value) % 5);
             live(FromLive::Snapshot(Box::new(snapshot(some, all))))
         }
-        14 => live(FromLive::Link(match value % 3 {
+        14 => live(FromLive::Link(match value % 4 {
             0 => LinkState::Live,
             1 => LinkState::Connecting,
+            2 => LinkState::Silent { since: NOW },
             _ => LinkState::Lost { since: NOW, why: "gone\x1b[2J".into(), retry_at: None, tries: 1 },
         })),
         _ => match value % 4 {

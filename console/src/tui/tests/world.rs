@@ -31,7 +31,7 @@ pub(in crate::tui) fn name(name: &str) -> Name {
     name.parse().expect("a name")
 }
 
-fn ago(secs: u64) -> WallTime {
+pub(in crate::tui) fn ago(secs: u64) -> WallTime {
     WallTime(NOW.0 - i64::try_from(secs * 1_000).expect("a short time"))
 }
 

@@ -44,6 +44,10 @@ fn link(app: &App, ctx: &Ctx<'_>) -> (String, Style) {
             let rtt = app.mirror.rtt.map(|rtt| format!("  {} ms", rtt.as_millis().max(1))).unwrap_or_default();
             (format!("{} live{rtt}", glyph("●", "*")), ctx.theme.style(Role::Good))
         }
+        LinkState::Silent { since } => {
+            let age = text::ago(ctx.local_now.since(*since));
+            (format!("{} silent {age}", glyph("●", "*")), ctx.theme.style(Role::Warn))
+        }
         LinkState::Lost { retry_at, tries, .. } => {
             let next = match retry_at {
                 Some(at) => format!("reconnecting in {} s", (at.0.saturating_sub(app.now.wall.0) + 999).max(0) / 1_000),
@@ -94,7 +98,7 @@ fn totals(app: &App, ctx: &Ctx<'_>, small: bool) -> Vec<Line<'static>> {
     if mirror.mark.is_none() {
         return Vec::new();
     }
-    if let LinkState::Lost { since, .. } = &app.mirror.link {
+    if let LinkState::Lost { since, .. } | LinkState::Silent { since } = &app.mirror.link {
         let age = text::ago(ctx.local_now.since(*since));
         return vec![Line::from(format!("data is {age} old")), Line::from(format!("{age} old"))];
     }
@@ -187,7 +191,7 @@ fn banner(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>) {
             format!(" LINK LOST {age}: {}.{what} What you do waits until the link is back.", text::one_line(why))
         }
         LinkState::Refused(failure) => format!(" NOT LET IN: {}", text::one_line(&failure.said())),
-        LinkState::Connecting | LinkState::Live => return,
+        LinkState::Connecting | LinkState::Live | LinkState::Silent { .. } => return,
     };
     let width = usize::from(layout.banner.width);
     let mut text = table::prefix(&ctx.glyphs.plain(&text), width).to_owned();

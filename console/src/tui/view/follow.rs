@@ -15,7 +15,7 @@ use super::super::msg::Effect;
 use super::super::table::{RowId, TableId};
 use super::super::update::quietly;
 use super::{job, nodes};
-use crate::client::live::{LinkState, ToLive};
+use crate::client::live::ToLive;
 use crate::exit::Failure;
 
 /// Ledger entries asked for at once: a day of a busy account.
@@ -81,7 +81,7 @@ enum Older {
 pub(crate) fn wants(app: &mut App) -> Vec<Effect> {
     settle(app);
     let mut effects = outputs(app);
-    if app.mirror.link != LinkState::Live {
+    if !app.mirror.link.is_connected() {
         // What happened meanwhile is missing in what was asked for over another connection.
         app.ui.asked.nodes.clear();
         app.ui.asked.node = None;
@@ -102,7 +102,7 @@ pub(crate) fn wants(app: &mut App) -> Vec<Effect> {
 
 /// When something is asked for although nothing happens, in milliseconds since the start.
 pub(crate) fn deadline(app: &App) -> Option<u64> {
-    let asks = app.mirror.link == LinkState::Live && app.mirror.mark.is_some() && !app.caps.replay;
+    let asks = app.mirror.link.is_connected() && app.mirror.mark.is_some() && !app.caps.replay;
     let (output, history) = (output_wanted(app).is_some(), asks && history_wanted(app).is_some());
     let rest = app.ui.asked.rest.as_ref().map(|(_, since)| since + REST_MS).filter(|_| output || history);
     let access = app.ui.asked.access.filter(|_| asks && access_wanted(app)).map(|(_, at)| at + AGAIN_MS);

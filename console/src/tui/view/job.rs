@@ -317,7 +317,7 @@ pub(crate) fn explain(app: &mut App) -> Vec<Effect> {
         }
         return Vec::new();
     }
-    if app.mirror.is_stale() {
+    if !app.mirror.link.is_connected() {
         app.toast(Tone::Info, "the link is down: the answer comes when it is back");
     }
     app.ui.asked.explained = Some(id);

@@ -363,7 +363,7 @@ fn nothing(app: &App, ctx: &Ctx<'_>, id: JobId) -> String {
             "no output yet: the node prepares the job, which is not billed".to_owned()
         }
         JobState::Assigned | JobState::Starting => format!("no output yet: {}", text::one_line(&job.preparing)),
-        _ if app.mirror.is_stale() => "not loaded: the link is down".to_owned(),
+        _ if !app.mirror.link.is_connected() => "not loaded: the link is down".to_owned(),
         _ if log.is_some_and(|log| log.caught_up || log.end.is_some()) => "no output".to_owned(),
         _ => "loading".to_owned(),
     }

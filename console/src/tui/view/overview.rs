@@ -501,6 +501,7 @@ fn open_problem(app: &mut App, about: &About) -> Vec<Effect> {
             let why = match &app.mirror.link {
                 LinkState::Lost { why, .. } => format!("{why}; R tries again now"),
                 LinkState::Refused(failure) => failure.said(),
+                LinkState::Silent { .. } => "it is given up and made anew if nothing comes for much longer".into(),
                 LinkState::Connecting | LinkState::Live => "the link is back".into(),
             };
             app.toast(Tone::Info, why);

@@ -304,7 +304,7 @@ pub(super) struct Quoted {
 /// What the orchestrator would do with the job.
 pub(super) fn quoted(form: &Form, link: &LinkState, asset: Asset) -> Quoted {
     let mut quoted = Quoted { rows: Vec::new(), notes: Vec::new() };
-    let stale = !matches!(link, LinkState::Live);
+    let stale = !link.is_connected();
     match &form.check {
         Check::None => quoted.notes.push((Role::Dim, "Say what to run: the price is shown as you type.".into())),
         Check::Bad(failure) => {
