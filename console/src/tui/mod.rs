@@ -14,6 +14,8 @@ mod filter;
 mod glyphs;
 pub(crate) mod keys;
 mod layout;
+#[cfg(debug_assertions)]
+mod mishap;
 mod msg;
 mod remember;
 mod runtime;

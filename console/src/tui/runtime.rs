@@ -17,7 +17,7 @@ use super::app::{Caps, Now, View};
 use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
 use super::remember::{self, Remembered};
-use super::terminal::{Screen, give_back, next_event, watch, word};
+use super::terminal::{Screen, give_back_after_failure, next_event, watch, word};
 use super::update::deadline;
 use super::{App, Effect, Msg, ThemeName, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
@@ -208,7 +208,11 @@ impl Console<'_> {
                 wish = signals.next() => return Ok(wish.exit()),
                 _ = &mut gone_away => return Ok(exit::HUNG_UP),
                 event = next_event(events) => match event {
-                    Some(Ok(event)) => self.heard(screen, event),
+                    Some(Ok(event)) => {
+                        #[cfg(debug_assertions)]
+                        super::mishap::on(&event);
+                        self.heard(screen, event)
+                    }
                     // The terminal is gone.
                     Some(Err(_)) | None => return Ok(exit::HUNG_UP),
                 },
@@ -515,7 +519,7 @@ fn ignore_sigpipe() {
 fn restore_on_panic(state: PathBuf) {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        give_back();
+        give_back_after_failure();
         let report = format!(
             "modchain {}\n{panic}\n{}\n",
             env!("CARGO_PKG_VERSION"),

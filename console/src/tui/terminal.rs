@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{BufWriter, Stdout, Write};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -36,6 +37,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Whether the terminal is ours: whoever leaves for good asks here first.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// Held while a frame is drawn.
+static DRAWING: Mutex<()> = Mutex::new(());
+/// How often, and after how long each time, another thread looks whether the frame that is being drawn has come to its end.
+const DRAWING_LOOKS: (u32, Duration) = (20, Duration::from_millis(10));
+
 /// The screen.
 pub(super) struct Screen {
     /// Never dropped: it would show the cursor once more, and panic where the terminal is gone and cannot even be told that.
@@ -62,6 +68,11 @@ impl Screen {
 
     /// Draws what has changed, in one go.
     pub(super) fn draw(&mut self, app: &App) -> std::io::Result<()> {
+        let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread has failed, and the program is about to end.
+        if !TAKEN.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
         self.terminal.draw(|frame| view::draw(app, frame))?;
         execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
@@ -169,6 +180,22 @@ pub(super) fn give_back() {
         Show
     );
     let _ = disable_raw_mode();
+}
+
+/// Gives the terminal back after a failure, in whatever thread it is. A frame that is being drawn meanwhile would hide the cursor again, so
+/// its end is waited for, and none begins after that. One that this very thread was drawing has no end, nor has one on a terminal that
+/// takes nothing: the wait is a short one.
+pub(super) fn give_back_after_failure() {
+    let (looks, pause) = DRAWING_LOOKS;
+    let drawing = (0..looks).find_map(|_| {
+        let drawing = DRAWING.try_lock().ok();
+        if drawing.is_none() {
+            std::thread::sleep(pause);
+        }
+        drawing
+    });
+    give_back();
+    drop(drawing);
 }
 
 /// A key in the words of the key table; `None` for what is no press of a key.
