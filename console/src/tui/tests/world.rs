@@ -21,7 +21,7 @@ use crate::cli::docs::tests::{ended_job, node_view};
 use crate::client::live::{AskId, FromLive, LinkState, LogItem, Welcome};
 
 /// The moment that everything is looked at.
-pub(super) const NOW: WallTime = WallTime(1_795_356_201_000);
+pub(in crate::tui) const NOW: WallTime = WallTime(1_795_356_201_000);
 
 pub(in crate::tui) fn text<const MAX: usize>(text: &str) -> Text<MAX> {
     Text::new(text).expect("fits")

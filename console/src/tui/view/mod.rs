@@ -373,10 +373,23 @@ fn empty<S: Source>(app: &App, table: &TableUi) -> Vec<String> {
     }
 }
 
+/// Takes away what is in a rectangle that something else is drawn into.
+pub(crate) fn clear(frame: &mut Frame<'_>, area: Rect) {
+    let buffer = frame.buffer_mut();
+    Clear.render(area, buffer);
+    // A wide character that begins before the edge would cover it.
+    for row in area.rows().filter(|row| row.x > 0) {
+        let cell = &mut buffer[(row.x - 1, row.y)];
+        if unicode_width::UnicodeWidthStr::width(cell.symbol()) > 1 {
+            cell.set_symbol(" ");
+        }
+    }
+}
+
 /// Clears a rectangle in the middle of the body and frames it.
 pub(crate) fn dialog(ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<'_>, size: (u16, u16), title: &str) -> Rect {
     let area = super::layout::centred(layout.body, size.0 + 4, size.1 + 2);
-    Clear.render(area, frame.buffer_mut());
+    clear(frame, area);
     let block = Block::bordered()
         .border_set(ctx.glyphs.double_border())
         .border_style(ctx.theme.style(Role::Focus))

@@ -3,7 +3,7 @@
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Paragraph, Widget};
+use ratatui::widgets::{Block, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
 use super::super::super::app::{App, Ctx};
@@ -35,7 +35,7 @@ pub(crate) fn draw(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<
     let wanted = rows.len() + quote.len() + 6;
     let rows_wanted = u16::try_from(wanted).unwrap_or(u16::MAX);
     let area = centred(layout.body, columns, rows_wanted.min(layout.body.height));
-    Clear.render(area, frame.buffer_mut());
+    super::super::clear(frame, area);
     let (left, right) = job::title(form);
     super::super::framed(ctx, area, frame, Title { left: &left, right: &right, focused: true });
     let inner = Rect {
