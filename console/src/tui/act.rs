@@ -306,7 +306,7 @@ pub(crate) fn perform_line(app: &mut App, line: Vec<String>, edit: Option<u64>) 
             jobs.map(|jobs: Vec<JobId>| cancel_jobs(app, jobs, flags))
         }
         Command::Node(NodeCommand::Cordon(_) | NodeCommand::Uncordon(_) | NodeCommand::Resume(_)) => {
-            Ok(run(app, &line, None))
+            Ok(run(app, &line))
         }
         Command::Node(NodeCommand::Drain(args)) => {
             let nodes = args.names.nodes.iter().map(|node| node_named(app, node)).collect::<Result<Vec<_>, _>>();
@@ -419,8 +419,18 @@ impl Confirm {
     }
 }
 
+/// The row that a request is about, which shows that it is on its way.
+fn about(request: &FromConsole) -> Option<RowId> {
+    match request {
+        FromConsole::Cancel(cancel) => cancel.job.parse().ok().map(RowId::Job),
+        FromConsole::NodeSet(set) => Some(RowId::Node(set.node.clone())),
+        FromConsole::TokenRevoke(revoke) => Some(RowId::Token(revoke.token)),
+        _ => None,
+    }
+}
+
 /// Sends what a command line asks for, at once: for what can be taken back.
-pub(crate) fn run(app: &mut App, line: &[String], about: Option<RowId>) -> Vec<Effect> {
+pub(crate) fn run(app: &mut App, line: &[String]) -> Vec<Effect> {
     if refuses(app) {
         return Vec::new();
     }
@@ -429,7 +439,7 @@ pub(crate) fn run(app: &mut App, line: &[String], about: Option<RowId>) -> Vec<E
             let what = command::shown(line);
             let asks = requests
                 .into_iter()
-                .map(|request| (Ask { what: what.clone(), edit: None, about: about.clone() }, request));
+                .map(|request| (Ask { what: what.clone(), edit: None, about: about(&request) }, request));
             send(app, asks.collect())
         }
         Err(failure) => {
@@ -447,8 +457,9 @@ pub(crate) fn confirm(app: &mut App, line: Vec<String>, question: Question) -> V
     match command::requests(&line) {
         Ok(requests) => {
             let what = command::shown(&line);
-            let requests =
-                requests.into_iter().map(|request| (Ask { what: what.clone(), edit: None, about: None }, request));
+            let requests = requests
+                .into_iter()
+                .map(|request| (Ask { what: what.clone(), edit: None, about: about(&request) }, request));
             app.ui.overlay = Some(Overlay::Confirm(Box::new(Confirm {
                 title: question.title,
                 lines: question.lines,
@@ -582,14 +593,16 @@ pub(crate) fn cordon(app: &mut App) -> Vec<Effect> {
     let Some(first) = nodes.first() else { return Vec::new() };
     let closed = app.mirror.nodes.get(first).is_some_and(|node| node.state == NodeState::Cordoned);
     let line = node_line(if closed { "uncordon" } else { "cordon" }, &nodes);
-    run(app, &line, Some(RowId::Node(first.clone())))
+    run(app, &line)
 }
 
 /// Gives drained or cordoned nodes new jobs again.
 pub(crate) fn resume(app: &mut App) -> Vec<Effect> {
     let nodes = target_nodes(app);
-    let Some(first) = nodes.first() else { return Vec::new() };
-    run(app, &node_line("resume", &nodes), Some(RowId::Node(first.clone())))
+    if nodes.is_empty() {
+        return Vec::new();
+    }
+    run(app, &node_line("resume", &nodes))
 }
 
 /// Asks whether to drain.
