@@ -127,7 +127,10 @@ impl LogBuffer {
                 self.caught_up = true;
             }
             LogItem::Refused(failure) => {
-                self.remark(setting.now, &failure.message);
+                // Who asks once more hears the same once more.
+                if self.refused.as_ref().is_none_or(|known| known.message != failure.message) {
+                    self.remark(setting.now, &failure.message);
+                }
                 self.refused = Some(failure);
             }
         }

@@ -1,6 +1,6 @@
 //! One job: what it is, where it ran, what it cost, and why it is where it is.
 
-use modchain_types::{Asset, JobId, Span as Interval, Text, WallTime};
+use modchain_types::{Asset, JobId, Text, WallTime};
 use modchain_wire::console::ExplainQuery;
 use modchain_wire::view::{AttemptView, ExplanationView, JobView};
 use ratatui::Frame;
@@ -109,7 +109,7 @@ fn page(app: &App, ctx: &Ctx<'_>, id: JobId, width: u16) -> Vec<Line<'static>> {
     if job.attempts.is_empty() {
         page.text(&format!("none yet, of at most {}", job.attempts_max), Role::Dim);
     }
-    job.attempts.iter().for_each(|one| attempt(&mut page, one, job.attempts_max));
+    job.attempts.iter().for_each(|one| attempt(&mut page, job, one));
     events(&mut page, id);
     page.lines
 }
@@ -117,7 +117,7 @@ fn page(app: &App, ctx: &Ctx<'_>, id: JobId, width: u16) -> Vec<Line<'static>> {
 /// Its state in a line, and what there is to say about it.
 fn state(page: &mut Page<'_>, job: &JobView) {
     let mut line = jobs::state(page.ctx, job, u16::MAX);
-    let place = match (&job.node, jobs::ran(job, page.ctx.now)) {
+    let place = match (&job.node, jobs::ran_for(job, page.ctx.now)) {
         (Some(node), Some(span)) if !job.state.is_ended() => format!(" on {node} for {span}"),
         (Some(node), None) if !job.state.is_ended() => format!(" on {node}"),
         _ => said::place(job),
@@ -205,7 +205,7 @@ fn times(page: &mut Page<'_>, job: &JobView) {
     if let Some(at) = job.ended_at {
         page.fact("ended", &when(ctx, at));
     }
-    if let Some(ran) = jobs::ran(job, ctx.now) {
+    if let Some(ran) = jobs::ran_for(job, ctx.now) {
         let limit = job.run_limit.map(|limit| format!(" of at most {limit}")).unwrap_or_default();
         page.fact("ran", &format!("{ran}{limit}"));
     }
@@ -215,7 +215,7 @@ fn times(page: &mut Page<'_>, job: &JobView) {
 }
 
 /// One attempt, and how it ended.
-fn attempt(page: &mut Page<'_>, attempt: &AttemptView, most: u32) {
+fn attempt(page: &mut Page<'_>, job: &JobView, attempt: &AttemptView) {
     let utc = page.ctx.utc;
     let mut line = format!("{} on {}", attempt.state, attempt.node);
     if let Some(reason) = attempt.reason {
@@ -229,12 +229,12 @@ fn attempt(page: &mut Page<'_>, attempt: &AttemptView, most: u32) {
         }
     }
     if let (Some(started), Some(ended)) = (attempt.started_at, attempt.ended_at) {
-        line.push_str(&format!(", took {}", Interval(ended.since(started).0)));
+        line.push_str(&format!(", took {}", jobs::lasted(ended.since(started))));
     }
     if !attempt.message.is_empty() {
         line.push_str(&format!(": {}", &*attempt.message));
     }
-    page.fact(&format!("{} of {most}", attempt.number), &line);
+    page.fact(&format!("{} of {}", attempt.number, job.attempts_max), &line);
 }
 
 /// What happened to it, the newest first.

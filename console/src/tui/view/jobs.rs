@@ -118,12 +118,7 @@ const COLUMNS: &[Column<JobView>] = &[
         priority: 70,
         shown: Width::Default,
         align: Alignment::Right,
-        cell: |ctx, job, _| {
-            text(ran(job, ctx.now).map_or_else(
-                || "-".into(),
-                |span| if span.as_millis() == 0 { "<1ms".into() } else { span.to_string() },
-            ))
-        },
+        cell: |ctx, job, _| text(ran_for(job, ctx.now).unwrap_or_else(|| "-".into())),
         kind: Kind::Number(Unit::Millis),
         value: |ctx, job| ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
     },
@@ -442,9 +437,20 @@ fn line(ctx: &Ctx<'_>, job: &JobView) -> Vec<Option<u8>> {
 
 /// How long it has run, or did.
 pub(crate) fn ran(job: &JobView, now: WallTime) -> Option<Interval> {
-    let ran = crate::text::ran(job, now)?;
+    let ran = words::ran(job, now)?;
     // What still runs does not change ten times a second.
     Some(if job.state.is_ended() { ran } else { Interval::from_secs(ran.0 / 1_000_000) })
+}
+
+/// The same as people read it.
+pub(crate) fn ran_for(job: &JobView, now: WallTime) -> Option<String> {
+    let span = ran(job, now)?;
+    Some(if span == Interval::ZERO && !job.state.is_ended() { "0s".to_owned() } else { lasted(span) })
+}
+
+/// How long something lasted that is over: what two moments are too close for is no nothing.
+pub(crate) fn lasted(span: Interval) -> String {
+    if span == Interval::ZERO { "<1ms".to_owned() } else { span.to_string() }
 }
 
 /// Draws the table and what belongs to the selected job.

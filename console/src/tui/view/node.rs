@@ -306,7 +306,7 @@ pub(crate) fn jobs(ctx: &Ctx<'_>) -> Vec<Line<'static>> {
     let mut lines: Vec<Line<'static>> = jobs
         .enumerate()
         .map(|(number, job)| {
-            let ran = super::jobs::ran(job, ctx.now).map_or_else(|| "-".into(), |span| span.to_string());
+            let ran = super::jobs::ran_for(job, ctx.now).unwrap_or_else(|| "-".into());
             let mut name = super::jobs::called(job);
             if unicode_width::UnicodeWidthStr::width(name.as_str()) > 16 {
                 name = format!("{}..", super::super::table::prefix(&name, 14));

@@ -344,7 +344,7 @@ fn summary(ctx: &Ctx<'_>, job: &JobView) -> Line<'static> {
     let mut spans = vec![Span::raw(format!(" {}  ", jobs::called(job)))];
     spans.extend(jobs::state(ctx, job, u16::MAX).spans);
     let node = job.node.as_ref().map(|node| format!("  {node}")).unwrap_or_default();
-    let time = jobs::ran(job, ctx.now).map(|ran| format!("  {ran}")).unwrap_or_default();
+    let time = jobs::ran_for(job, ctx.now).map(|ran| format!("  {ran}")).unwrap_or_default();
     spans.push(Span::raw(format!("{node}{time}  {}/{} {}", job.cost, job.hold, ctx.asset())));
     Line::from(spans)
 }

@@ -88,9 +88,7 @@ const RUNNING: &[Column<JobView>] = &[
         priority: 120,
         shown: Width::Default,
         align: Alignment::Right,
-        cell: |ctx, job, _| {
-            text(jobs::ran(job, ctx.now).map_or_else(|| job.state.word().into(), |span| span.to_string()))
-        },
+        cell: |ctx, job, _| text(jobs::ran_for(job, ctx.now).unwrap_or_else(|| job.state.word().into())),
         kind: Kind::Number(Unit::Millis),
         value: |ctx, job| jobs::ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
     },
