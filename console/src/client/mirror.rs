@@ -398,6 +398,11 @@ impl Mirror {
         self.ledger.get(place)
     }
 
+    /// How many of the jobs have ended.
+    pub(crate) fn ended_count(&self) -> usize {
+        self.index.ended.len()
+    }
+
     /// What there is in all.
     pub(crate) fn totals(&self) -> Totals {
         let (busy, measured) = self.index.busy;

@@ -1,22 +1,8 @@
 //! What the lines around a view say of the link.
 
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
-
-use super::super::app::App;
 use super::super::update::deadline;
-use super::super::view::draw;
-use super::world::{Link, ago, give, press, seen, wait};
+use super::world::{Link, ago, give, press, screen, seen, wait};
 use crate::client::live::{FromLive, LinkState};
-
-/// The lines of the screen.
-fn screen(app: &App) -> Vec<String> {
-    let mut terminal = Terminal::new(TestBackend::new(app.caps.columns, app.caps.rows)).expect("a screen");
-    terminal.draw(|frame| draw(app, frame)).expect("draws");
-    let buffer = terminal.backend().buffer().clone();
-    let line = |row| (0..buffer.area.width).map(|column| buffer[(column, row)].symbol()).collect::<String>();
-    (0..buffer.area.height).map(line).collect()
-}
 
 #[test]
 fn a_link_over_which_nothing_comes_is_marked_with_its_age_until_something_comes() {

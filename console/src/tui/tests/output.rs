@@ -3,14 +3,11 @@
 use modchain_wire::Data;
 use modchain_wire::agent::OutputStream;
 use modchain_wire::console::{LogChunk, LogCursor};
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 
 use super::super::app::{App, Place};
 use super::super::msg::{Effect, Msg};
 use super::super::update::{open, update};
-use super::super::view::draw;
-use super::world::{Link, NOW, give, job_id, press, seen};
+use super::world::{Link, NOW, give, job_id, press, screen, seen};
 use crate::client::live::{FromLive, LogItem, ToLive};
 
 /// Gives the running job more output.
@@ -38,15 +35,6 @@ fn looking(lines: usize) -> App {
     write(&mut app, OutputStream::Out, b"\n");
     write(&mut app, OutputStream::Out, &numbered(0, lines));
     app
-}
-
-/// The lines of the screen.
-fn screen(app: &App) -> Vec<String> {
-    let mut terminal = Terminal::new(TestBackend::new(app.caps.columns, app.caps.rows)).expect("a screen");
-    terminal.draw(|frame| draw(app, frame)).expect("draws");
-    let buffer = terminal.backend().buffer();
-    let row = |y| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
-    (0..buffer.area.height).map(row).collect()
 }
 
 fn shows(app: &App, text: &str) -> bool {

@@ -2,50 +2,24 @@
 
 use modchain_types::{NodeState, NodeWish, Role};
 use modchain_wire::FromConsole;
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
 
 use super::super::app::{App, Overlay, Place, View};
 use super::super::msg::Effect;
 use super::super::table::{RowId, TableId};
 use super::super::update::open;
-use super::super::view::{draw, export};
-use super::world::{self, Link, Size, job_id, name, press, seen};
-use crate::client::live::{FromLive, ToLive};
+use super::super::view::export;
+use super::world::{self, Link, Size, asked, job_id, name, press, screen, seen, shows};
+use crate::client::live::FromLive;
 
 const LARGE: Size = (120, 36);
 const MEDIUM: Size = (80, 24);
 const SMALL: Size = (60, 16);
-
-/// What is on the screen.
-fn screen(app: &App) -> Vec<String> {
-    let mut terminal = Terminal::new(TestBackend::new(app.caps.columns, app.caps.rows)).expect("a screen");
-    terminal.draw(|frame| draw(app, frame)).expect("draws");
-    let buffer = terminal.backend().buffer().clone();
-    let line = |row| (0..buffer.area.width).map(|column| buffer[(column, row)].symbol()).collect::<String>();
-    (0..buffer.area.height).map(line).collect()
-}
 
 /// A live console of this size after these keys.
 fn after(size: Size, keys: &[&str]) -> App {
     let mut app = seen(size, Link::Live);
     press(&mut app, keys);
     app
-}
-
-/// Asserts that each of these stands on a line of the screen.
-#[track_caller]
-fn shows(app: &App, parts: &[&str]) {
-    let lines = screen(app);
-    for part in parts {
-        assert!(lines.iter().any(|line| line.contains(part)), "`{part}` is not in\n{}", lines.join("\n"));
-    }
-}
-
-/// The requests among effects.
-fn asked(effects: Vec<Effect>) -> Vec<FromConsole> {
-    let request = |effect| if let Effect::Send(ToLive::Ask(_, request)) = effect { Some(*request) } else { None };
-    effects.into_iter().filter_map(request).collect()
 }
 
 /// The file among effects: its name and its text.

@@ -11,14 +11,17 @@ use modchain_wire::console::{
 };
 use modchain_wire::view::*;
 use modchain_wire::{Data, FromConsole, Message, ToConsole};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
 
 use super::super::app::{App, Caps, Now, View};
 use super::super::keys::Keymap;
 use super::super::msg::{Effect, Msg};
 use super::super::theme::ThemeName;
 use super::super::update::update;
+use super::super::view::draw;
 use crate::cli::docs::tests::{ended_job, node_view};
-use crate::client::live::{AskId, FromLive, LinkState, LogItem, Welcome};
+use crate::client::live::{AskId, FromLive, LinkState, LogItem, ToLive, Welcome};
 
 /// The moment that everything is looked at.
 pub(in crate::tui) const NOW: WallTime = WallTime(1_795_356_201_000);
@@ -72,6 +75,30 @@ pub(in crate::tui) fn wait(app: &mut App, ms: u64) -> Vec<Effect> {
     app.now.ms += ms;
     app.now.wall = app.now.wall.plus(Span::from_millis(ms));
     update(app, Msg::Deadline)
+}
+
+/// The lines of the screen.
+pub(in crate::tui) fn screen(app: &App) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(app.caps.columns, app.caps.rows)).expect("a screen");
+    terminal.draw(|frame| draw(app, frame)).expect("draws");
+    let buffer = terminal.backend().buffer();
+    let line = |row| (0..buffer.area.width).map(|column| buffer[(column, row)].symbol()).collect::<String>();
+    (0..buffer.area.height).map(line).collect()
+}
+
+/// Asserts that each of these stands on a line of the screen.
+#[track_caller]
+pub(in crate::tui) fn shows(app: &App, parts: &[&str]) {
+    let lines = screen(app);
+    for part in parts {
+        assert!(lines.iter().any(|line| line.contains(part)), "`{part}` is not in\n{}", lines.join("\n"));
+    }
+}
+
+/// The requests among effects.
+pub(in crate::tui) fn asked(effects: Vec<Effect>) -> Vec<FromConsole> {
+    let request = |effect| if let Effect::Send(ToLive::Ask(_, request)) = effect { Some(*request) } else { None };
+    effects.into_iter().filter_map(request).collect()
 }
 
 /// The states of the link that every view is looked at in.

@@ -132,10 +132,11 @@ fn rests(app: &App) -> bool {
     app.ui.asked.rest.as_ref().is_some_and(|(_, since)| app.now.ms >= since + REST_MS)
 }
 
-/// The output that is looked at and neither followed nor all here.
+/// The output that is looked at and neither followed nor all here. One that was refused is asked for again only by who opens it.
 fn output_wanted(app: &App) -> Option<JobId> {
     let job = super::jobs::output_shown(app)?;
-    let over = app.mirror.logs.get(&job).is_some_and(|log| log.end.is_some());
+    let opened = matches!(app.place(), Place::Output(_));
+    let over = app.mirror.logs.get(&job).is_some_and(|log| log.end.is_some() || (log.refused.is_some() && !opened));
     (!over && !app.ui.followed.contains(&job)).then_some(job)
 }
 
@@ -263,6 +264,15 @@ fn older(app: &mut App) -> Option<Effect> {
         after: Some(after),
     };
     Some(quietly(app, query))
+}
+
+/// Whether there may be older jobs than those in the list.
+pub(crate) fn has_older(app: &App) -> bool {
+    match app.ui.asked.older {
+        Older::All => false,
+        Older::Asked | Older::Until(_) => true,
+        Older::Snapshot => !app.caps.replay && app.mirror.ended_count() >= SNAPSHOT_ENDED,
+    }
 }
 
 /// The oldest job above which nothing can be missing: a snapshot has so many ended jobs, and what ended after it was heard of. `None`

@@ -326,10 +326,12 @@ pub(crate) fn draw_table<S: Source>(app: &App, ctx: &Ctx<'_>, layout: &Layout, n
         _ => chrome::capital(S::NOUNS.1),
     };
     let order = S::columns()[table.sort].title;
+    // Older ones come when one goes to the end.
+    let more = if S::TABLE == TableId::Jobs && app.ui.ended && follow::has_older(app) { "+" } else { "" };
     let counted = if table.filter.is_empty() {
-        format!("{} {}", table.total, if table.total == 1 { S::NOUNS.0 } else { S::NOUNS.1 })
+        format!("{}{more} {}", table.total, if table.total == 1 { S::NOUNS.0 } else { S::NOUNS.1 })
     } else {
-        format!("{} of {}", table.order.len(), table.total)
+        format!("{} of {}{more}", table.order.len(), table.total)
     };
     let state = match (app.mirror.is_stale(), app.mirror.mark.is_some()) {
         (true, true) => " · STALE",
