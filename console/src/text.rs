@@ -61,6 +61,11 @@ pub(crate) fn ran(job: &JobView, now: WallTime) -> Option<Span> {
     Some(if measured { job.usage.ran } else { job.ended_at.unwrap_or(now).since(started) })
 }
 
+/// How long something lasted that is over: what begins and ends in one millisecond takes some time all the same.
+pub(crate) fn lasted(span: Span) -> String {
+    if span == Span::ZERO { "<1ms".to_owned() } else { span.to_string() }
+}
+
 /// `2.00 TEST`.
 pub(crate) fn money(amount: Micro, asset: Asset) -> String {
     format!("{amount} {asset}")

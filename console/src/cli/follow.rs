@@ -456,7 +456,7 @@ pub(crate) fn summary(job: &JobView, id: &str, asset: Asset) -> Vec<String> {
 pub(crate) fn place(job: &JobView) -> String {
     match (&job.node, job.started_at) {
         (Some(node), Some(started)) => {
-            let ran = text::ran(job, started).unwrap_or_default();
+            let ran = text::lasted(text::ran(job, started).unwrap_or_default());
             format!(" on {node}, ran {ran}")
         }
         (Some(_) | None, _) => String::new(),

@@ -212,7 +212,7 @@ fn ending(job: &JobView, asset: Asset) -> String {
         words += &format!(", exit code {}", exit.code);
     }
     if let Some(ran) = job.ended_at.and_then(|ended| text::ran(job, ended)) {
-        words += &format!(", ran {ran}");
+        words += &format!(", ran {}", text::lasted(ran));
     }
     words += &format!(", cost {}", text::money(job.cost, asset));
     if !job.message.is_empty() {

@@ -1,6 +1,7 @@
 //! The console as a whole: every view at every size in every state of the link, and whatever may come in any order.
 
 mod forms;
+mod jobs;
 mod link;
 mod output;
 mod pool;

@@ -229,7 +229,7 @@ fn attempt(page: &mut Page<'_>, job: &JobView, attempt: &AttemptView) {
         }
     }
     if let (Some(started), Some(ended)) = (attempt.started_at, attempt.ended_at) {
-        line.push_str(&format!(", took {}", jobs::lasted(ended.since(started))));
+        line.push_str(&format!(", took {}", text::lasted(ended.since(started))));
     }
     if !attempt.message.is_empty() {
         line.push_str(&format!(": {}", &*attempt.message));

@@ -445,12 +445,7 @@ pub(crate) fn ran(job: &JobView, now: WallTime) -> Option<Interval> {
 /// The same as people read it.
 pub(crate) fn ran_for(job: &JobView, now: WallTime) -> Option<String> {
     let span = ran(job, now)?;
-    Some(if span == Interval::ZERO && !job.state.is_ended() { "0s".to_owned() } else { lasted(span) })
-}
-
-/// How long something lasted that is over: what two moments are too close for is no nothing.
-pub(crate) fn lasted(span: Interval) -> String {
-    if span == Interval::ZERO { "<1ms".to_owned() } else { span.to_string() }
+    Some(if span == Interval::ZERO && !job.state.is_ended() { "0s".to_owned() } else { words::lasted(span) })
 }
 
 /// Draws the table and what belongs to the selected job.
