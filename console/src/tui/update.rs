@@ -147,6 +147,8 @@ fn on_live(app: &mut App, message: FromLive) -> Vec<Effect> {
         }
         _ => {}
     }
+    // Remarks in outputs name times as the screen does.
+    app.mirror.utc = app.ui.utc;
     app.mirror.apply(message, app.now.wall);
     effects
 }

@@ -1,8 +1,8 @@
 //! What the lines around a view say of the link.
 
 use super::super::update::deadline;
-use super::world::{Link, ago, give, press, screen, seen, wait};
-use crate::client::live::{FromLive, LinkState};
+use super::world::{Link, ago, give, job_id, press, screen, seen, wait};
+use crate::client::live::{FromLive, LinkState, LogItem};
 
 #[test]
 fn a_link_over_which_nothing_comes_is_marked_with_its_age_until_something_comes() {
@@ -35,6 +35,20 @@ fn a_link_over_which_nothing_comes_is_marked_with_its_age_until_something_comes(
             shown.join("\n")
         );
         assert_eq!(app.ui.table(super::super::table::TableId::Jobs).selected, before);
+    }
+}
+
+#[test]
+fn remarks_on_an_interruption_name_times_as_the_screen_does() {
+    let mut app = seen((120, 36), Link::Live);
+    for utc in [true, false] {
+        app.ui.utc = utc;
+        give(&mut app, FromLive::Log(job_id(1), LogItem::Resumed(ago(9))));
+        let log = &app.mirror.logs[&job_id(1)];
+        let last = log.line(log.end_number() - 1).expect("a line");
+        let wanted = format!("link lost {}", crate::text::time_of_day(ago(9), utc));
+        assert!(last.text.starts_with(&wanted), "{}", last.text);
+        assert_eq!(app.mirror.utc, utc);
     }
 }
 
