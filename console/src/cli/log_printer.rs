@@ -223,14 +223,12 @@ impl LogPrinter {
     }
 
     async fn document(&mut self, document: &impl serde::Serialize) -> Result<(), Failure> {
-        let mut text =
-            serde_json::to_string(document).map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?;
-        if self.yaml {
-            text = yaml::flow(&text);
-        }
-        if self.style == Style::Documents {
+        let items = self.style == Style::Items;
+        let text = if items && self.yaml { yaml::item(document) } else { serde_json::to_string(document) };
+        let mut text = text.map_err(|error| Failure::failed(format!("cannot make a document: {error}")))?;
+        if !items {
             text.push('\n');
-        } else if self.documents > 0 {
+        } else if self.documents > 0 && !self.yaml {
             text.insert(0, ',');
         }
         self.documents += 1;
@@ -242,6 +240,9 @@ impl LogPrinter {
         self.release().await?;
         for line in std::mem::take(&mut self.begun).into_values() {
             self.show(line).await?;
+        }
+        if self.style == Style::Items && self.yaml && self.documents == 0 {
+            self.write(To::Stdout, Bytes::from_static(yaml::NO_ITEM.as_bytes())).await?;
         }
         if self.one_screen && !self.at_line_start {
             // Not on standard output: its bytes are the job's.

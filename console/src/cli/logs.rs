@@ -37,7 +37,7 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
     };
     let mut printer = LogPrinter::start(shell, job, streams, style, args.raw, args.tail.map(|lines| lines as usize));
     if style == Style::Items {
-        shell.print(&docs::logs_begin(&job))?;
+        shell.print(&docs::logs_begin(&job, shell.is_yaml()))?;
     }
     let request = LogsOpen { job: JobRef::cut(job.to_string()), follow: false, from: None, since };
 
@@ -70,8 +70,8 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
     match style {
         Style::Documents => shell.print_document(&docs::log_end(&end, asset))?,
         Style::Items => {
-            let rest = docs::logs_end(&docs::log_end(&end, asset));
-            shell.print(&rest.map_err(|error| Failure::failed(format!("cannot make JSON: {error}")))?)?;
+            let rest = docs::logs_end(&docs::log_end(&end, asset), shell.is_yaml());
+            shell.print(&rest.map_err(|error| Failure::failed(format!("cannot make a document: {error}")))?)?;
         }
         Style::Bytes | Style::Lines { .. } | Style::Nothing => {}
     }

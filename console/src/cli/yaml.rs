@@ -39,16 +39,35 @@ pub(crate) fn document(document: &impl Serialize) -> serde_json::Result<String> 
     Ok(text)
 }
 
-/// JSON as a reader of YAML takes it too: that one wants to see what it reads.
-pub(crate) fn flow(json: &str) -> String {
-    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
-        if c == '\n' || is_printable(c) {
-            text.push(c)
-        } else {
-            escape(&mut text, c)
-        }
-        text
-    })
+/// The beginning of a document that is written in pieces: these fields, and then a list whose [`item`]s follow.
+pub(crate) fn begun(fields: &[(&str, &str)], list: &str) -> String {
+    let mut text = "---\n".to_owned();
+    for (name, value) in fields {
+        field(&mut text, name, &Node::Text((*value).to_owned()), 0);
+    }
+    string(&mut text, list);
+    text.push(':');
+    text
+}
+
+/// One of the items.
+pub(crate) fn item(document: &impl Serialize) -> serde_json::Result<String> {
+    let node: Node = serde_json::from_str(&serde_json::to_string(document)?)?;
+    let mut text = "\n".to_owned();
+    list(&mut text, &[node], 1);
+    text.truncate(text.trim_end_matches('\n').len());
+    Ok(text)
+}
+
+/// What stands there where there is none.
+pub(crate) const NO_ITEM: &str = " []";
+
+/// The last field, after the list.
+pub(crate) fn last(name: &str, document: &impl Serialize) -> serde_json::Result<String> {
+    let node: Node = serde_json::from_str(&serde_json::to_string(document)?)?;
+    let mut text = "\n".to_owned();
+    field(&mut text, name, &node, 0);
+    Ok(text)
 }
 
 fn map(text: &mut String, fields: &[(String, Node)], depth: usize) {
@@ -341,8 +360,17 @@ mod tests {
                 let yaml = super::document(&document).expect("made");
                 assert_eq!(read(&yaml), document, "{yaml}");
                 assert!(yaml.chars().all(|c| c == '\n' || is_printable(c)), "{yaml:?}");
-                let flow = flow(&document.to_string());
-                assert_eq!(read(&flow), document, "{flow}");
+                for count in 0..3 {
+                    let items = vec![&document; count];
+                    let mut pieces = begun(&[("schema", "x/v1"), ("job", text)], "items");
+                    items.iter().for_each(|item| pieces.push_str(&super::item(item).expect("made")));
+                    if items.is_empty() {
+                        pieces.push_str(NO_ITEM);
+                    }
+                    pieces.push_str(&last("end", &document).expect("made"));
+                    let whole = json!({"schema": "x/v1", "job": text, "items": items, "end": document});
+                    assert_eq!(read(&pieces), whole, "{pieces}");
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use modchain_types::{Asset, JobId, WallTime};
 use modchain_wire::view::JobView;
 use serde::Serialize;
 
+use super::super::yaml;
 use super::job::{ExitDoc, exit};
 use super::{Money, money, time};
 
@@ -51,12 +52,19 @@ pub(crate) struct LogEndDoc {
 
 /// The beginning of `modchain.logs/v1`, a whole log as one document. It is written in pieces, because a log may be larger
 /// than memory should be: this, the documents of [`log`] with commas between them, [`logs_end`].
-pub(crate) fn logs_begin(job: &JobId) -> String {
-    format!(r#"{{"schema":"modchain.logs/v1","job":"{job}","items":["#)
+pub(crate) fn logs_begin(job: &JobId, as_yaml: bool) -> String {
+    const SCHEMA: &str = "modchain.logs/v1";
+    if as_yaml {
+        return yaml::begun(&[("schema", SCHEMA), ("job", &job.to_string())], "items");
+    }
+    format!(r#"{{"schema":"{SCHEMA}","job":"{job}","items":["#)
 }
 
 /// The rest of `modchain.logs/v1` after its items.
-pub(crate) fn logs_end(end: &LogEndDoc) -> Result<String, serde_json::Error> {
+pub(crate) fn logs_end(end: &LogEndDoc, as_yaml: bool) -> Result<String, serde_json::Error> {
+    if as_yaml {
+        return yaml::last("end", end);
+    }
     Ok(format!("],\"end\":{}}}\n", serde_json::to_string(end)?))
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::about::CertificateDoc;
 use super::*;
+use crate::cli::yaml;
 
 fn golden(name: &str, document: &impl Serialize) {
     let text = serde_json::to_string_pretty(document).expect("JSON") + "\n";
@@ -288,9 +289,14 @@ fn lists_and_answers_keep_their_form() {
     golden("cancelled", &cancelled(&ended_job(), Asset::Test));
     golden("log_end", &log_end(&ended_job(), Asset::Test));
     let item = |offset| serde_json::to_string(&log(&JOB, 1, offset, AT, "out", b"line\n")).expect("JSON");
-    let end = logs_end(&log_end(&ended_job(), Asset::Test)).expect("JSON");
-    let whole = format!("{}{},{}{end}", logs_begin(&JOB), item(0), item(5));
-    listed("modchain.logs/v1", &serde_json::from_str(&whole).expect("one document"));
+    let end = logs_end(&log_end(&ended_job(), Asset::Test), false).expect("JSON");
+    let whole = format!("{}{},{}{end}", logs_begin(&JOB, false), item(0), item(5));
+    let whole: Value = serde_json::from_str(&whole).expect("one document");
+    listed("modchain.logs/v1", &whole);
+    let item = |offset| yaml::item(&log(&JOB, 1, offset, AT, "out", b"line\n")).expect("YAML");
+    let end = logs_end(&log_end(&ended_job(), Asset::Test), true).expect("YAML");
+    let pieces = format!("{}{}{}{end}", logs_begin(&JOB, true), item(0), item(5));
+    assert_eq!(serde_saphyr::from_str::<Value>(&pieces).expect(&pieces), whole, "the same in YAML");
     golden("log", &log(&JOB, 1, 81_284, AT, "out", b"eval 12/57\n"));
     let bytes = serde_json::to_value(log(&JOB, 1, 0, AT, "err", b"\xff")).expect("JSON");
     assert_eq!((bytes["bytes"].as_str(), bytes.get("text")), (Some("/w=="), None));
