@@ -159,11 +159,17 @@ impl Shell {
         self.flag() == FormatFlag::Yaml
     }
 
+    /// Whether lists are comma separated values.
+    pub(crate) fn is_csv(&self) -> bool {
+        self.flag() == FormatFlag::Csv
+    }
+
     /// How tables look in this call.
     pub(crate) fn look(&self) -> Look {
-        let wide = self.flag() == FormatFlag::Wide;
+        let csv = self.is_csv();
+        let wide = csv || self.flag() == FormatFlag::Wide;
         let short = self.stdout_tty && !wide;
-        Look { now: crate::text::wall_now(), utc: self.utc(), wide, short, still: false }
+        Look { now: crate::text::wall_now(), utc: self.utc(), wide, short, still: false, csv }
     }
 
     /// Whether only plain characters are shown.
@@ -345,9 +351,12 @@ impl Shell {
         let text = match self.flag() {
             FormatFlag::Yaml => return self.print(&yaml::document(document).map_err(no_document)?),
             FormatFlag::Json if self.stdout_tty => serde_json::to_string_pretty(document),
-            FormatFlag::Json | FormatFlag::Jsonl | FormatFlag::Table | FormatFlag::Wide | FormatFlag::Name => {
-                serde_json::to_string(document)
-            }
+            FormatFlag::Json
+            | FormatFlag::Jsonl
+            | FormatFlag::Table
+            | FormatFlag::Wide
+            | FormatFlag::Csv
+            | FormatFlag::Name => serde_json::to_string(document),
         };
         let mut text = text.map_err(no_document)?;
         text.push('\n');

@@ -58,7 +58,27 @@ fn every_list_has_every_format_and_they_agree() {
             lines.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
         assert!(lines.len() == items.len() && lines.iter().all(|line| line["schema"] == item), "{line:?}");
         assert_eq!(count(&shown(&["-o", "name"]).stdout), items.len(), "{line:?}");
+        let csv = shown(&["-o", "csv"]).stdout;
+        let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
+        assert_eq!(rows.len(), items.len() + 1, "{line:?}: {csv}");
+        assert!(rows[0].bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b',' | b'-')), "{line:?}: {csv}");
+        assert_eq!(count(&shown(&["-o", "csv", "--no-header"]).stdout), items.len(), "{line:?}");
     }
+    for line in [&["status"][..], &["job", &hello], &["nodes", "--watch"], &["logs", &hello]] {
+        let refused = stack.run(&[line, &["-o", "csv"]].concat()).expect(2);
+        assert!(refused.stderr.contains("only lists") && refused.stdout.is_empty(), "{refused:#?}");
+    }
+    let numbers = |filter: &[&str]| {
+        let line = [&["ledger", "--columns", "type,amount", "--no-header", "-o", "csv"], filter].concat();
+        stack.run(&line).expect(0).stdout
+    };
+    let all = numbers(&[]);
+    assert!(all.contains("hold,-0.10\r\n") && all.contains("deposit,"), "{all}");
+    let holds = numbers(&["type:hold", "amount<0"]);
+    assert_eq!(holds, all.split_inclusive("\r\n").filter(|row| row.starts_with("hold,")).collect::<String>());
+    assert_eq!(numbers(&["type:hold", "amount>0"]), "");
+    let refused = stack.run(&["ledger", "type:gift"]).expect(2);
+    assert!(refused.stderr.contains("gift"), "{refused:#?}");
     let jobs = |more: &[&str]| stack.run(&[&["jobs", "--all", "-o", "name"], more].concat()).expect(0).stdout;
     assert_eq!(jobs(&["--sort", "name"]), format!("{hello}\n{loops}\n"));
     assert_eq!(jobs(&["--sort", "-name", "--limit", "1"]), format!("{loops}\n"));
@@ -92,6 +112,33 @@ fn every_list_has_every_format_and_they_agree() {
     assert_eq!(rows.until(|line| line.contains("cancelled")), "loops  cancelled");
     for watching in [rows, documents, wide] {
         assert_eq!(watching.interrupt(), Some(130));
+    }
+}
+
+#[test]
+fn a_job_is_watched_until_it_has_ended_and_a_log_is_one_document_in_both_notations() {
+    let stack = Stack::start();
+    let loops = running(&stack, "loops");
+    let mut rows = Watching::start(&stack.home, &["job", &loops, "--watch", "-o", "jsonl"]);
+    let change = |line: String| -> Value { serde_json::from_str(&line).expect("an object") };
+    let first = change(rows.until(|_| true));
+    assert_eq!((&first["op"], &first["job"]["state"]), (&"add".into(), &"running".into()));
+    stack.run(&["cancel", "-y", "--grace", "0s", "--wait", &loops]).expect(0);
+    let last = change(rows.until(|line| line.contains("\"cancelled\"")));
+    assert_eq!((&last["op"], &last["job"]["id"]), (&"change".into(), &loops.as_str().into()));
+    // What has ended does not change any more: nobody has to stop it.
+    assert_eq!(rows.end(), Some(0));
+    let done = stack.run(&["job", &loops, "--watch", "--columns", "job"]);
+    assert_eq!(done.code, Some(2), "it is no list: {done:#?}");
+    assert!(stack.run(&["job", &loops, "-w"]).expect(0).stdout.contains("cancelled"));
+    let hello = ended(&stack, "hello");
+    for (job, items) in [(&hello, 1), (&loops, 0)] {
+        let json = stack.run(&["logs", job, "-o", "json"]).expect(0).json();
+        let text = stack.run(&["logs", job, "-o", "yaml"]).expect(0).stdout;
+        assert!(text.starts_with("---\nschema: modchain.logs/v1\njob: "), "{text}");
+        assert!(!text.contains('{'), "it is no JSON: {text}");
+        assert_eq!(serde_saphyr::from_str::<Value>(&text).expect(&text), json);
+        assert_eq!(json["items"].as_array().map(Vec::len), Some(items), "{json:#}");
     }
 }
 

@@ -48,7 +48,7 @@ mod tests {
             (&["logs"], "the following required arguments were not provided: <JOB>", "usage: modchain logs <JOB>"),
             (
                 &["status", "-o", "xml"],
-                "invalid value 'xml' for '--output <FORMAT>' [possible values: table, wide, json, jsonl, yaml, name]",
+                "invalid value 'xml' for '--output <FORMAT>' [possible values: table, wide, json, jsonl, yaml, csv, name]",
                 "a similar value exists: 'yaml'",
             ),
             (&["credit", "a", "-5"], "invalid value '-5' for '<AMOUNT>': `-5` is negative", "--help"),

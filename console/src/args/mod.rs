@@ -97,6 +97,8 @@ pub(crate) enum FormatFlag {
     Jsonl,
     /// The same document in YAML
     Yaml,
+    /// Lists only: every column, separated by commas
+    Csv,
     /// Names or ids only, one a line
     Name,
 }
@@ -105,7 +107,7 @@ impl FormatFlag {
     /// What a command makes for it.
     pub(crate) fn format(self) -> Format {
         match self {
-            Self::Table | Self::Wide => Format::Table,
+            Self::Table | Self::Wide | Self::Csv => Format::Table,
             Self::Json | Self::Yaml => Format::Json,
             Self::Jsonl => Format::Jsonl,
             Self::Name => Format::Name,
@@ -386,7 +388,7 @@ pub(crate) struct JobsArgs {
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     help_template = EXAMPLES_FIRST,
-    before_help = "Examples:\n  modchain job @last\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a\n  \
+    before_help = "Examples:\n  modchain job @last\n  modchain job @last --watch\n  modchain job j-7f3a -o json\n  modchain job explain j-7f3a\n  \
                    modchain job rerun @last --max-cost 0.20"
 )]
 pub(crate) struct JobArgs {
@@ -395,6 +397,9 @@ pub(crate) struct JobArgs {
     /// Jobs: ids, unique prefixes, names, or @last
     #[arg(value_name = "JOB", required = true)]
     pub(crate) jobs: Vec<String>,
+    /// Go on with what changes, until all of them have ended
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 /// `modchain job ...`.
@@ -405,6 +410,9 @@ pub(crate) enum JobCommand {
         /// Jobs: ids, unique prefixes, names, or @last
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<String>,
+        /// Go on with what changes, until all of them have ended
+        #[arg(short, long)]
+        watch: bool,
     },
     /// Explain why a job is where it is, node by node
     Explain {
@@ -600,8 +608,12 @@ pub(crate) struct AccountArgs {
 
 /// `modchain ledger`.
 #[derive(Debug, Args)]
-#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain ledger --since 1d\n  modchain ledger --job @last")]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain ledger --since 1d\n  modchain ledger --job @last\n  \
+                        modchain ledger 'type:settle,release amount>1'")]
 pub(crate) struct LedgerArgs {
+    /// Words that must all fit
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
     /// Whose, instead of one's own (operators)
     #[arg(long, value_name = "NAME", value_parser = parse_account)]
     pub(crate) account: Option<AccountId>,

@@ -39,7 +39,7 @@ async fn list(shell: &Shell, role: Option<Role>, revoked: bool, table: &TableArg
         }
         Format::Jsonl => views.iter().try_for_each(|view| shell.print_document(&docs::cert(view)))?,
         Format::Name => shell.print(&views.iter().map(|view| who(view) + "\n").collect::<String>())?,
-        Format::Table => shell.print(&columns.table(&views, &look).render())?,
+        Format::Table => shell.print(&columns.text(&views, &look))?,
     }
     Ok(exit::OK)
 }

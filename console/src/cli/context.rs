@@ -87,7 +87,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                 Format::Name => {
                     shell.print(&rows.iter().map(|row| format!("{}\n", row.document.name)).collect::<String>())?;
                 }
-                Format::Table => shell.print(&columns.table(&rows, &look).render())?,
+                Format::Table => shell.print(&columns.text(&rows, &look))?,
             }
         }
         ContextCommand::Show { name } => {

@@ -12,7 +12,7 @@ use super::table::{Column, Columns, or_none};
 use crate::args::{EventsArgs, Format};
 use crate::client::config::nearest;
 use crate::exit::{self, Failure, Outcome};
-use crate::filter::Unit;
+use crate::filter::{Kind, Unit};
 use crate::shell::Shell;
 use crate::text;
 
@@ -88,7 +88,7 @@ pub(crate) async fn events(shell: &Shell, args: EventsArgs) -> Outcome {
             let items: Vec<_> = events.iter().map(docs::event).collect();
             shell.print_document(&ListDoc { schema: "modchain.events/v1", items, total: None })?;
         }
-        Format::Table => shell.print(&columns.table(&events, &look).render())?,
+        Format::Table => shell.print(&columns.text(&events, &look))?,
         Format::Jsonl | Format::Name => events.iter().try_for_each(|event| print(shell, &columns, event, false))?,
     }
     Ok(exit::OK)
@@ -98,9 +98,12 @@ fn print(shell: &Shell, columns: &Columns<EventView>, event: &EventView, first: 
     match shell.format() {
         Format::Json | Format::Jsonl => shell.print_document(&docs::event(event)),
         Format::Name => shell.print(&format!("{}\n", event.number)),
-        Format::Table => shell.print(&columns.growing([event], first, &shell.look()).render()),
+        Format::Table => shell.print(&columns.text_growing([event], first, &shell.look())),
     }
 }
+
+/// The words of every kind of events.
+pub(crate) const KINDS: &[&str] = &["job", "node", "account", "system"];
 
 /// One of them.
 type EventColumn = Column<EventView>;
@@ -108,7 +111,7 @@ type EventColumn = Column<EventView>;
 /// The columns of events. Lines come one by one, so a column is as wide as what it mostly holds.
 pub(crate) static COLUMNS: [EventColumn; 12] = [
     EventColumn::text("time", "TIME", |event, look| text::date_time(event.at, look.utc)).least(19),
-    EventColumn::text("kind", "KIND", |event, _| event.kind.word().into()).least(7),
+    EventColumn::text("kind", "KIND", |event, _| event.kind.word().into()).of(Kind::Words(KINDS)).least(7),
     EventColumn::text("about", "ABOUT", |event, look| match (&event.job, &event.node, &event.account) {
         (Some(job), _, _) => text::job_id(job, look.short),
         (None, Some(node), _) => node.to_string(),
@@ -127,6 +130,7 @@ pub(crate) static COLUMNS: [EventColumn; 12] = [
     .extra()
     .least(6),
     EventColumn::text("job", "JOB", |event, look| or_none(event.job.map(|job| text::job_id(&job, look.short))))
+        .of(Kind::Name)
         .extra()
         .least(8),
     EventColumn::number(
@@ -137,8 +141,11 @@ pub(crate) static COLUMNS: [EventColumn; 12] = [
         |event, _| event.attempt.map(|attempt| f64::from(attempt.number)),
     )
     .extra(),
-    EventColumn::text("node", "NODE", |event, _| or_none(event.node.as_ref())).extra().least(10),
-    EventColumn::text("account", "ACCOUNT", |event, _| or_none(event.account.as_ref())).extra().least(10),
+    EventColumn::text("node", "NODE", |event, _| or_none(event.node.as_ref())).of(Kind::Name).extra().least(10),
+    EventColumn::text("account", "ACCOUNT", |event, _| or_none(event.account.as_ref()))
+        .of(Kind::Whole)
+        .extra()
+        .least(10),
     EventColumn::text("from", "FROM", |event, _| or_none(event.from)).extra().least(11),
     EventColumn::text("to", "TO", |event, _| or_none(event.to)).extra().least(11),
     EventColumn::text("reason", "REASON", |event, _| or_none(event.reason)).extra(),

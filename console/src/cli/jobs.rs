@@ -6,8 +6,8 @@ use modchain_wire::console::{ExplainQuery, JobQuery, JobsQuery};
 use modchain_wire::view::{ExplanationView, JobView, NodeVerdictView};
 
 use super::docs::{self, ListDoc};
-use super::table::{self, Column, Columns, NONE, millis, or_none, pairs};
-use super::watch::{self, JobsWatch};
+use super::table::{self, Column, Columns, Look, NONE, millis, or_none, pairs};
+use super::watch::{self, JobWatch, JobsWatch};
 use super::{again, events, follow};
 use crate::args::{EventsArgs, Format, JobArgs, JobCommand, JobsArgs, TableArgs};
 use crate::client::Client;
@@ -57,7 +57,7 @@ pub(crate) async fn list(shell: &Shell, args: JobsArgs) -> Outcome {
         Format::Jsonl => jobs.iter().try_for_each(|job| shell.print_document(&docs::job(job, asset)))?,
         Format::Name => shell.print(&jobs.iter().map(|job| format!("{}\n", job.id)).collect::<String>())?,
         Format::Table => {
-            shell.print(&columns.table(&jobs, &look).render())?;
+            shell.print(&columns.text(&jobs, &look))?;
             if let Some(total) = total.filter(|total| *total > jobs.len() as u64 && shell.stderr_tty()) {
                 shell.say(&format!("{} of {total} jobs; --limit shows more", jobs.len()));
             }
@@ -143,7 +143,7 @@ fn filter(words: &[String]) -> Result<(JobsQuery, Filter), Failure> {
             states.extend(JobState::ALL.into_iter().filter(|state| words.iter().any(|word| word == state.word())));
             true
         }
-        Demand::OneOf("account", [name]) if query.account.is_none() => {
+        Demand::OneOf("account" | "owner", [name]) if query.account.is_none() => {
             match name.parse() {
                 Ok(name) => query.account = Some(name),
                 Err(error) => bad = Some(BadId::to_string(&error)),
@@ -172,8 +172,8 @@ fn filter(words: &[String]) -> Result<(JobsQuery, Filter), Failure> {
 /// One of them.
 type JobColumn = Column<JobView>;
 
-/// The columns of jobs.
-pub(crate) static COLUMNS: [JobColumn; 20] = [
+/// The columns of jobs. The hidden ones are what stands above the same columns in the console.
+pub(crate) static COLUMNS: [JobColumn; 23] = [
     JobColumn::text("job", "JOB", |job, look| text::job_id(&job.id, look.short)).of(Kind::Name),
     JobColumn::text("name", "NAME", |job, look| called(job, look.short)).of(Kind::Name),
     JobColumn::text("state", "STATE", |job, _| job.state.word().into()).of(Kind::Words(STATES)),
@@ -233,8 +233,8 @@ pub(crate) static COLUMNS: [JobColumn; 20] = [
         "attempts",
         "ATTEMPTS",
         Unit::Plain,
-        |job, _| job.attempts.last().map_or(0, |attempt| attempt.number).to_string(),
-        |job, _| Some(job.attempts.last().map_or(0.0, |attempt| f64::from(attempt.number))),
+        |job, _| tries(job).to_string(),
+        |job, _| Some(f64::from(tries(job))),
     )
     .extra(),
     JobColumn::text("submitted", "SUBMITTED", |job, look| text::date_time(job.created_at, look.utc)).extra(),
@@ -242,9 +242,19 @@ pub(crate) static COLUMNS: [JobColumn; 20] = [
         .pairs(|job, name| job.labels.iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value.to_string()))
         .extra(),
     JobColumn::text("model", "MODEL", |job, _| or_none(job.model.as_ref())).extra(),
+    JobColumn::number("cap", "CAP", Unit::Micro, |job, _| job.hold.to_string(), |job, _| Some(job.hold.0 as f64))
+        .hidden(),
+    JobColumn::text("owner", "OWNER", |job, _| job.account.to_string()).of(Kind::Whole).hidden(),
+    JobColumn::number("try", "TRY", Unit::Plain, |job, _| tries(job).to_string(), |job, _| Some(f64::from(tries(job))))
+        .hidden(),
     JobColumn::text("what", "WHAT", |job, _| job.what.to_string()).extra(),
     JobColumn::text("message", "MESSAGE", |job, _| job.message.to_string()).extra(),
 ];
+
+/// How many attempts there were.
+fn tries(job: &JobView) -> u32 {
+    job.attempts.last().map_or(0, |attempt| attempt.number)
+}
 
 fn labels(job: &JobView) -> String {
     let labels: Vec<String> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -265,7 +275,7 @@ pub(super) fn called(job: &JobView, short: bool) -> String {
 
 /// `modchain job`.
 pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
-    let jobs = match args.command {
+    let (jobs, watch) = match args.command {
         Some(JobCommand::Explain { job }) => return explain(shell, &job).await,
         Some(JobCommand::Events { job, follow }) => {
             let about =
@@ -274,14 +284,18 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
         }
         Some(JobCommand::Spec(args)) => return again::spec(shell, args).await,
         Some(JobCommand::Rerun(_)) => unreachable!("it listens to signals itself"),
-        Some(JobCommand::Show { jobs }) => jobs,
-        None => args.jobs,
+        Some(JobCommand::Show { jobs, watch }) => (jobs, watch),
+        None => (args.jobs, args.watch),
     };
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
     let mut views = Vec::new();
     for job in &jobs {
         views.push(client.job(JobQuery { job: shell.job_ref(job)? }).await?);
+    }
+    if watch {
+        let columns = Columns::new(&COLUMNS, &TableArgs::default(), shell.look().wide)?;
+        return watch::watch(shell, client, JobWatch { jobs: views, columns, look: shell.look(), asset }).await;
     }
     match (shell.format(), views.as_slice()) {
         (Format::Json, [view]) => shell.print_document(&docs::job(view, asset))?,
@@ -293,16 +307,16 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
         (Format::Jsonl, views) => views.iter().try_for_each(|view| shell.print_document(&docs::job(view, asset)))?,
         (Format::Name, views) => shell.print(&views.iter().map(|view| format!("{}\n", view.id)).collect::<String>())?,
         (Format::Table, views) => {
-            let texts: Vec<String> = views.iter().map(|view| details(shell, view, asset)).collect();
+            let texts: Vec<String> = views.iter().map(|view| details(view, &shell.look(), asset)).collect();
             shell.print(&texts.join("\n"))?;
         }
     }
     Ok(exit::OK)
 }
 
-fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
-    let now = text::wall_now();
-    let place = match (&job.node, text::ran(job, now)) {
+/// All of a job, for a person.
+pub(super) fn details(job: &JobView, look: &Look, asset: Asset) -> String {
+    let place = match (&job.node, text::ran(job, look.now)) {
         _ if job.state.is_ended() => follow::place(job),
         (Some(node), Some(span)) => format!(" {span} on {node}"),
         (Some(node), None) => format!(" on {node}"),
@@ -310,7 +324,7 @@ fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
     };
     let name = if job.name.is_empty() { String::new() } else { format!("{}  ", job.name) };
     let state = follow::with_message(job, format!("{}{place}", follow::outcome(job)));
-    let title = text::one_line(&format!("{}  {name}{state}", shell.id(&job.id)));
+    let title = text::one_line(&format!("{}  {name}{state}", text::job_id(&job.id, look.short)));
     let mut lines = vec![("what", format!("{} {}", job.adapter, job.what))];
     if let Some(model) = &job.model {
         lines.push(("model", model.to_string()));
@@ -344,7 +358,7 @@ fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
         lines.push(("output", format!("{} were cut off", text::bytes(job.output.dropped))));
     }
     lines.push(("account", job.account.to_string()));
-    lines.push(("submitted", text::date_time(job.created_at, shell.utc())));
+    lines.push(("submitted", text::date_time(job.created_at, look.utc)));
     for attempt in &job.attempts {
         let mut line = format!("{} on {}", attempt.state, attempt.node);
         if let Some(reason) = attempt.reason {
@@ -352,7 +366,7 @@ fn details(shell: &Shell, job: &JobView, asset: Asset) -> String {
         }
         for (what, at) in [("started", attempt.started_at), ("ended", attempt.ended_at)] {
             if let Some(at) = at {
-                line.push_str(&format!(", {what} {}", text::time_of_day(at, shell.utc())));
+                line.push_str(&format!(", {what} {}", text::time_of_day(at, look.utc)));
             }
         }
         if !attempt.message.is_empty() {
@@ -459,8 +473,14 @@ mod tests {
     #[test]
     fn the_rest_is_tested_on_every_column() {
         let job = docs::tests::ended_job();
-        let look =
-            Look { now: WallTime(job.created_at.0 + 60_000), utc: true, wide: false, short: false, still: false };
+        let look = Look {
+            now: WallTime(job.created_at.0 + 60_000),
+            utc: true,
+            wide: false,
+            short: false,
+            still: false,
+            csv: false,
+        };
         let columns = Columns::new(&COLUMNS, &TableArgs::default(), false).expect("columns");
         let fits = |text: &str| columns.fits(&words(&[text]).expect(text).1, &job, &look);
         for text in

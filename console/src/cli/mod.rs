@@ -39,8 +39,8 @@ mod watch;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::args::{Command, JobArgs, JobCommand};
-use crate::exit::Outcome;
+use crate::args::{CertCommand, Command, ContextCommand, JobArgs, JobCommand, TokenCommand};
+use crate::exit::{Failure, Outcome};
 use crate::local;
 use crate::shell::Shell;
 use crate::signal::Signals;
@@ -52,6 +52,11 @@ pub(crate) fn dispatch<'a>(
     signals: &'a mut Signals,
 ) -> Pin<Box<dyn Future<Output = Outcome> + 'a>> {
     Box::pin(async move {
+        if shell.is_csv() && !is_list(&command) {
+            return Err(Failure::usage("only lists are comma separated values").hint(
+                "-o csv goes with jobs, nodes, ledger, events, token list, cert list and context list, without --watch",
+            ));
+        }
         match command {
             // These know what a wish to stop means to them.
             Command::Console(args) => console::console(shell, args, signals).await,
@@ -68,6 +73,20 @@ pub(crate) fn dispatch<'a>(
             },
         }
     })
+}
+
+/// Whether a command prints a list, once.
+fn is_list(command: &Command) -> bool {
+    match command {
+        Command::Jobs(args) => !args.watch,
+        Command::Nodes(args) => !args.watch,
+        Command::Ledger(_) | Command::Events(_) => true,
+        Command::Job(args) => matches!(args.command, Some(JobCommand::Events { .. })),
+        Command::Token(command) => matches!(command, TokenCommand::List { .. }),
+        Command::Cert(command) => matches!(command, CertCommand::List { .. }),
+        Command::Context(command) => matches!(command, ContextCommand::List { .. }),
+        _ => false,
+    }
 }
 
 async fn plain(shell: &Shell, command: Command) -> Outcome {

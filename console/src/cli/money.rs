@@ -5,13 +5,13 @@ use modchain_wire::console::{AccountQuery, Credit, LedgerQuery};
 use modchain_wire::view::{AccountView, LedgerEntryView, LedgerKind};
 
 use super::docs::{self, LedgerDoc};
-use super::table::{Column, Columns, or_none, pairs};
+use super::table::{self, Column, Columns, or_none, pairs};
 use super::watch::{self, AccountWatch};
 use crate::args::{AccountArgs, CreditArgs, Format, LedgerArgs};
 use crate::client::config::nearest;
 use crate::client::state::random_key;
 use crate::exit::{self, Failure, Outcome};
-use crate::filter::Unit;
+use crate::filter::{Kind, Unit};
 use crate::shell::Shell;
 use crate::text;
 
@@ -81,6 +81,7 @@ pub(super) fn account_text(view: &AccountView, asset: Asset) -> String {
 pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
     let look = shell.look();
     let columns = Columns::new(&COLUMNS, &args.table, look.wide)?;
+    let filter = table::filter(&args.filter, &COLUMNS)?;
     let since = args.since.as_deref().map(|since| text::parse_since(since, text::wall_now())).transpose();
     let mut query = LedgerQuery {
         account: args.account,
@@ -95,14 +96,16 @@ pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
     let limit = if columns.sorts() { SORTED_MAX } else { args.limit as usize };
     let mut entries: Vec<LedgerEntryView> = Vec::new();
     let account = loop {
-        query.limit = u32::try_from(limit - entries.len()).unwrap_or(PAGE).min(PAGE);
+        // Nobody knows how many of a page will fit.
+        let wanted = if filter.is_empty() { limit - entries.len() } else { PAGE as usize };
+        query.limit = u32::try_from(wanted).unwrap_or(PAGE).min(PAGE);
         let page = client.ledger(query.clone()).await?;
-        let (more, count) = (page.more, page.items.len());
-        entries.extend(page.items);
-        if !more || count == 0 || entries.len() >= limit {
+        query.before = page.items.last().map(|entry| entry.number);
+        let over = !page.more || page.items.is_empty();
+        entries.extend(page.items.into_iter().filter(|entry| columns.fits(&filter, entry, &look)));
+        if over || entries.len() >= limit {
             break page.account;
         }
-        query.before = entries.last().map(|entry| entry.number);
     };
     columns.sort(&mut entries, &look);
     entries.truncate(args.limit as usize);
@@ -115,7 +118,7 @@ pub(crate) async fn ledger(shell: &Shell, args: LedgerArgs) -> Outcome {
             entries.iter().try_for_each(|entry| shell.print_document(&docs::ledger_entry(entry, asset)))?
         }
         Format::Name => shell.print(&entries.iter().map(|entry| format!("{}\n", entry.number)).collect::<String>())?,
-        Format::Table => shell.print(&columns.table(&entries, &look).render())?,
+        Format::Table => shell.print(&columns.text(&entries, &look))?,
     }
     Ok(exit::OK)
 }
@@ -131,6 +134,9 @@ fn kind(word: &str) -> Result<LedgerKind, Failure> {
     })
 }
 
+/// The words of every kind of entries.
+pub(crate) const KINDS: &[&str] = &["deposit", "hold", "settle", "release", "earning", "fee"];
+
 /// One of them.
 type EntryColumn = Column<LedgerEntryView>;
 
@@ -144,7 +150,7 @@ pub(crate) static COLUMNS: [EntryColumn; 7] = [
         |entry, _| Some(entry.number as f64),
     ),
     EntryColumn::text("time", "TIME", |entry, look| text::date_time(entry.at, look.utc)),
-    EntryColumn::text("type", "TYPE", |entry, _| entry.kind.word().into()),
+    EntryColumn::text("type", "TYPE", |entry, _| entry.kind.word().into()).of(Kind::Words(KINDS)),
     EntryColumn::number(
         "amount",
         "AMOUNT",
@@ -159,6 +165,7 @@ pub(crate) static COLUMNS: [EntryColumn; 7] = [
         |entry, _| entry.balance.to_string(),
         |entry, _| Some(entry.balance.0 as f64),
     ),
-    EntryColumn::text("job", "JOB", |entry, look| or_none(entry.job.map(|job| text::job_id(&job, look.short)))),
+    EntryColumn::text("job", "JOB", |entry, look| or_none(entry.job.map(|job| text::job_id(&job, look.short))))
+        .of(Kind::Name),
     EntryColumn::text("text", "TEXT", |entry, _| entry.text.to_string()),
 ];

@@ -102,7 +102,7 @@ pub(crate) async fn nodes(shell: &Shell, args: NodesArgs) -> Outcome {
         Format::Jsonl => nodes.iter().try_for_each(|node| shell.print_document(&docs::node(node, asset)))?,
         Format::Name => shell.print(&nodes.iter().map(|node| format!("{}\n", node.name)).collect::<String>())?,
         Format::Table => {
-            shell.print(&wanted.columns.table(nodes.iter().copied(), &look).render())?;
+            shell.print(&wanted.columns.text(nodes.iter().copied(), &look))?;
             if shell.stderr_tty() {
                 shell.say(&format!("{} of {count} nodes", nodes.len()));
             }
@@ -163,7 +163,7 @@ type NodeColumn = Column<NodeView>;
 
 /// The columns of nodes. The price is that of everything that a node offers. `?` stands for what is not known, and for what
 /// was true only as long as the node was heard.
-pub(crate) static COLUMNS: [NodeColumn; 21] = [
+pub(crate) static COLUMNS: [NodeColumn; 22] = [
     NodeColumn::text("node", "NODE", |node, _| node.name.to_string()).of(Kind::Name),
     NodeColumn::text("name", "NAME", |node, _| node.name.to_string()).of(Kind::Name).hidden(),
     NodeColumn::text("state", "STATE", |node, _| node.state.word().into()).of(Kind::Words(STATES)),
@@ -243,6 +243,7 @@ pub(crate) static COLUMNS: [NodeColumn; 21] = [
     NodeColumn::number("rtt", "RTT", Unit::Millis, |node, _| or_unknown(node.rtt), |node, _| node.rtt.map(millis))
         .extra(),
     NodeColumn::text("account", "ACCOUNT", |node, _| node.account.to_string()).of(Kind::Whole).extra(),
+    NodeColumn::text("owner", "OWNER", |node, _| node.account.to_string()).of(Kind::Whole).hidden(),
     NodeColumn::text("region", "REGION", |node, _| {
         or_none(offered(node).map(|offered| &offered.region).filter(|region| !region.is_empty()))
     })
@@ -291,7 +292,7 @@ fn of_gpus(node: &NodeView, value: Option<impl ToString>) -> String {
 }
 
 /// `2x A100 80GB`, each model once.
-fn gpu_models(node: &NodeView) -> String {
+pub(crate) fn gpu_models(node: &NodeView) -> String {
     let mut models: Vec<(&str, usize)> = Vec::new();
     for gpu in offered(node).map(|offered| &*offered.gpus).unwrap_or_default() {
         match models.iter_mut().find(|(model, _)| *model == gpu.model.as_str()) {
@@ -343,7 +344,7 @@ mod tests {
         NodeView { name: name.parse().expect("a name"), attempts, ..node_view() }
     }
 
-    const LOOK: Look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false };
+    const LOOK: Look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false, csv: false };
 
     fn picked(wanted: &Wanted, nodes: &[NodeView]) -> Vec<String> {
         wanted.pick(nodes, &LOOK).into_iter().map(|node| node.name.to_string()).collect()

@@ -27,6 +27,8 @@ pub(crate) struct Look {
     pub(crate) short: bool,
     /// Whether rows are compared with what they were: then they are without what is another one every time.
     pub(crate) still: bool,
+    /// Whether lists are comma separated values.
+    pub(crate) csv: bool,
 }
 
 impl Look {
@@ -174,7 +176,7 @@ pub(crate) fn millis(span: Span) -> f64 {
     span.0 as f64 / 1_000.0
 }
 
-/// The fields that filters of a list know.
+/// The fields that filters of a list know, hidden ones too.
 pub(crate) fn fields<T>(all: &[Column<T>]) -> Vec<Field> {
     all.iter().map(|column| Field::new(column.key, column.kind)).collect()
 }
@@ -261,9 +263,29 @@ impl<T> Columns<T> {
         table
     }
 
+    /// These rows as they are printed.
+    pub(crate) fn text<'a>(&self, rows: impl IntoIterator<Item = &'a T>, look: &Look) -> String {
+        if look.csv { self.values(rows, true, look) } else { self.table(rows, look).render() }
+    }
+
+    /// These rows as they are printed where the next one is not known yet.
+    pub(crate) fn text_growing<'a>(&self, rows: impl IntoIterator<Item = &'a T>, first: bool, look: &Look) -> String {
+        if look.csv { self.values(rows, first, look) } else { self.growing(rows, first, look).render() }
+    }
+
+    /// Comma separated values; the line of names is there only if `first`.
+    fn values<'a>(&self, rows: impl IntoIterator<Item = &'a T>, first: bool, look: &Look) -> String {
+        let shown = self.shown(look);
+        let names = shown.iter().map(|column| column.key.to_owned()).collect();
+        let cell = |column: &&Column<T>, row| crate::text::one_line(&(column.cell)(row, look));
+        let rows = rows.into_iter().map(|row| shown.iter().map(|column| cell(column, row)).collect());
+        let head = (first && self.header).then_some(names);
+        csv(&head.into_iter().chain(rows).collect::<Vec<_>>())
+    }
+
     /// The table where the next line is not known yet: columns are as wide as what they mostly hold. The line of names is
     /// there only if `first`.
-    pub(crate) fn growing<'a>(&self, rows: impl IntoIterator<Item = &'a T>, first: bool, look: &Look) -> Table {
+    fn growing<'a>(&self, rows: impl IntoIterator<Item = &'a T>, first: bool, look: &Look) -> Table {
         let mut table = self.table(rows, look);
         table.header &= first;
         let name = |column: &Column<T>| if self.header { width(column.name) } else { 0 };
@@ -397,6 +419,24 @@ impl Table {
     }
 }
 
+/// Titles and rows, separated by commas as RFC 4180 has it. A cell that a spreadsheet would take for a formula is not one.
+pub(crate) fn csv(cells: &[Vec<String>]) -> String {
+    let cell = |cell: &String| {
+        let harmless = if is_formula(cell) { format!("'{cell}") } else { cell.clone() };
+        if harmless.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", harmless.replace('"', "\"\""))
+        } else {
+            harmless
+        }
+    };
+    cells.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",") + "\r\n").collect()
+}
+
+/// Whether a spreadsheet would compute it: it begins like a formula and is no number.
+fn is_formula(cell: &str) -> bool {
+    cell.starts_with(['=', '+', '-', '@']) && cell != "-" && cell.parse::<f64>().is_err()
+}
+
 /// Lines of a name and a value, the values in one column.
 pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
     let widest = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
@@ -439,7 +479,7 @@ mod tests {
     }
 
     fn look(short: bool) -> Look {
-        Look { now: WallTime(0), utc: true, wide: false, short, still: false }
+        Look { now: WallTime(0), utc: true, wide: false, short, still: false, csv: false }
     }
 
     #[test]
@@ -496,6 +536,15 @@ mod tests {
     }
 
     #[test]
+    fn values_are_separated_by_commas_and_whole_under_the_words_that_filters_use() {
+        let columns = columns(&["more", "load", "name"], Some("name"), false).expect("columns");
+        let look = Look { csv: true, ..look(false) };
+        let rows: [Pair; 3] = [("a, \"b\"", Some(0.5)), ("=1+1", None), ("-", Some(-3.0))];
+        assert_eq!(columns.text(&rows, &look), "more,load,name\r\nx,0.5,\"a, \"\"b\"\"\"\r\nx,?,'=1+1\r\nx,-3,-\r\n");
+        assert_eq!(columns.text_growing(&rows[..1], false, &look), "x,0.5,\"a, \"\"b\"\"\"\r\n");
+    }
+
+    #[test]
     fn every_list_names_each_of_its_columns_once_and_in_lower_case() {
         fn check<T>(all: &[Column<T>]) {
             let mut keys: Vec<&str> = all.iter().map(|column| column.key).collect();
@@ -526,6 +575,9 @@ mod tests {
         for field in fields(&crate::cli::pool::COLUMNS) {
             assert!(words("\n  nodes   ").contains(&field.name.to_owned()), "{} of nodes", field.name);
         }
+        for field in fields(&crate::cli::money::COLUMNS) {
+            assert!(words("\n  ledger  ").contains(&field.name.to_owned()), "{} of the ledger", field.name);
+        }
     }
 
     #[test]
@@ -534,7 +586,7 @@ mod tests {
         fn both<T>(all: &'static [Column<T>], row: &T) -> String {
             let tables = [false, true].map(|wide| {
                 let now = WallTime(1_795_356_201_114 + 90_000);
-                let look = Look { now, utc: true, wide, short: false, still: false };
+                let look = Look { now, utc: true, wide, short: false, still: false, csv: false };
                 Columns::new(all, &TableArgs::default(), wide).expect("columns").table([row], &look).render()
             });
             tables.concat()

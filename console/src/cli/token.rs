@@ -121,7 +121,8 @@ async fn list(shell: &Shell, all: bool, table: &TableArgs) -> Outcome {
         Format::Jsonl => tokens.iter().try_for_each(|token| shell.print_document(&docs::token(token, None)))?,
         Format::Name => shell.print(&tokens.iter().map(|token| format!("{}\n", token.id)).collect::<String>())?,
         Format::Table => {
-            shell.print(&(columns.table(&tokens, &look).render() + &alarms(&tokens)))?;
+            let alarms = if look.csv { String::new() } else { alarms(&tokens) };
+            shell.print(&(columns.text(&tokens, &look) + &alarms))?;
             if total > tokens.len() as u64 {
                 shell.say(&format!("the newest {} of {total} tokens", tokens.len()));
             }

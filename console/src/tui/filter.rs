@@ -18,7 +18,10 @@ pub(crate) struct TableFilter {
 
 /// The fields of a table.
 pub(crate) fn fields<S: Source>() -> Vec<Field> {
-    S::columns().iter().map(|column| Field::new(column.key, column.kind)).collect()
+    let columns = || S::columns().iter();
+    let kind = |key: &str| columns().find(|column| column.key == key).map(|column| column.kind);
+    let also = S::also().iter().filter_map(|(name, key)| Some(Field::new(name, kind(key)?)));
+    columns().map(|column| Field::new(column.key, column.kind)).chain(also).collect()
 }
 
 impl TableFilter {
@@ -42,7 +45,10 @@ impl TableFilter {
         if self.filter.is_empty() {
             return true;
         }
-        let value = |name: &str| S::value(ctx, row, name);
+        let value = |name: &str| {
+            let also = S::also().iter().find(|(also, _)| *also == name);
+            S::value(ctx, row, also.map_or(name, |(_, key)| key))
+        };
         let shown = || {
             let shown = S::columns().iter().filter(|column| column.shown <= width);
             let cells = shown.map(|column| (column.cell)(ctx, row, column.width.1).to_string());

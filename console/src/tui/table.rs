@@ -66,6 +66,10 @@ pub(crate) trait Source {
     const NOUNS: (&'static str, &'static str);
     /// Its columns, the first the one that says which row it is.
     fn columns() -> &'static [Column<Self::Row>];
+    /// Other names of columns in filters, each with the key that it means: what stands above a column, and what the command line calls it.
+    fn also() -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
     /// The column to sort by at first, by its key, and whether the largest comes first.
     fn order() -> (&'static str, bool);
     /// The rows that the table may show, before any filter of the user.

@@ -231,6 +231,12 @@ impl Watching {
         }
     }
 
+    /// Its exit code when it ends by itself.
+    pub(crate) fn end(mut self) -> Option<i32> {
+        while self.lines.next().is_some_and(|line| line.is_ok()) {}
+        self.child.wait().expect("ends").code()
+    }
+
     /// Its exit code after Ctrl-C.
     pub(crate) fn interrupt(mut self) -> Option<i32> {
         signal(&self.child, "INT");

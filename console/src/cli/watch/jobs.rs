@@ -8,6 +8,7 @@ use modchain_wire::view::JobView;
 use serde::Serialize;
 
 use super::super::docs;
+use super::super::jobs::details;
 use super::super::table::{Columns, Look, Table};
 use super::Watched;
 use crate::client::mirror::Mirror;
@@ -63,6 +64,41 @@ impl Watched for JobsWatch {
     }
 }
 
+/// Some jobs, until all of them have ended.
+pub(crate) struct JobWatch {
+    /// As they were when they were asked for: what has ended long ago is in no snapshot.
+    pub(crate) jobs: Vec<JobView>,
+    pub(crate) columns: Columns<JobView>,
+    pub(crate) look: Look,
+    pub(crate) asset: Asset,
+}
+
+impl Watched for JobWatch {
+    type Item = JobView;
+
+    fn items(&self, mirror: &Mirror) -> Vec<(String, JobView)> {
+        let now = |job: &JobView| mirror.jobs.get(&job.id).map_or_else(|| job.clone(), |job| JobView::clone(job));
+        self.jobs.iter().map(|job| (job.id.to_string(), now(job))).collect()
+    }
+
+    fn is_over(&self, items: &[JobView]) -> bool {
+        items.iter().all(|job| job.state.is_ended())
+    }
+
+    fn screen(&self, _mirror: &Mirror, items: &[JobView]) -> String {
+        let look = self.look.now();
+        items.iter().map(|job| details(job, &look, self.asset)).collect::<Vec<_>>().join("\n")
+    }
+
+    fn rows(&self, items: &[JobView]) -> Table {
+        self.columns.table(items, &self.look.still())
+    }
+
+    fn document(&self, op: &'static str, item: &JobView) -> impl Serialize {
+        docs::job_change(op, item, self.asset)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -77,7 +113,7 @@ mod tests {
     #[test]
     fn the_newest_come_first_and_one_that_ended_is_found_once_more() {
         let columns = Columns::new(&jobs::COLUMNS, &TableArgs::default(), false).expect("columns");
-        let look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false };
+        let look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false, csv: false };
         let filter = Filter::default();
         let watched = JobsWatch { query: jobs::live(), filter, columns, look, limit: 2, asset: Asset::Test };
         let mut mirror = Mirror::default();
@@ -92,6 +128,29 @@ mod tests {
         let ended = watched.newest(&mirror, &JobId([3; 16]).to_string()).expect("it is known");
         assert_eq!(ended.state, JobState::Completed);
         assert!(watched.newest(&mirror, &JobId([9; 16]).to_string()).is_none());
+    }
+
+    #[test]
+    fn some_jobs_are_watched_as_they_are_now_until_all_have_ended() {
+        let columns = Columns::new(&jobs::COLUMNS, &TableArgs::default(), false).expect("columns");
+        let look = Look { now: WallTime(0), utc: true, wide: false, short: false, still: false, csv: false };
+        let job = |number: u8, state| JobView { id: JobId([number; 16]), state, ..ended_job() };
+        let asked = vec![job(1, JobState::Running), job(2, JobState::Completed)];
+        let watched = JobWatch { jobs: asked, columns, look, asset: Asset::Test };
+        let mut mirror = Mirror::default();
+        let states = |mirror: &Mirror| -> Vec<JobState> {
+            watched.items(mirror).into_iter().map(|(_, job)| job.state).collect()
+        };
+        let over = |mirror: &Mirror| {
+            watched.is_over(&watched.items(mirror).into_iter().map(|(_, job)| job).collect::<Vec<_>>())
+        };
+        // Others are none of its business, and one that no snapshot has is what it was.
+        mirror.jobs.insert(JobId([3; 16]), Arc::new(job(3, JobState::Running)));
+        assert_eq!(states(&mirror), [JobState::Running, JobState::Completed]);
+        assert!(!over(&mirror));
+        mirror.jobs.insert(JobId([1; 16]), Arc::new(job(1, JobState::Failed)));
+        assert_eq!(states(&mirror), [JobState::Failed, JobState::Completed]);
+        assert!(over(&mirror));
     }
 
     #[test]

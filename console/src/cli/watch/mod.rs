@@ -17,11 +17,11 @@ use crate::args::Format;
 use crate::client::Client;
 use crate::client::live::FromLive;
 use crate::client::mirror::Mirror;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{self, Failure, Outcome};
 use crate::shell::Shell;
 
 pub(super) use account::AccountWatch;
-pub(super) use jobs::JobsWatch;
+pub(super) use jobs::{JobWatch, JobsWatch};
 pub(super) use nodes::NodesWatch;
 pub(super) use source::Source;
 pub(super) use status::StatusWatch;
@@ -47,6 +47,11 @@ pub(super) trait Watched {
         None
     }
 
+    /// Whether nothing will change any more.
+    fn is_over(&self, _items: &[Self::Item]) -> bool {
+        false
+    }
+
     /// For a person at a terminal.
     fn screen(&self, mirror: &Mirror, items: &[Self::Item]) -> String;
 
@@ -57,7 +62,7 @@ pub(super) trait Watched {
     fn document(&self, op: &'static str, item: &Self::Item) -> impl Serialize;
 }
 
-/// Watches until a signal ends the program, or the orchestrator refuses for good. `client` has found it; the link that stays
+/// Watches until a signal ends the program, nothing will change any more, or the orchestrator refuses for good. `client` has found it; the link that stays
 /// is another one.
 pub(super) async fn watch<W: Watched>(shell: &Shell, client: Client, mut watched: W) -> Outcome {
     drop(client);
@@ -72,7 +77,10 @@ pub(super) async fn watch<W: Watched>(shell: &Shell, client: Client, mut watched
         if let Some(question) = watched.question(&source.mirror) {
             source.ask(question);
         }
-        output.show(shell, &watched, &source.mirror, source.is_lost)?;
+        if output.show(shell, &watched, &source.mirror, source.is_lost)? {
+            source.end().await;
+            return Ok(exit::OK);
+        }
     }
 }
 
@@ -108,14 +116,29 @@ impl<Item: Clone + PartialEq> Output<Item> {
         }
     }
 
+    /// Shows what has changed; tells whether that was the last time.
     fn show<W: Watched<Item = Item>>(
         &mut self,
         shell: &Shell,
         watched: &W,
         mirror: &Mirror,
         is_lost: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let (names, items): (Vec<String>, Vec<Item>) = watched.items(mirror).into_iter().unzip();
+        let is_over = watched.is_over(&items);
+        self.show_items(shell, watched, mirror, is_lost, names, items)?;
+        Ok(is_over)
+    }
+
+    fn show_items<W: Watched<Item = Item>>(
+        &mut self,
+        shell: &Shell,
+        watched: &W,
+        mirror: &Mirror,
+        is_lost: bool,
+        names: Vec<String>,
+        items: Vec<Item>,
+    ) -> Result<(), Failure> {
         match self {
             Self::Screen { text, lines } => {
                 let mut now = watched.screen(mirror, &items);

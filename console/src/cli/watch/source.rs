@@ -61,6 +61,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Ends the link.
+    pub(super) async fn end(self) {
+        self.link.close().await;
+    }
+
     /// Asks something; the answer comes as a message.
     pub(super) fn ask(&mut self, question: FromConsole) {
         self.asked += 1;

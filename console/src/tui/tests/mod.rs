@@ -1,5 +1,6 @@
 //! The console as a whole: every view at every size in every state of the link, and whatever may come in any order.
 
+mod filters;
 mod forms;
 mod jobs;
 mod link;

@@ -39,9 +39,9 @@ fn nodes_show_what_they_measure_and_a_lost_one_shows_that_it_is_not_known() {
         &app,
         &[
             "NODE▴           STATE       POOL          GPUS   GPU%  5 MIN          VRAM  TEMP   POWER  JOBS  PRICE/H    RTT  SEEN",
-            "  oslo-02         ○ lost      a100-80g        2x      ?  ··········        ?     ?       ?     4     1.20      ?    4m",
-            "  zurich-01       ● ready     a100-80g        4x     97  ·········▇  280/320   74C  1.5 kW     1     1.20    9ms    1s",
-            "▸ lyon-11         ◑ draining  cpu              -      -  ·········▃        -     -       -     5     0.03    9ms    1s",
+            "  oslo-02         ○ lost      a100-80g        2x      ?  ··········        ?     ?       ?     4    2.704      ?    4m",
+            "  zurich-01       ● ready     a100-80g        4x     97  ·········▇  280/320   74C  1.5 kW     1    5.104    9ms    1s",
+            "▸ lyon-11         ◑ draining  cpu              -      -  ·········▃        -     -       -     5    0.304    9ms    1s",
             "lyon-11 · CPU and memory",
             "CPU        34%",
             "drained   in 10m00s",
@@ -50,7 +50,7 @@ fn nodes_show_what_they_measure_and_a_lost_one_shows_that_it_is_not_known() {
     let app = after(MEDIUM, &["2"]);
     shows(
         &app,
-        &["  zurich-01  ● ready     a100-80g     97  ·····▇  280/320     1     1.20    1s", "6 nodes · by NODE"],
+        &["  zurich-01  ● ready     a100-80g     97  ·····▇  280/320     1    5.104    1s", "6 nodes · by NODE"],
     );
     let app = after(SMALL, &["2"]);
     shows(

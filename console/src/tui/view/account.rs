@@ -12,15 +12,13 @@ use super::super::layout::{Layout, Tier};
 use super::super::table::{Column, RowId, Source, TableId, Width, cut, moment, text};
 use super::super::theme::Role;
 use super::Title;
+use crate::cli::money::KINDS;
 use crate::client::mirror::Mirror;
 use crate::filter::{Kind, Unit, Value};
 use crate::text as words;
 
 /// The ledger.
 pub(crate) struct Ledger;
-
-/// The words of every kind, for filters.
-const KINDS: &[&str] = &["deposit", "hold", "settle", "release", "earning", "fee"];
 
 const LEDGER: &[Column<LedgerEntryView>] = &[
     Column {
@@ -31,7 +29,8 @@ const LEDGER: &[Column<LedgerEntryView>] = &[
         shown: Width::Default,
         align: Alignment::Left,
         cell: |ctx, entry, room| text(if room == u16::MAX { words::rfc3339(entry.at) } else { moment(ctx, entry.at) }),
-        kind: Kind::Whole,
+        kind: Kind::Text,
+        // Filters look at the text: see `value` below.
         value: |_, entry| Some(Value::Number(entry.number as f64)),
     },
     Column {
@@ -146,6 +145,13 @@ impl Source for Ledger {
 
     fn revision(mirror: &Mirror) -> u64 {
         mirror.ledger_revision
+    }
+
+    fn value(ctx: &Ctx<'_>, entry: &LedgerEntryView, name: &str) -> Option<Value<'static>> {
+        match name {
+            "time" => Some(Value::from(words::date_time(entry.at, ctx.utc))),
+            _ => LEDGER.iter().find(|column| column.key == name).and_then(|column| (column.value)(ctx, entry)),
+        }
     }
 }
 

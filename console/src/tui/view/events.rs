@@ -12,15 +12,13 @@ use super::super::layout::Layout;
 use super::super::table::{Column, RowId, Source, TableId, Width, moment, text};
 use super::super::theme::Role;
 use super::MINUTE_MS;
+use crate::cli::events::KINDS;
 use crate::client::mirror::Mirror;
-use crate::filter::{Kind, Value};
+use crate::filter::{Kind, Unit, Value};
 use crate::text as words;
 
 /// The feed of events.
 pub(crate) struct Events;
-
-/// The words of every kind, for filters.
-const KINDS: &[&str] = &["job", "node", "account", "system"];
 
 const EVENTS: &[Column<EventView>] = &[
     Column {
@@ -31,7 +29,8 @@ const EVENTS: &[Column<EventView>] = &[
         shown: Width::Default,
         align: Alignment::Left,
         cell: |ctx, event, room| text(if room == u16::MAX { words::rfc3339(event.at) } else { moment(ctx, event.at) }),
-        kind: Kind::Whole,
+        kind: Kind::Text,
+        // Filters look at the text: see `value` below.
         value: |_, event| Some(Value::Number(event.number as f64)),
     },
     Column {
@@ -100,8 +99,8 @@ const EVENTS: &[Column<EventView>] = &[
         shown: Width::Wide,
         align: Alignment::Right,
         cell: |_, event, _| text(event.number.to_string()),
-        kind: Kind::Whole,
-        value: |_, event| Some(Value::from(event.number.to_string())),
+        kind: Kind::Number(Unit::Plain),
+        value: |_, event| Some(Value::Number(event.number as f64)),
     },
 ];
 
@@ -133,6 +132,13 @@ impl Source for Events {
 
     fn revision(mirror: &Mirror) -> u64 {
         mirror.events_revision
+    }
+
+    fn value(ctx: &Ctx<'_>, event: &EventView, name: &str) -> Option<Value<'static>> {
+        match name {
+            "time" => Some(Value::from(words::date_time(event.at, ctx.utc))),
+            _ => EVENTS.iter().find(|column| column.key == name).and_then(|column| (column.value)(ctx, event)),
+        }
     }
 }
 

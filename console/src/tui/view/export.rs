@@ -12,6 +12,7 @@ use super::super::msg::Effect;
 use super::super::table::{RowId, Source, TableId};
 use super::{access, account, events, node, overview};
 use crate::cli::docs;
+use crate::cli::table::csv;
 use crate::client::colour;
 use crate::client::log_buffer::LineKind;
 use crate::text;
@@ -143,24 +144,6 @@ fn output(app: &App, job: JobId) -> String {
         LineKind::Note => false,
     });
     own.map(|line| colour::plain(&line.text).into_owned() + "\n").collect()
-}
-
-/// Titles and rows, separated by commas as RFC 4180 has it. A cell that a spreadsheet would take for a formula is not one.
-fn csv(cells: &[Vec<String>]) -> String {
-    let cell = |cell: &String| {
-        let harmless = if is_formula(cell) { format!("'{cell}") } else { cell.clone() };
-        if harmless.contains([',', '"', '\n', '\r']) {
-            format!("\"{}\"", harmless.replace('"', "\"\""))
-        } else {
-            harmless
-        }
-    };
-    cells.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",") + "\r\n").collect()
-}
-
-/// Whether a spreadsheet would compute it: it begins like a formula and is no number.
-fn is_formula(cell: &str) -> bool {
-    cell.starts_with(['=', '+', '-', '@']) && cell != "-" && cell.parse::<f64>().is_err()
 }
 
 /// Titles and rows below each other.

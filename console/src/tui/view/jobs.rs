@@ -306,6 +306,10 @@ impl Source for Jobs {
         COLUMNS
     }
 
+    fn also() -> &'static [(&'static str, &'static str)] {
+        &[("cap", "hold"), ("owner", "account"), ("try", "attempts")]
+    }
+
     fn order() -> (&'static str, bool) {
         ("age", false)
     }

@@ -12,8 +12,10 @@ use super::super::layout::Layout;
 use super::super::table::{Column, RowId, Source, TableId, Width, moment, text};
 use super::super::theme::Role;
 use super::{Title, node as page};
+use crate::cli::docs::node_price;
+use crate::cli::pool::gpu_models;
 use crate::client::mirror::Mirror;
-use crate::client::series::{gpu_busy, share, vram};
+use crate::client::series::{gpu_busy, vram};
 use crate::filter::{Kind, Unit, Value};
 use crate::text as words;
 
@@ -119,11 +121,8 @@ const NODES: &[Column<NodeView>] = &[
             }
             None => unknown(node),
         },
-        kind: Kind::Number(Unit::Percent),
-        value: |_, node| {
-            let (used, total) = heard(node, vram(node))?;
-            share(used, total).map(|percent| Value::Number(f64::from(percent)))
-        },
+        kind: Kind::Number(Unit::Bytes),
+        value: |_, node| heard(node, vram(node)).map(|(used, _)| Value::Number(used as f64)),
     },
     Column {
         key: "temp",
@@ -173,9 +172,9 @@ const NODES: &[Column<NodeView>] = &[
         priority: 75,
         shown: Width::Default,
         align: Alignment::Right,
-        cell: |_, node, _| text(node.offer.as_ref().map_or_else(|| "?".into(), |offer| price(offer).to_string())),
+        cell: |_, node, _| text(node.offer.as_ref().map_or_else(|| "?".into(), |offer| node_price(offer).to_string())),
         kind: Kind::Number(Unit::Micro),
-        value: |_, node| node.offer.as_ref().map(|offer| Value::Number(price(offer).0 as f64)),
+        value: |_, node| node.offer.as_ref().map(|offer| Value::Number(node_price(offer).0 as f64)),
     },
     Column {
         key: "rtt",
@@ -225,7 +224,8 @@ const NODES: &[Column<NodeView>] = &[
             text(load.map_or_else(|| "?".into(), |load| page::gib(load.memory_used_bytes, load.memory_total_bytes)))
         },
         kind: Kind::Number(Unit::Bytes),
-        value: |_, node| heard(node, node.load).map(|load| Value::Number(load.memory_used_bytes as f64)),
+        // What it offers, whatever is used of it just now.
+        value: |_, node| node.offer.as_ref().map(|offer| Value::Number(offer.capabilities.memory_bytes as f64)),
     },
     Column {
         key: "account",
@@ -283,7 +283,29 @@ const NODES: &[Column<NodeView>] = &[
         value: |_, node| cores(node).map(|milli| Value::Number(f64::from(milli) / 1_000.0)),
     },
     Column {
-        key: "version",
+        key: "model",
+        title: "GPU MODELS",
+        width: (10, 30),
+        priority: 25,
+        shown: Width::All,
+        align: Alignment::Left,
+        cell: |_, node, _| text(gpu_models(node)),
+        kind: Kind::Text,
+        value: |_, node| Some(gpu_models(node)).filter(|models| models.len() > 1).map(Value::from),
+    },
+    Column {
+        key: "slots",
+        title: "SLOTS",
+        width: (5, 5),
+        priority: 25,
+        shown: Width::All,
+        align: Alignment::Right,
+        cell: |_, node, _| text(slots(node).map_or_else(|| "?".into(), |count| count.to_string())),
+        kind: Kind::Number(Unit::Plain),
+        value: |_, node| slots(node).map(|count| Value::Number(f64::from(count))),
+    },
+    Column {
+        key: "agent",
         title: "AGENT",
         width: (6, 10),
         priority: 24,
@@ -315,6 +337,10 @@ impl Source for Nodes {
 
     fn columns() -> &'static [Column<NodeView>] {
         NODES
+    }
+
+    fn also() -> &'static [(&'static str, &'static str)] {
+        &[("name", "node"), ("owner", "account")]
     }
 
     fn order() -> (&'static str, bool) {
@@ -392,6 +418,11 @@ fn cpu(node: &NodeView) -> Option<f64> {
 
 fn cores(node: &NodeView) -> Option<u32> {
     node.offer.as_ref().map(|offer| offer.capabilities.cpu_milli)
+}
+
+/// How many jobs it takes at once.
+fn slots(node: &NodeView) -> Option<u32> {
+    node.offer.as_ref().map(|offer| offer.capabilities.slots)
 }
 
 fn models(node: &NodeView) -> Option<usize> {
