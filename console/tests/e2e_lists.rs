@@ -61,7 +61,10 @@ fn every_list_has_every_format_and_they_agree() {
         let csv = shown(&["-o", "csv"]).stdout;
         let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
         assert_eq!(rows.len(), items.len() + 1, "{line:?}: {csv}");
-        assert!(rows[0].bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b',' | b'-')), "{line:?}: {csv}");
+        assert!(
+            rows[0].bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b',' | b'-')),
+            "{line:?}: {csv}"
+        );
         assert_eq!(count(&shown(&["-o", "csv", "--no-header"]).stdout), items.len(), "{line:?}");
     }
     for line in [&["status"][..], &["job", &hello], &["nodes", "--watch"], &["logs", &hello]] {
