@@ -73,7 +73,11 @@ pub(crate) fn deadline(app: &App) -> Option<u64> {
     // A recording's clock moves with what comes.
     let ages = if app.ui.paused.is_some() || app.caps.replay { None } else { view::next_age(app).map(|ms| now + ms) };
     let asks = view::follow::deadline(app);
-    [toast, app.ui.quit_armed_ms, held, countdown, ages, asks, view::form::deadline(app)].into_iter().flatten().min()
+    let search = view::output::deadline(app);
+    [toast, app.ui.quit_armed_ms, held, countdown, ages, asks, search, view::form::deadline(app)]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 /// When the next large table may be arranged.
@@ -445,7 +449,10 @@ fn prompt_changed(app: &mut App) -> Vec<Effect> {
     let text = prompt.input.value().to_owned();
     let fault = match prompt.kind {
         PromptKind::Filter => set_filter(app, &text),
-        PromptKind::Search => view::output::search(app, &text),
+        PromptKind::Search => {
+            view::output::search(app, &text);
+            None
+        }
         PromptKind::Command | PromptKind::Input => None,
     };
     if let Some(prompt) = &mut app.ui.prompt {

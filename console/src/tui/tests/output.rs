@@ -6,7 +6,7 @@ use modchain_wire::console::{LogChunk, LogCursor};
 
 use super::super::app::{App, Place};
 use super::super::msg::{Effect, Msg};
-use super::super::update::{open, update};
+use super::super::update::{deadline, open, update};
 use super::world::{Link, NOW, give, job_id, press, screen, seen};
 use crate::client::live::{FromLive, LogItem, ToLive};
 
@@ -158,4 +158,76 @@ fn nothing_yet_says_why() {
     open(&mut app, Place::Output(job_id(6)));
     update(&mut app, Msg::Deadline);
     assert!(shows(&app, "prepares the job, which is not billed"));
+}
+
+#[test]
+fn a_line_that_is_taller_than_the_pane_is_read_row_by_row_to_its_end() {
+    let mut app = looking(0);
+    // Wide characters leave a column free at the end of some rows.
+    let text: String = (0..400).map(|number| format!("<{number:03}漢>")).collect();
+    write(&mut app, OutputStream::Out, format!("{text}\nshort\n").as_bytes());
+    press(&mut app, &["w"]);
+    assert!(shows(&app, "short") && shows(&app, "<399"), "the end of it is followed: {:#?}", screen(&app));
+    press(&mut app, &["g", "g"]);
+    // What is at the top of the pane, step by step.
+    let row = |app: &App| screen(app)[4].trim_matches(['│', ' ']).replace(' ', "");
+    let mut steps = 0;
+    while !row(&app).starts_with("<000") {
+        press(&mut app, &["j"]);
+        steps += 1;
+        assert!(steps < 20, "{:#?}", screen(&app));
+    }
+    let mut read = String::new();
+    while read.len() < text.len() && steps < 200 {
+        read.push_str(&row(&app));
+        press(&mut app, &["j"]);
+        steps += 1;
+        if shows(&app, "following") {
+            // The rest is on the screen.
+            let rows = screen(&app);
+            let rest = rows[4..22].iter().map(|row| row.trim_matches(['│', ' ']).replace(' ', ""));
+            read.push_str(&rest.take_while(|row| row != "short").collect::<String>());
+        }
+    }
+    assert_eq!(read, text);
+    // And back again, row by row and page by page.
+    let (end, mut up) = (screen(&app), 0);
+    press(&mut app, &["k"]);
+    assert_eq!(screen(&app)[5..20], end[4..19], "one row");
+    while !row(&app).starts_with("<000") {
+        press(&mut app, &["k"]);
+        up += 1;
+        assert!(up < 200);
+    }
+    press(&mut app, &["PgDn", "PgUp"]);
+    assert!(row(&app).starts_with("<000"), "{:#?}", screen(&app));
+    // What is found deep in it comes on the screen.
+    press(&mut app, &["/", "<", "3", "3", "3", "Enter"]);
+    assert!(shows(&app, "<333") && shows(&app, "1/1"), "{:#?}", screen(&app));
+}
+
+#[test]
+fn a_search_in_much_output_goes_on_between_keys_and_ends_where_it_would_have() {
+    let mut app = looking(0);
+    for round in 0..60 {
+        let lines = (0..200).map(|line| format!("straw {} {}\n", round * 200 + line, "x".repeat(100)));
+        write(&mut app, OutputStream::Out, lines.collect::<String>().as_bytes());
+    }
+    write(&mut app, OutputStream::Out, b"the needle\n");
+    press(&mut app, &["g", "g", "/", "n", "e", "e", "d"]);
+    assert!(shows(&app, "0/0…"), "it is looked for: {:?}", screen(&app)[3]);
+    let says_so = |app: &App| screen(app)[22].contains("not found");
+    assert!(!says_so(&app));
+    let mut looks = 0;
+    while deadline(&app).is_some_and(|at| at <= app.now.ms) {
+        update(&mut app, Msg::Deadline);
+        looks += 1;
+        assert!(looks < 100, "it ends");
+    }
+    assert!(looks > 1 && shows(&app, "the needle") && shows(&app, "1/1"), "{looks}: {:#?}", screen(&app));
+    // A longer word is known at once, and so is that there is none.
+    press(&mut app, &["l", "e"]);
+    assert!(shows(&app, "1/1"), "{:?}", screen(&app)[3]);
+    press(&mut app, &["s"]);
+    assert!(says_so(&app), "{:#?}", screen(&app));
 }

@@ -8,7 +8,13 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthChar;
+
+mod search;
+mod window;
+
+use search::{FINDS_MAX, Search, finds};
+use window::{Top, Window};
 
 use super::super::act::refuses;
 use super::super::app::{App, Ctx, Place, PromptKind, Tone};
@@ -26,14 +32,12 @@ use crate::text;
 
 /// Columns of one step sideways.
 const STEP_COLUMNS: usize = 8;
-/// Finds that are kept; a `+` says that there are more.
-const FINDS_MAX: usize = 10_000;
 
 /// How one output is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutputUi {
-    /// The first line on the screen; `None` while the end is followed.
-    top: Option<u64>,
+    /// What is at the top of the screen; `None` while the end is followed.
+    top: Option<Top>,
     /// Number after the last line when following ended: what is newer is below.
     seen: u64,
     /// Columns that are scrolled away to the left.
@@ -106,49 +110,6 @@ impl Streams {
     }
 }
 
-/// A search.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Search {
-    /// What is looked for, in lower case.
-    wanted: String,
-    /// The lines that have it, in their order.
-    finds: Vec<u64>,
-    /// The first line that was not looked at yet.
-    next: u64,
-    /// The find that was gone to.
-    at: Option<u64>,
-}
-
-impl Search {
-    /// Looks at the lines that have come since. Unfinished ones may still grow, so they are looked at again.
-    fn look(&mut self, log: &LogBuffer) {
-        let from = self.next.max(log.first());
-        let gone = self.finds.partition_point(|find| *find < log.first());
-        self.finds.drain(..gone);
-        let kept = self.finds.partition_point(|find| *find < from);
-        self.finds.truncate(kept);
-        for number in from..log.end_number() {
-            let Some(line) = log.line(number) else { continue };
-            if self.finds.len() < FINDS_MAX && !finds(&plain(&line.text), &self.wanted).is_empty() {
-                self.finds.push(number);
-            }
-        }
-        self.next = log.unfinished();
-    }
-}
-
-/// Where a text has another, whatever the case: byte ranges.
-fn finds(text: &str, wanted: &str) -> Vec<std::ops::Range<usize>> {
-    if wanted.is_empty() {
-        return Vec::new();
-    }
-    let lower = text.to_lowercase();
-    // Where lower case has other lengths nothing could be pointed at: then only what is written just so is found.
-    let place = if lower.len() == text.len() { lower.as_str() } else { text };
-    let found = place.match_indices(wanted).map(|(at, found)| at..at + found.len());
-    found.filter(|range| text.is_char_boundary(range.start) && text.is_char_boundary(range.end)).collect()
-}
-
 /// The job whose output the keys are about.
 fn current(app: &App) -> Option<JobId> {
     jobs::output_shown(app).or(match app.place() {
@@ -182,95 +143,6 @@ fn divided(layout: &Layout) -> (Rect, Rect) {
     let area = layout.panes.first().copied().unwrap_or_default();
     let line = Rect { height: area.height.min(1), ..area };
     (line, Rect { y: area.y + line.height, height: area.height - line.height, ..area })
-}
-
-/// What is looked at: the lines, how, and how much room there is for them.
-struct Window<'a> {
-    log: &'a LogBuffer,
-    ui: &'a OutputUi,
-    rows: usize,
-    columns: usize,
-    /// Columns before the text of a line.
-    margin: usize,
-}
-
-impl Window<'_> {
-    fn shows(&self, number: u64) -> bool {
-        self.log.line(number).is_some_and(|line| self.ui.streams.shows(line.kind))
-    }
-
-    /// The line that is shown after this one.
-    fn after(&self, number: u64) -> Option<u64> {
-        (number + 1..self.log.end_number()).find(|number| self.shows(*number))
-    }
-
-    /// The line that is shown before this one.
-    fn before(&self, number: u64) -> Option<u64> {
-        (self.log.first()..number.min(self.log.end_number())).rev().find(|number| self.shows(*number))
-    }
-
-    /// Rows of the screen that a line takes.
-    fn height(&self, number: u64) -> usize {
-        if !self.ui.wrap {
-            return 1;
-        }
-        let width = self.log.line(number).map_or(0, |line| plain(&line.text).width());
-        width.max(1).div_ceil(self.columns.saturating_sub(self.margin).max(1))
-    }
-
-    /// The first line when the last one is at the bottom.
-    fn top_at_end(&self) -> u64 {
-        let mut top = self.log.end_number();
-        let mut used = 0;
-        while let Some(number) = self.before(top) {
-            used += self.height(number);
-            if used > self.rows && top < self.log.end_number() {
-                break;
-            }
-            top = number;
-            if used >= self.rows {
-                break;
-            }
-        }
-        top
-    }
-
-    /// The first line on the screen.
-    fn top(&self) -> u64 {
-        match self.ui.top {
-            None => self.top_at_end(),
-            Some(top) => {
-                let top = top.max(self.log.first());
-                if self.shows(top) { top } else { self.after(top).or_else(|| self.before(top)).unwrap_or(top) }
-            }
-        }
-    }
-
-    /// The lines on the screen.
-    fn shown(&self) -> Vec<u64> {
-        let mut lines = Vec::new();
-        let mut next = Some(self.top()).filter(|number| self.shows(*number));
-        let mut used = 0;
-        while let Some(number) = next.filter(|_| used < self.rows) {
-            lines.push(number);
-            used += self.height(number);
-            next = self.after(number);
-        }
-        lines
-    }
-
-    /// The top so many lines away; `None` where that is the end, which is followed.
-    fn moved(&self, by: isize) -> Option<u64> {
-        let mut top = self.top();
-        for _ in 0..by.unsigned_abs() {
-            let next = if by > 0 { self.after(top) } else { self.before(top) };
-            match next {
-                Some(next) => top = next,
-                None => break,
-            }
-        }
-        if top >= self.top_at_end() && by > 0 { None } else { Some(top) }
-    }
 }
 
 fn margin(ui: &OutputUi) -> usize {
@@ -331,9 +203,13 @@ pub(crate) fn draw(app: &App, ctx: &Ctx<'_>, layout: &Layout, frame: &mut Frame<
 fn how(ui: &OutputUi) -> String {
     let mut words = vec![ui.streams.word().to_owned()];
     if let Some(search) = &ui.search {
-        let place = search.at.and_then(|at| search.finds.iter().position(|find| *find == at)).map_or(0, |at| at + 1);
-        let more = if search.finds.len() == FINDS_MAX { "+" } else { "" };
-        words.push(format!("search \"{}\" {place}/{}{more}", text::one_line(&search.wanted), search.finds.len()));
+        let (place, count) = (search.place(), search.finds.len());
+        let more = match (count == FINDS_MAX, search.is_done()) {
+            (true, _) => "+",
+            (false, true) => "",
+            (false, false) => "…",
+        };
+        words.push(format!("search \"{}\" {place}/{count}{more}", text::one_line(&search.wanted)));
     }
     words.push(if ui.top.is_none() { "follow" } else { "paused" }.to_owned());
     words.join(" · ")
@@ -387,9 +263,10 @@ fn lines(app: &App, ctx: &Ctx<'_>, frame: &mut Frame<'_>, area: Rect, id: JobId,
     let started = ctx.mirror.jobs.get(&id).and_then(|job| job.started_at);
     let window = window(log, ui, area);
     let mut shown: Vec<Line<'static>> = Vec::with_capacity(window.rows);
-    for number in window.shown() {
+    for (number, skip) in window.shown() {
         let Some(line) = log.line(number) else { continue };
-        paint(ctx, ui, line, started, window.columns, window.rows - shown.len(), &mut shown);
+        let mut rows = paint(ctx, ui, line, started, window.columns, skip + window.rows - shown.len());
+        shown.extend(rows.drain(skip.min(rows.len())..));
         if shown.len() >= window.rows {
             break;
         }
@@ -405,8 +282,8 @@ fn paint(
     started: Option<WallTime>,
     columns: usize,
     rows: usize,
-    out: &mut Vec<Line<'static>>,
-) {
+) -> Vec<Line<'static>> {
+    let mut out = Vec::new();
     let stamp = stamp(ctx, ui, line, started);
     let room = columns.saturating_sub(margin(ui)).max(1);
     let base = match line.kind {
@@ -433,7 +310,7 @@ fn paint(
             if used + width > room {
                 if !ui.wrap || done + 1 >= most {
                     out.push(Line::from(row));
-                    return;
+                    return out;
                 }
                 out.push(Line::from(std::mem::replace(&mut row, vec![Span::raw(" ".repeat(margin(ui)))])));
                 (done, used) = (done + 1, 0);
@@ -447,6 +324,7 @@ fn paint(
         }
     }
     out.push(Line::from(row));
+    out
 }
 
 /// What stands before a line.
@@ -506,12 +384,29 @@ pub(crate) fn settle(app: &mut App) {
     let App { mirror, ui, .. } = app;
     let Some(log) = mirror.logs.get(&job) else { return };
     let Some(output) = ui.outputs.get_mut(&job) else { return };
-    if let Some(search) = &mut output.search {
-        search.look(log);
-    }
     if output.top.is_none() {
         output.seen = log.end_number();
     }
+    let Some(search) = &mut output.search else { return };
+    search.look(log);
+    if !search.is_done() {
+        return;
+    }
+    let (goes, nothing) = (std::mem::take(&mut search.goes), search.finds.is_empty());
+    if goes {
+        search_next(app, false);
+    }
+    if let Some(prompt) = app.ui.prompt.as_mut().filter(|prompt| prompt.kind == PromptKind::Search) {
+        let wanted = !prompt.input.value().is_empty();
+        prompt.fault = (nothing && wanted).then(|| "not found".to_owned());
+    }
+}
+
+/// When a search goes on that has not looked at everything yet: after whatever else there is to do.
+pub(crate) fn deadline(app: &App) -> Option<u64> {
+    let job = current(app).filter(|job| app.mirror.logs.contains_key(job))?;
+    let search = app.ui.outputs.get(&job)?.search.as_ref()?;
+    (!search.is_done()).then_some(app.now.ms)
 }
 
 /// What the last line but one says of the output that is shown.
@@ -544,7 +439,7 @@ pub(crate) fn status(app: &App, ctx: &Ctx<'_>) -> Option<Line<'static>> {
         Some(top) => {
             let shows = |number: &u64| log.line(*number).is_some_and(|line| ui.streams.shows(line.kind));
             let below = (ui.seen..log.end_number()).filter(shows).count();
-            let words = format!(" PAUSED at line {} · {below} new below · f or G to follow{input}", top + 1);
+            let words = format!(" PAUSED at line {} · {below} new below · f or G to follow{input}", top.line + 1);
             Line::styled(words, ctx.theme.style(Role::Warn))
         }
     };
@@ -573,7 +468,7 @@ pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
     let ends = with_window(app, |window| (window.log.first(), window.top())).map(|(_, ends)| ends);
     let output = app.ui.outputs.entry(job).or_default();
     match action {
-        Action::First => output.top = ends.map(|(first, _)| first),
+        Action::First => output.top = ends.map(|(first, _)| Top { line: first, row: 0 }),
         Action::Last => output.top = None,
         Action::Follow => output.top = if output.top.is_none() { ends.map(|(_, top)| top) } else { None },
         Action::Left => output.left = output.left.saturating_sub(STEP_COLUMNS),
@@ -625,7 +520,7 @@ pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
         Action::CopyId => return copy(app, &job.to_string(), &format!("{job} copied")),
         Action::CopyJson => {
             let shown = with_window(app, |window| {
-                let lines = window.shown().into_iter().filter_map(|number| window.log.line(number));
+                let lines = window.shown().into_iter().filter_map(|(number, _)| window.log.line(number));
                 lines.map(|line| plain(&line.text).into_owned()).collect::<Vec<_>>().join("\n")
             });
             let shown = shown.map(|(_, text)| text).unwrap_or_default();
@@ -636,40 +531,32 @@ pub(crate) fn perform(app: &mut App, action: Action) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Looks for a text while it is typed; gives back what is wrong with it.
-pub(crate) fn search(app: &mut App, wanted: &str) -> Option<String> {
-    let job = current(app)?;
-    let App { mirror, ui, .. } = app;
-    let output = ui.outputs.entry(job).or_default();
-    if wanted.is_empty() {
-        output.search = None;
-        return None;
-    }
-    let mut search = Search { wanted: wanted.to_lowercase(), finds: Vec::new(), next: 0, at: None };
-    if let Some(log) = mirror.logs.get(&job) {
-        search.look(log);
-    }
-    let nothing = search.finds.is_empty();
-    output.search = Some(search);
-    search_next(app, false);
-    nothing.then(|| "not found".to_owned())
+/// Looks for a text while it is typed. What is found first is gone to once everything was looked at.
+pub(crate) fn search(app: &mut App, wanted: &str) {
+    let Some(job) = current(app) else { return };
+    let output = app.ui.outputs.entry(job).or_default();
+    let before = output.search.take();
+    output.search = (!wanted.is_empty()).then(|| Search::new(wanted, before));
 }
 
 /// Goes to the next find, or the one before: from what is on the screen at first, from find to find after that.
 pub(crate) fn search_next(app: &mut App, backwards: bool) {
-    let Some((job, (top, rows))) = with_window(app, |window| (window.top(), window.rows as u64)) else { return };
+    let Some(job) = current(app) else { return };
+    let Some(search) = app.ui.outputs.get(&job).and_then(|output| output.search.as_ref()) else { return };
+    let wanted = search.wanted.clone();
+    let Some((_, top)) = with_window(app, |window| window.top()) else { return };
+    let Some(search) = app.ui.outputs.get_mut(&job).and_then(|output| output.search.as_mut()) else { return };
+    let Some(find) = search.next(top.line, backwards) else { return };
+    let to = with_window(app, |window| {
+        let at = Top { line: find, row: window.row_of(find, &wanted) };
+        if window.has(at) { None } else { Some(window.centred(at)) }
+    });
     let Some(output) = app.ui.outputs.get_mut(&job) else { return };
-    let Some(search) = &mut output.search else { return };
-    let find = match (search.at, backwards) {
-        (Some(at), false) => search.finds.iter().find(|find| **find > at).or_else(|| search.finds.first()),
-        (Some(at), true) => search.finds.iter().rev().find(|find| **find < at).or_else(|| search.finds.last()),
-        (None, false) => search.finds.iter().find(|find| **find >= top).or_else(|| search.finds.first()),
-        (None, true) => search.finds.iter().rev().find(|find| **find < top).or_else(|| search.finds.last()),
-    };
-    let Some(find) = find.copied() else { return };
-    search.at = Some(find);
-    if !(top..top + rows).contains(&find) || output.top.is_none() {
-        output.top = Some(find.saturating_sub(rows / 2));
+    match to {
+        Some((_, Some(top))) => output.top = Some(top),
+        // It is on the screen, and stays there.
+        Some((_, None)) if output.top.is_none() => output.top = Some(top),
+        Some((_, None)) | None => {}
     }
 }
 
