@@ -1,6 +1,8 @@
 //! A local stack of the real programs in a folder of its own, and commands against it.
 
+pub(crate) mod chaos;
 pub(crate) mod engine;
+pub(crate) mod fleet;
 pub(crate) mod money;
 pub(crate) mod pool;
 pub(crate) mod term;

@@ -1,0 +1,15 @@
+//! What RELIABILITY.md promises of the real programs, each promise by what breaks it: kills, silence, bad networks, an old copy of the
+//! data. Short here; variables make each as long as one likes, see RELIABILITY.md.
+#![allow(missing_docs, reason = "a test is documented by its name")]
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod silence;
+
+/// A number from the environment, or this one.
+fn asked(variable: &str, otherwise: u64) -> u64 {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(otherwise, |number| number.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {number}")))
+}
