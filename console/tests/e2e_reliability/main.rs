@@ -6,10 +6,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod kills;
 mod silence;
 
 /// A number from the environment, or this one.
 fn asked(variable: &str, otherwise: u64) -> u64 {
     let asked = std::env::var(variable).ok();
     asked.map_or(otherwise, |number| number.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {number}")))
+}
+
+/// The seed of this run: the variable `SEED`, or one that is drawn. Whoever uses it prints it.
+fn seed() -> u64 {
+    let drawn = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos());
+    asked("SEED", drawn.into())
 }
