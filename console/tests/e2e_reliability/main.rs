@@ -7,6 +7,7 @@
 mod common;
 
 mod kills;
+mod network;
 mod silence;
 
 /// A number from the environment, or this one.
