@@ -8,6 +8,7 @@ mod common;
 
 mod kills;
 mod network;
+mod rollback;
 mod silence;
 
 /// A number from the environment, or this one.

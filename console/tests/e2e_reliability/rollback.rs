@@ -1,0 +1,102 @@
+//! An old copy of the orchestrator's data is brought back: what happened since is not known there, so nothing is scheduled and no money
+//! moves, until the right data is back.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::eventually;
+use crate::common::fleet::{Fleet, Site};
+
+fn submit(site: &Site, what: &[&str]) -> String {
+    let line = ["-c", "alice", "run", "-d", "-q", "--max-cost", "0.10", "--cpus", "0.2", "--memory", "64MiB"];
+    site.run(&[&line[..], what].concat()).expect(0).stdout.trim().to_owned()
+}
+
+fn run_to_its_end(site: &Site, what: &[&str]) -> String {
+    let id = submit(site, what);
+    site.run(&["-c", "alice", "wait", &id, "--timeout", "100s"]).expect(0);
+    id
+}
+
+fn problems(site: &Site) -> Option<Vec<Value>> {
+    let done = site.run(&["-c", "root", "status", "-o", "json"]);
+    (done.code == Some(0)).then(|| done.json()["problems"].as_array().expect("a list").clone())
+}
+
+/// The two numbers of the sentence about a fence that was seen and the last one of the journal.
+fn gap(problem: &str) -> (u64, u64) {
+    let number = |after: &str| {
+        let (_, rest) = problem.split_once(after).unwrap_or_else(|| panic!("no `{after}` in {problem}"));
+        rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number")
+    };
+    (number("has seen fence "), number("the last one in this journal is "))
+}
+
+#[test]
+fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() {
+    let mut fleet = Fleet::start(2);
+    let path = |name: &str| fleet.site.home.path().join(name);
+    let (data, copy, newest) = (path("data"), path("copy"), path("newest"));
+    for node in ["n0", "n1"] {
+        run_to_its_end(&fleet.site, &["--wasm", "hello.wat", "--node", node]);
+    }
+    // In the copy this one waits; afterwards it runs and is paid.
+    fleet.agents.iter_mut().for_each(|agent| agent.stop());
+    eventually("nobody is there to take it", || fleet.site.ready() == 0);
+    let paid_since = submit(&fleet.site, &["--wasm", "hello.wat"]);
+    fleet.orchestrator.stop();
+    let copied = Command::new("cp").arg("-a").args([&data, &copy]).status().expect("cp is there");
+    assert!(copied.success());
+
+    fleet.restart_orchestrator();
+    for number in 0..2 {
+        fleet.agents[number] = fleet.site.agent(number);
+    }
+    fleet.site.run(&["-c", "alice", "wait", &paid_since, "--timeout", "100s"]).expect(0);
+    for node in ["n0", "n1"] {
+        run_to_its_end(&fleet.site, &["--wasm", "hello.wat", "--node", node]);
+    }
+    let runs = submit(&fleet.site, &["--wasm", "forever.wat"]);
+    eventually("it runs", || fleet.site.job(&runs)["state"] == "running");
+    let place = fleet.site.place(&runs);
+
+    fleet.orchestrator.stop();
+    fs::rename(&data, &newest).and_then(|()| fs::rename(&copy, &data)).expect("renames");
+    fleet.restart_orchestrator();
+    let site = &fleet.site;
+    eventually("it is found out", || problems(site).is_some_and(|problems| !problems.is_empty()));
+    eventually("both nodes are back", || site.ready() == 2);
+    let problems_now = problems(site).expect("it serves");
+    let said = problems_now[0].as_str().expect("a sentence");
+    let (seen, last) = gap(said);
+    assert!(seen > last && said.contains("rolled back") && said.contains("nothing is scheduled"), "{said}");
+    println!("rollback: {said}");
+
+    let job = site.job(&paid_since);
+    assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"queued".into(), Some(0)), "{job:#}");
+    let before = site.account("alice");
+    let line = ["-c", "alice", "run", "-d", "-q", "--max-cost", "0.10", "--wasm", "hello.wat", "-o", "json"];
+    let refused = site.run(&line);
+    assert!(refused.code != Some(0) && refused.stderr.contains("rolled back"), "{refused:#?}");
+    let refused = site.run(&["-c", "root", "credit", "alice", "1", "-o", "json"]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("rolled back"), "{refused:#?}");
+    assert_eq!(site.account("alice"), before, "no money moved");
+    assert_eq!(site.folders_of_attempts(place).len(), 1, "what runs is left alone");
+
+    // A person has found the right data.
+    fleet.orchestrator.stop();
+    fs::rename(&data, &copy).and_then(|()| fs::rename(&newest, &data)).expect("renames");
+    fleet.restart_orchestrator();
+    let site = &fleet.site;
+    eventually("both nodes are back", || site.ready() == 2);
+    assert_eq!(problems(site), Some(Vec::new()));
+    let job = site.job(&runs);
+    assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"running".into(), Some(1)), "{job:#}");
+    run_to_its_end(site, &["--wasm", "hello.wat"]);
+    site.run(&["-c", "alice", "cancel", "-y", &runs, "--grace", "0s", "--wait"]).expect(0);
+    site.assert_money_is_whole();
+    eventually("nothing of it is kept", || site.folders_of_attempts(place).is_empty());
+    site.assert_nobody_panicked();
+}
