@@ -120,17 +120,37 @@ fn open_jobs(site: &Site) -> Option<usize> {
     (done.code == Some(0)).then(|| done.stdout.lines().count())
 }
 
+/// Waits until no job is open: for as long as it takes, if one after the other ends.
+pub(crate) fn end_all(site: &Site) {
+    let mut before = usize::MAX;
+    while before > 0 {
+        let mut now = before;
+        eventually("one more ends", || {
+            now = open_jobs(site).unwrap_or(before);
+            now < before
+        });
+        before = now;
+    }
+}
+
 /// What was killed.
 #[derive(Debug, Default)]
-struct Killed {
-    orchestrators: u64,
-    agents: u64,
-    together: u64,
+pub(crate) struct Killed {
+    pub(crate) orchestrators: u64,
+    pub(crate) agents: u64,
+    /// Of these, how often both at once.
+    pub(crate) together: u64,
 }
 
 impl Killed {
     /// Kills one or both, some time apart, and starts what was killed.
-    fn one_more(&mut self, site: &Site, orchestrator: &mut Process, agents: &mut [Process], random: &mut Random) {
+    pub(crate) fn one_more(
+        &mut self,
+        site: &Site,
+        orchestrator: &mut Process,
+        agents: &mut [Process],
+        random: &mut Random,
+    ) {
         let agent = random.below(agents.len());
         let (kills_orchestrator, kills_agent) = *random.pick(&[(true, false), (false, true), (true, true)]);
         if kills_orchestrator {
@@ -153,7 +173,8 @@ impl Killed {
     }
 }
 
-fn pause(random: &mut Random) {
+/// From one to [`APART_MAX`] milliseconds.
+pub(crate) fn pause(random: &mut Random) {
     thread::sleep(Duration::from_millis(1 + random.below(APART_MAX) as u64));
 }
 
@@ -200,9 +221,7 @@ fn whatever_is_killed_acknowledged_jobs_are_done_and_paid_once() {
         drop(submit);
         clients.into_iter().for_each(|client| client.join().expect("it submitted all"));
     });
-    while let Some(open) = open_jobs(site).filter(|open| *open > 0) {
-        eventually("one more ends", || open_jobs(site).is_some_and(|now| now < open));
-    }
+    end_all(site);
     let acknowledged = acknowledged.into_inner().expect("nobody broke");
     let (attempts, exhausted) = assert_all_done(site, &works, &acknowledged, &undisturbed);
     assert_closed_once(site);

@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod checker;
+mod history;
 mod kills;
 mod network;
 mod rollback;
