@@ -38,6 +38,10 @@ pub struct FileSettings {
     pub advertise: Option<String>,
     /// Life of the certificates of those who join, such as `24h`.
     pub cert_life: Option<String>,
+    /// Mebibytes that are kept free: with less nothing new is taken.
+    pub storage_low_mib: Option<u64>,
+    /// Mebibytes of the ballast, which is given up when the disk is full.
+    pub ballast_mib: Option<u64>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -55,6 +59,10 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// Life of the certificates of those who join.
     pub cert_life: Span,
+    /// Bytes that are kept free: with less nothing new is taken. By the size of the disk if `None`.
+    pub storage_low: Option<u64>,
+    /// Bytes of the ballast, which is given up when the disk is full. By the size of the disk if `None`.
+    pub ballast: Option<u64>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -116,9 +124,16 @@ impl Settings {
             join_listen,
             advertise,
             cert_life,
+            storage_low: file.storage_low_mib.map(mib).transpose().context("storage_low_mib")?,
+            ballast: file.ballast_mib.map(mib).transpose().context("ballast_mib")?,
             log: file.log,
         })
     }
+}
+
+/// Mebibytes in bytes.
+fn mib(mib: u64) -> anyhow::Result<u64> {
+    mib.checked_mul(1 << 20).with_context(|| format!("{mib} MiB are more than any disk has"))
 }
 
 /// Members put a port behind it, so it must be a host and nothing else.

@@ -274,6 +274,10 @@ impl Upward<'_> {
                 tracing::warn!(%attempt, %error, "an agent does not keep to the limit on output");
                 Up::Refused(refuse(error.to_string(), false))
             }
+            OutputError::Full => {
+                tracing::warn!(%attempt, %error, "the agent keeps its output and comes again");
+                Up::Refused(refuse(error.to_string(), true))
+            }
             OutputError::Disk(_) => {
                 tracing::error!(%attempt, %error, "output cannot be stored");
                 Up::Refused(refuse(error.to_string(), true))

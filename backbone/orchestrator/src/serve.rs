@@ -9,7 +9,6 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +34,7 @@ use crate::store::input::InputStore;
 use crate::store::journal::JournalReader;
 use crate::store::lock::DataLock;
 use crate::store::output::OutputStore;
+use crate::store::space::Space;
 use crate::{dispatch, init};
 
 /// Longest wait for the engine to commit what it has accepted.
@@ -115,8 +115,8 @@ impl Orchestrator {
 
         let gate = Arc::new(Gate::default());
         let (engine, feed, output, input, blobs) = {
-            let (data, gate) = (data.clone(), gate.clone());
-            tokio::task::spawn_blocking(move || open_stores(&data, gate)).await??
+            let (settings, gate) = (settings.clone(), gate.clone());
+            tokio::task::spawn_blocking(move || open_stores(&settings, gate)).await??
         };
         let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
@@ -200,10 +200,16 @@ impl Orchestrator {
     }
 }
 
-fn open_stores(data: &Path, gate: Arc<Gate>) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
+fn open_stores(
+    settings: &Settings,
+    gate: Arc<Gate>,
+) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
+    let data = &*settings.data;
     let place = |what: &str| data.join(what);
-    let output = OutputStore::at(&place("output")).context("the output store cannot be opened")?;
-    let input = InputStore::at(&place("input")).context("the input store cannot be opened")?;
+    let space = Space::open(data, settings.storage_low, settings.ballast).context("the room on the disk")?;
+    let space = Arc::new(space);
+    let output = OutputStore::at(&place("output")).context("the output store cannot be opened")?.within(space.clone());
+    let input = InputStore::at(&place("input")).context("the input store cannot be opened")?.within(space.clone());
     let blobs = BlobStore::at(&place("blobs")).context("the blob store cannot be opened")?;
     let (id, asset) = crate::store::journal::identify(&crate::engine::journal_dir(data))?;
     let mut feed = Feed::new(id, asset);
@@ -211,7 +217,7 @@ fn open_stores(data: &Path, gate: Arc<Gate>) -> anyhow::Result<(Engine, Feed, Ou
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
-    let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders) };
+    let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
     let engine = Engine::open(options, |event| feed.replay(event))?;
     if let Some(token) = token {
         Founders::forget_token(data, &token)?;

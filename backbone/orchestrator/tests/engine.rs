@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use modchain_orchestrator::clock::SystemSource;
 use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, journal_dir};
 use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{AppendError, Disk, Journal};
+use modchain_orchestrator::store::space::Space;
 use modchain_orchestrator::verify::{VerifyError, verify};
 use modchain_types::*;
 use support::{TestDisk, text};
@@ -42,7 +44,8 @@ fn options(data: &Path, disk: impl Disk + 'static) -> EngineOptions {
     let time = SystemSource::new().expect("a clock");
     let members = vec![founder(Role::Operator, "root"), founder(Role::Client, "alice")];
     let founders = Founders { members, token: None };
-    let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), founders);
+    let space = Space::open(data, Some(0), Some(0)).expect("a disk");
+    let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), founders, Arc::new(space));
     options.disk = Box::new(disk);
     options.on_fatal = Box::new(|_| {});
     options
@@ -234,6 +237,34 @@ async fn a_failed_sync_answers_nobody_and_ends_the_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_for_the_journal_everything_waits_and_goes_on_by_itself() {
+    let dir = tempfile::tempdir().expect("directory");
+    make(dir.path());
+    let disk = TestDisk::default();
+    let engine = Engine::open(options(dir.path(), disk.clone()), |_| {}).expect("opens");
+    let (engine, _outlets, thread) = engine.spawn().expect("spawns");
+    assert_eq!(soon(engine.command(credit("before", 1))).await, Ok(Reply::Done));
+    disk.full.store(true, Ordering::Relaxed);
+    let waiting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.command(credit("meanwhile", 10)).await }
+    });
+    let refused = disk.count("write");
+    while disk.count("write") < refused + 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!waiting.is_finished(), "what is not on disk is not answered");
+    let known = engine.clone();
+    let next = tokio::spawn(async move { known.command(credit("after", 100)).await });
+    disk.full.store(false, Ordering::Relaxed);
+    assert_eq!(soon(waiting).await.expect("no panic"), Ok(Reply::Done));
+    assert_eq!(soon(next).await.expect("no panic"), Ok(Reply::Done));
+    engine.stop().await.expect("stops");
+    assert!(tokio::task::spawn_blocking(|| thread.join()).await.expect("joins"));
+    assert_eq!(verify(dir.path()).expect("whole").money, 111);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deadlines_fire_without_a_command() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
@@ -275,7 +306,9 @@ fn verify_names_torn_ends_and_changed_bytes_and_changes_nothing() {
     Engine::open(options(dir.path(), TestDisk::default()), |_| {}).expect("opens");
     verify(dir.path()).expect("whole");
     let path = journal_dir(dir.path()).join("00000000000000000001.seg");
-    let whole = std::fs::read(&path).expect("reads");
+    let prepared = std::fs::read(&path).expect("reads");
+    let end = prepared.iter().rposition(|byte| *byte != 0).expect("it is not empty") + 1;
+    let whole = prepared[..end + 100].to_vec();
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
@@ -284,7 +317,7 @@ fn verify_names_torn_ends_and_changed_bytes_and_changes_nothing() {
         assert!(said.contains("00000000000000000001.seg") && said.contains("offset"), "byte {at}: {said}");
         assert_eq!(std::fs::read(&path).expect("reads"), bytes, "verify only reads");
     }
-    std::fs::write(&path, &whole[..whole.len() - 1]).expect("writes");
+    std::fs::write(&path, &whole[..end - 1]).expect("writes");
     assert!(matches!(verify(dir.path()), Err(VerifyError::Torn(_))));
 }
 

@@ -104,6 +104,11 @@ impl Control {
 
     fn output_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
+        if self.output_waits {
+            // It is not the agent that is late: once there is room it has its whole time again.
+            self.deadlines.arm(draft.now + deadline::OUTPUT_WITHIN, Deadline::Output(attempt, fence));
+            return;
+        }
         if let Progress::Done(done) = &placement.progress {
             self.conclude(&job, &placement, done, draft);
         }

@@ -116,6 +116,8 @@ pub struct Control {
     // What is forgotten when the engine stops.
     /// Synced output of live attempts whose agents have sent all of it.
     stored: BTreeMap<AttemptId, OutputLengths>,
+    /// Whether output cannot be stored for want of room: results wait for theirs as long as that lasts.
+    output_waits: bool,
     /// Whether something changed that could let a queued job be placed.
     look_again: bool,
     /// The last fence that was handed out.
@@ -146,6 +148,7 @@ impl Control {
             open_jobs: BTreeMap::new(),
             deadlines: Deadlines::default(),
             stored: BTreeMap::new(),
+            output_waits: false,
             look_again: false,
             last_fence: Fence(0),
             rollback: None,
@@ -234,6 +237,11 @@ impl Control {
             self.place(now, &mut whole);
         }
         whole
+    }
+
+    /// Tells whether output cannot be stored at present, because there is no room for it. Not durable.
+    pub fn set_output_waits(&mut self, waits: bool) {
+        self.output_waits = waits;
     }
 
     /// When to call [`Control::advance`] if no command comes.

@@ -10,7 +10,6 @@ mod outlet;
 mod run;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use crate::clock::{Clock, Past, TimeSource};
 use crate::founders::{FirstToken, Founder, Founders};
 use crate::gate::Gate;
 use crate::store::journal::{self, AppendError, Disk, Journal, JournalReader, OpenError, RealDisk};
+use crate::store::space::{Level, Space};
 use outlet::Outlet;
 pub use outlet::OutletReceiver;
 
@@ -74,9 +74,9 @@ enum Message {
 }
 
 /// What everybody may look at without asking the engine's thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Health {
-    storage_low: AtomicBool,
+    space: Arc<Space>,
     frozen: OnceLock<String>,
 }
 
@@ -119,9 +119,14 @@ impl EngineHandle {
         answer.await.map_err(|_| EngineGone)
     }
 
-    /// Whether the disk is too full to accept new jobs, blobs or input.
+    /// The room under the data directory.
+    pub fn space(&self) -> &Space {
+        &self.health.space
+    }
+
+    /// Whether the disk is too full to accept new jobs, blobs, input or credits.
     pub fn storage_low(&self) -> bool {
-        self.health.storage_low.load(Ordering::Relaxed)
+        self.space().level() != Level::Enough
     }
 
     /// What the hourly audit found broken, if anything: no new money moves until somebody has looked.
@@ -169,13 +174,21 @@ pub struct EngineOptions {
     pub gate: Arc<Gate>,
     /// Writing and syncing.
     pub disk: Box<dyn Disk>,
+    /// The room under the data directory.
+    pub space: Arc<Space>,
     /// What happens when the journal fails.
     pub on_fatal: OnFatal,
 }
 
 impl EngineOptions {
     /// The real disk, and an abort when it fails.
-    pub fn new(data: &Path, version: Text<64>, time: Box<dyn TimeSource>, founders: Founders) -> Self {
+    pub fn new(
+        data: &Path,
+        version: Text<64>,
+        time: Box<dyn TimeSource>,
+        founders: Founders,
+        space: Arc<Space>,
+    ) -> Self {
         let on_fatal = |error: &AppendError| {
             tracing::error!("{error}; stopping at once, the next start decides from the disk what was kept");
             std::process::abort();
@@ -187,6 +200,7 @@ impl EngineOptions {
             founders,
             gate: Arc::default(),
             disk: Box::new(RealDisk),
+            space,
             on_fatal: Box::new(on_fatal),
         }
     }
@@ -197,7 +211,7 @@ pub struct Engine {
     control: Control,
     clock: Clock,
     journal: Journal,
-    data: PathBuf,
+    space: Arc<Space>,
     gate: Arc<Gate>,
     on_fatal: OnFatal,
     /// Effects of the start.
@@ -220,7 +234,7 @@ impl Engine {
     /// Replays the journal, audits the state, records the start and the identities that are missing. Every event goes to
     /// `observe`, in order: what follows comes out of the outlets. Blocks.
     pub fn open(options: EngineOptions, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
-        let EngineOptions { data, version, time, founders, gate, disk, on_fatal } = options;
+        let EngineOptions { data, version, time, founders, gate, disk, space, on_fatal } = options;
         let dir = journal_dir(&data);
         let (_, asset) = journal::identify(&dir).map_err(OpenError::from)?;
         let mut control = Control::new(ControlConfig::new(asset));
@@ -265,10 +279,10 @@ impl Engine {
             first.events.extend(decision.events);
             first.effects.extend(decision.effects);
         }
-        journal.append(&first.events)?;
+        append_with_ballast(&mut journal, &first.events, &space)?;
         gate.take(&first.events);
         first.events.iter().for_each(&mut observe);
-        Ok(Self { control, clock, journal, data, gate, on_fatal, effects: first.effects })
+        Ok(Self { control, clock, journal, space, gate, on_fatal, effects: first.effects })
     }
 
     /// The state as it is now.
@@ -291,13 +305,21 @@ impl Engine {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let (effects, effects_out) = outlet::outlet();
         let (events, events_out) = outlet::outlet();
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health { space: Arc::clone(&self.space), frozen: OnceLock::new() });
         let handle = EngineHandle { sender, health: Arc::clone(&health) };
         let thread = thread::Builder::new()
             .name("engine".into())
             .spawn(move || run::Runner::new(self, messages, effects, events, health).run())
             .map_err(StartError::Thread)?;
         Ok((handle, Outlets { effects: effects_out, events: events_out }, EngineThread { thread }))
+    }
+}
+
+/// Appends; where there is no room, with that of the ballast.
+fn append_with_ballast(journal: &mut Journal, events: &[Event], space: &Space) -> Result<(), AppendError> {
+    match journal.append(events) {
+        Err(AppendError::Full { .. }) if space.exhausted() => journal.append(events),
+        result => result,
     }
 }
 

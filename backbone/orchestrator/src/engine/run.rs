@@ -1,8 +1,6 @@
 //! The engine's thread.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,10 +8,11 @@ use modchain_core::{Command, Control, Effect, Event, Refused, Reply};
 use modchain_types::Span;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question};
+use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question, append_with_ballast};
 use crate::clock::Clock;
 use crate::gate::Gate;
-use crate::store::journal::Journal;
+use crate::store::journal::{AppendError, Journal};
+use crate::store::space::{Level, Space};
 
 /// The longest sleep: the machine's clock is read again after it, because timers do not count the machine's sleep.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -25,8 +24,6 @@ const BEHIND_MAX: usize = 4096;
 /// How long each batch is put off then.
 const SLOW_DOWN: Duration = Duration::from_millis(10);
 
-/// Below this many free bytes nothing new is accepted: what runs still needs room for its results.
-const STORAGE_LOW_BYTES: u64 = 256 << 20;
 /// Time between two looks at the free space.
 const STORAGE_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,7 +31,7 @@ pub(super) struct Runner {
     control: Control,
     clock: Clock,
     journal: Journal,
-    data: PathBuf,
+    space: Arc<Space>,
     gate: Arc<Gate>,
     on_fatal: Option<OnFatal>,
     messages: mpsc::Receiver<Message>,
@@ -63,7 +60,7 @@ impl Runner {
         events: Outlet<Arc<Vec<Event>>>,
         health: Arc<Health>,
     ) -> Self {
-        let Engine { control, clock, journal, data, gate, on_fatal, effects: first } = engine;
+        let Engine { control, clock, journal, space, gate, on_fatal, effects: first } = engine;
         if !first.is_empty() {
             effects.send(first);
         }
@@ -73,7 +70,7 @@ impl Runner {
             control,
             clock,
             journal,
-            data,
+            space,
             gate,
             on_fatal,
             messages,
@@ -159,7 +156,7 @@ impl Runner {
     /// Syncs the batch and lets it out; tells whether to go on.
     fn commit(&mut self, batch: Batch) -> bool {
         let Batch { events, effects, replies, queries, stop: _ } = batch;
-        if let Err(error) = self.journal.append(&events) {
+        if let Err(error) = self.append(&events) {
             // Nobody has been told of this batch, and nobody will be: the memory is ahead of the disk and worth nothing now.
             if let Some(on_fatal) = self.on_fatal.take() {
                 on_fatal(&error);
@@ -185,6 +182,29 @@ impl Runner {
         true
     }
 
+    /// Appends, however long it takes until there is room: nobody was told of the batch, so waiting loses nothing, and what
+    /// it decided stands.
+    fn append(&mut self, events: &[Event]) -> Result<(), AppendError> {
+        let mut said = false;
+        loop {
+            match append_with_ballast(&mut self.journal, events, &self.space) {
+                Err(AppendError::Full { cause }) => {
+                    if !said {
+                        tracing::error!("{cause}: {}; everything waits until there is room", self.space.alarm());
+                        said = true;
+                    }
+                    thread::sleep(STORAGE_EVERY);
+                }
+                result => {
+                    if said {
+                        tracing::warn!("there is room again");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
     fn audit(&mut self) {
         if self.audited.elapsed() < AUDIT_EVERY {
             return;
@@ -201,11 +221,8 @@ impl Runner {
             return;
         }
         self.storage_seen = Some(Instant::now());
-        let Ok(stat) = rustix::fs::statvfs(&self.data) else { return };
-        let low = stat.f_bavail.saturating_mul(stat.f_frsize) < STORAGE_LOW_BYTES;
-        if self.health.storage_low.swap(low, Ordering::Relaxed) != low {
-            tracing::warn!(low, "free space where the data is crossed {STORAGE_LOW_BYTES} bytes");
-        }
+        let level = self.space.look();
+        self.control.set_output_waits(level == Level::Full);
     }
 }
 

@@ -434,7 +434,7 @@ fn refused(why: impl Into<String>, retryable: bool) -> BlobFailure {
 
 fn blob_refused(error: BlobError) -> BlobFailure {
     let retryable = match &error {
-        BlobError::Disk(_) => true,
+        BlobError::Full | BlobError::Disk(_) => true,
         BlobError::TooLarge { .. }
         | BlobError::Quota { .. }
         | BlobError::Mismatch { .. }

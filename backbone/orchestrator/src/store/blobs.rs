@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use modchain_types::{AccountId, Digest, JobId};
 
+use super::space::is_full;
+
 /// Largest blob: 32 MiB, larger than any sensible WebAssembly module.
 pub const BLOB_BYTES_MAX: u64 = 32 << 20;
 /// Most that one account may keep, in bytes: some dozens of its largest modules.
@@ -54,13 +56,21 @@ pub enum BlobError {
     /// The bytes on disk are not those that were put.
     #[error("the blob is damaged on disk")]
     Damaged,
+    /// There is no room left on the disk; what was written of it is gone.
+    #[error("there is no room for the blob on the orchestrator's disk")]
+    Full,
     /// The disk said no.
     #[error("the blob store failed: {0}")]
     Disk(String),
 }
 
-fn disk(error: impl std::fmt::Display) -> BlobError {
-    BlobError::Disk(error.to_string())
+fn disk(error: impl Into<io::Error>) -> BlobError {
+    let error = error.into();
+    if is_full(&error) { BlobError::Full } else { BlobError::Disk(error.to_string()) }
+}
+
+fn failed_before() -> BlobError {
+    BlobError::Disk("what came before failed".into())
 }
 
 async fn blocking<T: Send + 'static>(
@@ -200,7 +210,7 @@ impl BlobStore {
         if reader.bytes > max_bytes {
             return Err(BlobError::TooLarge { bytes: reader.bytes, limit: max_bytes });
         }
-        let whole = usize::try_from(reader.bytes).map_err(disk)?;
+        let whole = usize::try_from(reader.bytes).map_err(io::Error::other).map_err(disk)?;
         let bytes = reader.next(whole.max(1)).await?.unwrap_or_default();
         if bytes.len() == whole && Digest::of(&bytes) == *digest { Ok(bytes) } else { Err(BlobError::Damaged) }
     }
@@ -355,7 +365,7 @@ impl BlobWriter {
             return Err(BlobError::Mismatch { what: "size" });
         }
         self.hasher.update(&data);
-        let mut file = self.file.take().ok_or_else(|| disk("a write before failed"))?;
+        let mut file = self.file.take().ok_or_else(failed_before)?;
         let file = blocking(move || file.write_all(&data).map(|()| file).map_err(disk)).await?;
         self.file = Some(file);
         Ok(())
@@ -369,7 +379,7 @@ impl BlobWriter {
         if self.hasher.finalize().as_bytes() != &self.key.1.0 {
             return Err(BlobError::Mismatch { what: "digest" });
         }
-        let file = self.file.take().ok_or_else(|| disk("a write before failed"))?;
+        let file = self.file.take().ok_or_else(failed_before)?;
         blocking(move || {
             let store = self.room.store.clone();
             let path = store.path(&self.key);
@@ -416,7 +426,7 @@ impl BlobReader {
         if wanted == 0 {
             return Ok(None);
         }
-        let mut file = self.file.take().ok_or_else(|| disk("a read before failed"))?;
+        let mut file = self.file.take().ok_or_else(failed_before)?;
         let (file, bytes) = blocking(move || {
             let mut bytes = BytesMut::zeroed(wanted);
             file.read_exact(&mut bytes).map_err(|error| match error.kind() {

@@ -11,6 +11,7 @@ use modchain_types::{JobId, Limits, WallTime};
 use tokio::sync::watch;
 
 use super::pieces::{OpenPieces, Pieces, Progress};
+use super::space::{Space, is_full};
 
 /// Most input of one job.
 pub const INPUT_BYTES_MAX: u64 = Limits::INPUT_BYTES_MAX;
@@ -39,13 +40,18 @@ pub enum InputError {
         /// Bytes.
         length: u64,
     },
+    /// There is no room for it on the disk. Everything that was not synced is forgotten: the sender begins again from what is
+    /// stored once there is room.
+    #[error("there is no room for more input on the orchestrator's disk")]
+    Full,
     /// The disk said no. Everything that was not synced is forgotten.
     #[error("input cannot be kept or read: {0}")]
     Disk(String),
 }
 
-fn disk(error: impl std::fmt::Display) -> InputError {
-    InputError::Disk(error.to_string())
+fn disk(error: impl Into<io::Error>) -> InputError {
+    let error = error.into();
+    if is_full(&error) { InputError::Full } else { InputError::Disk(error.to_string()) }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, InputError> {
@@ -64,6 +70,11 @@ impl InputStore {
     pub fn at(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         Ok(Self { dir: dir.into(), open: Arc::default() })
+    }
+
+    /// The same, which leaves the last bytes of the disk to the journal.
+    pub fn within(self, space: Arc<Space>) -> Self {
+        Self { open: Arc::new(OpenPieces::within(space)), ..self }
     }
 
     fn path(&self, job: JobId) -> PathBuf {

@@ -4,6 +4,8 @@
 //! * [`blobs`]: modules and large tasks, content-addressed per account
 //! * [`output`], [`input`]: what jobs print and read, on top of [`pieces`], an append-only file of small records
 //!
+//! * [`space`]: how much room there is, and what happens when it runs out
+//!
 //! One process serves one data directory: whoever writes holds [`lock::DataLock`].
 
 pub mod blobs;
@@ -13,3 +15,4 @@ pub mod lock;
 pub mod output;
 pub mod pieces;
 pub mod record;
+pub mod space;

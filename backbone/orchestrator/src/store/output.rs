@@ -14,6 +14,7 @@ use modchain_wire::agent::OutputStream;
 use tokio::sync::watch;
 
 use super::pieces::{OpenPieces, Piece, Pieces, Progress};
+use super::space::{Space, is_full};
 
 /// Most records of one attempt. Output that comes in faster than syncs is merged, so that only a program that alternates
 /// between its streams a million times gets here; the index of a file this long takes less than a megabyte.
@@ -39,13 +40,18 @@ pub enum OutputError {
         /// Bytes.
         cap: u64,
     },
+    /// There is no room for it on the disk. Everything that was not synced is forgotten: the sender begins again from what is
+    /// stored once there is room.
+    #[error("there is no room for more output on the orchestrator's disk")]
+    Full,
     /// The disk said no. Everything that was not synced is forgotten: the sender begins again from what is stored.
     #[error("output cannot be kept or read: {0}")]
     Disk(String),
 }
 
-fn disk(error: impl std::fmt::Display) -> OutputError {
-    OutputError::Disk(error.to_string())
+fn disk(error: impl Into<io::Error>) -> OutputError {
+    let error = error.into();
+    if is_full(&error) { OutputError::Full } else { OutputError::Disk(error.to_string()) }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, OutputError> {
@@ -64,6 +70,11 @@ impl OutputStore {
     pub fn at(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         Ok(Self { dir: dir.into(), open: Arc::default() })
+    }
+
+    /// The same, which leaves the last bytes of the disk to the journal.
+    pub fn within(self, space: Arc<Space>) -> Self {
+        Self { open: Arc::new(OpenPieces::within(space)), ..self }
     }
 
     fn job_dir(&self, job: JobId) -> PathBuf {

@@ -16,6 +16,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use modchain_types::WallTime;
 use tokio::sync::watch;
 
+use super::space::{Level, Space, is_full};
+
 const MAGIC: &[u8; 8] = b"MODCPCS1";
 /// Bytes of a record before its payload.
 const HEAD_BYTES: usize = 25;
@@ -87,11 +89,13 @@ pub(super) struct Pieces {
     /// to the same place.
     syncing: Arc<tokio::sync::Mutex<()>>,
     progress: watch::Sender<Progress>,
+    /// The room on the disk, which the journal needs more than this.
+    space: Option<Arc<Space>>,
 }
 
 impl Pieces {
     /// Opens the file, or prepares one that comes into being with the first sync. Blocks.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, space: Option<Arc<Space>>) -> io::Result<Self> {
         let (file, head, marks) = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(mut file) => {
                 let (head, marks) = recover(&mut file)?;
@@ -106,6 +110,7 @@ impl Pieces {
             state: Mutex::new(state),
             syncing: Arc::default(),
             progress: watch::Sender::new(head),
+            space,
         })
     }
 
@@ -170,7 +175,12 @@ impl Pieces {
         if bytes.is_empty() {
             return Ok(durable);
         }
-        let written = self.write_at(&bytes, durable.file);
+        let written = self.admit().and_then(|()| self.write_at(&bytes, durable.file));
+        if let (Err(error), Some(space)) = (&written, &self.space)
+            && is_full(error)
+        {
+            space.look(); // whoever asks next is to know
+        }
         let state = &mut *self.state();
         match written {
             Ok(file) => {
@@ -192,6 +202,14 @@ impl Pieces {
                 state.head = durable;
                 Err(error)
             }
+        }
+    }
+
+    /// Leaves the last bytes of the disk to the journal.
+    fn admit(&self) -> io::Result<()> {
+        match &self.space {
+            Some(space) if space.level() == Level::Full => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
         }
     }
 
@@ -405,9 +423,15 @@ fn recover(file: &mut File) -> io::Result<(Progress, Vec<Mark>)> {
 #[derive(Debug, Default)]
 pub(super) struct OpenPieces {
     open: Mutex<std::collections::BTreeMap<PathBuf, std::sync::Weak<Pieces>>>,
+    space: Option<Arc<Space>>,
 }
 
 impl OpenPieces {
+    /// Files that leave the last bytes of the disk to the journal.
+    pub(super) fn within(space: Arc<Space>) -> Self {
+        Self { space: Some(space), ..Self::default() }
+    }
+
     /// The file, opened if nobody has it open. Blocks; holds others up meanwhile, so that no file is recovered twice.
     pub(super) fn get(&self, path: &Path) -> io::Result<Arc<Pieces>> {
         let mut open = self.open.lock().expect("no holder of this lock panics");
@@ -415,7 +439,7 @@ impl OpenPieces {
             return Ok(pieces);
         }
         open.retain(|_, pieces| pieces.strong_count() > 0);
-        let pieces = Arc::new(Pieces::open(path)?);
+        let pieces = Arc::new(Pieces::open(path, self.space.clone())?);
         open.insert(path.to_owned(), Arc::downgrade(&pieces));
         Ok(pieces)
     }

@@ -59,6 +59,8 @@ impl World {
             join_listen: "127.0.0.1:0".parse().expect("an address"),
             advertise: None,
             cert_life: CERT_LIFE,
+            storage_low: None,
+            ballast: None,
             log: None,
         };
         let orchestrator = Orchestrator::start(&settings).await.expect("it starts");

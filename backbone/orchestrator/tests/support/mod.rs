@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use modchain_core::membership::{Certificate, TokenEnd, TokenGrant};
@@ -391,6 +392,8 @@ pub struct TestDisk {
     pub fail_sync: Option<usize>,
     /// Writes only half of it and fails, likewise.
     pub fail_write: Option<usize>,
+    /// No file can grow and no write has room for more than half of it as long as this is set.
+    pub full: Arc<AtomicBool>,
 }
 
 impl TestDisk {
@@ -411,7 +414,19 @@ impl Disk for TestDisk {
             file.write_all_at(&bytes[..bytes.len() / 2], at)?;
             return Err(io::Error::other("no space left"));
         }
+        if self.full.load(Ordering::Relaxed) {
+            file.write_all_at(&bytes[..bytes.len() / 2], at)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         file.write_all_at(bytes, at)
+    }
+
+    fn prepare(&mut self, file: &File, from: u64, to: u64) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            self.note("refused");
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all_at(&vec![0; (to - from) as usize], from)
     }
 
     fn sync(&mut self, _file: &File) -> io::Result<()> {

@@ -254,3 +254,22 @@ fn an_account_has_a_bounded_number_of_open_jobs_and_one_that_ends_makes_room() {
     world.tell(Command::Cancel { by: client("alice"), job, grace: Span::ZERO, why: Text::default() });
     world.submit("three", |_| {});
 }
+
+#[test]
+fn a_result_waits_for_its_output_as_long_as_there_is_no_room_to_store_it() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("a", |_| {});
+    world.run(job, session);
+    let mut body = World::ended(Ending::Exited { code: 0 }, Span::from_secs(1));
+    if let ReportBody::Ended { output, .. } = &mut body {
+        output.stdout = 7;
+    }
+    world.report(job, session, body);
+    world.control.set_output_waits(true);
+    world.wait_heard(Span::from_secs(600), node(1), session);
+    assert_eq!(world.state(job), JobState::Running, "the agent is not late: it is told to come again");
+    world.control.set_output_waits(false);
+    world.wait_heard(Span::from_secs(60), node(1), session);
+    assert_eq!(world.fate(job).0, JobState::Completed, "from then on it has its time");
+}

@@ -238,6 +238,11 @@ impl ConsoleSession {
         }
     }
 
+    /// The disk is nearly full.
+    fn storage_full(&self) -> Refusal {
+        refuse::storage_full(self.context.services.engine.space().complaint())
+    }
+
     /// The job that the asker means, among those that he may see.
     async fn resolve(&self, name: &JobRef) -> Result<JobId, Failure> {
         match self.context.feed.resolve(&self.actor, name).await? {

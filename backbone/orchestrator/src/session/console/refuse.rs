@@ -39,9 +39,9 @@ pub(super) fn too_many_requests(max: usize) -> Refusal {
 }
 
 /// The disk is nearly full.
-pub(super) fn storage_full() -> Refusal {
-    let message = "the orchestrator's disk is nearly full and takes nothing new";
-    refusal(RefusalCode::StorageFull, message, "running jobs go on; try again later or tell the operator")
+pub(super) fn storage_full(message: impl Display) -> Refusal {
+    let hint = "running jobs go on; try again later: the operator has to free some space";
+    refusal(RefusalCode::StorageFull, message, hint)
 }
 
 /// No such job, or one of somebody else: the very same answer.
@@ -165,6 +165,7 @@ pub(super) fn by_blobs(error: BlobError) -> Refusal {
             refusal(RefusalCode::Invalid, message, "did the file change meanwhile? send it again")
         }
         BlobError::Missing => refusal(RefusalCode::MissingBlob, message, "upload it first"),
+        BlobError::Full => storage_full(message),
         BlobError::Damaged | BlobError::Disk(_) => internal(message),
     }
 }
@@ -178,6 +179,7 @@ pub(super) fn by_input(error: InputError) -> Refusal {
         }
         InputError::OverCap => refusal(RefusalCode::Limit, message, "send less, or put it into the module"),
         InputError::Ended { .. } => refusal(RefusalCode::Conflict, message, "it was ended from elsewhere"),
+        InputError::Full => storage_full(message),
         InputError::Disk(_) => internal(message),
     }
 }

@@ -129,7 +129,8 @@ impl ConsoleSession {
         let (mut problems, alarms) = services.engine.query(ask).await?;
         problems.extend(services.engine.frozen().map(|why| format!("money is frozen: {why}")));
         if services.engine.storage_low() {
-            problems.push("the orchestrator's disk is nearly full: new jobs are refused".into());
+            let space = services.engine.space();
+            problems.push(if operator { space.alarm() } else { space.complaint() });
         }
         // Last: strangers cause them, and must not push out of the list what is wrong with the whole.
         problems.extend(alarms);
@@ -141,6 +142,9 @@ impl ConsoleSession {
     }
 
     pub(super) async fn credit(&self, writer: &mut Writer, credit: Credit) -> Result<(), Failure> {
+        if self.context.services.engine.storage_low() {
+            return Err(self.storage_full().into());
+        }
         let Credit { account, amount, key, why } = credit;
         let command = Command::Credit { by: self.actor.clone(), account: account.clone(), amount, key, why };
         let (reply, number) = self.context.services.engine.command_numbered(command).await?;

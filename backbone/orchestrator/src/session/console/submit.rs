@@ -60,7 +60,7 @@ impl ConsoleSession {
         let fresh = !known.await?;
         if fresh {
             if services.engine.storage_low() {
-                return Err(refuse::storage_full().into());
+                return Err(self.storage_full().into());
             }
             self.check_blobs(&task)?;
         }

@@ -12,6 +12,7 @@ use modchain_wire::console::{BlobPut, BlobStored, InputOpen, InputReady, InputSt
 use super::{ConsoleSession, Failure, Reader, Writer, refuse};
 use crate::store::blobs::Put;
 use crate::store::input::{InputError, InputSpool};
+use crate::store::space::Level;
 
 /// Longest silence in the middle of a blob: a file does not think.
 const BLOB_SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -26,12 +27,15 @@ impl ConsoleSession {
             Put::Existing => {
                 return Ok(writer.write(&BlobStored { digest: put.digest, existing: true }.into()).await?);
             }
-            Put::Write(_) if services.engine.storage_low() => return Err(refuse::storage_full().into()),
+            Put::Write(_) if services.engine.storage_low() => return Err(self.storage_full().into()),
             Put::Write(blob) => blob,
         };
         loop {
             let next = tokio::time::timeout(BLOB_SILENCE_MAX, reader.read()).await.map_err(|_| ReadError::Stalled)?;
             match next? {
+                Some(FromConsole::BlobPiece(_)) if services.engine.space().level() == Level::Full => {
+                    return Err(self.storage_full().into());
+                }
                 Some(FromConsole::BlobPiece(piece)) => {
                     blob.write(piece.data.into_bytes()).await.map_err(refuse::by_blobs)?;
                 }
@@ -97,7 +101,7 @@ impl ConsoleSession {
     ) -> Result<(), Failure> {
         loop {
             if self.context.services.engine.storage_low() {
-                return Err(refuse::storage_full().into());
+                return Err(self.storage_full().into());
             }
             let mut next = reader.read().await;
             let mut taken = 0;
@@ -146,7 +150,7 @@ impl ConsoleSession {
                     return gone.into();
                 }
             }
-            InputError::Gap { .. } | InputError::Ended { .. } | InputError::Disk(_) => {}
+            InputError::Gap { .. } | InputError::Ended { .. } | InputError::Full | InputError::Disk(_) => {}
         }
         refuse::by_input(error).into()
     }

@@ -20,6 +20,7 @@ use modchain_core::Event;
 use modchain_types::{Asset, JournalId};
 
 use super::record::{self, RECORD_VERSION, RecordError};
+use super::space::is_full;
 use segment::{HEADER_BYTES, Hash, RECORD_HEAD_BYTES, Record, SegmentHeader};
 pub use walk::{Damage, WalkError, Walked, identify, walk};
 use walk::{SEGMENT_SUFFIX, SegmentIndex};
@@ -27,6 +28,9 @@ use walk::{SEGMENT_SUFFIX, SegmentIndex};
 /// A segment is closed before it grows beyond this: small enough to read whole, large enough that a busy day is a few dozen
 /// files.
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// The file of the last segment grows by this much at a time, ahead of its records.
+const PREPARE_BYTES: u64 = 1 << 20;
 
 /// Suffix of a segment that is not yet part of the journal.
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -37,6 +41,23 @@ pub trait Disk: Send {
     fn write(&mut self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
     /// Makes what was written survive the loss of power.
     fn sync(&mut self, file: &File) -> io::Result<()>;
+    /// Fills a file with zeros from its end at `from` up to `to`, so that what is written there later needs no room and
+    /// changes nothing but the bytes themselves: a sync is half as long then.
+    fn prepare(&mut self, file: &File, from: u64, to: u64) -> io::Result<()> {
+        write_zeros(file, from, to)
+    }
+}
+
+/// Writes zeros. Blocks that are allocated but were never written would not do: the first write to each changes metadata.
+pub(super) fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        let wanted = (to - at).min(ZEROS.len() as u64) as usize;
+        file.write_all_at(&ZEROS[..wanted], at)?;
+        at += wanted as u64;
+    }
+    Ok(())
 }
 
 /// The real disk.
@@ -53,8 +74,8 @@ impl Disk for RealDisk {
     }
 }
 
-/// Why a batch is not in the journal. After any of these but `Record` the journal takes nothing more, and the process has
-/// to end: what is on disk is decided at the next start.
+/// Why a batch is not in the journal. After `Disk` the journal takes nothing more, and the process has to end: what is on disk
+/// is decided at the next start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The events have no bytes.
@@ -68,10 +89,16 @@ pub enum AppendError {
         /// Of the journal.
         due: u64,
     },
+    /// There is no room for it. Nothing has happened: the same batch can be tried again.
+    #[error("there is no room for the journal: {cause}")]
+    Full {
+        /// What the system said.
+        cause: io::Error,
+    },
     /// The disk failed.
     #[error("the journal {doing} failed: {cause}")]
     Disk {
-        /// `write`, `sync` or `new segment`.
+        /// `write`, `sync`, `room`, `end of a segment` or `new segment`.
         doing: &'static str,
         /// What the system said.
         cause: io::Error,
@@ -103,6 +130,8 @@ pub struct Journal {
     id: JournalId,
     asset: Asset,
     file: File,
+    /// Bytes of the file: zeros behind the records.
+    prepared: u64,
     next: u64,
     hash: Hash,
     segment_bytes_max: u64,
@@ -142,12 +171,14 @@ impl Journal {
         }
         remove_temporaries(dir).map_err(repair)?;
         let file = reopen_tail(tail).map_err(repair)?;
+        let prepared = tail.length;
         sync_dir(dir).map_err(repair)?;
         Ok(Self {
             dir: dir.to_owned(),
             id: walked.journal,
             asset: walked.asset,
             file,
+            prepared,
             next: walked.last_number + 1,
             hash: walked.hash,
             segment_bytes_max,
@@ -177,7 +208,8 @@ impl Journal {
         JournalReader { id: self.id, committed: Arc::clone(&self.committed) }
     }
 
-    /// Appends a batch as one record and syncs it. When this returns the batch is committed.
+    /// Appends a batch as one record and syncs it. When this returns the batch is committed. After [`AppendError::Full`] the
+    /// caller may make room and try again.
     pub fn append(&mut self, events: &[Event]) -> Result<(), AppendError> {
         if self.failed {
             return Err(AppendError::Failed);
@@ -188,19 +220,25 @@ impl Journal {
         }
         let payload = record::encode(events)?;
         let result = self.write(first.number, events.len() as u32, &payload);
-        self.failed = result.is_err();
+        self.failed = result.as_ref().is_err_and(|error| !matches!(error, AppendError::Full { .. }));
         result
     }
 
     fn write(&mut self, first: u64, count: u32, payload: &[u8]) -> Result<(), AppendError> {
         let failed = |doing| move |cause| AppendError::Disk { doing, cause };
+        // Before the sync a lack of room is no reason to distrust the disk: what is behind the last record does not count.
+        let unless_full = |doing| {
+            move |cause| if is_full(&cause) { AppendError::Full { cause } } else { AppendError::Disk { doing, cause } }
+        };
         let bytes = (RECORD_HEAD_BYTES + payload.len() + segment::RECORD_TAIL_BYTES) as u64;
         let length = self.tail_length();
         if length > HEADER_BYTES as u64 && length + bytes > self.segment_bytes_max {
-            self.rotate().map_err(failed("new segment"))?;
+            self.seal().map_err(failed("end of a segment"))?;
+            self.begin_segment().map_err(unless_full("new segment"))?;
         }
+        self.make_room(bytes).map_err(unless_full("room"))?;
         let (frame, hash) = segment::frame(self.id, first, count, RECORD_VERSION, payload, &self.hash);
-        self.disk.write(&self.file, &frame, self.tail_length()).map_err(failed("write"))?;
+        self.disk.write(&self.file, &frame, self.tail_length()).map_err(unless_full("write"))?;
         self.disk.sync(&self.file).map_err(failed("sync"))?;
         self.hash = hash;
         self.next = first + u64::from(count);
@@ -214,10 +252,34 @@ impl Journal {
         committed.last().expect("a journal has a segment").length
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
+    /// Makes the file as long as a record of `bytes` bytes needs, and longer if there is room.
+    fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+        let end = self.tail_length() + bytes;
+        if end <= self.prepared {
+            return Ok(());
+        }
+        let ahead = end.next_multiple_of(PREPARE_BYTES).min(self.segment_bytes_max.max(end));
+        self.prepared = match self.disk.prepare(&self.file, self.prepared, ahead) {
+            Err(error) if is_full(&error) => self.disk.prepare(&self.file, self.prepared, end).map(|()| end)?,
+            done => done.map(|()| ahead)?,
+        };
+        Ok(())
+    }
+
+    /// Cuts the last segment's file to its records: only the last one has zeros behind them.
+    fn seal(&mut self) -> io::Result<()> {
+        let length = self.tail_length();
+        self.file.set_len(length)?;
+        self.prepared = length;
+        self.file.sync_all()
+    }
+
+    /// Can be repeated when there was no room for it.
+    fn begin_segment(&mut self) -> io::Result<()> {
         let header = SegmentHeader { journal: self.id, asset: self.asset, first: self.next, previous: self.hash };
         let (file, path) = create_segment(&self.dir, &header)?;
         self.file = file;
+        self.prepared = HEADER_BYTES as u64;
         self.hash = header.hash();
         let mut committed = self.committed.write().expect("no holder of this lock panics");
         committed.push(SegmentIndex::new(path, self.next));

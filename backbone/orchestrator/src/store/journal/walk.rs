@@ -188,7 +188,8 @@ pub fn walk(dir: &Path, mut each: impl FnMut(Vec<Event>)) -> Result<Walked, Walk
 
         let mut index = SegmentIndex::new(path.clone(), header.first);
         let mut at = HEADER_BYTES;
-        while at < bytes.len() {
+        // The last segment's file is longer than its records: zeros, which no record begins with.
+        while at < bytes.len() && !(position == last && bytes[at..].iter().all(|byte| *byte == 0)) {
             let due = walked.last_number + 1;
             let record = match Record::parse(walked.journal, &bytes[at..]) {
                 Ok(record) => record,

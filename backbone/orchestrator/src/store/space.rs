@@ -1,0 +1,343 @@
+//! How much room the disk under the data directory has, and what is done when it runs out.
+//!
+//! Three levels. With *enough* everything is taken. When it is *low* nothing new is: no jobs, blobs, input or credits; what runs
+//! goes on. When it is *full* the last bytes are kept for the journal: a ballast file is given up, so that what runs can still be
+//! settled, and once that is used up too, output and input wait where they are until there is room again. Everything comes
+//! back by itself, the ballast included.
+//!
+//! The engine looks at its wake-ups and whenever a write finds no room; nobody polls.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// File that is given up when the disk is full, in the data directory.
+pub const BALLAST_FILE: &str = "ballast";
+
+const MIB: u64 = 1 << 20;
+
+/// How a level is told across threads.
+const ENOUGH: u8 = 0;
+const LOW: u8 = 1;
+const FULL: u8 = 2;
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For everything.
+    Enough,
+    /// For what runs already.
+    Low,
+    /// For the journal alone.
+    Full,
+}
+
+/// Where the levels begin, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Below this many free bytes nothing new is taken.
+    pub low: u64,
+    /// Below this many free bytes only the journal is written.
+    pub full: u64,
+    /// Size of the ballast file; 0 for none.
+    pub ballast: u64,
+}
+
+impl Marks {
+    /// Default mark of the low level.
+    pub const LOW_BYTES: u64 = 256 * MIB;
+    /// Default size of the ballast: room for the events of some ten thousand jobs.
+    pub const BALLAST_BYTES: u64 = 32 * MIB;
+    /// Most that is kept back for the journal.
+    const FULL_BYTES: u64 = 16 * MIB;
+
+    /// Marks that were asked for, or the defaults; on a small disk the defaults are a tenth of it and a fortieth.
+    pub fn choose(total: u64, low: Option<u64>, ballast: Option<u64>) -> Self {
+        let low = low.unwrap_or(Self::LOW_BYTES.min(total / 10));
+        let ballast = ballast.unwrap_or(Self::BALLAST_BYTES.min(total / 40));
+        Self { low, full: Self::FULL_BYTES.min(low / 4), ballast }
+    }
+}
+
+/// What the file system says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that this program may still use.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Asks the file system that `path` is on.
+pub fn room(path: &Path) -> io::Result<Room> {
+    let stat = statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+}
+
+/// Whether a write failed because there is no room: later it may succeed.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+type Gauge = Box<dyn Fn(&Path) -> io::Result<Room> + Send + Sync>;
+
+/// The room under one data directory. Shared by everybody who writes there.
+pub struct Space {
+    data: PathBuf,
+    marks: Marks,
+    gauge: Gauge,
+    level: AtomicU8,
+    free: AtomicU64,
+    /// Whether the ballast is there. Held while it is made or given up.
+    ballast: Mutex<bool>,
+}
+
+impl std::fmt::Debug for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { data, marks, .. } = self;
+        f.debug_struct("Space").field("data", data).field("marks", marks).field("level", &self.level()).finish()
+    }
+}
+
+impl Space {
+    /// Looks for the first time, and makes the ballast if there is room for it. Blocks.
+    pub fn open(data: &Path, low: Option<u64>, ballast: Option<u64>) -> io::Result<Self> {
+        let marks = Marks::choose(room(data)?.total, low, ballast);
+        Ok(Self::with(data, marks, Box::new(room)))
+    }
+
+    /// As [`Space::open`], with other marks and another way to measure.
+    pub fn with(data: &Path, marks: Marks, gauge: Gauge) -> Self {
+        let kept = data.join(BALLAST_FILE).exists();
+        let space = Self {
+            data: data.to_owned(),
+            marks,
+            gauge,
+            level: AtomicU8::new(ENOUGH),
+            free: AtomicU64::new(u64::MAX),
+            ballast: Mutex::new(kept),
+        };
+        space.look();
+        space
+    }
+
+    /// Where the levels begin.
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    /// As it was when somebody last looked.
+    pub fn level(&self) -> Level {
+        match self.level.load(Ordering::Relaxed) {
+            ENOUGH => Level::Enough,
+            LOW => Level::Low,
+            _ => Level::Full,
+        }
+    }
+
+    /// What is full and what to do about it, in one sentence for members.
+    pub fn complaint(&self) -> String {
+        let mib = |bytes: u64| bytes / MIB;
+        format!(
+            "the orchestrator's disk is nearly full: {} MiB are free and new work is taken from {} MiB on",
+            mib(self.free.load(Ordering::Relaxed)),
+            mib(self.marks.low)
+        )
+    }
+
+    /// The same for who can do something about it.
+    pub fn alarm(&self) -> String {
+        format!(
+            "{}; free some space where {} is, and it goes on by itself: running jobs do meanwhile",
+            self.complaint(),
+            self.data.display()
+        )
+    }
+
+    /// Measures; gives the ballast up or makes it again. Tells the level. Blocks for a moment.
+    pub fn look(&self) -> Level {
+        let mut ballast = self.ballast();
+        let Some(mut level) = self.measure() else { return self.level() };
+        if level == Level::Full && *ballast {
+            *ballast = self.give_up();
+            level = self.measure().unwrap_or(level);
+        }
+        let margin = self.marks.low / 4;
+        if level == Level::Enough
+            && !*ballast
+            && self.marks.ballast > 0
+            && self.free.load(Ordering::Relaxed) >= self.marks.low + margin + self.marks.ballast
+        {
+            *ballast = self.make();
+        }
+        let code = match level {
+            Level::Enough => ENOUGH,
+            Level::Low => LOW,
+            Level::Full => FULL,
+        };
+        let before = self.level.swap(code, Ordering::Relaxed);
+        if before != code {
+            let free = self.free.load(Ordering::Relaxed);
+            tracing::warn!(free, low = self.marks.low, full = self.marks.full, ?level, "room where the data is");
+        }
+        level
+    }
+
+    /// A write found no room: gives up the ballast, whatever the file system says is free. Tells whether that made room.
+    pub fn exhausted(&self) -> bool {
+        let made_room = {
+            let mut ballast = self.ballast();
+            let had = *ballast;
+            *ballast = had && self.give_up();
+            had && !*ballast
+        };
+        self.look();
+        made_room
+    }
+
+    /// The level by what is free now. A low level lasts until there is clearly more than it takes.
+    fn measure(&self) -> Option<Level> {
+        let free = match (self.gauge)(&self.data) {
+            Ok(room) => room.free,
+            Err(error) => {
+                tracing::warn!(%error, "the free space where the data is cannot be measured");
+                return None;
+            }
+        };
+        self.free.store(free, Ordering::Relaxed);
+        let margin = if self.level() == Level::Enough { 0 } else { self.marks.low / 4 };
+        Some(if free < self.marks.full {
+            Level::Full
+        } else if free < self.marks.low + margin {
+            Level::Low
+        } else {
+            Level::Enough
+        })
+    }
+
+    fn ballast(&self) -> MutexGuard<'_, bool> {
+        self.ballast.lock().expect("no holder of this lock panics")
+    }
+
+    /// Removes the ballast; tells whether it is still there.
+    fn give_up(&self) -> bool {
+        tracing::warn!(
+            bytes = self.marks.ballast,
+            "the disk is full: the ballast is given up, so that running jobs can end"
+        );
+        match fs::remove_file(self.data.join(BALLAST_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(%error, "the ballast cannot be given up");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes the ballast; tells whether it is there.
+    fn make(&self) -> bool {
+        let path = self.data.join(BALLAST_FILE);
+        let made = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| fill(&file, self.marks.ballast));
+        if let Err(error) = &made {
+            tracing::warn!(%error, "there is no ballast");
+            let _ = fs::remove_file(path);
+        }
+        made.is_ok()
+    }
+}
+
+/// Takes the blocks of a file; by writing where the file system cannot do it otherwise.
+fn fill(file: &File, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => file.sync_all(),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            super::journal::write_zeros(file, 0, bytes)?;
+            file.sync_all()
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const MARKS: Marks = Marks { low: 100 * MIB, full: 10 * MIB, ballast: 4 * MIB };
+
+    /// A disk of which the test says how much is free besides the ballast.
+    fn disk(dir: &Path) -> (Space, Arc<AtomicU64>) {
+        let free = Arc::new(AtomicU64::new(1000 * MIB));
+        let told = free.clone();
+        let gauge = move |data: &Path| {
+            let ballast = fs::metadata(data.join(BALLAST_FILE)).map_or(0, |file| file.len());
+            Ok(Room { free: told.load(Ordering::Relaxed) - ballast, total: 1000 * MIB })
+        };
+        (Space::with(dir, MARKS, Box::new(gauge)), free)
+    }
+
+    #[test]
+    fn the_levels_follow_the_room_and_the_ballast_goes_and_comes_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (space, free) = disk(dir.path());
+        let ballast = dir.path().join(BALLAST_FILE);
+        let at = |mib: u64| {
+            free.store(mib * MIB, Ordering::Relaxed);
+            (space.look(), ballast.exists())
+        };
+        assert_eq!(at(1000), (Level::Enough, true));
+        assert_eq!(at(103), (Level::Low, true), "99 MiB besides the ballast");
+        assert_eq!(at(120), (Level::Low, true), "it does not flicker around the mark");
+        assert_eq!(at(130), (Level::Enough, true));
+        assert_eq!(at(13), (Level::Low, false), "the ballast made 9 MiB 13");
+        assert_eq!(at(9), (Level::Full, false));
+        assert_eq!(at(20), (Level::Low, false));
+        assert_eq!(at(126), (Level::Enough, false), "there is no room for the ballast above the mark yet");
+        assert_eq!(at(130), (Level::Enough, true));
+        let said = space.complaint();
+        assert!(said.contains("100 MiB") && said.contains("nearly full"), "{said}");
+    }
+
+    #[test]
+    fn a_write_that_found_no_room_gets_the_ballast_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (space, free) = disk(dir.path());
+        free.store(50 * MIB, Ordering::Relaxed);
+        assert!(space.exhausted(), "a quota may be used up while the disk is not");
+        assert!(!space.exhausted());
+        assert!(!dir.path().join(BALLAST_FILE).exists());
+    }
+
+    #[test]
+    fn a_ballast_that_a_run_before_left_is_known() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(disk(dir.path()));
+        assert_eq!(fs::metadata(dir.path().join(BALLAST_FILE)).expect("it is there").len(), MARKS.ballast);
+        let (space, free) = disk(dir.path());
+        free.store(13 * MIB, Ordering::Relaxed);
+        assert_eq!(space.look(), Level::Low);
+        assert!(!dir.path().join(BALLAST_FILE).exists());
+    }
+
+    #[test]
+    fn marks_suit_the_size_of_the_disk_unless_they_are_given() {
+        let large = Marks::choose(1 << 40, None, None);
+        assert_eq!((large.low, large.full, large.ballast), (256 * MIB, 16 * MIB, 32 * MIB));
+        let small = Marks::choose(400 * MIB, None, None);
+        assert_eq!((small.low, small.full, small.ballast), (40 * MIB, 10 * MIB, 10 * MIB));
+        let given = Marks::choose(400 * MIB, Some(8 * MIB), Some(0));
+        assert_eq!((given.low, given.full, given.ballast), (8 * MIB, 2 * MIB, 0));
+    }
+}
