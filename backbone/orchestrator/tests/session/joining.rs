@@ -567,14 +567,14 @@ async fn people_join_while_the_disk_is_nearly_full_and_are_told_the_host_that_is
         process.args(["--map-root-user", "--mount", "sh", "-ec", script, PROGRAM]).arg(dir.path());
         process
     };
-    // A file system of its own that is smaller than what is to stay free.
+    // A file system of its own, of which less is free than the tenth that is to stay so.
     let small = "mount -t tmpfs -o size=100m none \"$1\"";
     if !apart(small).status().is_ok_and(|status| status.success()) {
         println!("this machine gives no file system to try it on");
         return;
     }
     let program = Program::start(apart(&format!(
-        "{small}; \"$0\" init --data \"$1/data\" -o json; \
+        "{small}; head -c 92M /dev/zero >\"$1/filler\"; \"$0\" init --data \"$1/data\" -o json; \
          exec \"$0\" serve --data \"$1/data\" --listen 127.0.0.1:0 --advertise pool.example"
     )));
     let token = program.made()["operator_token"].as_str().expect("it is printed").to_owned();
