@@ -65,6 +65,16 @@ pub enum Deadline {
 pub struct Deadlines(BTreeSet<(Timestamp, Deadline)>);
 
 impl Deadlines {
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Timestamp, Deadline)> {
+        self.0.iter().copied()
+    }
+
+    /// Those of a snapshot.
+    pub(crate) fn restore(armed: Vec<(Timestamp, Deadline)>) -> Self {
+        Self(armed.into_iter().collect())
+    }
+
     /// Arms one.
     pub fn arm(&mut self, at: Timestamp, deadline: Deadline) {
         self.0.insert((at, deadline));

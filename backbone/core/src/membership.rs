@@ -210,6 +210,9 @@ pub struct Alarm {
     pub from: Text<192>,
 }
 
+/// Ended tokens by maker, oldest first.
+pub type EndedTokens = Vec<(Option<IdentityId>, Vec<TokenId>)>;
+
 /// All tokens that are remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tokens {
@@ -252,6 +255,21 @@ impl Tokens {
             && let Some(oldest) = most.pop_front()
         {
             self.known.remove(&oldest);
+        }
+    }
+
+    /// All of them without what is not durable, and those that have ended, by maker, oldest first.
+    pub(crate) fn durable(&self) -> (Vec<Token>, EndedTokens) {
+        let tokens = self.known.values().map(|token| Token { wrong_proofs: 0, ..token.clone() }).collect();
+        let ended = self.ended.iter().filter(|(_, ended)| !ended.is_empty());
+        (tokens, ended.map(|(by, ended)| (*by, ended.iter().copied().collect())).collect())
+    }
+
+    /// Those of a snapshot.
+    pub(crate) fn restore(tokens: Vec<Token>, ended: EndedTokens) -> Self {
+        Self {
+            known: tokens.into_iter().map(|token| (token.id, token)).collect(),
+            ended: ended.into_iter().map(|(by, ended)| (by, ended.into())).collect(),
         }
     }
 

@@ -60,16 +60,23 @@ impl TimeSource for SystemSource {
 /// What a journal says about time: its last `EngineStarted` and its last event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Past {
-    started: Option<Started>,
-    last: Timestamp,
+    /// The last start of the engine.
+    pub started: Option<Started>,
+    /// The moment of the last event.
+    pub last: Timestamp,
 }
 
+/// A start of the engine, by all clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Started {
-    at: Timestamp,
-    boot: BootId,
-    boot_clock: Span,
-    wall: WallTime,
+pub struct Started {
+    /// By the timeline.
+    pub at: Timestamp,
+    /// Of the machine.
+    pub boot: BootId,
+    /// Since then, counting sleep.
+    pub boot_clock: Span,
+    /// By the calendar.
+    pub wall: WallTime,
 }
 
 impl Past {

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use modchain_certs::DenyList;
-use modchain_core::membership::ALARM_SHOWN_FOR;
+use modchain_core::membership::{ALARM_SHOWN_FOR, Accepted, Member};
 use modchain_core::{Event, EventBody};
 use modchain_types::{CertificateSerial, IdentityId};
 
@@ -30,6 +30,20 @@ struct Entry {
 }
 
 impl Gate {
+    /// Takes members in as a snapshot has them.
+    pub fn seed<'a>(&self, members: impl Iterator<Item = &'a Member>) {
+        let mut known = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        for member in members {
+            let accepted = |known: &Accepted| (known.certificate.serial, known.used_at.is_some());
+            let entry = Entry {
+                revoked: member.revoked.is_some(),
+                accepted: member.certificates.iter().map(accepted).collect(),
+                other_came: None,
+            };
+            known.insert(member.identity.id, entry);
+        }
+    }
+
     /// Takes committed events in.
     pub fn take(&self, events: &[Event]) {
         if !events.iter().any(|event| concerns(&event.body)) {

@@ -218,7 +218,7 @@ fn open_stores(
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
     let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
-    let engine = Engine::open(options, |event| feed.replay(event))?;
+    let engine = Engine::open(options, 0, |event| feed.replay(event))?;
     if let Some(token) = token {
         Founders::forget_token(data, &token)?;
     }

@@ -157,12 +157,13 @@ impl Control {
             return;
         }
         node.presence.watched = false;
-        if node.lost {
-            return;
-        }
+        let lost = node.lost;
         let placed: Vec<JobId> = node.placed.iter().copied().collect();
-        self.announce(id, NodeState::Suspect, draft);
-        self.deadlines.arm(self.given_up_at(heard, node::LOST_AFTER), Deadline::NodeLost(id));
+        if !lost {
+            self.announce(id, NodeState::Suspect, draft);
+            self.deadlines.arm(self.given_up_at(heard, node::LOST_AFTER), Deadline::NodeLost(id));
+        }
+        // Also where an old deadline has made it lost first, as it can after a pause: its attempts wait for this one.
         for job in placed {
             let job = &self.jobs[&job];
             if let Some(placement) = job.placement() {

@@ -11,10 +11,12 @@
 //! * `nodes.rs`: cordon, drain, open
 //! * `due.rs`: deadlines and placing
 //! * `evolve.rs`: events into state
+//! * `durable.rs`: the durable state as plain data, for snapshots
 
 mod agent;
 mod client;
 mod due;
+mod durable;
 mod ending;
 mod evolve;
 mod membership;
@@ -28,6 +30,8 @@ use modchain_types::{
     AccountId, Asset, AttemptId, Digest, Fence, Identity, IdentityId, JobId, JobSpec, JobState, Micro, Name, NodeId,
     OutputLengths, Span, Timestamp,
 };
+
+pub use durable::{Durable, DurableNode};
 
 use crate::audit::{self, Breach};
 use crate::command::{Command, Refused, Reply};

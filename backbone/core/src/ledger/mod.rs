@@ -107,6 +107,25 @@ impl Ledger {
         }
     }
 
+    /// Every deposit that was ever made: provider and key, to whom, how much.
+    pub fn deposits(&self) -> impl Iterator<Item = (Text<32>, SubmitKey, AccountId, Micro)> {
+        let row = |((provider, key), (account, amount)): (&(Text<32>, SubmitKey), &(AccountId, Micro))| {
+            (provider.clone(), key.clone(), account.clone(), *amount)
+        };
+        self.deposits.iter().map(row)
+    }
+
+    /// That of a snapshot.
+    pub(crate) fn restore(
+        balances: Vec<(Account, i128)>,
+        deposits: Vec<(Text<32>, SubmitKey, AccountId, Micro)>,
+        closed: BTreeSet<JobId>,
+    ) -> Self {
+        let deposits =
+            deposits.into_iter().map(|(provider, key, account, amount)| ((provider, key), (account, amount)));
+        Self { balances: balances.into_iter().collect(), deposits: deposits.collect(), closed }
+    }
+
     /// Every account with a balance, in order.
     pub fn balances(&self) -> impl Iterator<Item = (&Account, i128)> {
         self.balances.iter().map(|(account, balance)| (account, *balance))

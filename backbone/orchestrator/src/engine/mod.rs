@@ -8,6 +8,7 @@
 
 mod outlet;
 mod run;
+mod snapshots;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -15,13 +16,14 @@ use std::thread;
 use std::time::Duration;
 
 use modchain_core::{Command, Control, ControlConfig, Effect, Event, Refused, Reply};
-use modchain_types::{Text, Timestamp};
+use modchain_types::{Asset, JournalId, Text, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Past, TimeSource};
 use crate::founders::{FirstToken, Founder, Founders};
 use crate::gate::Gate;
 use crate::store::journal::{self, AppendError, Disk, Journal, JournalReader, OpenError, RealDisk};
+use crate::store::snapshot::{Newest, Snapshots};
 use crate::store::space::{Level, Space};
 use outlet::Outlet;
 pub use outlet::OutletReceiver;
@@ -176,8 +178,26 @@ pub struct EngineOptions {
     pub disk: Box<dyn Disk>,
     /// The room under the data directory.
     pub space: Arc<Space>,
+    /// When a snapshot is written.
+    pub snapshot_every: SnapshotEvery,
     /// What happens when the journal fails.
     pub on_fatal: OnFatal,
+}
+
+/// When a snapshot is written: whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotEvery {
+    /// So many events after the one before.
+    pub events: u64,
+    /// So many bytes of journal after the one before.
+    pub bytes: u64,
+}
+
+impl Default for SnapshotEvery {
+    /// 200,000 events are replayed in a second or two.
+    fn default() -> Self {
+        Self { events: 200_000, bytes: 64 << 20 }
+    }
 }
 
 impl EngineOptions {
@@ -201,6 +221,7 @@ impl EngineOptions {
             gate: Arc::default(),
             disk: Box::new(RealDisk),
             space,
+            snapshot_every: SnapshotEvery::default(),
             on_fatal: Box::new(on_fatal),
         }
     }
@@ -213,6 +234,7 @@ pub struct Engine {
     journal: Journal,
     space: Arc<Space>,
     gate: Arc<Gate>,
+    snapshots: snapshots::Writer,
     on_fatal: OnFatal,
     /// Effects of the start.
     effects: Vec<Effect>,
@@ -231,23 +253,34 @@ impl EngineThread {
 }
 
 impl Engine {
-    /// Replays the journal, audits the state, records the start and the identities that are missing. Every event goes to
-    /// `observe`, in order: what follows comes out of the outlets. Blocks.
-    pub fn open(options: EngineOptions, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
-        let EngineOptions { data, version, time, founders, gate, disk, space, on_fatal } = options;
+    /// Goes on from the newest snapshot or replays the journal, audits the state, records the start and the identities that
+    /// are missing. Every event behind `observed` goes to `observe`, in order: what follows comes out of the outlets. Blocks.
+    pub fn open(options: EngineOptions, observed: u64, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
+        let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, on_fatal } = options;
         let dir = journal_dir(&data);
-        let (_, asset) = journal::identify(&dir).map_err(OpenError::from)?;
-        let mut control = Control::new(ControlConfig::new(asset));
-        let mut past = Past::default();
+        let (id, asset) = journal::identify(&dir).map_err(OpenError::from)?;
+        let snapshots = Snapshots::at(&snapshots_dir(&data));
+        let (mut control, mut past) = match restore(&snapshots, id, asset, &dir)? {
+            Some((control, past)) => {
+                gate.seed(control.members());
+                (control, past)
+            }
+            None => (Control::new(ControlConfig::new(asset)), Past::default()),
+        };
+        let known = control.last_number();
         let replay = |events: Vec<Event>| {
-            gate.take(&events);
             for event in &events {
-                control.evolve(event);
-                past.observe(event);
-                observe(event);
+                if event.number > known {
+                    gate.take(std::slice::from_ref(event));
+                    control.evolve(event);
+                    past.observe(event);
+                }
+                if event.number > observed {
+                    observe(event);
+                }
             }
         };
-        let mut journal = Journal::open_with(&dir, replay, disk, journal::SEGMENT_BYTES_MAX)?;
+        let mut journal = Journal::open_after(&dir, known.min(observed), replay, disk, journal::SEGMENT_BYTES_MAX)?;
         control.audit().map_err(StartError::Audit)?;
 
         let mut clock = Clock::resume(time, &past);
@@ -281,8 +314,12 @@ impl Engine {
         }
         append_with_ballast(&mut journal, &first.events, &space)?;
         gate.take(&first.events);
-        first.events.iter().for_each(&mut observe);
-        Ok(Self { control, clock, journal, space, gate, on_fatal, effects: first.effects })
+        for event in &first.events {
+            past.observe(event);
+            observe(event);
+        }
+        let snapshots = snapshots::Writer::new(snapshots, snapshot_every, past, known);
+        Ok(Self { control, clock, journal, space, gate, snapshots, on_fatal, effects: first.effects })
     }
 
     /// The state as it is now.
@@ -321,6 +358,38 @@ fn append_with_ballast(journal: &mut Journal, events: &[Event], space: &Space) -
         Err(AppendError::Full { .. }) if space.exhausted() => journal.append(events),
         result => result,
     }
+}
+
+/// The state of the newest snapshot that is good and sound, if there is one.
+fn restore(
+    snapshots: &Snapshots,
+    journal: JournalId,
+    asset: Asset,
+    dir: &Path,
+) -> Result<Option<(Control, Past)>, StartError> {
+    if let Err(error) = snapshots.remove_temporaries() {
+        tracing::warn!(%error, "what is left of a snapshot cannot be removed");
+    }
+    let snapshot = match snapshots.newest(journal, dir).map_err(OpenError::from)? {
+        Newest::Use(snapshot) => snapshot,
+        Newest::None => return Ok(None),
+        Newest::Lost { last, known } => {
+            let snapshots = snapshots.dir().display().to_string();
+            return Err(OpenError::Lost { last, known, snapshots }.into());
+        }
+    };
+    let (past, number) = (snapshot.past(), snapshot.place.number);
+    let control = Control::restore(ControlConfig::new(asset), snapshot.state);
+    if let Err(breach) = control.audit() {
+        tracing::error!(number, %breach, "the newest snapshot is not sound: replaying the whole journal");
+        return Ok(None);
+    }
+    Ok(Some((control, past)))
+}
+
+/// Where the snapshots of a data directory are.
+pub fn snapshots_dir(data: &Path) -> PathBuf {
+    data.join("snapshots")
 }
 
 /// Where the journal of a data directory is.

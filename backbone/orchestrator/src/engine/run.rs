@@ -8,6 +8,7 @@ use modchain_core::{Command, Control, Effect, Event, Refused, Reply};
 use modchain_types::Span;
 use tokio::sync::{mpsc, oneshot};
 
+use super::snapshots::Writer;
 use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question, append_with_ballast};
 use crate::clock::Clock;
 use crate::gate::Gate;
@@ -33,6 +34,7 @@ pub(super) struct Runner {
     journal: Journal,
     space: Arc<Space>,
     gate: Arc<Gate>,
+    snapshots: Writer,
     on_fatal: Option<OnFatal>,
     messages: mpsc::Receiver<Message>,
     effects: Outlet<Vec<Effect>>,
@@ -60,7 +62,7 @@ impl Runner {
         events: Outlet<Arc<Vec<Event>>>,
         health: Arc<Health>,
     ) -> Self {
-        let Engine { control, clock, journal, space, gate, on_fatal, effects: first } = engine;
+        let Engine { control, clock, journal, space, gate, snapshots, on_fatal, effects: first } = engine;
         if !first.is_empty() {
             effects.send(first);
         }
@@ -72,6 +74,7 @@ impl Runner {
             journal,
             space,
             gate,
+            snapshots,
             on_fatal,
             messages,
             effects,
@@ -101,7 +104,12 @@ impl Runner {
             let closed = received == Ok(0);
             let batch = self.decide(messages.drain(..));
             let stop = batch.stop || closed;
-            if !self.commit(batch) || stop {
+            if !self.commit(batch) {
+                return;
+            }
+            self.take_snapshot();
+            if stop {
+                self.snapshots.finish();
                 return;
             }
             self.audit();
@@ -180,6 +188,14 @@ impl Runner {
             question(&self.control, now);
         }
         true
+    }
+
+    /// Not while there is little room: the journal has everything that a snapshot has.
+    fn take_snapshot(&mut self) {
+        if self.space.level() == Level::Enough {
+            let bytes = self.journal.take_appended();
+            self.snapshots.look(self.journal.id(), self.journal.place(), bytes, &self.control);
+        }
     }
 
     /// Appends, however long it takes until there is room: nobody was told of the batch, so waiting loses nothing, and what

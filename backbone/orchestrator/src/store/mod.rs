@@ -4,6 +4,7 @@
 //! * [`blobs`]: modules and large tasks, content-addressed per account
 //! * [`output`], [`input`]: what jobs print and read, on top of [`pieces`], an append-only file of small records
 //!
+//! * [`snapshot`]: the state behind an event, so that a start need not replay everything
 //! * [`space`]: how much room there is, and what happens when it runs out
 //!
 //! One process serves one data directory: whoever writes holds [`lock::DataLock`].
@@ -15,4 +16,5 @@ pub mod lock;
 pub mod output;
 pub mod pieces;
 pub mod record;
+pub mod snapshot;
 pub mod space;

@@ -11,6 +11,7 @@ use crate::event::EventBody;
 use crate::ledger::Account;
 
 mod closing;
+mod durable;
 mod gpus;
 mod jobs;
 mod members;

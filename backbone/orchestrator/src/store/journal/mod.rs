@@ -22,7 +22,7 @@ use modchain_types::{Asset, JournalId};
 use super::record::{self, RECORD_VERSION, RecordError};
 use super::space::is_full;
 use segment::{HEADER_BYTES, Hash, RECORD_HEAD_BYTES, Record, SegmentHeader};
-pub use walk::{Damage, WalkError, Walked, identify, walk};
+pub use walk::{Damage, Found, Place, WalkError, Walked, find, identify, walk, walk_after};
 use walk::{SEGMENT_SUFFIX, SegmentIndex};
 
 /// A segment is closed before it grows beyond this: small enough to read whole, large enough that a busy day is a few dozen
@@ -114,6 +114,20 @@ pub enum OpenError {
     /// It is missing, damaged or unreadable.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// Events are missing at its end that were there once.
+    #[error(
+        "the journal ends with event {last}, and a snapshot of it stands at event {known}: what was acknowledged in between is \
+         gone. Bring the whole data directory back, or see `modchain-orchestrator restore --help`; if you know better, remove \
+         the folder {snapshots}"
+    )]
+    Lost {
+        /// The last event that is there.
+        last: u64,
+        /// The last event that was.
+        known: u64,
+        /// Where the snapshots are.
+        snapshots: String,
+    },
     /// Its end cannot be made sure.
     #[error("the end of the journal, {path}, cannot be repaired: {cause}")]
     Repair {
@@ -132,6 +146,8 @@ pub struct Journal {
     file: File,
     /// Bytes of the file: zeros behind the records.
     prepared: u64,
+    /// Bytes of records since somebody asked.
+    appended: u64,
     next: u64,
     hash: Hash,
     segment_bytes_max: u64,
@@ -163,7 +179,18 @@ impl Journal {
         disk: Box<dyn Disk>,
         segment_bytes_max: u64,
     ) -> Result<Self, OpenError> {
-        let walked = walk(dir, each)?;
+        Self::open_after(dir, 0, each, disk, segment_bytes_max)
+    }
+
+    /// As [`Journal::open_with`], for who knows the events up to `after` already: gives the batches that have later ones.
+    pub fn open_after(
+        dir: &Path,
+        after: u64,
+        each: impl FnMut(Vec<Event>),
+        disk: Box<dyn Disk>,
+        segment_bytes_max: u64,
+    ) -> Result<Self, OpenError> {
+        let walked = walk_after(dir, after, each)?;
         let tail = walked.segments.last().expect("a journal has a segment");
         let repair = |cause| OpenError::Repair { path: tail.path.display().to_string(), cause };
         if let Some(torn) = &walked.torn {
@@ -179,6 +206,7 @@ impl Journal {
             asset: walked.asset,
             file,
             prepared,
+            appended: 0,
             next: walked.last_number + 1,
             hash: walked.hash,
             segment_bytes_max,
@@ -201,6 +229,16 @@ impl Journal {
     /// Number of the last event.
     pub fn last_number(&self) -> u64 {
         self.next - 1
+    }
+
+    /// Bytes of records that were appended since the call before.
+    pub fn take_appended(&mut self) -> u64 {
+        std::mem::take(&mut self.appended)
+    }
+
+    /// Where the chain stands.
+    pub fn place(&self) -> Place {
+        Place { number: self.next - 1, hash: self.hash }
     }
 
     /// A reader of what is committed.
@@ -240,6 +278,7 @@ impl Journal {
         let (frame, hash) = segment::frame(self.id, first, count, RECORD_VERSION, payload, &self.hash);
         self.disk.write(&self.file, &frame, self.tail_length()).map_err(unless_full("write"))?;
         self.disk.sync(&self.file).map_err(failed("sync"))?;
+        self.appended += bytes;
         self.hash = hash;
         self.next = first + u64::from(count);
         let mut committed = self.committed.write().expect("no holder of this lock panics");

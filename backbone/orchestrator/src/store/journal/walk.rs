@@ -77,6 +77,12 @@ impl SegmentIndex {
         Self { path, first, length: HEADER_BYTES as u64, marks: Vec::new(), last_record: 0 }
     }
 
+    /// A segment that was not walked: whoever looks for something in it begins at its beginning.
+    fn unread(path: PathBuf, first: u64, length: u64) -> Self {
+        let header = HEADER_BYTES as u64;
+        Self { path, first, length, marks: vec![(first, header)], last_record: header }
+    }
+
     /// Notes a record of `bytes` bytes at the end.
     pub(super) fn push(&mut self, first: u64, bytes: usize) {
         if self.marks.last().is_none_or(|(_, offset)| self.length - offset >= MARK_BYTES) {
@@ -140,20 +146,99 @@ pub fn identify(dir: &Path) -> Result<(JournalId, Asset), WalkError> {
     let io = |cause| WalkError::Io { path: path.display().to_string(), cause };
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     fs::File::open(&path).and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut bytes)).map_err(io)?;
-    let segment = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let segment = file_name(&path);
     let header = SegmentHeader::decode(&bytes).map_err(|what| Damage { segment, offset: 0, number: first, what })?;
     Ok((header.journal, header.asset))
 }
 
+/// A place in the chain: behind an event that ends a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The event.
+    pub number: u64,
+    /// The chain there.
+    pub hash: Hash,
+}
+
+/// Whether a place is in a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is.
+    Here,
+    /// There is another event of this number, or its segment is damaged before it.
+    Elsewhere,
+    /// The journal ends before it, with this event.
+    Beyond(u64),
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The segment that has the event `number`, if any has.
+fn position_of(files: &[(u64, PathBuf)], number: u64) -> usize {
+    files.partition_point(|(first, _)| *first <= number).saturating_sub(1)
+}
+
+/// Looks for a place; reads the one segment that may have it.
+pub fn find(dir: &Path, place: &Place) -> Result<Found, WalkError> {
+    let files = segments(dir)?;
+    let at = position_of(&files, place.number);
+    let (_, path) = &files[at];
+    let bytes = fs::read(path).map_err(|cause| WalkError::Io { path: path.display().to_string(), cause })?;
+    let Ok(header) = SegmentHeader::decode(&bytes) else { return Ok(Found::Elsewhere) };
+    let (mut hash, mut number, mut from) = (header.hash(), header.first - 1, HEADER_BYTES);
+    while number < place.number {
+        let Ok(record) = Record::parse(header.journal, &bytes[from..]) else {
+            // Nothing but the end of all of it means that more was there once; anything else the walk will tell.
+            let ended = at + 1 == files.len() && find_record(header.journal, &bytes[from..]).is_none();
+            return Ok(if ended { Found::Beyond(number) } else { Found::Elsewhere });
+        };
+        if record.first != number + 1 || record.count == 0 || !record.follows(&hash) {
+            return Ok(Found::Elsewhere);
+        }
+        (hash, number, from) = (record.hash, number + u64::from(record.count), from + record.bytes);
+    }
+    Ok(if number == place.number && hash == place.hash { Found::Here } else { Found::Elsewhere })
+}
+
 /// Reads the journal in `dir` from its first byte to its last, gives each batch to `each`, and tells what it found. Damage
 /// is an error; a torn record at the very end is not, because every write may be cut off by a crash.
-pub fn walk(dir: &Path, mut each: impl FnMut(Vec<Event>)) -> Result<Walked, WalkError> {
+pub fn walk(dir: &Path, each: impl FnMut(Vec<Event>)) -> Result<Walked, WalkError> {
+    walk_after(dir, 0, each)
+}
+
+/// As [`walk()`], from the segment on that has the event `after`; gives the batches that have events behind it. Of the segments
+/// before only the headers are read.
+pub fn walk_after(dir: &Path, after: u64, mut each: impl FnMut(Vec<Event>)) -> Result<Walked, WalkError> {
     let files = segments(dir)?;
     let last = files.len() - 1;
+    let begin = position_of(&files, after);
     let mut walked: Option<Walked> = None;
+    let mut unread = Vec::new();
     for (position, (named, path)) in files.into_iter().enumerate() {
+        if position < begin {
+            let length =
+                fs::metadata(&path).map_err(|cause| WalkError::Io { path: path.display().to_string(), cause })?.len();
+            unread.push(SegmentIndex::unread(path, named, length));
+            continue;
+        }
         let bytes = fs::read(&path).map_err(|cause| WalkError::Io { path: path.display().to_string(), cause })?;
-        let segment = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let segment = file_name(&path);
+        if position == begin && begin > 0 {
+            // What is before it was checked when it was written; here only `ledger verify` looks at it again.
+            let header = SegmentHeader::decode(&bytes)
+                .map_err(|what| WalkError::from(Damage { segment: segment.clone(), offset: 0, number: named, what }))?;
+            walked = Some(Walked {
+                journal: header.journal,
+                asset: header.asset,
+                last_number: named - 1,
+                hash: header.previous,
+                batches: 0,
+                segments: std::mem::take(&mut unread),
+                torn: None,
+            });
+        }
         let expected = walked.as_ref().map_or(1, |walked| walked.last_number + 1);
         let damage = |offset: usize, number: u64, what: String| Damage {
             segment: segment.clone(),
@@ -212,9 +297,11 @@ pub fn walk(dir: &Path, mut each: impl FnMut(Vec<Event>)) -> Result<Walked, Walk
             if !record.follows(&walked.hash) {
                 return Err(damage(at, due, "its hash does not follow from the batch before".into()).into());
             }
-            let events = record::decode(record.version, record.first, record.count, record.payload)
-                .map_err(|error| damage(at, due, error.to_string()))?;
-            each(events);
+            if record.first + u64::from(record.count) > after + 1 {
+                let events = record::decode(record.version, record.first, record.count, record.payload)
+                    .map_err(|error| damage(at, due, error.to_string()))?;
+                each(events);
+            }
             walked.last_number += u64::from(record.count);
             walked.hash = record.hash;
             walked.batches += 1;

@@ -9,6 +9,7 @@ pub mod v2;
 use bincode::config::{Configuration, LittleEndian, Varint};
 use bincode::error::DecodeError;
 use modchain_core::Event;
+use modchain_core::control::Durable;
 
 /// The version that is written. Version 1 was never released.
 pub const RECORD_VERSION: u16 = 2;
@@ -131,4 +132,38 @@ fn decode_event(bytes: &[u8]) -> Result<(v2::Event, usize), DecodeError> {
     } else {
         bincode::serde::decode_from_slice(bytes, CODEC.with_limit::<LARGE>())
     }
+}
+
+/// Largest memory that one item of a snapshot may claim while it is decoded.
+const ITEM_MEMORY_MAX: usize = MEMORY_PER_BYTE * MIDDLE_BYTES_MAX;
+
+/// The bytes of a state, for a snapshot.
+pub fn encode_durable(state: &Durable) -> Result<Vec<u8>, RecordError> {
+    let mut bytes = Vec::with_capacity(64 * (state.ended.len() + 8 * state.jobs.len()));
+    v2::items(state, |item| {
+        bincode::serde::encode_into_std_write(item, &mut bytes, CODEC)
+            .map(|_| ())
+            .map_err(|error| RecordError::Unencodable { number: state.number, why: error.to_string() })
+    })?;
+    Ok(bytes)
+}
+
+/// A state from its bytes.
+pub fn decode_durable(bytes: &[u8]) -> Result<Durable, String> {
+    let mut rest = bytes;
+    let mut next = || -> Result<Option<v2::Item>, String> {
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let decoded = bincode::serde::decode_from_slice(rest, CODEC.with_limit::<ITEM_MEMORY_MAX>());
+        let (item, used) = decoded.map_err(|error| format!("an item of it does not decode: {error}"))?;
+        rest = &rest[used..];
+        Ok(Some(item))
+    };
+    let head = next()?.ok_or("it is empty")?;
+    let mut assembly = v2::Assembly::begin(head).map_err(|error| error.0)?;
+    while let Some(item) = next()? {
+        assembly.take(item).map_err(|error| error.0)?;
+    }
+    Ok(assembly.finish())
 }

@@ -1,11 +1,15 @@
 //! Version 2 of the disk types. The order of fields and variants is the format: append variants, never reorder; anything
 //! else is version 3.
 //!
-//! The events are here, specifications in `job`, what nodes offer in `node`, who belongs in `member`.
+//! The events are here, specifications in `job`, what nodes offer in `node`, who belongs in `member`, what snapshots keep in
+//! `durable`.
 
+mod durable;
 mod job;
 mod member;
 mod node;
+
+pub(super) use durable::{Assembly, Item, items};
 
 use modchain_core::{self as core, EventBody};
 use modchain_types as t;
