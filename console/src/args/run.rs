@@ -39,12 +39,16 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  modchain job rerun @last\n  \
                         modchain job rerun j-7f3a --max-cost 0.20 --node rig-1\n  \
+                        modchain job rerun j-7f3a --without node,label --label sweep=b\n  \
                         modchain job rerun j-7f3a -d -q -- 2000", after_help = "What is not said is as it was: a module and what was \
                         asked of a language model are not sent again. They are kept for an hour after their last job has ended.")]
 pub(crate) struct RerunArgs {
     /// The earlier job: id, unique prefix, name, or @last
     #[arg(value_name = "JOB")]
     pub(crate) job: String,
+    /// What the earlier job said and this one does not, by the words of a job file: node,time-limit
+    #[arg(long, value_name = "WORD,...", value_delimiter = ',')]
+    pub(crate) without: Vec<String>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

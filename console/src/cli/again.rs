@@ -57,12 +57,13 @@ pub(crate) async fn spec(shell: &Shell, args: SpecArgs) -> Outcome {
 
 /// `modchain job rerun`.
 pub(crate) async fn rerun(shell: &Shell, args: RerunArgs, signals: &mut Signals) -> Outcome {
-    let RerunArgs { job, mut run } = args;
+    let RerunArgs { job, without, mut run } = args;
     let (flags, max_cost) = (std::mem::take(&mut run.job), shell.target()?.max_cost);
     let planning = async {
         let client = shell.connect().await?;
         let SpecView { job, spec } = client.spec(SpecQuery { job: shell.job_ref(&job)? }).await?;
         let mut earlier = Earlier::of(job, &spec)?;
+        earlier.without(&without)?;
         if let Some(digest) = earlier.request().filter(|_| earlier.is_asked_otherwise(&flags))
             && let Some(request) = request(&client, digest).await?
         {

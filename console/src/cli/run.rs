@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use modchain_types::{Adapter, Asset, Input, JobId, JobSpec, JobState, Micro, ModelPlace, SubmitKey, Text};
-use modchain_wire::console::{JobRef, QuoteRequest, RefusalCode, Submit, Submitted};
+use modchain_wire::console::{JobRef, QuoteRequest, Submit, Submitted};
 use modchain_wire::view::{JobView, QuoteView};
 
 use super::follow::{self, End, Follow};
@@ -70,7 +70,7 @@ pub(super) async fn submit_and_follow(
     let Plan { spec, no_queue, blob, conversation, warnings: _, left } = plan;
     let submitting = submit(shell, client, Submit { key: key.clone(), spec, no_queue }, blob);
     let (client, submitted) = tokio::select! {
-        result = submitting => result.map_err(|failure| attached(gone(failure, left)))?,
+        result = submitting => result.map_err(|failure| attached(Left::missed(left, failure)))?,
         wish = signals.next() => {
             shell.say(&format!("the job may have been accepted: `modchain run --id {key}` with the same job tells"));
             return Ok(wish.exit());
@@ -151,18 +151,6 @@ fn keep(shell: &Shell, conversation: &Conversation, answer: Answer, job: &JobVie
     }
     shell.say(&format!("the conversation in {} is as it was", conversation.path().display()));
     Ok(())
-}
-
-/// A refusal because of what an earlier job had left, in the words of whoever relied on it.
-fn gone(failure: Failure, left: Option<Left>) -> Failure {
-    let Some(left) = left.filter(|_| failure.code == RefusalCode::MissingBlob.word()) else { return failure };
-    let (what, hint) = match left {
-        Left::Module => ("the module", "give it again with --wasm FILE"),
-        Left::Request => ("what was asked", "ask again with --prompt and --system, or with --embed"),
-    };
-    let message =
-        format!("{what} of the earlier job is not kept any more: it goes an hour after its last job has ended");
-    Failure { message, ..failure }.hint(hint)
 }
 
 /// What became of a submit.

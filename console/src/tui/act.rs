@@ -12,7 +12,7 @@ use super::table::{RowId, TableId};
 use super::view::form;
 use super::view::reader::{Reader, wrapped};
 use crate::args::{CertCommand, Command, JobArgs, JobCommand, NodeCommand, TokenCommand};
-use crate::cli::spec::{Earlier, Plan};
+use crate::cli::spec::{Earlier, Left, Plan};
 use crate::client::live::ToLive;
 use crate::exit::Failure;
 use crate::text;
@@ -32,6 +32,8 @@ pub(crate) enum Errand {
         line: Vec<String>,
         /// Whether its output is opened.
         output: bool,
+        /// What an earlier job left with the orchestrator and this one needs, once that is known.
+        left: Option<Left>,
     },
     /// A job that is quoted when it is known what it is.
     Quote(Vec<String>),
@@ -66,7 +68,7 @@ pub(crate) fn run_at_once(app: &mut App, line: Vec<String>, output: bool) -> Vec
         return Vec::new();
     }
     let edit = app.next_edit();
-    app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output });
+    app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output, left: None });
     vec![Effect::Plan(edit, line, None)]
 }
 
@@ -86,9 +88,9 @@ pub(crate) fn planned(app: &mut App, edit: u64, plan: Result<Plan, Failure>) -> 
             app.ui.errands.insert(edit, Errand::Quoted(line, Box::new(plan)));
             vec![ask_for(app, edit, String::new(), QuoteRequest { spec }.into())]
         }
-        Errand::Run { line, output } => {
+        Errand::Run { line, output, .. } => {
             let what = command::shown(&line);
-            app.ui.errands.insert(edit, Errand::Run { line, output });
+            app.ui.errands.insert(edit, Errand::Run { line, output, left: plan.left });
             let ask = app.ask(Ask { what, edit: Some(edit), about: None });
             vec![Effect::Submit(ask, Box::new(plan))]
         }
@@ -108,7 +110,8 @@ pub(crate) fn answered(app: &mut App, ask: &Ask, edit: u64, reply: &Result<Box<T
     let reply = match reply {
         Ok(reply) => &**reply,
         Err(failure) => {
-            app.toast(Tone::Bad, failure.said());
+            let left = if let Errand::Run { left, .. } = errand { left } else { None };
+            app.toast(Tone::Bad, Left::missed(left, failure.clone()).said());
             return Vec::new();
         }
     };
@@ -116,7 +119,7 @@ pub(crate) fn answered(app: &mut App, ask: &Ask, edit: u64, reply: &Result<Box<T
         (Errand::Again, ToConsole::Spec(spec)) => return form::open_again(app, Box::new(spec.clone())),
         (Errand::Spec, ToConsole::Spec(spec)) => show_spec(app, spec),
         (Errand::Rerun(line), ToConsole::Spec(spec)) => {
-            app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output: false });
+            app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output: false, left: None });
             return vec![Effect::Plan(edit, line, Some(Box::new(spec.clone())))];
         }
         (Errand::Run { output, .. }, ToConsole::Submitted(submitted)) => {

@@ -468,7 +468,7 @@ fn view_named(word: &str) -> Result<View, Failure> {
 }
 
 /// What a command line would submit.
-fn planned(
+pub(super) fn planned(
     line: &[String],
     earlier: Option<Box<SpecView>>,
     max_cost: Option<modchain_types::Micro>,
@@ -477,7 +477,9 @@ fn planned(
         (Command::Run(args), _) => (args.job, None),
         (Command::Quote(args), _) => (args.job, None),
         (Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }), Some(earlier)) => {
-            (args.run.job, Some(Earlier::of(earlier.job, &earlier.spec)?))
+            let mut earlier = Earlier::of(earlier.job, &earlier.spec)?;
+            earlier.without(&args.without)?;
+            (args.run.job, Some(earlier))
         }
         _ => return Err(Failure::usage("this is no job")),
     };

@@ -12,6 +12,7 @@ use modchain_types::{
 
 use super::super::job_file::{JobFile, SCHEMA};
 use crate::args::{ContainerFlags, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag};
+use crate::client::config::nearest;
 use crate::exit::Failure;
 use crate::text;
 
@@ -32,7 +33,44 @@ pub(super) struct Kept {
     pub(super) request: Option<KeptRequest>,
     /// Variables that the owner of a node has been given before.
     pub(super) env: BTreeMap<String, String>,
+    /// Names of variables that were left out: what they held, the owner of a node has been given all the same.
+    pub(super) left_out: Vec<String>,
 }
+
+/// What can be left out of an earlier job, by the words of a job file: it is as if nothing had been said.
+pub(crate) const LEFT_OUT: [&str; 31] = [
+    "args",
+    "cpus",
+    "entrypoint",
+    "env",
+    "gpu-memory",
+    "gpu-model",
+    "gpus",
+    "json",
+    "label",
+    "lost-after",
+    "max-tokens",
+    "memory",
+    "name",
+    "network",
+    "node",
+    "on-disconnect",
+    "pids",
+    "price-per-hour",
+    "priority",
+    "pull-timeout",
+    "region",
+    "require",
+    "retries",
+    "seed",
+    "start-by",
+    "stdin",
+    "temperature",
+    "time-limit",
+    "tmp-size",
+    "workdir",
+    "writable-root",
+];
 
 /// A module.
 #[derive(Debug)]
@@ -160,6 +198,58 @@ impl Earlier {
     /// Whether flags change a part of what it asked: then the whole of it must be known.
     pub(crate) fn is_asked_otherwise(&self, flags: &JobFlags) -> bool {
         self.kept.request.is_some() && (flags.file.is_some() || super::llm::says_something(&flags.llm))
+    }
+
+    /// Forgets what it said with these words.
+    ///
+    /// # Errors
+    /// One of them is no word that can be left out.
+    pub(crate) fn without(&mut self, words: &[String]) -> Result<(), Failure> {
+        let Self { file, kept, .. } = self;
+        let JobFile { container, llm, machine, .. } = file;
+        for word in words {
+            match word.trim() {
+                "args" => file.args = None,
+                "cpus" => file.cpus = None,
+                "entrypoint" => container.entrypoint = None,
+                "env" => kept.left_out.extend(std::mem::take(&mut kept.env).into_keys()),
+                "gpu-memory" => machine.gpu_memory = None,
+                "gpu-model" => machine.gpu_model = None,
+                "gpus" => machine.gpus = None,
+                "json" => llm.json = false,
+                "label" | "labels" => file.labels.clear(),
+                "lost-after" => file.lost_after = None,
+                "max-tokens" => llm.max_tokens = None,
+                "memory" => file.memory = None,
+                "name" => file.name = None,
+                "network" => container.network = false,
+                "node" => file.node = None,
+                "on-disconnect" => file.on_disconnect = None,
+                "pids" => container.pids = None,
+                "price-per-hour" => machine.price_per_hour = None,
+                "priority" => file.priority = None,
+                "pull-timeout" => container.pull_timeout = None,
+                "region" => machine.region = None,
+                "require" => file.require.clear(),
+                "retries" => file.retries = None,
+                "seed" => llm.seed = None,
+                "start-by" => file.start_by = None,
+                "stdin" => file.stdin = None,
+                "temperature" => llm.temperature = None,
+                "time-limit" => file.time_limit = None,
+                "tmp-size" => container.tmp_size = None,
+                "workdir" => container.workdir = None,
+                "writable-root" => container.writable_root = false,
+                other => {
+                    let failure = Failure::usage(format!("without: `{other}` is nothing that can be left out"));
+                    return Err(match nearest(other, LEFT_OUT.iter().copied()) {
+                        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+                        None => failure.hint(format!("there are: {}", LEFT_OUT.join(", "))),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether it asked with a conversation.
@@ -312,10 +402,10 @@ impl KeptRequest {
         }
         match self.said {
             None if flags.prompt.is_some() && (flags.system.is_some() || self.kind == LlmKind::Embed) => Ok(None),
-            None => {
-                Err(Failure::usage("what the earlier job asked is not kept any more, so no part of it can be changed")
-                    .hint("say all of it: --prompt with --system, or --embed"))
-            }
+            None => Err(Failure::usage(
+                "the words of what the earlier job asked are not here, so no part of them can be changed",
+            )
+            .hint("say all of it: --prompt with --system, or --embed")),
             Some(LlmRequest::Generate { prompt, system }) => {
                 flags.prompt.get_or_insert(prompt);
                 flags.system = flags.system.take().or(system);
@@ -624,6 +714,43 @@ mod tests {
         assert!(other.message.contains("`type` (job j-"), "{other}");
         let other = again(flags(folder.path(), &["-t", "docker", "-i", "alpine"]), earlier(&first), None);
         assert!(other.expect_err("another kind").message.contains("`wasm`"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_if_it_had_never_been_said() {
+        let folder = folder();
+        let of = |line: &[&str]| plan(flags(folder.path(), line), None).expect("builds");
+        let all: Vec<String> = LEFT_OUT.iter().map(|word| (*word).to_owned()).collect();
+        let image = LINES[3][1];
+        for (line, alone) in [
+            (LINES[1], &["--wasm", "m.wat", "--max-cost", "0.0021"][..]),
+            (LINES[3], &["-i", image, "--max-cost", "1"]),
+        ] {
+            let mut known = earlier(&of(line));
+            known.without(&all).expect("words");
+            let spec = again(JobFlags::default(), known, None).expect("builds").spec;
+            assert_eq!(spec, of(alone).spec);
+        }
+        // What was asked stays; what was said about the answer goes.
+        let first = of(LINES[6]);
+        let mut known = Earlier::of(ID, &first.spec).expect("the task is inline");
+        known.without(&["temperature".to_owned(), " seed".to_owned(), "json".to_owned()]).expect("words");
+        let second = again(flags(folder.path(), &["--max-tokens", "10"]), known, None).expect("builds");
+        let TaskBody::Inline(Task::Llm(task)) = &second.spec.body else { panic!("inline") };
+        assert_eq!((task.temperature_milli, task.seed, task.json, task.max_tokens), (None, None, false, Some(10)));
+        assert_eq!((second.left, second.blob), (Some(Left::Request), None));
+        // One of several labels is left out by saying the others, and a variable that was allowed stays allowed.
+        let mut known = earlier(&of(LINES[1]));
+        known.without(&["label".to_owned(), "env".to_owned()]).expect("words");
+        let second =
+            again(flags(folder.path(), &["--label", "l=1", "--env", "API_KEY=x"]), known, None).expect("builds");
+        assert_eq!(second.spec.labels.len(), 1);
+        let TaskBody::Inline(Task::Wasm(task)) = &second.spec.body else { panic!("inline") };
+        assert_eq!(task.env.len(), 1);
+        for (word, hint) in [("wasm", "there are"), ("temprature", "`temperature`")] {
+            let refused = earlier(&first).without(&[word.to_owned()]).expect_err("no word");
+            assert!(refused.hint.clone().unwrap_or_default().contains(hint), "{word}: {refused:?}");
+        }
     }
 
     fn asked(earlier: Earlier, line: &[&str]) -> Result<LlmRequest, Failure> {

@@ -20,9 +20,10 @@ use super::history::Conversation;
 use super::job_file::{JOB_FILE_BYTES_MAX, JobFile};
 use crate::args::{ContainerFlags, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag};
 use crate::exit::Failure;
-pub(crate) use earlier::{Earlier, size, span};
+pub(crate) use earlier::{Earlier, LEFT_OUT, size, span};
 use earlier::{Kept, KeptModule};
 use llm::Stdin;
+use modchain_wire::console::RefusalCode;
 
 /// Largest file of environment variables: more than the environment may hold.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -55,6 +56,20 @@ pub(crate) enum Left {
     Module,
     /// What is asked of a language model.
     Request,
+}
+
+impl Left {
+    /// A refusal because of what an earlier job had left, in the words of whoever relied on it.
+    pub(crate) fn missed(left: Option<Self>, failure: Failure) -> Failure {
+        let Some(left) = left.filter(|_| failure.code == RefusalCode::MissingBlob.word()) else { return failure };
+        let (what, hint) = match left {
+            Self::Module => ("the module", "give it again with --wasm FILE"),
+            Self::Request => ("what was asked", "ask again with --prompt and --system, or with --embed"),
+        };
+        let message =
+            format!("{what} of the earlier job is not kept any more: it goes an hour after its last job has ended");
+        Failure { message, ..failure }.hint(hint)
+    }
 }
 
 /// What a job runs, with what is sent beside it.
@@ -119,7 +134,7 @@ fn put_together(
         Failure::usage("the most that the job may cost is not known: it is held until the job has ended")
             .hint("say it with --max-cost 0.10")
     })?;
-    let known: Vec<String> = kept.env.keys().cloned().collect();
+    let known: Vec<String> = kept.env.keys().chain(&kept.left_out).cloned().collect();
     let env = environment(kept.env, file.env, &file.env_file, flags.env, &flags.env_file)?;
     let warnings = secrets(&env, |name| flags.allow_secrets_on_node || known.iter().any(|known| known == name))?;
     let args = if flags.args.is_empty() { file.args.unwrap_or_default() } else { flags.args };

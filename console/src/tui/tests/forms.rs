@@ -156,6 +156,79 @@ fn a_lost_link_and_a_refusal_leave_what_was_typed() {
     assert_eq!(app.ui.table(TableId::Jobs).selected, Some(RowId::Job(job_id(5))));
 }
 
+/// The form on an earlier job that a line of `run` describes.
+fn run_again(app: &mut App, line: &[&str]) {
+    let words: Vec<String> = ["run"].iter().chain(line).map(|word| (*word).to_owned()).collect();
+    let spec = planned(&words).expect("a job").spec;
+    press(app, &["3"]);
+    app.ui.table_mut(TableId::Jobs).select_id(&RowId::Job(job_id(1)));
+    let effects = press(app, &["r"]);
+    let ask = effects.iter().find_map(|effect| match effect {
+        Effect::Send(ToLive::Ask(id, request)) if matches!(**request, FromConsole::Spec(_)) => Some(*id),
+        _ => None,
+    });
+    let view = modchain_wire::console::SpecView { job: job_id(1), spec };
+    answer(app, ask.expect("asks what it was"), Ok(ToConsole::Spec(view)));
+    assert!(matches!(app.ui.overlay, Some(Overlay::Form(_))));
+}
+
+/// Goes to the field with this line of help, and puts a text into it.
+fn put(app: &mut App, help: &str, text: &str) {
+    while !screen(app).contains(help) {
+        press(app, &["Tab"]);
+    }
+    press(app, &["Ctrl-u"]);
+    type_text(app, text);
+}
+
+#[test]
+fn what_is_cleared_in_a_job_that_is_run_again_is_left_out_and_the_rest_is_not_said() {
+    let mut app = seen((120, 36), Link::Live);
+    let line = ["-i", "acme/eval:4", "--max-cost", "2", "--node", "zurich-03", "--label", "a=1", "--label", "b=2"];
+    run_again(&mut app, &line);
+    let made = |app: &mut App| -> Vec<String> {
+        let effects = wait(app, 301);
+        let line = effects.into_iter().find_map(|effect| match effect {
+            Effect::Plan(_, line, Some(_)) => Some(line),
+            _ => None,
+        });
+        line.expect("it is looked at")
+    };
+    put(&mut app, "the one node to use", "");
+    let again = || vec!["job".to_owned(), "rerun".to_owned(), job_id(1).to_string()];
+    let with = |more: &[&str]| [again(), more.iter().map(|word| (*word).to_owned()).collect()].concat();
+    assert_eq!(made(&mut app), with(&["--without", "node"]));
+    // A label that is there no more would come back if the others alone were said.
+    put(&mut app, "to find the job by", "b=3");
+    assert_eq!(made(&mut app), with(&["--without", "node,label", "--label", "b=3"]));
+    put(&mut app, "to find the job by", "a=1 b=3");
+    assert_eq!(made(&mut app), with(&["--without", "node", "--label", "a=1", "--label", "b=3"]));
+    // What it cannot do without says so beside its field.
+    put(&mut app, "the most this job may cost", "");
+    assert!(screen(&mut app).contains("only another value can take its place"), "{}", screen(&mut app));
+}
+
+#[test]
+fn settings_of_a_job_for_a_language_model_change_alone_and_what_is_not_kept_any_more_is_named() {
+    let mut app = seen((120, 36), Link::Live);
+    run_again(&mut app, &["-m", "smollm2:135m", "-p", "hi", "--max-cost", "0.05", "--seed", "7"]);
+    press(&mut app, &["Ctrl-o"]);
+    put(&mut app, "how freely it chooses", "0.2");
+    put(&mut app, "makes the choice repeatable", "");
+    let effects = press(&mut app, &["F5"]);
+    let Some(Effect::Plan(edit, line, Some(earlier))) = effects.into_iter().next() else { panic!("looks first") };
+    assert_eq!(line[3..], ["--without", "seed", "--temperature", "0.2"].map(str::to_owned));
+    let plan = super::super::runtime::planned(&line, Some(earlier), None).expect("a job");
+    let effects = update(&mut app, Msg::Planned(edit, Ok(Box::new(plan))));
+    let Some(Effect::Submit(ask, plan)) = effects.into_iter().next() else { panic!("submits") };
+    assert!(plan.blob.is_none(), "the orchestrator should have what was asked");
+    let missing =
+        Failure { code: modchain_wire::console::RefusalCode::MissingBlob.word(), ..Failure::failed("no blob") };
+    answer(&mut app, ask, Err(missing));
+    let shown = screen(&mut app);
+    assert!(shown.contains("what was asked of the earlier job is not kept any more"), "{shown}");
+}
+
 #[test]
 fn submitting_at_once_waits_for_what_was_typed_last() {
     let mut app = filled((80, 24));

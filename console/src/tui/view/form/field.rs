@@ -1,9 +1,12 @@
 //! One field of a form: what it is called, what it takes, how it becomes words of a command line.
 
+use std::collections::BTreeSet;
+
 use tui_input::Input;
 use unicode_width::UnicodeWidthChar;
 
 use super::super::super::command;
+use crate::cli::spec::LEFT_OUT;
 
 /// How a field is filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +111,22 @@ impl Field {
         }
     }
 
+    /// Its word for `--without`, where what was in it at first is not to be said any more: all of it, or names of pairs that would
+    /// come back otherwise.
+    pub(super) fn left_out(&self) -> Option<&'static str> {
+        let before = self.before.as_deref().filter(|before| !before.trim().is_empty())?;
+        let text = self.text();
+        let names = |text: &str| -> Option<BTreeSet<String>> {
+            let words = command::split(text).ok()?;
+            Some(words.iter().map(|word| word.split('=').next().unwrap_or_default().to_owned()).collect())
+        };
+        let gone = match self.spec.word {
+            "env" | "label" | "require" => !names(before)?.is_subset(&names(&text)?),
+            _ => text.trim().is_empty(),
+        };
+        (gone && LEFT_OUT.contains(&self.spec.word)).then_some(self.spec.word)
+    }
+
     /// Its words on a command line.
     ///
     /// # Errors
@@ -118,6 +137,9 @@ impl Field {
         }
         let text = self.text();
         if text.trim().is_empty() {
+            if self.left_out().is_some() {
+                return Ok(Vec::new());
+            }
             let before = self.before.as_deref().unwrap_or_default();
             return Err(format!("was {before}: only another value can take its place (Ctrl-u, Ctrl-z brings it back)"));
         }
@@ -176,6 +198,8 @@ pub(crate) fn window(text: &str, cursor: usize, columns: usize) -> (String, usiz
 mod tests {
     use super::*;
 
+    const MAX_COST: Spec = Spec { word: "max-cost", control: Control::Text, ..WORD };
+
     const WORD: Spec = Spec {
         word: "label",
         label: "Labels",
@@ -202,7 +226,16 @@ mod tests {
         field.set("a=1");
         assert_eq!(field.words(), Ok(Vec::new()), "what is as it was is not said");
         field.set(" ");
-        assert!(field.words().expect_err("gone").contains("was a=1"));
+        assert_eq!((field.words(), field.left_out()), (Ok(Vec::new()), Some("label")));
+        // What is added or changed goes over what was; what is gone would come back.
+        field.set("a=2 b=1");
+        assert_eq!(field.left_out(), None);
+        field.set("b=1");
+        assert_eq!((field.words().expect("a label").len(), field.left_out()), (2, Some("label")));
+        // What a job cannot do without can only be replaced.
+        let mut field = Field::new(&MAX_COST);
+        field.before = Some("1".into());
+        assert!(field.words().expect_err("gone").contains("was 1"));
     }
 
     #[test]

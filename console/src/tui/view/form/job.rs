@@ -123,6 +123,10 @@ pub(super) fn line(form: &Form, job: &JobForm) -> Result<Vec<String>, String> {
         None => vec!["run".to_owned()],
     };
     let decided = form.shown().any(|field| ["wasm", "image", "model"].contains(&field.spec.word) && field.says());
+    let left_out: Vec<&str> = form.shown().filter_map(Field::left_out).collect();
+    if !left_out.is_empty() {
+        line.extend(["--without".to_owned(), left_out.join(",")]);
+    }
     let mut rest = Vec::new();
     for field in form.shown() {
         match (field.spec.word, field.spec.control) {

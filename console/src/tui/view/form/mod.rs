@@ -18,7 +18,7 @@ use super::super::msg::Effect;
 use super::super::update::type_into;
 use super::reader::Reader;
 use crate::cli::job_file::JobFile;
-use crate::cli::spec::Plan;
+use crate::cli::spec::{Left, Plan};
 use crate::client::live::ToLive;
 use crate::exit::Failure;
 use field::{Control, Field, Value};
@@ -359,9 +359,10 @@ pub(crate) fn answered(app: &mut App, ask: &Ask, reply: &Result<Box<ToConsole>, 
         }
         (Err(failure), Check::Planned(_, quote)) if quotes => *quote = Some(Err(failure.clone())),
         (_, Check::None | Check::Bad(_)) if quotes => {}
-        (Err(failure), _) => {
+        (Err(failure), check) => {
+            let left = if let Check::Planned(plan, _) = check { plan.left } else { None };
             form.sent = false;
-            form.fault = Some(failure.said());
+            form.fault = Some(Left::missed(left, failure.clone()).said());
         }
         (Ok(reply), _) => {
             app.ui.overlay = None;
