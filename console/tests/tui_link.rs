@@ -3,13 +3,15 @@
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "common/effort.rs"]
+mod effort;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use common::term::{ENTER, Term, rows};
 use common::{Stack, signal};
+use effort::{Effort, Spent};
 
 /// A console that has everything that its orchestrator knows.
 fn live(stack: &Stack, args: &[&str]) -> Term {
@@ -133,38 +135,8 @@ fn an_orchestrator_that_stands_still_is_missed_and_its_data_stays() {
     term.wait_gone("LINK LOST");
 }
 
-/// What a process has done so far.
-struct Effort {
-    /// Processor ticks, its own and the kernel's for it.
-    ticks: u64,
-    /// How often each thread gave the processor away because it had nothing to do.
-    switches: BTreeMap<OsString, u64>,
-}
-
-impl Effort {
-    fn of(pid: u32) -> Self {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-        let ticks = |field: usize| fields[field].parse::<u64>().expect("a number");
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
-        let switches = threads.filter_map(|thread| {
-            let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
-            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            Some((thread.file_name(), count.trim().parse().ok()?))
-        });
-        // The first field here is the third of the manual: 14 and 15 are user and system time.
-        Self { ticks: ticks(11) + ticks(12), switches: switches.collect() }
-    }
-
-    /// Ticks and switches since then. A thread that has ended meanwhile is not counted.
-    fn since(&self, before: &Self) -> (u64, u64) {
-        let switches = self.switches.iter().map(|(thread, now)| now - before.switches.get(thread).unwrap_or(&0));
-        (self.ticks - before.ticks, switches.sum())
-    }
-}
-
 /// What the program does within ten seconds.
-fn ten_seconds(term: &mut Term) -> (u64, u64) {
+fn ten_seconds(term: &mut Term) -> Spent {
     let (begun, before) = (Instant::now(), Effort::of(term.pid()));
     while begun.elapsed() < Duration::from_secs(10) {
         term.pump(Duration::from_secs(1));
@@ -184,7 +156,7 @@ fn a_console_to_which_nothing_comes_does_nothing() {
     while term.pump(Duration::from_secs(8)) {
         assert!(term.age() < Duration::from_secs(60), "it is drawn again and again:\n{}", term.picture());
     }
-    let (ticks, switches) = ten_seconds(&mut term);
+    let Spent { ticks, switches, .. } = ten_seconds(&mut term);
     println!("nothing comes: {ticks} ticks and {switches} switches in 10 s");
     assert!(ticks <= 1, "{ticks} ticks");
     // With a link there would be keep-alives; a recording has none. Another thread may wake once for the end of its input.
@@ -194,7 +166,7 @@ fn a_console_to_which_nothing_comes_does_nothing() {
     while term.age() < Duration::from_secs(8) {
         term.pump(Duration::from_secs(1));
     }
-    let (ticks, switches) = ten_seconds(&mut term);
+    let Spent { ticks, switches, .. } = ten_seconds(&mut term);
     println!("a quiet pool: {ticks} ticks and {switches} switches in 10 s");
 }
 

@@ -217,3 +217,25 @@ pub(crate) fn identity() -> Identity {
         name: "alice".parse().expect("a name"),
     }
 }
+
+/// A pool of so many nodes and jobs: of ten jobs one has ended, five run and four wait. One was submitted every second, in an order
+/// that is not that of their ids.
+pub(crate) fn large(nodes: usize, jobs: u64) -> (Vec<JobView>, Vec<NodeView>) {
+    let job = |number| {
+        let job = match number % 10 {
+            0 => ended_job(number, u8::try_from(number % 3).expect("small")),
+            1..=5 => job_view(number),
+            _ => queued_job(number),
+        };
+        let earlier = i64::try_from((1_000 + number * 7_919 % jobs) * 1_000).expect("some hours");
+        let moved = |at: WallTime| WallTime(at.0 - earlier);
+        JobView {
+            created_at: moved(job.created_at),
+            started_at: job.started_at.map(moved),
+            ended_at: job.ended_at.map(moved),
+            ..job
+        }
+    };
+    let nodes = (0..nodes).map(|number| node_view(&format!("node-{number:05}"), number % 3));
+    ((0..jobs).map(job).collect(), nodes.collect())
+}

@@ -2,6 +2,7 @@
 
 mod filters;
 mod forms;
+mod frames;
 mod jobs;
 mod link;
 mod output;
