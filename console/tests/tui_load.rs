@@ -150,17 +150,21 @@ fn an_output_of_20000_lines_a_second_is_followed_to_its_last_line_and_keys_are_a
             let number = piece / PIECES + 1;
             tape.delta(change(number, job, &nodes[usize::try_from(number).expect("few") % NODES]));
         }
-        let lines = (piece * LINES..(piece + 1) * LINES)
-            .map(|line| format!("\x1b[32mstep {line:09}\x1b[0m loss 0.{:05} grad 1.{:03}\n", line % 99_991, line % 997));
+        let lines = (piece * LINES..(piece + 1) * LINES).map(|line| {
+            format!("\x1b[32mstep {line:09}\x1b[0m loss 0.{:05} grad 1.{:03}\n", line % 99_991, line % 997)
+        });
         let text: String = lines.collect();
         let length = text.len() as u64;
-        tape.chunk(job.id, LogChunk {
-            cursor: LogCursor { attempt: 1, records: piece + 1 },
-            stream: OutputStream::Out,
-            offset,
-            at: WallTime(samples::AT.0 + i64::try_from(piece * 1_000 / PIECES).expect("fits")),
-            data: Data::new(text.into_bytes()).expect("fits"),
-        });
+        tape.chunk(
+            job.id,
+            LogChunk {
+                cursor: LogCursor { attempt: 1, records: piece + 1 },
+                stream: OutputStream::Out,
+                offset,
+                at: WallTime(samples::AT.0 + i64::try_from(piece * 1_000 / PIECES).expect("fits")),
+                data: Data::new(text.into_bytes()).expect("fits"),
+            },
+        );
         offset += length;
     }
     let over = JobView { id: job.id, name: job.name.clone(), ..samples::ended_job(0, 0) };

@@ -4,6 +4,7 @@
 //! Everything is bounded: events, ledger and ended jobs keep the newest; outputs, explanations and histories those that were
 //! heard of last. What screens ask for at every frame (totals, problems) is counted when it changes, not when it is asked.
 
+mod changes;
 mod money;
 mod problems;
 #[cfg(test)]
@@ -40,6 +41,7 @@ const EXPLANATIONS_MAX: usize = 64;
 /// Histories of nodes that are kept: some hundred KiB each.
 const HISTORIES_MAX: usize = 8;
 
+pub(crate) use changes::Changes;
 pub(crate) use money::{Spending, midnight};
 pub(crate) use problems::{About, Problem, Severity};
 
@@ -80,12 +82,12 @@ pub(crate) struct Mirror {
     pub(crate) identities: Option<Vec<IdentityView>>,
     /// Tokens, once they were asked for.
     pub(crate) tokens: Option<Vec<TokenView>>,
-    /// Counts changes of jobs: who shows them need not look at 50,000 jobs to see whether one changed.
-    pub(crate) jobs_revision: u64,
-    /// Counts changes of nodes.
-    pub(crate) nodes_revision: u64,
-    /// Counts changes of events.
-    pub(crate) events_revision: u64,
+    /// Changes of jobs: who shows them need not look at 50,000 jobs to see which one changed.
+    pub(crate) job_changes: Changes<JobId>,
+    /// Changes of nodes.
+    pub(crate) node_changes: Changes<Name>,
+    /// Changes of events, by number.
+    pub(crate) event_changes: Changes<u64>,
     /// Counts changes of the ledger.
     pub(crate) ledger_revision: u64,
     /// Counts changes of members and tokens.
@@ -114,6 +116,8 @@ struct Index {
     waiting: BTreeSet<(WallTime, JobId)>,
     /// Nodes that are silent.
     silent: BTreeSet<Name>,
+    /// Jobs that have a node and have not ended, by node.
+    on_nodes: BTreeMap<Name, BTreeSet<JobId>>,
 }
 
 /// What there is in all.
@@ -177,9 +181,9 @@ impl Default for Mirror {
             histories: BTreeMap::new(),
             identities: None,
             tokens: None,
-            jobs_revision: 0,
-            nodes_revision: 0,
-            events_revision: 0,
+            job_changes: Changes::default(),
+            node_changes: Changes::default(),
+            event_changes: Changes::default(),
             ledger_revision: 0,
             members_revision: 0,
             fresh: None,
@@ -239,15 +243,19 @@ impl Mirror {
 
     /// Forgets everything; the counts of changes go on, so that whoever remembers one notices.
     fn begin_anew(&mut self) {
+        let old = std::mem::take(self);
         *self = Self {
-            utc: self.utc,
-            jobs_revision: self.jobs_revision + 1,
-            nodes_revision: self.nodes_revision + 1,
-            events_revision: self.events_revision + 1,
-            ledger_revision: self.ledger_revision + 1,
-            members_revision: self.members_revision + 1,
+            utc: old.utc,
+            job_changes: old.job_changes,
+            node_changes: old.node_changes,
+            event_changes: old.event_changes,
+            ledger_revision: old.ledger_revision + 1,
+            members_revision: old.members_revision + 1,
             ..Self::default()
         };
+        self.job_changes.anew();
+        self.node_changes.anew();
+        self.event_changes.anew();
     }
 
     /// A frame of a snapshot. What is as it was is not kept twice while both are here.
@@ -289,8 +297,8 @@ impl Mirror {
         self.trim_ended();
         self.account = page.account;
         self.mark = Some(Mark { journal: page.journal, upto: page.upto });
-        self.jobs_revision += 1;
-        self.nodes_revision += 1;
+        self.job_changes.anew();
+        self.node_changes.anew();
     }
 
     /// Another journal: numbers mean something else there, and what belongs to the old one is over.
@@ -302,22 +310,17 @@ impl Mirror {
             rtt: old.rtt,
             me: old.me,
             heard_at: old.heard_at,
-            jobs_revision: old.jobs_revision,
-            nodes_revision: old.nodes_revision,
-            events_revision: old.events_revision + 1,
+            job_changes: old.job_changes,
+            node_changes: old.node_changes,
+            event_changes: old.event_changes,
             ledger_revision: old.ledger_revision + 1,
             members_revision: old.members_revision + 1,
             ..Self::default()
         };
+        self.event_changes.anew();
     }
 
     fn take_delta(&mut self, delta: StateDelta, now: WallTime) {
-        if !delta.jobs.is_empty() {
-            self.jobs_revision += 1;
-        }
-        if !(delta.nodes.is_empty() && delta.gone.is_empty()) {
-            self.nodes_revision += 1;
-        }
         for name in delta.gone.into_vec() {
             self.remove_node(&name);
         }
@@ -339,6 +342,7 @@ impl Mirror {
     }
 
     fn put_job(&mut self, job: Arc<JobView>) {
+        self.job_changes.note(job.id);
         self.index.count_job(&job, true);
         if let Some(old) = self.jobs.insert(job.id, job.clone()) {
             self.index.count_job(&old, false);
@@ -352,6 +356,7 @@ impl Mirror {
         while self.index.ended.len() > self.ended_max {
             let Some((_, id)) = self.index.ended.pop_first() else { return };
             self.jobs.remove(&id);
+            self.job_changes.note(id);
         }
     }
 
@@ -360,6 +365,7 @@ impl Mirror {
             self.index.count_node(old, false);
         }
         self.index.count_node(&node, true);
+        self.node_changes.note(node.name.clone());
         self.nodes.insert(node.name.clone(), node);
     }
 
@@ -369,6 +375,7 @@ impl Mirror {
         }
         self.series.nodes.remove(name);
         self.histories.remove(name);
+        self.node_changes.note(name.clone());
     }
 
     /// The account that we pay from.
@@ -403,6 +410,11 @@ impl Mirror {
         self.index.ended.len()
     }
 
+    /// The jobs that a node has and that have not ended, by id.
+    pub(crate) fn jobs_on(&self, node: &Name) -> impl Iterator<Item = JobId> {
+        self.index.on_nodes.get(node).into_iter().flatten().copied()
+    }
+
     /// What there is in all.
     pub(crate) fn totals(&self) -> Totals {
         let (busy, measured) = self.index.busy;
@@ -411,14 +423,15 @@ impl Mirror {
 
     fn take_events(&mut self, events: Vec<EventView>) {
         for event in events {
-            match self.events.binary_search_by_key(&event.number, |known| known.number) {
+            let number = event.number;
+            match self.events.binary_search_by_key(&number, |known| known.number) {
                 Ok(_) => continue,
                 Err(place) => self.events.insert(place, event),
             }
-            self.events_revision += 1;
+            self.event_changes.note(number);
         }
         while self.events.len() > EVENTS_MAX {
-            self.events.pop_front();
+            self.events.pop_front().into_iter().for_each(|event| self.event_changes.note(event.number));
         }
     }
 
@@ -500,14 +513,12 @@ impl Mirror {
             self.put_job(Arc::new(job));
         }
         self.trim_ended();
-        self.jobs_revision += 1;
     }
 
     fn take_nodes(&mut self, nodes: Vec<NodeView>) {
         for node in nodes {
             self.put_node(Arc::new(node));
         }
-        self.nodes_revision += 1;
     }
 }
 
@@ -522,6 +533,14 @@ impl Index {
         } else {
             self.totals.jobs_running = self.totals.jobs_running.wrapping_add(change);
         }
+        if let Some(node) = &job.node
+            && let Some(jobs) = self.on_nodes.get_mut(node)
+        {
+            jobs.remove(&job.id);
+            if jobs.is_empty() {
+                self.on_nodes.remove(node);
+            }
+        }
         if here {
             self.place_job(job);
         }
@@ -530,8 +549,13 @@ impl Index {
     fn place_job(&mut self, job: &JobView) {
         if job.state.is_ended() {
             self.ended.insert(ended_at(job));
-        } else if job.state == JobState::Queued {
-            self.waiting.insert((job.created_at, job.id));
+        } else {
+            if job.state == JobState::Queued {
+                self.waiting.insert((job.created_at, job.id));
+            }
+            if let Some(node) = &job.node {
+                self.on_nodes.entry(node.clone()).or_default().insert(job.id);
+            }
         }
     }
 

@@ -325,6 +325,7 @@ impl Times {
 }
 
 /// What cells, columns and lines need to know.
+#[derive(Clone, Copy)]
 pub(crate) struct Ctx<'a> {
     /// What is known.
     pub(crate) mirror: &'a Mirror,

@@ -32,6 +32,8 @@ use crate::text::wall_now;
 
 /// Shortest time between two frames: a burst becomes one frame.
 const FRAME: Duration = Duration::from_millis(33);
+/// The same where somebody has done something and waits to see it.
+const KEY_FRAME: Duration = Duration::from_millis(8);
 /// The file of what was typed, in the state directory.
 const HISTORY: &str = "history";
 /// The file of how things were looked at, in the state directory.
@@ -182,7 +184,8 @@ impl Console<'_> {
     ) -> Outcome {
         let mut keys = Some(EventStream::new());
         let mut gone_away = watch().map_err(gone)?;
-        let mut frame_at = Instant::now();
+        let mut drawn_at = Instant::now();
+        let mut frame_at = drawn_at;
         let mut link_open = true;
         self.feed(screen, &mut keys, Msg::Deadline)?;
         loop {
@@ -194,6 +197,7 @@ impl Console<'_> {
                 screen.draw(&self.app).map_err(gone)?;
                 self.app.drawn();
                 self.dirty = false;
+                drawn_at = now_at;
                 frame_at = now_at + FRAME;
             }
             let due = deadline(&self.app).map(|ms| self.started + Duration::from_millis(ms));
@@ -227,6 +231,9 @@ impl Console<'_> {
                 () = at(wake) => due.is_some_and(|due| Instant::now() >= due).then_some(Msg::Deadline),
             };
             let Some(message) = message else { continue };
+            if matches!(message, Msg::Key(_) | Msg::Paste(_) | Msg::Mouse(_) | Msg::Resize(..)) {
+                frame_at = frame_at.min(drawn_at + KEY_FRAME);
+            }
             self.feed(screen, &mut keys, message)?;
             // One burst is one frame; keys have their turn in between.
             let until = Instant::now() + BURST;

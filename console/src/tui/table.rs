@@ -74,12 +74,24 @@ pub(crate) trait Source {
     fn order() -> (&'static str, bool);
     /// The rows that the table may show, before any filter of the user.
     fn rows<'a>(ctx: &Ctx<'a>) -> Box<dyn Iterator<Item = &'a Self::Row> + 'a>;
+    /// Whether a row is one of those.
+    fn shows(_: &Ctx<'_>, _: &Self::Row) -> bool {
+        true
+    }
     /// One row, if it is still there.
     fn find<'a>(mirror: &'a Mirror, id: &RowId) -> Option<&'a Self::Row>;
     /// What a row is about.
     fn id(row: &Self::Row) -> RowId;
     /// Changes whenever a row may have.
     fn revision(mirror: &Mirror) -> u64;
+    /// What each row is about that came, went or became another after a revision; `None` where nobody knows.
+    fn changes(_: &Ctx<'_>, _: u64) -> Option<Vec<RowId>> {
+        None
+    }
+    /// Whether what a column holds changes against that of another row although neither row does.
+    fn drifts(_: &str) -> bool {
+        false
+    }
     /// What a row has in a field of a filter.
     fn value(ctx: &Ctx<'_>, row: &Self::Row, name: &str) -> Option<Value<'static>> {
         Self::columns().iter().find(|column| column.key == name).and_then(|column| (column.value)(ctx, row))
@@ -117,6 +129,9 @@ impl Width {
         }
     }
 }
+
+/// Rows that are put into their places one by one; where more have changed, all are sorted.
+const MENDED_MAX: usize = 32;
 
 /// Which of two cells comes first; what is not known comes after everything else.
 fn order(one: &Option<Value<'static>>, two: &Option<Value<'static>>) -> Ordering {
@@ -219,8 +234,59 @@ impl TableUi {
         self.made_of.is_none_or(|(_, wish)| wish != self.wish)
     }
 
-    /// Makes the order anew.
+    /// Brings the order up to date.
     pub(crate) fn arrange<S: Source>(&mut self, ctx: &Ctx<'_>) {
+        if !self.mend::<S>(ctx) {
+            self.order_anew::<S>(ctx);
+        }
+        if !self.marks.is_empty() {
+            self.marks.retain(|id| S::find(ctx.mirror, id).is_some());
+        }
+        self.made_of = Some((S::revision(ctx.mirror), self.wish));
+        self.keep_selection();
+    }
+
+    /// Puts the few rows that have changed where they belong among the others; whether that was all there was to do.
+    fn mend<S: Source>(&mut self, ctx: &Ctx<'_>) -> bool {
+        let column = &S::columns()[self.sort];
+        // A filter may look at what drifts, and counts what it leaves out.
+        let Some((revision, _)) = self.made_of.filter(|_| !self.is_touched() && self.filter.is_empty()) else {
+            return false;
+        };
+        let changed = if S::drifts(column.key) { None } else { S::changes(ctx, revision) };
+        let Some(changed) = changed.filter(|changed| changed.len() <= MENDED_MAX) else { return false };
+        let changed: BTreeSet<RowId> = changed.into_iter().collect();
+        for id in &changed {
+            if let Some(place) = self.order.iter().position(|known| known == id) {
+                self.order.remove(place);
+            }
+        }
+        for id in changed {
+            let Some(row) = S::find(ctx.mirror, &id).filter(|row| S::shows(ctx, row)) else { continue };
+            let value = (column.value)(ctx, row);
+            let place = self.order.partition_point(|known| {
+                let other = S::find(ctx.mirror, known).and_then(|row| (column.value)(ctx, row));
+                self.comes((&other, known), (&value, &id)).is_lt()
+            });
+            self.order.insert(place, id);
+        }
+        self.total = self.order.len();
+        true
+    }
+
+    /// Which of two rows comes first, by what they hold in the column to sort by.
+    fn comes(&self, one: (&Option<Value<'static>>, &RowId), two: (&Option<Value<'static>>, &RowId)) -> Ordering {
+        // What is not known is last either way, and equals keep the order of their ids.
+        let order = match (one.0, two.0) {
+            (None, _) | (_, None) => order(one.0, two.0),
+            _ if self.descending => order(two.0, one.0),
+            _ => order(one.0, two.0),
+        };
+        order.then_with(|| one.1.cmp(two.1))
+    }
+
+    /// Makes the order anew.
+    fn order_anew<S: Source>(&mut self, ctx: &Ctx<'_>) {
         let column = &S::columns()[self.sort];
         self.total = 0;
         let mut rows: Vec<(Option<Value<'static>>, RowId)> = Vec::new();
@@ -230,26 +296,15 @@ impl TableUi {
                 rows.push(((column.value)(ctx, row), S::id(row)));
             }
         }
-        let descending = self.descending;
-        rows.sort_by(|(one, one_id), (two, two_id)| {
-            // What is not known is last either way, and equals keep the order of their ids.
-            let order = match (one, two) {
-                (None, _) | (_, None) => order(one, two),
-                _ if descending => order(two, one),
-                _ => order(one, two),
-            };
-            order.then_with(|| one_id.cmp(two_id))
-        });
+        rows.sort_by(|(one, one_id), (two, two_id)| self.comes((one, one_id), (two, two_id)));
         self.order = rows.into_iter().map(|(_, id)| id).collect();
-        if !self.marks.is_empty() {
-            self.marks.retain(|id| S::find(ctx.mirror, id).is_some());
-        }
-        self.made_of = Some((S::revision(ctx.mirror), self.wish));
-        self.keep_selection();
     }
 
     /// The selection stays with its row; where that is gone, its neighbour is selected.
     fn keep_selection(&mut self) {
+        if self.selected.is_some() && self.order.get(self.index) == self.selected.as_ref() {
+            return;
+        }
         let found = self.selected.as_ref().and_then(|id| self.order.iter().position(|known| known == id));
         match found {
             Some(index) => self.index = index,

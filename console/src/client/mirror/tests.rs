@@ -84,6 +84,11 @@ fn counted(mirror: &Mirror) -> (u64, u64, u64, u64, usize, usize) {
 fn known(mirror: &Mirror) -> (u64, u64, u64, u64, usize, usize) {
     let Totals { nodes, gpus, jobs_running, jobs_waiting, .. } = mirror.totals();
     assert_eq!(mirror.index.waiting.len() as u64, jobs_waiting);
+    for node in ["zurich-01", "oslo-02"].map(|name| name.parse().expect("a name")) {
+        let there = |job: &&Arc<JobView>| !job.state.is_ended() && job.node.as_ref() == Some(&node);
+        let there: Vec<_> = mirror.jobs.values().filter(there).map(|job| job.id).collect();
+        assert_eq!(mirror.jobs_on(&node).collect::<Vec<_>>(), there, "{node}");
+    }
     (nodes, gpus, jobs_running, jobs_waiting, mirror.index.ended.len(), mirror.index.silent.len())
 }
 
@@ -97,7 +102,7 @@ fn a_snapshot_is_swapped_in_when_it_is_whole_and_a_part_of_one_is_dropped_with_i
     mirror.apply(page(OURS, 7, vec![samples::job_view(2)], vec![samples::node_view("oslo-02", 2)], true), NOW);
     assert_eq!(mirror.jobs.keys().copied().collect::<Vec<_>>(), [samples::job_id(2)]);
     assert_eq!(mirror.mark, Some(Mark { journal: OURS, upto: 7 }));
-    assert_eq!((mirror.jobs_revision, mirror.nodes_revision), (1, 1));
+    assert_eq!((mirror.job_changes.revision(), mirror.node_changes.revision()), (1, 1));
 }
 
 #[test]
@@ -114,11 +119,11 @@ fn ended_jobs_outlive_a_snapshot_of_the_same_journal_and_nothing_outlives_anothe
     assert_eq!(mirror.jobs.len(), 2, "the running one that is not in it is gone");
     assert!(Arc::ptr_eq(&before, &mirror.jobs[&samples::job_id(1)]));
     assert_eq!((mirror.events.len(), mirror.logs.len(), mirror.series.nodes.len()), (1, 1, 1));
-    let revision = mirror.events_revision;
+    let revision = mirror.event_changes.revision();
     mirror.apply(page(OTHER, 2, vec![samples::job_view(4)], vec![], true), NOW);
     assert_eq!(mirror.jobs.len(), 1);
     assert_eq!((mirror.events.len(), mirror.logs.len(), mirror.ledger.len()), (0, 0, 0));
-    assert!(mirror.events_revision > revision && mirror.me.is_some());
+    assert!(mirror.event_changes.revision() > revision && mirror.me.is_some());
     assert_eq!(known(&mirror), counted(&mirror));
 }
 
@@ -126,10 +131,10 @@ fn ended_jobs_outlive_a_snapshot_of_the_same_journal_and_nothing_outlives_anothe
 fn another_target_leaves_nothing_but_the_counts() {
     let mut mirror = mirror([welcome(), page(OURS, 5, vec![samples::job_view(1)], vec![], true)]);
     mirror.utc = true;
-    let revision = mirror.jobs_revision;
+    let revision = mirror.job_changes.revision();
     mirror.apply(FromLive::Target("other".into()), later(1));
     assert!(mirror.utc && mirror.jobs.is_empty() && mirror.me.is_none() && mirror.heard_at.is_none());
-    assert!(mirror.jobs_revision > revision);
+    assert!(mirror.job_changes.revision() > revision);
 }
 
 #[test]
@@ -146,6 +151,9 @@ fn what_is_counted_is_what_is_there_whatever_changes() {
             0 => samples::queued_job(number),
             1 => samples::ended_job(number, 1),
             2 => JobView { ended_at: Some(later(draw(50))), ..samples::ended_job(number, 0) },
+            3 if draw(2) == 0 => {
+                JobView { node: Some("oslo-02".parse().expect("a name")), ..samples::job_view(number) }
+            }
             _ => samples::job_view(number),
         };
         let name = format!("node-{}", draw(6));
@@ -199,7 +207,7 @@ fn events_come_once_and_in_order_whatever_order_they_come_in() {
         events(&[4, 5, 6, 7]),
     ]);
     assert_eq!(mirror.events.iter().map(|event| event.number).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(mirror.events_revision, 7);
+    assert_eq!(mirror.event_changes.revision(), 7);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod forms;
 mod frames;
 mod jobs;
 mod link;
+mod order;
 mod output;
 mod pool;
 mod random;

@@ -131,7 +131,13 @@ impl Source for Events {
     }
 
     fn revision(mirror: &Mirror) -> u64 {
-        mirror.events_revision
+        mirror.event_changes.revision()
+    }
+
+    fn changes(ctx: &Ctx<'_>, since: u64) -> Option<Vec<RowId>> {
+        // Whose a job or a node is may become known after its event.
+        let changes = ctx.mirror.event_changes.since(since).filter(|_| !ctx.ui.mine)?;
+        Some(changes.map(|number| RowId::Event(*number)).collect())
     }
 
     fn value(ctx: &Ctx<'_>, event: &EventView, name: &str) -> Option<Value<'static>> {

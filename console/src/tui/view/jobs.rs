@@ -120,7 +120,7 @@ const COLUMNS: &[Column<JobView>] = &[
         align: Alignment::Right,
         cell: |ctx, job, _| text(ran_for(job, ctx.now).unwrap_or_else(|| "-".into())),
         kind: Kind::Number(Unit::Millis),
-        value: |ctx, job| ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
+        value: |ctx, job| words::ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
     },
     Column {
         key: "cost",
@@ -168,7 +168,8 @@ const COLUMNS: &[Column<JobView>] = &[
         align: Alignment::Right,
         cell: |ctx, job, _| text(super::super::table::moment(ctx, job.created_at)),
         kind: Kind::Number(Unit::Millis),
-        value: |ctx, job| Some(Value::Number(ctx.now.since(job.created_at).as_millis() as f64)),
+        // Below zero where the clocks are not quite the same: the order is right all the same.
+        value: |ctx, job| Some(Value::Number((ctx.now.0 - job.created_at.0) as f64)),
     },
     Column {
         key: "type",
@@ -315,10 +316,12 @@ impl Source for Jobs {
     }
 
     fn rows<'a>(ctx: &Ctx<'a>) -> Box<dyn Iterator<Item = &'a JobView> + 'a> {
-        let (mine, ended) = (ctx.ui.mine, ctx.ui.ended);
-        let account = ctx.mirror.my_account();
-        let jobs = ctx.mirror.jobs.values().map(|job| &**job);
-        Box::new(jobs.filter(move |job| (ended || !job.state.is_ended()) && (!mine || Some(&job.account) == account)))
+        let ctx = *ctx;
+        Box::new(ctx.mirror.jobs.values().map(|job| &**job).filter(move |job| Self::shows(&ctx, job)))
+    }
+
+    fn shows(ctx: &Ctx<'_>, job: &JobView) -> bool {
+        (ctx.ui.ended || !job.state.is_ended()) && (!ctx.ui.mine || Some(&job.account) == ctx.mirror.my_account())
     }
 
     fn find<'a>(mirror: &'a Mirror, id: &RowId) -> Option<&'a JobView> {
@@ -330,7 +333,16 @@ impl Source for Jobs {
     }
 
     fn revision(mirror: &Mirror) -> u64 {
-        mirror.jobs_revision
+        mirror.job_changes.revision()
+    }
+
+    fn changes(ctx: &Ctx<'_>, since: u64) -> Option<Vec<RowId>> {
+        Some(ctx.mirror.job_changes.since(since)?.map(|job| RowId::Job(*job)).collect())
+    }
+
+    /// What runs gets older and what has ended does not; what GPUs do is no change of a job.
+    fn drifts(key: &str) -> bool {
+        matches!(key, "time" | "gpu" | "line")
     }
 
     fn value(ctx: &Ctx<'_>, job: &JobView, name: &str) -> Option<Value<'static>> {

@@ -85,7 +85,7 @@ pub(crate) fn settle(app: &mut App) {
 
 impl Known {
     fn pools(&mut self, ctx: &Ctx<'_>) {
-        let revision = ctx.mirror.nodes_revision;
+        let revision = ctx.mirror.node_changes.revision();
         if self.pools_of != Some(revision) {
             self.pools_of = Some(revision);
             (self.pools, self.whole.vram, self.whole.cpu) = counted(ctx.mirror.nodes.values().map(|node| &**node));
@@ -109,11 +109,9 @@ impl Known {
     }
 
     fn node_jobs(&mut self, ctx: &Ctx<'_>, node: Name) {
-        let of = (ctx.mirror.jobs_revision, node);
+        let of = (ctx.mirror.job_changes.revision(), node);
         if self.node_jobs_of.as_ref() != Some(&of) {
-            let on_it =
-                ctx.mirror.jobs.values().filter(|job| !job.state.is_ended() && job.node.as_ref() == Some(&of.1));
-            self.node_jobs = on_it.map(|job| job.id).collect();
+            self.node_jobs = ctx.mirror.jobs_on(&of.1).collect();
             self.node_jobs_of = Some(of);
         }
     }

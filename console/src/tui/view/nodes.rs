@@ -199,7 +199,8 @@ const NODES: &[Column<NodeView>] = &[
             text(node.seen_at.map_or_else(|| "never".into(), show))
         },
         kind: Kind::Number(Unit::Millis),
-        value: |ctx, node| node.seen_at.map(|at| Value::Number(ctx.now.since(at).as_millis() as f64)),
+        // Below zero where the clocks are not quite the same: the order is right all the same.
+        value: |ctx, node| node.seen_at.map(|at| Value::Number((ctx.now.0 - at.0) as f64)),
     },
     Column {
         key: "cpu",
@@ -360,7 +361,16 @@ impl Source for Nodes {
     }
 
     fn revision(mirror: &Mirror) -> u64 {
-        mirror.nodes_revision
+        mirror.node_changes.revision()
+    }
+
+    fn changes(ctx: &Ctx<'_>, since: u64) -> Option<Vec<RowId>> {
+        Some(ctx.mirror.node_changes.since(since)?.map(|node| RowId::Node(node.clone())).collect())
+    }
+
+    /// The last five minutes are others every five seconds.
+    fn drifts(key: &str) -> bool {
+        key == "line"
     }
 
     fn value(ctx: &Ctx<'_>, node: &NodeView, name: &str) -> Option<Value<'static>> {

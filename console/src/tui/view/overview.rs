@@ -90,7 +90,7 @@ const RUNNING: &[Column<JobView>] = &[
         align: Alignment::Right,
         cell: |ctx, job, _| text(jobs::ran_for(job, ctx.now).unwrap_or_else(|| job.state.word().into())),
         kind: Kind::Number(Unit::Millis),
-        value: |ctx, job| jobs::ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
+        value: |ctx, job| words::ran(job, ctx.now).map(|span| Value::Number(span.as_millis() as f64)),
     },
     Column {
         key: "cost",
@@ -141,8 +141,12 @@ impl Source for Running {
     }
 
     fn rows<'a>(ctx: &Ctx<'a>) -> Box<dyn Iterator<Item = &'a JobView> + 'a> {
-        let jobs = ctx.mirror.jobs.values().map(|job| &**job);
-        Box::new(jobs.filter(|job| !job.state.is_ended() && job.state != modchain_types::JobState::Queued))
+        let ctx = *ctx;
+        Box::new(ctx.mirror.jobs.values().map(|job| &**job).filter(move |job| Self::shows(&ctx, job)))
+    }
+
+    fn shows(_: &Ctx<'_>, job: &JobView) -> bool {
+        !job.state.is_ended() && job.state != modchain_types::JobState::Queued
     }
 
     fn find<'a>(mirror: &'a Mirror, id: &RowId) -> Option<&'a JobView> {
@@ -154,7 +158,16 @@ impl Source for Running {
     }
 
     fn revision(mirror: &Mirror) -> u64 {
-        mirror.jobs_revision
+        mirror.job_changes.revision()
+    }
+
+    fn changes(ctx: &Ctx<'_>, since: u64) -> Option<Vec<RowId>> {
+        jobs::Jobs::changes(ctx, since)
+    }
+
+    /// All of them get older alike; what GPUs do is no change of a job.
+    fn drifts(key: &str) -> bool {
+        key == "gpu"
     }
 }
 
