@@ -60,6 +60,29 @@ pub enum Deadline {
     RevokedWork(IdentityId),
 }
 
+impl Deadline {
+    /// Whether its coming can end a job or an attempt.
+    pub(crate) fn ends_work(self) -> bool {
+        match self {
+            Self::StartBy(..)
+            | Self::Accept(..)
+            | Self::Prepare(..)
+            | Self::Overdue(..)
+            | Self::StopConfirm(..)
+            | Self::Output(..)
+            | Self::AttemptLost(..)
+            | Self::Drained(..)
+            | Self::RevokedWork(..) => true,
+            Self::NodeSuspect(..)
+            | Self::NodeLost(..)
+            | Self::CoolDown(..)
+            | Self::TokenExpires(..)
+            | Self::TokenBound(..)
+            | Self::CertificateRetires(..) => false,
+        }
+    }
+}
+
 /// Armed deadlines in order of time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Deadlines(BTreeSet<(Timestamp, Deadline)>);

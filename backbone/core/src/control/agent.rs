@@ -201,22 +201,24 @@ impl Control {
         draft: &mut Draft,
     ) -> Result<Reply, Refused> {
         self.heard(id, session, draft)?;
+        // What an old copy would settle may be settled already, and what it acknowledged its agent would forget.
+        if self.rollback.is_some() {
+            return Ok(Reply::Done);
+        }
         let Report { attempt, fence, body } = report;
         let ours = self
             .jobs
             .get(&attempt.job)
             .filter(|job| job.placement_of(attempt, fence).is_some_and(|placement| placement.node == id));
         let Some(job) = ours.cloned() else {
-            // Settled or replaced long ago: the agent is to forget it, or to end it first. After a roll-back nobody knows.
-            if self.rollback.is_none() {
-                let (grace, cause) = (Span::ZERO, StopCause::Superseded);
-                match body {
-                    ReportBody::Refused { .. } | ReportBody::Preparing { .. } => {}
-                    ReportBody::Starting | ReportBody::Pinned { .. } | ReportBody::Started => {
-                        self.tell(id, NodeMessage::Stop { attempt, fence, grace, cause }, draft);
-                    }
-                    ReportBody::Ended { .. } => self.tell(id, NodeMessage::Ack { attempt, fence }, draft),
+            // Settled or replaced long ago: the agent is to forget it, or to end it first.
+            let (grace, cause) = (Span::ZERO, StopCause::Superseded);
+            match body {
+                ReportBody::Refused { .. } | ReportBody::Preparing { .. } => {}
+                ReportBody::Starting | ReportBody::Pinned { .. } | ReportBody::Started => {
+                    self.tell(id, NodeMessage::Stop { attempt, fence, grace, cause }, draft);
                 }
+                ReportBody::Ended { .. } => self.tell(id, NodeMessage::Ack { attempt, fence }, draft),
             }
             return Ok(Reply::Done);
         };
@@ -313,7 +315,8 @@ impl Control {
         };
         let (job, placement) = (job.clone(), job.placement().expect("just found").clone());
         self.stored.insert(attempt, stored);
-        if let Progress::Done(done) = &placement.progress
+        if self.rollback.is_none()
+            && let Progress::Done(done) = &placement.progress
             && stored.covers(&done.output)
         {
             self.conclude(&job, &placement, done, draft);
@@ -323,8 +326,8 @@ impl Control {
     pub(super) fn body_unreadable(&self, attempt: AttemptId, fence: Fence, message: Text<512>, draft: &mut Draft) {
         let Some(job) = self.jobs.get(&attempt.job) else { return };
         let Some(placement) = job.placement_of(attempt, fence) else { return };
-        if placement.progress != Progress::Assigned {
-            return; // said of an assignment that was delivered after all
+        if self.rollback.is_some() || placement.progress != Progress::Assigned {
+            return; // said by an old copy, or of an assignment that was delivered after all
         }
         if let Some(stop) = &job.stop {
             self.finish_stopped(job, &stop.cause, placement, draft);
@@ -336,6 +339,9 @@ impl Control {
 
     /// The job can never be completed: its attempt is stopped and paid like a cancelled one, and it fails.
     pub(super) fn input_failed(&self, id: JobId, message: Text<512>, draft: &mut Draft) {
+        if self.rollback.is_some() {
+            return;
+        }
         let Some(job) = self.jobs.get(&id) else { return };
         let Some(placement) = job.placement() else {
             let state = modchain_types::JobState::Failed;

@@ -135,6 +135,10 @@ impl Control {
         if !by.may_touch(&job.account) {
             return Err(Refused::UnknownJob);
         }
+        // In an old copy it may have ended and been paid long ago.
+        if let Some(why) = self.rolled_back() {
+            return Err(Refused::Frozen { why });
+        }
         let grace = grace.min(GRACE_MAX);
         match &job.phase {
             Phase::Queued => {

@@ -17,6 +17,10 @@ const ASSIGNMENTS_PER_PASS_MAX: usize = 512;
 
 impl Control {
     pub(super) fn fire(&mut self, deadline: Deadline, draft: &mut Draft) {
+        // An old copy gives nothing up and refunds nobody. Only another start ends that, and arms them all again.
+        if self.rollback.is_some() && deadline.ends_work() {
+            return;
+        }
         match deadline {
             Deadline::StartBy(job) => self.start_by(job, draft),
             Deadline::Accept(attempt, fence) => self.accept_overdue(attempt, fence, draft),

@@ -224,6 +224,46 @@ fn a_fence_from_the_future_means_a_roll_back_and_stops_scheduling_and_money() {
 }
 
 #[test]
+fn in_an_old_copy_no_result_is_settled_no_wait_ends_and_nobody_is_refunded() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let runs = world.submit("runs", |spec| spec.limits.time_limit = Some(Span::from_secs(10)));
+    world.run(runs, session);
+    let waits = world.submit("waits", |spec| {
+        spec.requirements.node = Some("n2".parse().expect("a name"));
+        spec.limits.start_by = Some(Span::from_secs(60));
+    });
+    let mut arrival = World::arrival(2, 36_000);
+    arrival.highest_fence = Some(Fence(10_000));
+    world.control.apply(world.now, Command::AgentConnected { node: node(2), session: SessionId(9), arrival });
+    world.sent();
+    let (events, available) = (world.control.last_number(), world.available("alice"));
+
+    // The next moment of a journal that is not an old copy: its agent must keep the result for that one.
+    let placement = world.control.job(runs).and_then(Job::placement).expect("placed").clone();
+    let (attempt, fence) = (placement.attempt, placement.fence);
+    let body = World::ended(Ending::Exited { code: 0 }, Span::from_secs(1));
+    let report = Command::Report { node: node(1), session, report: Report { attempt, fence, body } };
+    let decision = world.control.apply(world.now, report);
+    assert_eq!((decision.events, decision.effects), (Vec::new(), Vec::new()));
+    for job in [runs, waits] {
+        let (grace, why) = (Span::ZERO, Text::default());
+        let reply = world.control.apply(world.now, Command::Cancel { by: client("alice"), job, grace, why }).reply;
+        assert!(matches!(reply, Some(Reply::Refused(Refused::Frozen { .. }))), "{reply:?}");
+    }
+    // Far beyond its time limit, the other one's time to start, and every patience with silent nodes.
+    let end = world.now + Span::from_secs(24 * 3600);
+    while let Some(at) = world.control.next_deadline().filter(|at| *at <= end) {
+        world.now = world.now.max(at);
+        world.control.advance(world.now);
+    }
+    assert_eq!((world.state(runs), world.state(waits)), (JobState::Running, JobState::Queued));
+    assert_eq!(world.available("alice"), available);
+    assert_eq!(world.control.job(runs).and_then(Job::placement).map(|placement| placement.fence), Some(fence));
+    assert!(world.control.last_number() > events, "its node is known to be lost");
+}
+
+#[test]
 fn a_stop_job_is_not_placed_again_before_its_lease_is_surely_over() {
     let mut world = World::new();
     world.wait(crate::deadline::RECOVERY_WINDOW);
