@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::common::engine::{IMAGE, containers, docker, engine_is_there};
 use crate::common::eventually;
-use crate::common::fleet::{Fleet, Site};
+use crate::common::fleet::{Fleet, Process, Site};
 
 fn submit(site: &Site, what: &[&str]) -> String {
     let line = ["-c", "alice", "run", "-d", "-q", "--max-cost", "0.10", "--cpus", "0.2", "--memory", "64MiB"];
@@ -42,9 +43,16 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
     for node in ["n0", "n1"] {
         run_to_its_end(&fleet.site, &["--wasm", "hello.wat", "--node", node]);
     }
-    // In the copy this one waits; afterwards it runs and is paid.
-    fleet.agents.iter_mut().for_each(|agent| agent.stop());
-    eventually("nobody is there to take it", || fleet.site.ready() == 0);
+    // In the copy this one runs, as it does afterwards.
+    let contained = engine_is_there().then(|| {
+        fleet.site.wait_for_containers();
+        let id = submit(&fleet.site, &["-i", IMAGE, "--", "sleep", "6000"]);
+        eventually("it runs", || fleet.site.job(&id)["state"] == "running");
+        id
+    });
+    // In the copy this one waits, because nobody is there; afterwards it runs and is paid.
+    fleet.agents.iter_mut().for_each(Process::kill);
+    fleet.restart_orchestrator();
     let paid_since = submit(&fleet.site, &["--wasm", "hello.wat"]);
     fleet.orchestrator.stop();
     let copied = Command::new("cp").arg("-a").args([&data, &copy]).status().expect("cp is there");
@@ -77,13 +85,25 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
     let job = site.job(&paid_since);
     assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"queued".into(), Some(0)), "{job:#}");
     let before = site.account("alice");
+    let results = || {
+        let folders = (0..2).flat_map(|agent| site.folders_of_attempts(agent));
+        folders.filter(|folder| folder.join("result.json").is_file()).count()
+    };
+    if let Some(id) = &contained {
+        docker(&["kill", &containers(id)]);
+        eventually("its agent has the result on disk", || results() == 1);
+    }
     let line = ["-c", "alice", "run", "-d", "-q", "--max-cost", "0.10", "--wasm", "hello.wat", "-o", "json"];
     let refused = site.run(&line);
     assert!(refused.code != Some(0) && refused.stderr.contains("rolled back"), "{refused:#?}");
     let refused = site.run(&["-c", "root", "credit", "alice", "1", "-o", "json"]);
     assert!(refused.code != Some(0) && refused.stderr.contains("rolled back"), "{refused:#?}");
+    if let Some(id) = &contained {
+        assert_eq!((site.ready(), &site.job(id)["state"]), (2, &"running".into()), "its result is not settled");
+        assert_eq!(results(), 1, "and its agent keeps it");
+    }
     assert_eq!(site.account("alice"), before, "no money moved");
-    assert_eq!(site.folders_of_attempts(place).len(), 1, "what runs is left alone");
+    assert!(!site.folders_of_attempts(place).is_empty(), "what runs is left alone");
 
     // A person has found the right data.
     fleet.orchestrator.stop();
@@ -95,8 +115,14 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
     let job = site.job(&runs);
     assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"running".into(), Some(1)), "{job:#}");
     run_to_its_end(site, &["--wasm", "hello.wat"]);
+    if let Some(id) = &contained {
+        site.run(&["-c", "alice", "wait", id, "--timeout", "100s"]).expect(137);
+        assert_eq!(site.job(id)["attempts"].as_array().map(Vec::len), Some(1), "its result was taken");
+    }
     site.run(&["-c", "alice", "cancel", "-y", &runs, "--grace", "0s", "--wait"]).expect(0);
     site.assert_money_is_whole();
-    eventually("nothing of it is kept", || site.folders_of_attempts(place).is_empty());
+    for agent in 0..2 {
+        eventually("nothing of an attempt is kept", || site.folders_of_attempts(agent).is_empty());
+    }
     site.assert_nobody_panicked();
 }
