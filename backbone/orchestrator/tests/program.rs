@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use process::{PROGRAM, Server};
+use process::{Server, program};
 
 fn run(args: &[&str]) -> Output {
-    Command::new(PROGRAM).args(args).output().expect("runs")
+    Command::new(program()).args(args).output().expect("runs")
 }
 
 fn ok(args: &[&str]) -> serde_json::Value {

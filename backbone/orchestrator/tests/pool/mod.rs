@@ -4,10 +4,11 @@
 
 pub(crate) mod garbage;
 pub(crate) mod heart;
+pub(crate) mod herd;
 pub(crate) mod raw;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modchain_certs::Credentials;
@@ -72,6 +73,17 @@ impl Pool {
         pool
     }
 
+    /// Its folder, for others that belong to it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The folder of somebody's key and certificates.
+    pub(crate) fn identity(&self, name: &str) -> &Path {
+        let issued = self.made.identities.iter().find(|issued| issued.identity.name.as_str() == name);
+        &issued.expect("it was made").dir
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("orchestrator")
     }
@@ -105,8 +117,7 @@ impl Pool {
     }
 
     pub(crate) fn credentials(&self, name: &str) -> Credentials {
-        let issued = self.made.identities.iter().find(|issued| issued.identity.name.as_str() == name);
-        Credentials::load(&issued.expect("it was made").dir).expect("its certificate")
+        Credentials::load(self.identity(name)).expect("its certificate")
     }
 
     pub(crate) async fn console(&self, name: &str) -> Console {

@@ -2,13 +2,17 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_modchain-orchestrator");
+/// The program; the one of another build where the environment names it, for comparing the two.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("MODCHAIN_TEST_PROGRAM")
+        .map_or_else(|| env!("CARGO_BIN_EXE_modchain-orchestrator").into(), PathBuf::from)
+}
 
 /// Somewhere free on this machine.
 pub(crate) const ANYWHERE: &str = "127.0.0.1:0";
@@ -43,7 +47,7 @@ impl Server {
     }
 
     fn start_with(data: &Path, listen: &str, join: &str, surroundings: &[(&str, &str)]) -> (Self, serde_json::Value) {
-        let mut child = Command::new(PROGRAM)
+        let mut child = Command::new(program())
             .args(["serve", "--listen", listen, "--join-listen", join, "--data"])
             .arg(data)
             .envs(surroundings.iter().copied())
