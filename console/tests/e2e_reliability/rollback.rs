@@ -46,7 +46,8 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
     // In the copy this one runs, as it does afterwards.
     let contained = engine_is_there().then(|| {
         fleet.site.wait_for_containers();
-        let id = submit(&fleet.site, &["-i", IMAGE, "--", "sleep", "6000"]);
+        let script = "while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 7";
+        let id = submit(&fleet.site, &["-i", IMAGE, "--", "sh", "-c", script]);
         eventually("it runs", || fleet.site.job(&id)["state"] == "running");
         id
     });
@@ -90,7 +91,7 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
         folders.filter(|folder| folder.join("result.json").is_file()).count()
     };
     if let Some(id) = &contained {
-        docker(&["kill", &containers(id)]);
+        docker(&["exec", &containers(id), "touch", "/tmp/end"]);
         eventually("its agent has the result on disk", || results() == 1);
     }
     let line = ["-c", "alice", "run", "-d", "-q", "--max-cost", "0.10", "--wasm", "hello.wat", "-o", "json"];
@@ -116,7 +117,7 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
     assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"running".into(), Some(1)), "{job:#}");
     run_to_its_end(site, &["--wasm", "hello.wat"]);
     if let Some(id) = &contained {
-        site.run(&["-c", "alice", "wait", id, "--timeout", "100s"]).expect(137);
+        site.run(&["-c", "alice", "wait", id, "--timeout", "100s"]).expect(7);
         assert_eq!(site.job(id)["attempts"].as_array().map(Vec::len), Some(1), "its result was taken");
     }
     site.run(&["-c", "alice", "cancel", "-y", &runs, "--grace", "0s", "--wait"]).expect(0);
