@@ -141,7 +141,7 @@ fn jobs_are_done_once_whatever_the_network_does() {
         ids.iter().for_each(|id| drop(site.run(&["-c", "alice", "wait", id, "--timeout", &patience]).expect(0)));
         network.set(Profile::default());
         times.sort_unstable();
-        let percent = |percent: usize| format!("{:.0?}", times[(times.len() * percent).div_ceil(100) - 1]);
+        let percent = |percent: usize| format!("{} ms", times[(times.len() * percent).div_ceil(100) - 1].as_millis());
         let after = numbers(network.counts());
         let [relayed, lost, twice, late, ports] = std::array::from_fn(|index| after[index] - before[index]);
         let again: usize = ids.iter().map(|id| attempts(&site.job(id)) - 1).sum();
