@@ -156,7 +156,7 @@ impl Site {
         let data = format!("agent{number}");
         let child = self
             .command("modchain-agent")
-            .args(["start", "--config", "/dev/null", "--orchestrator", address, "--memory", "2GiB"])
+            .args(["start", "--config", "/dev/null", "--orchestrator", address, "--memory", "1GiB"])
             .args(["--identity", &format!("ids/n{number}"), "--data", &data])
             .stderr(self.append(&data))
             .spawn();

@@ -29,6 +29,9 @@ const PAUSES_MAX: usize = 8;
 /// Most jobs of an account that have not ended: then it waits with more.
 const OPEN_MAX: usize = 12;
 
+/// How often a client asks for one thing before it gives up; each time it waits some seconds for the orchestrator.
+const TRIES_MAX: u32 = 100;
+
 /// What all clients have in common.
 struct Book {
     begun: Instant,
@@ -37,6 +40,15 @@ struct Book {
     jobs: Mutex<BTreeMap<&'static str, Vec<String>>>,
     unanswered: Mutex<u64>,
     is_over: AtomicBool,
+}
+
+/// Ends the clients' lives, also when the test breaks.
+struct End<'a>(&'a Book);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Relaxed);
+    }
 }
 
 /// One client, who asks one thing after the other.
@@ -70,7 +82,7 @@ impl Client<'_> {
     /// Asks, and again until there is an answer if that is wished; gives when it was asked for first, and the answer.
     fn ask(&self, args: &[&str], repeat: bool) -> (u64, Option<Done>) {
         let invoked = self.now();
-        loop {
+        for _ in 0..TRIES_MAX {
             let done = self.site.run(&[&["-c", self.account][..], args].concat());
             if done.code != Some(5) {
                 return (invoked, Some(done));
@@ -80,6 +92,7 @@ impl Client<'_> {
                 return (invoked, None);
             }
         }
+        panic!("{args:?} was never answered")
     }
 
     fn now(&self) -> u64 {
@@ -153,6 +166,7 @@ fn what_clients_are_told_while_all_is_killed_can_be_explained() {
     };
     let (mut killed, mut random) = (Killed::default(), Random::new(seed));
     thread::scope(|scope| {
+        let _end = End(&book);
         let clients = ACCOUNTS.iter().flat_map(|account| (0..CLIENTS).map(move |number| (*account, number)));
         for (account, number) in clients {
             let random = Random::new(random.number());
@@ -164,7 +178,6 @@ fn what_clients_are_told_while_all_is_killed_can_be_explained() {
             killed.one_more(site, orchestrator, agents, &mut random);
             (0..random.below(PAUSES_MAX)).for_each(|_| pause(&mut random));
         }
-        book.is_over.store(true, Relaxed);
     });
     end_all(site);
     let calls = book.calls.into_inner().expect("nobody broke");
