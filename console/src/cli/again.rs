@@ -63,12 +63,12 @@ pub(crate) async fn rerun(shell: &Shell, args: RerunArgs, signals: &mut Signals)
         let client = shell.connect().await?;
         let SpecView { job, spec } = client.spec(SpecQuery { job: shell.job_ref(&job)? }).await?;
         let mut earlier = Earlier::of(job, &spec)?;
-        earlier.without(&without)?;
-        if let Some(digest) = earlier.request().filter(|_| earlier.is_asked_otherwise(&flags))
+        if let Some(digest) = earlier.request().filter(|_| earlier.is_asked_otherwise(&flags, &without))
             && let Some(request) = request(&client, digest).await?
         {
             earlier.said(request);
         }
+        earlier.without(&without)?;
         let conversation = earlier.is_conversation();
         let plan = planned(move || spec::again(flags, earlier, max_cost)).await?;
         Ok::<_, Failure>((client, plan, conversation))

@@ -75,7 +75,7 @@ pub(super) const KEYS: &[&str] = &[
 const RESOURCE_KEYS: &[&str] = &["cpus", "memory", "gpus", "gpu-memory", "gpu-model"];
 
 /// A job as a file describes it. Paths are already relative to the file's folder.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct JobFile {
     /// Where each word stands, `job.toml:3`: what is wrong with two words together shows only later.
     pub(crate) places: BTreeMap<&'static str, String>,

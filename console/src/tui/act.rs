@@ -2,7 +2,7 @@
 //! asks first. A question is about ids, never about rows: a table that moves underneath changes nothing.
 
 use modchain_types::{JobId, Name, NodeState, Span, SubmitKey, Text};
-use modchain_wire::console::{QuoteRequest, SpecQuery, SpecView, TokenCreate};
+use modchain_wire::console::{BlobFetch, QuoteRequest, SpecQuery, SpecView, TokenCreate};
 use modchain_wire::{FromConsole, ToConsole};
 
 use super::app::{App, Ask, Overlay, Place, Tone, View};
@@ -20,12 +20,10 @@ use crate::text;
 /// Something that was begun and needs an answer before it goes on.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    /// What a job was submitted with, for the form of a job that is run again.
-    Again,
-    /// What a job was submitted with, to be read.
-    Spec,
-    /// What a job was submitted with, for this command line that runs it again.
-    Rerun(Vec<String>),
+    /// What a job was submitted with.
+    Spec(Use),
+    /// What it asked of a language model: a blob of its own.
+    Words(Use, Box<Earlier>),
     /// A job that is submitted when it is known what it is; then its output is opened, or it is selected.
     Run {
         /// Its command line.
@@ -48,6 +46,17 @@ pub(crate) enum Errand {
         /// Where its user joins.
         join: String,
     },
+}
+
+/// What something that an earlier job was submitted with is for.
+#[derive(Debug)]
+pub(crate) enum Use {
+    /// For the form of a job that is run again.
+    Form,
+    /// To be read.
+    Read,
+    /// For this command line, which runs it again.
+    Line(Vec<String>),
 }
 
 /// Begins something, with a request if one is needed first.
@@ -94,7 +103,7 @@ pub(crate) fn planned(app: &mut App, edit: u64, plan: Result<Plan, Failure>) -> 
             let ask = app.ask(Ask { what, edit: Some(edit), about: None });
             vec![Effect::Submit(ask, Box::new(plan))]
         }
-        Errand::Again | Errand::Spec | Errand::Rerun(_) | Errand::Quoted(..) | Errand::Token { .. } => Vec::new(),
+        Errand::Spec(_) | Errand::Words(..) | Errand::Quoted(..) | Errand::Token { .. } => Vec::new(),
     }
 }
 
@@ -107,20 +116,23 @@ pub(crate) fn answered(app: &mut App, ask: &Ask, edit: u64, reply: &Result<Box<T
         }
         return Vec::new();
     };
-    let reply = match reply {
-        Ok(reply) => &**reply,
-        Err(failure) => {
+    let reply = match (reply, errand) {
+        (Ok(reply), errand) => (errand, &**reply),
+        // Without the words that are not kept any more, what is left is as it was.
+        (Err(_), Errand::Words(wanted, earlier)) => return use_of(app, edit, wanted, earlier),
+        (Err(failure), errand) => {
             let left = if let Errand::Run { left, .. } = errand { left } else { None };
             app.toast(Tone::Bad, Left::missed(left, failure.clone()).said());
             return Vec::new();
         }
     };
-    match (errand, reply) {
-        (Errand::Again, ToConsole::Spec(spec)) => return form::open_again(app, Box::new(spec.clone())),
-        (Errand::Spec, ToConsole::Spec(spec)) => show_spec(app, spec),
-        (Errand::Rerun(line), ToConsole::Spec(spec)) => {
-            app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output: false, left: None });
-            return vec![Effect::Plan(edit, line, Some(Box::new(spec.clone())))];
+    match reply {
+        (Errand::Spec(wanted), ToConsole::Spec(spec)) => return known(app, edit, wanted, spec),
+        (Errand::Words(wanted, mut earlier), ToConsole::BlobChunk(chunk)) => {
+            if let Ok(words) = serde_json::from_slice(&chunk.data) {
+                earlier.said(words);
+            }
+            return use_of(app, edit, wanted, earlier);
         }
         (Errand::Run { output, .. }, ToConsole::Submitted(submitted)) => {
             show_submitted(app, submitted.job);
@@ -168,14 +180,34 @@ fn read(app: &mut App, mut reader: Reader) {
     app.ui.overlay = Some(Overlay::Reader(reader));
 }
 
-fn show_spec(app: &mut App, view: &SpecView) {
-    match Earlier::of(view.job, &view.spec) {
-        Ok(earlier) => {
+/// What a job was submitted with is known, except for what it asked of a language model: that is asked for, if it did.
+fn known(app: &mut App, edit: u64, wanted: Use, view: &SpecView) -> Vec<Effect> {
+    let earlier = match Earlier::of(view.job, &view.spec) {
+        Ok(earlier) => Box::new(earlier),
+        Err(failure) => {
+            app.toast(Tone::Bad, failure.said());
+            return Vec::new();
+        }
+    };
+    let Some(digest) = earlier.request() else { return use_of(app, edit, wanted, earlier) };
+    app.ui.errands.insert(edit, Errand::Words(wanted, earlier));
+    vec![ask_for(app, edit, String::new(), BlobFetch { digest }.into())]
+}
+
+/// All that there is to know of an earlier job is known.
+fn use_of(app: &mut App, edit: u64, wanted: Use, earlier: Box<Earlier>) -> Vec<Effect> {
+    match wanted {
+        Use::Form => form::open_again(app, earlier),
+        Use::Read => {
             let file = earlier.job_file(None, None);
             let lines = file.lines().map(text::one_line).collect();
-            read(app, Reader::new(format!("What {} was submitted with", view.job.short()), lines));
+            read(app, Reader::new(format!("What {} was submitted with", earlier.job().short()), lines));
+            Vec::new()
         }
-        Err(failure) => app.toast(Tone::Bad, failure.said()),
+        Use::Line(line) => {
+            app.ui.errands.insert(edit, Errand::Run { line: line.clone(), output: false, left: None });
+            vec![Effect::Plan(edit, line, Some(earlier))]
+        }
     }
 }
 
@@ -250,11 +282,11 @@ pub(crate) fn perform_line(app: &mut App, line: Vec<String>, edit: Option<u64>) 
                 return form::again(app, job);
             }
             let query = SpecQuery { job: Text::cut(job.to_string()) };
-            errand(app, Errand::Rerun(line), Some(query.into()))
+            errand(app, Errand::Spec(Use::Line(line)), Some(query.into()))
         }),
         Command::Job(JobArgs { command: Some(JobCommand::Spec(args)), .. }) => job_named(app, &args.job).map(|job| {
             let query = SpecQuery { job: Text::cut(job.to_string()) };
-            errand(app, Errand::Spec, Some(query.into()))
+            errand(app, Errand::Spec(Use::Read), Some(query.into()))
         }),
         Command::Credit(_) => {
             let edit = edit.unwrap_or_else(|| app.next_edit());

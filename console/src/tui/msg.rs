@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use modchain_types::{JobId, SubmitKey};
-use modchain_wire::console::{SpecView, TokenCreate};
+use modchain_wire::console::TokenCreate;
 use zeroize::Zeroizing;
 
-use crate::cli::spec::Plan;
+use crate::cli::spec::{Earlier, Plan};
 use crate::client::live::{AskId, FromLive, ToLive};
 use crate::exit::Failure;
 
@@ -83,7 +83,7 @@ pub(crate) enum Effect {
     Send(ToLive),
     /// Look at a command line (without the program's name) and say what it would submit: [`Msg::Planned`] with this number. A line
     /// that runs an earlier job again needs what that was submitted with.
-    Plan(u64, Vec<String>, Option<Box<SpecView>>),
+    Plan(u64, Vec<String>, Option<Box<Earlier>>),
     /// Submit it under a new key, which is written down first. The answer comes under this name.
     Submit(AskId, Box<Plan>),
     /// Draw the token that this `token create` asks for: [`Msg::Drawn`] with this number.

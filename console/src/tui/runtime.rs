@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, MouseButton, MouseEventKind};
-use modchain_wire::console::SpecView;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -477,16 +476,15 @@ fn view_named(word: &str) -> Result<View, Failure> {
 /// What a command line would submit.
 pub(super) fn planned(
     line: &[String],
-    earlier: Option<Box<SpecView>>,
+    earlier: Option<Box<Earlier>>,
     max_cost: Option<modchain_types::Micro>,
 ) -> Result<Plan, Failure> {
     let (job, earlier) = match (command::parse(line)?, earlier) {
         (Command::Run(args), _) => (args.job, None),
         (Command::Quote(args), _) => (args.job, None),
-        (Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }), Some(earlier)) => {
-            let mut earlier = Earlier::of(earlier.job, &earlier.spec)?;
+        (Command::Job(JobArgs { command: Some(JobCommand::Rerun(args)), .. }), Some(mut earlier)) => {
             earlier.without(&args.without)?;
-            (args.run.job, Some(earlier))
+            (args.run.job, Some(*earlier))
         }
         _ => return Err(Failure::usage("this is no job")),
     };

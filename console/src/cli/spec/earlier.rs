@@ -17,7 +17,7 @@ use crate::exit::Failure;
 use crate::text;
 
 /// An earlier job.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Earlier {
     id: JobId,
     pub(super) file: JobFile,
@@ -27,7 +27,7 @@ pub(crate) struct Earlier {
 }
 
 /// What an earlier job has left.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Kept {
     pub(super) module: Option<KeptModule>,
     pub(super) request: Option<KeptRequest>,
@@ -38,7 +38,7 @@ pub(super) struct Kept {
 }
 
 /// What can be left out of an earlier job, by the words of a job file: it is as if nothing had been said.
-pub(crate) const LEFT_OUT: [&str; 31] = [
+pub(crate) const LEFT_OUT: [&str; 32] = [
     "args",
     "cpus",
     "entrypoint",
@@ -65,6 +65,7 @@ pub(crate) const LEFT_OUT: [&str; 31] = [
     "seed",
     "start-by",
     "stdin",
+    "system",
     "temperature",
     "time-limit",
     "tmp-size",
@@ -73,7 +74,7 @@ pub(crate) const LEFT_OUT: [&str; 31] = [
 ];
 
 /// A module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct KeptModule {
     pub(super) digest: Digest,
     pub(super) bytes: u64,
@@ -81,13 +82,15 @@ pub(super) struct KeptModule {
 }
 
 /// What was asked of a language model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct KeptRequest {
     pub(super) digest: Digest,
     pub(super) bytes: u64,
     pub(super) kind: LlmKind,
     /// Its words, where they were asked for and are still there.
     said: Option<LlmRequest>,
+    /// Whether they are other words now than those of the blob.
+    pub(super) changed: bool,
 }
 
 impl Earlier {
@@ -132,7 +135,8 @@ impl Earlier {
                     json: *json,
                     ..LlmFlags::default()
                 };
-                let request = KeptRequest { digest: *request, bytes: *request_bytes, kind: *kind, said: None };
+                let request =
+                    KeptRequest { digest: *request, bytes: *request_bytes, kind: *kind, said: None, changed: false };
                 earlier.kept.request = Some(request);
                 (JobType::Llm, "model", None)
             }
@@ -190,17 +194,28 @@ impl Earlier {
         self.kept.module.as_ref().map(|module| (module.digest, module.bytes, module.name.as_str()))
     }
 
+    /// Which job it was.
+    pub(crate) fn job(&self) -> JobId {
+        self.id
+    }
+
+    /// The words of what it asked of a language model, where they are known.
+    pub(crate) fn words(&self) -> Option<&LlmRequest> {
+        self.kept.request.as_ref()?.said.as_ref()
+    }
+
     /// What it asked of a language model.
     pub(crate) fn request(&self) -> Option<Digest> {
         self.kept.request.as_ref().map(|request| request.digest)
     }
 
-    /// Whether flags change a part of what it asked: then the whole of it must be known.
-    pub(crate) fn is_asked_otherwise(&self, flags: &JobFlags) -> bool {
-        self.kept.request.is_some() && (flags.file.is_some() || super::llm::says_something(&flags.llm))
+    /// Whether flags, or words that are left out, change a part of what it asked: then the whole of it must be known.
+    pub(crate) fn is_asked_otherwise(&self, flags: &JobFlags, without: &[String]) -> bool {
+        let system_goes = without.iter().any(|word| word.trim() == "system");
+        self.kept.request.is_some() && (flags.file.is_some() || system_goes || super::llm::says_something(&flags.llm))
     }
 
-    /// Forgets what it said with these words.
+    /// Forgets what it said with these words. The words of what it asked must be known where one of them is about those.
     ///
     /// # Errors
     /// One of them is no word that can be left out.
@@ -235,6 +250,7 @@ impl Earlier {
                 "seed" => llm.seed = None,
                 "start-by" => file.start_by = None,
                 "stdin" => file.stdin = None,
+                "system" => kept.request.as_mut().map_or(Ok(()), KeptRequest::without_system)?,
                 "temperature" => llm.temperature = None,
                 "time-limit" => file.time_limit = None,
                 "tmp-size" => container.tmp_size = None,
@@ -376,6 +392,14 @@ impl Earlier {
         out.plain("json", llm.json.then_some(true));
     }
 
+    /// The question that its conversation ended with, where its words are known.
+    pub(crate) fn question(&self) -> Option<&str> {
+        match self.words()? {
+            LlmRequest::Chat { messages } => question(messages),
+            LlmRequest::Generate { .. } | LlmRequest::Embed { .. } => None,
+        }
+    }
+
     /// What was said before the question that it asked, if it asked with a conversation whose words are known.
     pub(crate) fn said_before(&self) -> Option<&[LlmMessage]> {
         match self.kept.request.as_ref()?.said.as_ref()? {
@@ -393,6 +417,18 @@ fn question(messages: &[LlmMessage]) -> Option<&str> {
 }
 
 impl KeptRequest {
+    /// Forgets how the model was to behave.
+    fn without_system(&mut self) -> Result<(), Failure> {
+        match &mut self.said {
+            None => return Err(unknown()),
+            Some(LlmRequest::Generate { system, .. }) => *system = None,
+            Some(LlmRequest::Chat { messages }) => messages.retain(|message| message.role != LlmRole::System),
+            Some(LlmRequest::Embed { .. }) => {}
+        }
+        self.changed = true;
+        Ok(())
+    }
+
     /// Puts what was asked beneath what is said now. Gives what was said before the question, if it was a conversation and
     /// goes on from there.
     pub(super) fn beneath(self, flags: &mut LlmFlags) -> Result<Option<Vec<LlmMessage>>, Failure> {
@@ -402,10 +438,7 @@ impl KeptRequest {
         }
         match self.said {
             None if flags.prompt.is_some() && (flags.system.is_some() || self.kind == LlmKind::Embed) => Ok(None),
-            None => Err(Failure::usage(
-                "the words of what the earlier job asked are not here, so no part of them can be changed",
-            )
-            .hint("say all of it: --prompt with --system, or --embed")),
+            None => Err(unknown()),
             Some(LlmRequest::Generate { prompt, system }) => {
                 flags.prompt.get_or_insert(prompt);
                 flags.system = flags.system.take().or(system);
@@ -426,6 +459,11 @@ impl KeptRequest {
             }
         }
     }
+}
+
+fn unknown() -> Failure {
+    Failure::usage("the words of what the earlier job asked are not here, so no part of them can be changed")
+        .hint("say all of it: --prompt with --system, or --embed")
 }
 
 /// Lines of a job file.
@@ -675,7 +713,7 @@ mod tests {
             let first = plan(flags(folder.path(), line), None).expect("builds");
             // Nobody asked for the words of what it asked.
             let known = Earlier::of(ID, &first.spec).expect("the task is inline");
-            assert!(!known.is_asked_otherwise(&JobFlags::default()));
+            assert!(!known.is_asked_otherwise(&JobFlags::default(), &[]));
             let second = again(JobFlags::default(), known, Some(Micro(1))).expect("builds");
             assert_eq!((&second.spec, &second.blob), (&first.spec, &None));
             assert_eq!(second.left.is_some(), first.blob.is_some());
@@ -739,6 +777,13 @@ mod tests {
         let TaskBody::Inline(Task::Llm(task)) = &second.spec.body else { panic!("inline") };
         assert_eq!((task.temperature_milli, task.seed, task.json, task.max_tokens), (None, None, false, Some(10)));
         assert_eq!((second.left, second.blob), (Some(Left::Request), None));
+        // How the model was to behave goes if the words are known.
+        let system = ["system".to_owned()];
+        assert!(Earlier::of(ID, &first.spec).expect("inline").without(&system).is_err(), "they are not");
+        let mut known = earlier(&first);
+        known.without(&system).expect("they are");
+        let LlmRequest::Generate { prompt, system: None } = asked(known, &[]).expect("builds") else { panic!("gone") };
+        assert!(prompt.starts_with("one\ntwo"));
         // One of several labels is left out by saying the others, and a variable that was allowed stays allowed.
         let mut known = earlier(&of(LINES[1]));
         known.without(&["label".to_owned(), "env".to_owned()]).expect("words");
@@ -783,7 +828,7 @@ mod tests {
         assert_eq!(other, LlmRequest::Embed { inputs: vec!["three".into()] });
 
         let gone = || Earlier::of(ID, &generate.spec).expect("inline");
-        assert!(gone().is_asked_otherwise(&flags(folder.path(), &["-p", "other"])));
+        assert!(gone().is_asked_otherwise(&flags(folder.path(), &["-p", "other"]), &[]));
         let unknown = asked(gone(), &["-p", "other"]).expect_err("how it was to behave is not known");
         assert!(unknown.hint.expect("what to do").contains("--system"));
         let whole = asked(gone(), &["-p", "other", "--system", "x"]).expect("all of it is said");

@@ -39,7 +39,7 @@ pub(super) enum Stdin {
 /// What the flags, joined with the file, ask for; what an earlier job asked, where they say nothing else.
 pub(super) fn asked(mut flags: LlmFlags, kept: Option<KeptRequest>, mut stdin: Stdin) -> Result<Asked, Failure> {
     let so_far = match kept {
-        Some(kept) if !says_something(&flags) => return as_before(flags, kept),
+        Some(kept) if !kept.changed && !says_something(&flags) => return as_before(flags, kept),
         Some(kept) => kept.beneath(&mut flags)?,
         None => None,
     };

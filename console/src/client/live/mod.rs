@@ -42,7 +42,8 @@ pub(crate) struct AskId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) enum ToLive {
     /// One request with one answer. Sent again over a new connection when the old one breaks before the answer: every request that
-    /// changes something carries a key or is harmless to repeat.
+    /// changes something carries a key or is harmless to repeat. One for a blob is answered with all of it in one piece, if it is no
+    /// longer than that.
     Ask(AskId, Box<FromConsole>),
     /// Puts the blob, if there is one, and submits. The key makes a repetition harmless.
     Submit(AskId, Box<Submit>, Option<Bytes>),

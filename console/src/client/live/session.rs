@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modchain_link::Backoff;
-use modchain_types::{JobId, Text, WallTime};
+use modchain_types::{Digest, JobId, Text, WallTime};
+use modchain_wire::agent::BlobChunk;
 use modchain_wire::console::{EventsOpen, JobRef, LogsOpen, RefusalCode, StateOpen, WhoamiQuery};
-use modchain_wire::{FromConsole, ToConsole};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, ToConsole};
 use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -286,7 +287,10 @@ impl Worker {
     /// One request, up to its answer. What is not answered because the connection broke is kept.
     async fn ask(&self, id: AskId, what: What) {
         let result = match what.clone() {
-            What::Ask(request) => self.client.request(*request).await,
+            What::Ask(request) => match *request {
+                FromConsole::BlobFetch(fetch) => self.blob(fetch.digest).await,
+                request => self.client.request(request).await,
+            },
             What::Submit(submit, blob) => self.submit(*submit, blob.as_ref()).await,
         };
         if let Err(failure) = &result
@@ -303,6 +307,13 @@ impl Worker {
         }
         self.out.say(FromLive::Answer(id, what.request(), result.map(Box::new))).await;
         self.shared.with(|kept| kept.answered(id));
+    }
+
+    /// A blob that is no longer than one piece of it.
+    async fn blob(&self, digest: Digest) -> Result<ToConsole, Failure> {
+        let bytes = self.client.fetch_blob(digest, CHUNK_BYTES_MAX as u64).await?;
+        let bytes = bytes.ok_or_else(|| Failure::not_found(format!("{digest} is not kept any more")))?;
+        Ok(BlobChunk { data: Data::new(bytes).expect("a piece is no longer than a chunk") }.into())
     }
 
     async fn submit(

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use modchain_certs::{Authority, Subject};
 use modchain_link::{Accepted, CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter};
-use modchain_types::{Asset, IdentityId, JournalId, List, Role, Span, Text};
-use modchain_wire::agent::OutputStream;
+use modchain_types::{Asset, Digest, IdentityId, JournalId, List, Role, Span, Text};
+use modchain_wire::agent::{BlobChunk, BlobHead, OutputStream};
 use modchain_wire::console::{
-    CaughtUp, ConsoleWelcome, EventsPage, InputReady, InputStored, JobQuery, LogChunk, LogCursor, LogEnd, Refusal,
-    RefusalCode, StateDelta, StateSnapshot, StatusQuery,
+    BlobFetch, CaughtUp, ConsoleWelcome, EventsPage, InputReady, InputStored, JobQuery, LogChunk, LogCursor, LogEnd,
+    Refusal, RefusalCode, StateDelta, StateSnapshot, StatusQuery,
 };
 use modchain_wire::{Data, FromConsole, Message, ToConsole};
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ use crate::text::wall_now;
 /// Longest wait for anything: machines that build at the same time are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 const OURS: JournalId = JournalId([3; 16]);
+/// What it keeps beside the journal.
+static BLOBS: [&[u8]; 2] = [b"a blob", &[7; modchain_wire::CHUNK_BYTES_MAX + 1]];
 
 /// What the orchestrator has and does.
 #[derive(Debug, Clone)]
@@ -263,6 +265,21 @@ impl Scripted {
                 down.write(&samples::job_view(7).into()).await.ok()?;
                 down.finish().await.ok()
             }
+            // It has two blobs, in two pieces each; what is longer than a piece is refused by who asked.
+            FromConsole::BlobFetch(fetch) if BLOBS.iter().any(|blob| Digest::of(blob) == fetch.digest) => {
+                let blob = BLOBS.iter().find(|blob| Digest::of(blob) == fetch.digest).expect("just looked at");
+                down.write(&BlobHead { bytes: blob.len() as u64 }.into()).await.ok()?;
+                for piece in blob.chunks(2) {
+                    let data = Data::new(bytes::Bytes::copy_from_slice(piece)).expect("fits");
+                    down.write(&BlobChunk { data }.into()).await.ok()?;
+                }
+                down.finish().await.ok()
+            }
+            FromConsole::BlobFetch(_) => {
+                let code = RefusalCode::MissingBlob;
+                down.write(&Refusal { code, message: Text::default(), hint: Text::default() }.into()).await.ok()?;
+                down.finish().await.ok()
+            }
             other => {
                 let refusal = Refusal {
                     code: RefusalCode::Unsupported,
@@ -427,6 +444,28 @@ async fn requests_outlive_the_connection_and_are_answered_once() {
     watcher.until("the answers", |it| it.answers.len() == 3).await;
     watcher.answers.sort_by_key(|(id, _)| *id);
     assert_eq!(watcher.answers, [(1, Ok(())), (2, Err("unsupported")), (3, Ok(()))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_is_one_answer_or_the_reason_why_there_is_none() {
+    let orchestrator = Orchestrator::start(1);
+    let mut watcher = Watcher::start(&orchestrator);
+    watcher.until("the first snapshot", |it| it.mirror.mark.is_some()).await;
+    let ask = |id, blob: &[u8]| ToLive::Ask(AskId(id), Box::new(BlobFetch { digest: Digest::of(blob) }.into()));
+    watcher.live.send(ask(1, BLOBS[0]));
+    let whole = loop {
+        match tokio::time::timeout(PATIENCE, watcher.inbox.recv()).await.expect("in time").expect("the link is there") {
+            FromLive::Answer(AskId(1), _, Ok(reply)) => break reply,
+            _ => {}
+        }
+    };
+    let ToConsole::BlobChunk(chunk) = *whole else { panic!("{whole:?}") };
+    assert_eq!(&chunk.data[..], BLOBS[0]);
+    watcher.live.send(ask(2, b"nobody has it"));
+    watcher.until("it is not there", |it| it.answers == [(2, Err("not_found"))]).await;
+    watcher.live.send(ask(3, BLOBS[1]));
+    watcher.until("it is too long", |it| it.answers.len() == 2).await;
+    assert!(watcher.answers[1].1.is_err(), "{:?}", watcher.answers);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -156,10 +156,10 @@ fn a_lost_link_and_a_refusal_leave_what_was_typed() {
     assert_eq!(app.ui.table(TableId::Jobs).selected, Some(RowId::Job(job_id(5))));
 }
 
-/// The form on an earlier job that a line of `run` describes.
-fn run_again(app: &mut App, line: &[&str]) {
+/// The form on an earlier job that a line of `run` describes; what it asked of a language model may not be kept any more.
+fn run_again(app: &mut App, line: &[&str], is_kept: bool) {
     let words: Vec<String> = ["run"].iter().chain(line).map(|word| (*word).to_owned()).collect();
-    let spec = planned(&words).expect("a job").spec;
+    let Plan { spec, blob, .. } = *planned(&words).expect("a job");
     press(app, &["3"]);
     app.ui.table_mut(TableId::Jobs).select_id(&RowId::Job(job_id(1)));
     let effects = press(app, &["r"]);
@@ -167,8 +167,19 @@ fn run_again(app: &mut App, line: &[&str]) {
         Effect::Send(ToLive::Ask(id, request)) if matches!(**request, FromConsole::Spec(_)) => Some(*id),
         _ => None,
     });
+    let is_asked = spec.requirements.adapter == modchain_types::Adapter::Llm;
     let view = modchain_wire::console::SpecView { job: job_id(1), spec };
-    answer(app, ask.expect("asks what it was"), Ok(ToConsole::Spec(view)));
+    let effects = answer(app, ask.expect("asks what it was"), Ok(ToConsole::Spec(view)));
+    if is_asked {
+        let [Effect::Send(ToLive::Ask(ask, request))] = &effects[..] else { panic!("asks for the words: {effects:?}") };
+        let blob = blob.expect("what is asked");
+        let digest = modchain_types::Digest::of(&blob);
+        assert!(matches!(&**request, FromConsole::BlobFetch(fetch) if fetch.digest == digest), "{request:?}");
+        let chunk = modchain_wire::agent::BlobChunk { data: modchain_wire::Data::new(blob).expect("is short") };
+        let reply = if is_kept { Ok(chunk.into()) } else { Err(Failure::not_found("it is gone")) };
+        answer(app, *ask, reply);
+        assert!(app.ui.toasts.iter().all(|toast| !toast.text.contains("gone")), "that is no failure");
+    }
     assert!(matches!(app.ui.overlay, Some(Overlay::Form(_))));
 }
 
@@ -185,7 +196,7 @@ fn put(app: &mut App, help: &str, text: &str) {
 fn what_is_cleared_in_a_job_that_is_run_again_is_left_out_and_the_rest_is_not_said() {
     let mut app = seen((120, 36), Link::Live);
     let line = ["-i", "acme/eval:4", "--max-cost", "2", "--node", "zurich-03", "--label", "a=1", "--label", "b=2"];
-    run_again(&mut app, &line);
+    run_again(&mut app, &line, true);
     let made = |app: &mut App| -> Vec<String> {
         let effects = wait(app, 301);
         let line = effects.into_iter().find_map(|effect| match effect {
@@ -209,9 +220,26 @@ fn what_is_cleared_in_a_job_that_is_run_again_is_left_out_and_the_rest_is_not_sa
 }
 
 #[test]
+fn what_an_earlier_job_asked_is_in_the_form_and_a_part_of_it_can_change() {
+    let mut app = seen((120, 36), Link::Live);
+    let line = ["-m", "smollm2:135m", "-p", "why?", "--system", "be short", "--max-cost", "0.05"];
+    run_again(&mut app, &line, true);
+    let shown = screen(&mut app);
+    assert!(shown.contains("[why?") && shown.contains("[be short"), "{shown}");
+    put(&mut app, "what to ask", "how?");
+    put(&mut app, "how the model is to behave", "");
+    let effects = press(&mut app, &["F5"]);
+    let Some(Effect::Plan(edit, line, Some(earlier))) = effects.into_iter().next() else { panic!("looks first") };
+    assert_eq!(line[3..], ["--without", "system", "--prompt", "how?"].map(str::to_owned));
+    let plan = super::super::runtime::planned(&line, Some(earlier), None).expect("a job");
+    assert_eq!(&plan.blob.clone().expect("it is sent")[..], br#"{"generate":{"prompt":"how?","system":null}}"#);
+    assert!(matches!(update(&mut app, Msg::Planned(edit, Ok(Box::new(plan))))[..], [Effect::Submit(..)]));
+}
+
+#[test]
 fn settings_of_a_job_for_a_language_model_change_alone_and_what_is_not_kept_any_more_is_named() {
     let mut app = seen((120, 36), Link::Live);
-    run_again(&mut app, &["-m", "smollm2:135m", "-p", "hi", "--max-cost", "0.05", "--seed", "7"]);
+    run_again(&mut app, &["-m", "smollm2:135m", "-p", "hi", "--max-cost", "0.05", "--seed", "7"], false);
     press(&mut app, &["Ctrl-o"]);
     put(&mut app, "how freely it chooses", "0.2");
     put(&mut app, "makes the choice repeatable", "");

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{Asset, JobId, Micro, Span};
-use modchain_wire::console::SpecView;
+use modchain_types::{Asset, JobId, LlmRequest, Micro, Span};
 use modchain_wire::view::QuoteView;
 
 use super::super::super::theme::Role;
@@ -14,7 +13,6 @@ use crate::args::{JobType, OnDisconnectFlag};
 use crate::cli::job_file::{JobFile, SCHEMA};
 use crate::cli::spec::{Earlier, Plan, size, span};
 use crate::client::live::LinkState;
-use crate::exit::Failure;
 use crate::text;
 
 /// Every kind: a module, a container, a language model, a job file.
@@ -102,7 +100,7 @@ fields! {
 #[derive(Debug, Default)]
 pub(crate) struct JobForm {
     /// The job that is run again, with what it was submitted with.
-    pub(super) earlier: Option<Box<SpecView>>,
+    pub(super) earlier: Option<Box<Earlier>>,
     /// A job file that was edited and makes no sense yet: the editor opens on it again.
     pub(super) draft: Option<String>,
 }
@@ -119,7 +117,7 @@ pub(super) fn kind(fields: &[Field]) -> char {
 /// What is wrong with a field.
 pub(super) fn line(form: &Form, job: &JobForm) -> Result<Vec<String>, String> {
     let mut line = match &job.earlier {
-        Some(earlier) => vec!["job".to_owned(), "rerun".to_owned(), earlier.job.to_string()],
+        Some(earlier) => vec!["job".to_owned(), "rerun".to_owned(), earlier.job().to_string()],
         None => vec!["run".to_owned()],
     };
     let decided = form.shown().any(|field| ["wasm", "image", "model"].contains(&field.spec.word) && field.says());
@@ -232,19 +230,26 @@ fn thousandths(milli: u32) -> String {
 }
 
 /// The fields of a job that is run again, and what they were.
-///
-/// # Errors
-/// The specification is not whole.
-pub(super) fn again(spec: &SpecView) -> Result<Vec<Field>, Failure> {
-    let earlier = Earlier::of(spec.job, &spec.spec)?;
+pub(super) fn again(earlier: &Earlier) -> Vec<Field> {
     let module = earlier.module().map(|(_, _, name)| name.to_owned());
     let (file, env) = earlier.described();
     let mut fields: Vec<Field> = FIELDS.iter().map(Field::new).collect();
     fill(&mut fields, file, env, module.as_deref());
     for field in &mut fields {
+        match (field.spec.word, earlier.words()) {
+            ("prompt", Some(LlmRequest::Generate { prompt, .. })) => field.set(prompt),
+            ("prompt", Some(LlmRequest::Chat { .. })) => field.set(earlier.question().unwrap_or_default()),
+            ("system", Some(LlmRequest::Generate { system, .. })) => field.set(system.as_deref().unwrap_or_default()),
+            ("embed", Some(LlmRequest::Embed { inputs })) => {
+                let inputs: Vec<String> =
+                    inputs.iter().map(|text| super::super::super::command::quoted(text)).collect();
+                field.set(&inputs.join(" "));
+            }
+            _ => {}
+        }
         field.before = Some(field.text());
     }
-    Ok(fields)
+    fields
 }
 
 /// The form as a job file: for an editor, and to keep.
@@ -435,7 +440,7 @@ pub(super) fn preview(form: &Form, line: &[String], asset: Asset) -> Vec<String>
 pub(super) fn title(form: &Form) -> (String, String) {
     match &form.purpose {
         Purpose::Job(JobForm { earlier: Some(earlier), .. }) => {
-            ("New job".to_owned(), format!("from {} (rerun)", short(&earlier.job)))
+            ("New job".to_owned(), format!("from {} (rerun)", short(&earlier.job())))
         }
         Purpose::Job(JobForm { earlier: None, .. }) => ("New job".to_owned(), String::new()),
         Purpose::Token => ("New token".to_owned(), "lets one machine or person join, once".to_owned()),

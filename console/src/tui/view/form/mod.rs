@@ -11,14 +11,14 @@ use modchain_wire::ToConsole;
 use modchain_wire::console::{QuoteRequest, SpecQuery};
 use modchain_wire::view::QuoteView;
 
-use super::super::act::{self, Errand};
+use super::super::act::{self, Errand, Use};
 use super::super::app::{App, Ask, Overlay, Tone};
 use super::super::command;
 use super::super::msg::Effect;
 use super::super::update::type_into;
 use super::reader::Reader;
 use crate::cli::job_file::JobFile;
-use crate::cli::spec::{Left, Plan};
+use crate::cli::spec::{Earlier, Left, Plan};
 use crate::client::live::ToLive;
 use crate::exit::Failure;
 use field::{Control, Field, Value};
@@ -254,27 +254,20 @@ pub(crate) fn again(app: &mut App, job: JobId) -> Vec<Effect> {
     }
     app.toast(Tone::Info, format!("asking what {} was submitted with", job.short()));
     let query = SpecQuery { job: modchain_types::Text::cut(job.to_string()) };
-    act::errand(app, Errand::Again, Some(query.into()))
+    act::errand(app, Errand::Spec(Use::Form), Some(query.into()))
 }
 
 /// Opens the form on what a job was submitted with.
-pub(crate) fn open_again(app: &mut App, spec: Box<modchain_wire::console::SpecView>) -> Vec<Effect> {
+pub(crate) fn open_again(app: &mut App, earlier: Box<Earlier>) -> Vec<Effect> {
     if app.ui.overlay.is_some() {
-        app.toast(Tone::Info, format!("{} can be run again: close this first, then r", spec.job.short()));
+        app.toast(Tone::Info, format!("{} can be run again: close this first, then r", earlier.job().short()));
         return Vec::new();
     }
-    match job::again(&spec) {
-        Ok(fields) => {
-            let mut form = Form::new(app, Purpose::Job(JobForm { earlier: Some(spec), draft: None }), fields);
-            form.due_ms = Some(app.now.ms);
-            app.ui.overlay = Some(Overlay::Form(Box::new(form)));
-            due(app)
-        }
-        Err(failure) => {
-            app.toast(Tone::Bad, failure.said());
-            Vec::new()
-        }
-    }
+    let fields = job::again(&earlier);
+    let mut form = Form::new(app, Purpose::Job(JobForm { earlier: Some(earlier), draft: None }), fields);
+    form.due_ms = Some(app.now.ms);
+    app.ui.overlay = Some(Overlay::Form(Box::new(form)));
+    due(app)
 }
 
 /// Runs the sample job at once.
