@@ -454,9 +454,9 @@ async fn a_blob_is_one_answer_or_the_reason_why_there_is_none() {
     let ask = |id, blob: &[u8]| ToLive::Ask(AskId(id), Box::new(BlobFetch { digest: Digest::of(blob) }.into()));
     watcher.live.send(ask(1, BLOBS[0]));
     let whole = loop {
-        match tokio::time::timeout(PATIENCE, watcher.inbox.recv()).await.expect("in time").expect("the link is there") {
-            FromLive::Answer(AskId(1), _, Ok(reply)) => break reply,
-            _ => {}
+        let message = tokio::time::timeout(PATIENCE, watcher.inbox.recv()).await.expect("in time");
+        if let Some(FromLive::Answer(AskId(1), _, Ok(reply))) = message {
+            break reply;
         }
     };
     let ToConsole::BlobChunk(chunk) = *whole else { panic!("{whole:?}") };
