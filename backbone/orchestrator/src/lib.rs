@@ -17,6 +17,7 @@ pub mod founders;
 pub mod gate;
 pub mod init;
 pub mod issuer;
+pub mod rebuild;
 pub mod relay;
 pub mod serve;
 pub mod session;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use modchain_orchestrator::config::{self, Overrides, Settings};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
+use modchain_orchestrator::rebuild::rebuild_view;
 use modchain_orchestrator::serve::{Ended, serve};
 use modchain_orchestrator::verify::{Verified, verify};
 use modchain_types::{AccountId, Asset, Name, Span};
@@ -42,6 +43,9 @@ enum Verb {
     /// Look at the ledger
     #[command(subcommand)]
     Ledger(Ledger),
+    /// The view of ended jobs, which is made from the journal
+    #[command(subcommand)]
+    View(ViewVerb),
     /// Run the orchestrator as a service of systemd
     #[command(subcommand)]
     Service(service::Service),
@@ -115,6 +119,19 @@ struct Serve {
 enum Ledger {
     /// Check every byte of the journal, replay it, audit the result. Reads only; works beside a running orchestrator
     Verify {
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+enum ViewVerb {
+    /// Make it anew. `serve` does so by itself where it is missing, behind or broken; nobody may serve meanwhile
+    Rebuild {
         /// The data directory
         #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
         data: PathBuf,
@@ -218,6 +235,14 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
                 Err(anyhow::Error::new(error).context("the journal does not pass"))
             }
         },
+        Verb::View(ViewVerb::Rebuild { data, output }) => {
+            let events = rebuild_view(&data)?;
+            match output {
+                Output::Human => println!("the view is made anew: it has all {events} events"),
+                Output::Json => println!("{}", json!({ "schema": "modchain.view_rebuild/v1", "events": events })),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Service(service) => service::service(service),
         Verb::Version { output } => {
             let version = env!("CARGO_PKG_VERSION");

@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use modchain_core::EventBody;
 use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
 use modchain_service::notify::{self, Note};
 use modchain_types::{Asset, JobId, JournalId, Name, Span, Text};
@@ -35,6 +36,7 @@ use crate::store::journal::JournalReader;
 use crate::store::lock::DataLock;
 use crate::store::output::OutputStore;
 use crate::store::space::Space;
+use crate::store::view::{View, view_dir};
 use crate::{dispatch, init};
 
 /// Longest wait for the engine to commit what it has accepted.
@@ -124,7 +126,7 @@ impl Orchestrator {
         let fence_key = FenceKey::load(&data, journal_id)?;
 
         let (engine, Outlets { effects, events }, thread) = engine.spawn()?;
-        let (feed, feed_task) = feed.start(events); // ends with the engine
+        let (feed, feed_task) = feed.start(events)?; // ends with the engine
         let (dispatch, dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone()); // likewise
         let watched = engine.clone();
         let watch = tokio::spawn(async move {
@@ -212,13 +214,30 @@ fn open_stores(
     let input = InputStore::at(&place("input")).context("the input store cannot be opened")?.within(space.clone());
     let blobs = BlobStore::at(&place("blobs")).context("the blob store cannot be opened")?;
     let (id, asset) = crate::store::journal::identify(&crate::engine::journal_dir(data))?;
-    let mut feed = Feed::new(id, asset);
+    let view = Arc::new(View::open(&view_dir(data), id).context("the view of ended jobs cannot be made")?);
+    let mut feed = Feed::new(id, asset, view.clone());
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
     let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
-    let engine = Engine::open(options, 0, |event| feed.replay(event))?;
+    let known = view.applied();
+    let (mut broken, mut last) = (None, 0);
+    let engine = Engine::open(options, 0, |event| {
+        if matches!(event.body, EventBody::EngineStarted { .. }) {
+            last = event.number - 1; // in the end, that before this start
+        }
+        if let Err(error) = feed.replay(event) {
+            broken.get_or_insert(error);
+        }
+    })?;
+    ensure!(
+        known <= last || broken.is_some(),
+        "the view of ended jobs knows event {known}, and the journal ends with event {last}: what was acknowledged in between is \
+         gone. Bring the whole data directory back; if you know better, remove the folder {}",
+        view_dir(data).display()
+    );
+    broken.map_or_else(|| feed.write_replayed(), Err)?;
     if let Some(token) = token {
         Founders::forget_token(data, &token)?;
     }

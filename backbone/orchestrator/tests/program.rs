@@ -276,3 +276,23 @@ fn the_unit_is_one_that_systemd_has_nothing_to_say_about() {
         }
     }
 }
+
+#[test]
+fn the_view_is_rebuilt_while_nobody_serves() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, data) = data(&dir);
+    ok(&["init", "--data", &data, "--client", "alice", "-o", "json"]);
+    {
+        let (server, _) = Server::start(&path);
+        assert!(path.join("view").exists());
+        let busy = fails(1, &["view", "rebuild", "--data", &data]);
+        assert!(busy.contains("another process is serving"), "{busy}");
+        drop(server);
+    }
+    let events = ok(&["ledger", "verify", "--data", &data, "-o", "json"])["events"].clone();
+    fs::write(path.join("view/db"), b"nonsense").expect("writes");
+    let rebuilt = ok(&["view", "rebuild", "--data", &data, "-o", "json"]);
+    assert_eq!((&rebuilt["schema"], &rebuilt["events"]), (&"modchain.view_rebuild/v1".into(), &events));
+    let (_server, ready) = Server::start(&path);
+    assert_eq!(ready["schema"], "modchain.serving/v1");
+}

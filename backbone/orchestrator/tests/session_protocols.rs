@@ -5,6 +5,8 @@ mod peers;
 #[path = "session/world.rs"]
 mod world;
 
+#[path = "session/archive.rs"]
+mod archive;
 #[path = "session/eavesdropper.rs"]
 mod eavesdropper;
 #[path = "session/joiner.rs"]

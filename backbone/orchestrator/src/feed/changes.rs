@@ -77,7 +77,7 @@ impl Model {
         }
         let revision = match upto.checked_sub(1) {
             None => 0,
-            Some(index) => self.events[usize::try_from(index).ok()?].revision,
+            Some(before) => self.rows_after(before).next().filter(|row| row.view.number == upto)?.revision,
         };
         Some(Cursor { number: upto, revision, measured: 0 })
     }
@@ -194,9 +194,8 @@ impl Model {
         if backlog > EVENTS_MAX as u64 {
             return reset;
         }
-        let first = self.events.len() - usize::try_from(backlog).unwrap_or(self.events.len());
         let concerns = |job: Option<JobId>| only.is_none() || job == only;
-        let seen = self.events[first..].iter().filter(|row| row.visible_to(actor) && concerns(row.view.job));
+        let seen = self.rows_after(cursor.number).filter(|row| row.visible_to(actor) && concerns(row.view.job));
         let events: Vec<_> = seen.map(|row| row.view.clone()).collect();
 
         let (mut jobs, mut weight) = (Vec::new(), 0);

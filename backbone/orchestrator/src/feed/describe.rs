@@ -1,7 +1,7 @@
 //! Events in words.
 
 use modchain_core::membership::TokenEnd;
-use modchain_core::{Event, EventBody};
+use modchain_core::{Actor, Event, EventBody};
 use modchain_types::{AccountId, AttemptId, IdentityId, JobId, JobState, NodeId, NodeWish, Role, Text};
 use modchain_wire::view::{EventKind, EventView};
 
@@ -47,6 +47,35 @@ pub(super) enum Audience {
     Account(AccountId),
     /// Nobody else.
     Operators,
+}
+
+impl Audience {
+    /// As the view keeps it.
+    pub(super) fn to_row(&self) -> Option<Text<32>> {
+        match self {
+            Self::All => Some(Text::default()),
+            Self::Account(account) => Some(Text::cut(account.as_str())),
+            Self::Operators => None,
+        }
+    }
+
+    /// From what the view keeps.
+    pub(super) fn from_row(row: Option<&Text<32>>) -> Self {
+        match row {
+            None => Self::Operators,
+            Some(account) if account.is_empty() => Self::All,
+            Some(account) => account.parse().map_or(Self::Operators, Self::Account),
+        }
+    }
+
+    /// Whether this actor may see the event.
+    pub(super) fn has(&self, actor: &Actor) -> bool {
+        match self {
+            Self::All => true,
+            Self::Account(account) => actor.may_touch(account),
+            Self::Operators => actor.role == Role::Operator,
+        }
+    }
 }
 
 /// Whose event it is.

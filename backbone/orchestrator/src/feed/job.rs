@@ -40,6 +40,10 @@ pub(super) struct Job {
     outcome: Option<Outcome>,
     pub(super) settlement: Option<Settlement>,
     ended_at: Option<Timestamp>,
+    /// Number of the event that ended it; 0 before.
+    pub(super) finished: u64,
+    /// Numbers of all events about it.
+    pub(super) events: Vec<u64>,
     pub(super) changed: u64,
 }
 
@@ -115,6 +119,8 @@ impl Job {
             outcome: None,
             settlement: None,
             ended_at: None,
+            finished: 0,
+            events: Vec::new(),
             changed: 0,
         }
     }
@@ -299,6 +305,14 @@ impl Job {
         let more = self.attempts.back().map_or(0, |attempt| attempt.reservation.gpus.len() * 136 + 256) + 640;
         640 + more + labels + attempts + texts
     }
+}
+
+/// As [`Job::weight`], of a view.
+pub(super) fn weight_of(view: &JobView) -> usize {
+    let labels: usize = view.labels.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
+    let attempts: usize = view.attempts.iter().map(|attempt| attempt.message.len() + 128).sum();
+    let model = view.model.as_ref().map_or(0, |model| model.len());
+    1_792 + labels + attempts + view.name.len() + view.what.len() + model + view.gpus.len() * 136 + 256
 }
 
 fn attempt_view(attempt: &Attempt, job: &Job, model: &Model) -> Option<AttemptView> {

@@ -6,6 +6,7 @@
 //!
 //! It must never be asked by the engine, and must never decide anything: what it shows may be a moment old.
 
+mod archive;
 mod changes;
 mod describe;
 mod history;
@@ -16,6 +17,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modchain_core::{Actor, Event};
@@ -23,13 +25,15 @@ use modchain_types::{
     AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, OutputLengths, Span,
     Text, Timestamp,
 };
-use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, NodesPage, NodesQuery, StateSnapshot};
-use modchain_wire::view::{AccountView, EventView, JobView, NodeHistoryView, StatusView};
+use modchain_wire::console::{NodesPage, NodesQuery, StateSnapshot};
+use modchain_wire::view::{AccountView, EventView, NodeHistoryView, StatusView};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::engine::OutletReceiver;
+use crate::store::view::{Rows, View, ViewError};
 
+pub use archive::FeedError;
 pub use changes::{Change, Cursor, SnapshotPlace};
 pub use history::{Pulse, Tick};
 pub use query::{EventFilter, LedgerFilter, Unresolved};
@@ -38,6 +42,8 @@ use model::Model;
 
 /// Questions that may wait for the feed; more make their askers wait.
 const QUESTIONS_MAX: usize = 256;
+/// Events of the journal whose rows are written to the view at once.
+const REPLAYED_AT_ONCE: usize = 4096;
 /// Events in one page of an event stream.
 pub const EVENTS_PAGE: usize = 200;
 /// Measurements and bare watermarks reach readers this often: often enough for a screen, seldom enough for a thousand nodes.
@@ -65,11 +71,14 @@ type Question = Box<dyn FnOnce(&mut Feed) + Send>;
 #[derive(Clone)]
 pub struct FeedHandle {
     questions: mpsc::Sender<Question>,
+    /// What has ended.
+    view: Arc<View>,
 }
 
 /// The read model before and while it is served.
 pub struct Feed {
     model: Model,
+    view: Arc<View>,
     started: Instant,
     /// The moment of the last event and when it came: what "now" is on the timeline follows from both.
     last: (Timestamp, Instant),
@@ -86,28 +95,57 @@ enum Waiter {
 }
 
 impl Feed {
-    /// Knows nothing yet: give it the whole journal.
-    pub fn new(journal: JournalId, asset: Asset) -> Self {
+    /// Knows nothing yet: give it the whole journal. What has ended goes to the view, as far as that lacks it.
+    pub fn new(journal: JournalId, asset: Asset, view: Arc<View>) -> Self {
         let now = Instant::now();
-        Self { model: Model::new(journal, asset), started: now, last: (Timestamp::ZERO, now), waiters: Vec::new() }
+        let (model, last) = (Model::new(journal, asset), (Timestamp::ZERO, now));
+        Self { model, view, started: now, last, waiters: Vec::new() }
     }
 
-    /// Takes an event of the journal, in order, before [`Feed::start`].
-    pub fn replay(&mut self, event: &Event) {
+    /// Takes an event of the journal, in order, before [`Feed::start`]. Blocks.
+    pub fn replay(&mut self, event: &Event) -> Result<(), ViewError> {
         self.take(event);
+        if self.model.rows_waiting() >= REPLAYED_AT_ONCE { self.write_replayed() } else { Ok(()) }
+    }
+
+    /// Writes what the replay led to. Call it when the replay is over. Blocks.
+    pub fn write_replayed(&mut self) -> Result<(), ViewError> {
+        let rows = self.model.take_rows();
+        self.view.apply(&rows)?;
+        self.model.forget(self.view.applied());
+        Ok(())
     }
 
     /// Serves. The task ends by itself after the engine has: its outlet tells.
-    pub fn start(mut self, events: OutletReceiver<std::sync::Arc<Vec<Event>>>) -> (FeedHandle, JoinHandle<()>) {
+    pub fn start(
+        mut self,
+        events: OutletReceiver<std::sync::Arc<Vec<Event>>>,
+    ) -> std::io::Result<(FeedHandle, JoinHandle<()>)> {
         self.model.replayed();
+        let view = Arc::clone(&self.view);
+        let writer = archive::write_behind(Arc::clone(&view))?;
         let (questions, inbox) = mpsc::channel(QUESTIONS_MAX);
-        (FeedHandle { questions }, tokio::spawn(self.serve(events, inbox)))
+        Ok((FeedHandle { questions, view }, tokio::spawn(self.serve(events, inbox, writer))))
+    }
+
+    /// Hands what has ended to the view's writer, and forgets what the view has. Waits for the writer only when very much
+    /// has gathered; without a writer everything stays.
+    async fn hand_over(&mut self, writer: &mpsc::Sender<Rows>) {
+        let crowded = self.model.rows_waiting() > archive::EVENTS_WAITING_MAX;
+        let place = if crowded { writer.reserve().await.ok() } else { writer.try_reserve().ok() };
+        if let Some(place) = place {
+            place.send(self.model.take_rows());
+        } else if writer.is_closed() {
+            drop(self.model.take_rows());
+        }
+        self.model.forget(self.view.applied());
     }
 
     async fn serve(
         mut self,
         mut events: OutletReceiver<std::sync::Arc<Vec<Event>>>,
         mut questions: mpsc::Receiver<Question>,
+        writer: mpsc::Sender<Rows>,
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -117,9 +155,13 @@ impl Feed {
                     let Some(batch) = batch else { return };
                     batch.iter().for_each(|event| self.take(event));
                     self.wake(false);
+                    self.hand_over(&writer).await;
                 }
                 Some(question) = questions.recv() => question(&mut self),
-                _ = tick.tick() => self.wake(true),
+                _ = tick.tick() => {
+                    self.wake(true);
+                    self.hand_over(&writer).await;
+                }
             }
         }
     }
@@ -279,40 +321,6 @@ impl FeedHandle {
         self.ask(move |feed| feed.model.identities.get(&id).cloned()).await
     }
 
-    /// The job that the asker means by a name.
-    pub async fn resolve(&self, actor: &Actor, text: &str) -> Result<Result<JobId, Unresolved>, FeedGone> {
-        let (actor, text) = (actor.clone(), text.to_owned());
-        self.ask(move |feed| feed.model.resolve(&actor, &text)).await
-    }
-
-    /// A job, if the asker may see it.
-    pub async fn job(&self, actor: &Actor, job: JobId) -> Result<Option<JobView>, FeedGone> {
-        let actor = actor.clone();
-        self.ask(move |feed| feed.model.visible_job(&actor, job).map(|job| job.view(&feed.model, feed.now()))).await
-    }
-
-    /// Who pays for a job, and the number of the event that made it, if the asker may see it.
-    pub async fn origin(&self, actor: &Actor, job: JobId) -> Result<Option<(AccountId, u64)>, FeedGone> {
-        let actor = actor.clone();
-        self.ask(move |feed| feed.model.visible_job(&actor, job).map(|job| (job.account.clone(), job.number))).await
-    }
-
-    /// How a job stands; `None` if there is none.
-    pub async fn standing(&self, job: JobId) -> Result<Option<JobStanding>, FeedGone> {
-        self.ask(move |feed| feed.standing(job)).await
-    }
-
-    /// Waits until a job stands otherwise than at `revision`; for ever if it never comes into being.
-    pub async fn standing_after(&self, job: JobId, revision: u64) -> Result<JobStanding, FeedGone> {
-        self.wait(move |reply| Waiter::Standing { job, revision, reply }).await
-    }
-
-    /// A page of jobs, newest first.
-    pub async fn jobs(&self, actor: &Actor, query: JobsQuery) -> Result<JobsPage, FeedGone> {
-        let actor = actor.clone();
-        self.ask(move |feed| feed.model.jobs_page(&actor, &query, feed.now())).await
-    }
-
     /// A page of nodes by name.
     pub async fn nodes(&self, query: NodesQuery) -> Result<NodesPage, FeedGone> {
         self.ask(move |feed| feed.model.nodes_page(&query)).await
@@ -333,38 +341,10 @@ impl FeedHandle {
         self.ask(move |feed| feed.model.account_view(&account)).await
     }
 
-    /// A page of a statement, newest first; `None` if there is no such account. The caller has checked that the asker may
-    /// see it.
-    pub async fn ledger(&self, account: AccountId, filter: LedgerFilter) -> Result<Option<LedgerPage>, FeedGone> {
-        self.ask(move |feed| feed.model.ledger_page(&account, &filter)).await
-    }
-
     /// How things are. Problems of the engine are the caller's to add.
     pub async fn status(&self, actor: &Actor) -> Result<StatusView, FeedGone> {
         let actor = actor.clone();
         self.ask(move |feed| feed.model.status(&actor, Span::from(feed.started.elapsed()), feed.now())).await
-    }
-
-    /// Events after `after` that there are already, one page, and how far the answer goes.
-    pub async fn events(
-        &self,
-        actor: &Actor,
-        filter: EventFilter,
-        after: u64,
-    ) -> Result<(Vec<EventView>, u64), FeedGone> {
-        let actor = actor.clone();
-        self.ask(move |feed| feed.model.events_after(&actor, &filter, after, EVENTS_PAGE)).await
-    }
-
-    /// Waits for events after `after`: at least one.
-    pub async fn events_wait(
-        &self,
-        actor: &Actor,
-        filter: EventFilter,
-        after: u64,
-    ) -> Result<(Vec<EventView>, u64), FeedGone> {
-        let actor = actor.clone();
-        self.wait(move |reply| Waiter::Events { actor, filter, after, reply }).await
     }
 
     /// The number of the last event.

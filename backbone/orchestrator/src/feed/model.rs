@@ -1,7 +1,7 @@
 //! What is known from the journal, in the shape that questions come in. Only committed events change it, and two things that
 //! are not in the journal because they follow from silence or pass at once: a node's state, and its heartbeats.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use modchain_core::node::Standing;
 use modchain_core::{Actor, Event, EventBody};
@@ -15,6 +15,12 @@ use super::describe::{self, Audience};
 use super::history::{History, Pulse};
 use super::job::{Attempt, Job};
 use super::statement::Statement;
+use crate::store::view::{EventRow, JobRow, Rows};
+
+/// Events that stay in memory when the view has them: far more than a reader may be behind.
+const EVENTS_KEPT: usize = 10_000;
+/// Ended jobs of one account that stay in memory, the last to end: what a console is shown at first.
+pub(super) const ENDED_KEPT: usize = 200;
 
 /// The read model.
 #[derive(Debug)]
@@ -37,8 +43,18 @@ pub(super) struct Model {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) node_names: BTreeMap<Name, NodeId>,
     pub(super) accounts: BTreeMap<AccountId, Account>,
-    /// All of them; the number of an event is its place plus one.
-    pub(super) events: Vec<Row>,
+    /// The newest of them: those behind `forgotten`, in order.
+    pub(super) events: VecDeque<Row>,
+    /// How many events before those the view has and this forgot.
+    pub(super) forgotten: u64,
+    /// What the events since somebody asked led to, for the view.
+    rows: Rows,
+    /// Accounts with entries that the view may have by now.
+    posted: BTreeSet<AccountId>,
+    /// Accounts with more ended jobs than are kept.
+    crowded: BTreeSet<AccountId>,
+    /// Ended jobs that are still here, by account, in the order of their ends.
+    ended: BTreeMap<AccountId, VecDeque<JobId>>,
     /// Jobs by the revision of their last change.
     pub(super) changed_jobs: BTreeMap<u64, JobId>,
     /// Nodes by the revision of their last change of state.
@@ -111,7 +127,12 @@ impl Model {
             nodes: BTreeMap::new(),
             node_names: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            events: Vec::new(),
+            events: VecDeque::new(),
+            forgotten: 0,
+            rows: Rows::default(),
+            posted: BTreeSet::new(),
+            crowded: BTreeSet::new(),
+            ended: BTreeMap::new(),
             changed_jobs: BTreeMap::new(),
             changed_nodes: BTreeMap::new(),
             measured_nodes: BTreeMap::new(),
@@ -120,7 +141,61 @@ impl Model {
 
     /// The number of the last event.
     pub(super) fn upto(&self) -> u64 {
-        self.events.len() as u64
+        self.forgotten + self.events.len() as u64
+    }
+
+    /// The events behind `after` that are here, or those that are left of them.
+    pub(super) fn rows_after(&self, after: u64) -> impl Iterator<Item = &Row> {
+        let first = usize::try_from(after.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+        self.events.range(first.min(self.events.len())..)
+    }
+
+    /// What the events since the call before led to, for the view.
+    pub(super) fn take_rows(&mut self) -> Rows {
+        let upto = self.upto();
+        Rows { upto, ..std::mem::take(&mut self.rows) }
+    }
+
+    /// How many events wait for [`Model::take_rows`].
+    pub(super) fn rows_waiting(&self) -> usize {
+        self.rows.events.len()
+    }
+
+    /// Forgets what the view has, but for the newest: those are what most readers ask for.
+    pub(super) fn forget(&mut self, applied: u64) {
+        while self.events.len() > EVENTS_KEPT && self.forgotten < applied {
+            self.events.pop_front();
+            self.forgotten += 1;
+        }
+        let crowded = std::mem::take(&mut self.crowded);
+        for id in crowded {
+            let Some(ended) = self.ended.get_mut(&id) else { continue };
+            let mut gone = Vec::new();
+            while ended.len() > ENDED_KEPT
+                && let Some(oldest) = ended.front()
+                && self.jobs.get(oldest).is_none_or(|job| job.finished <= applied)
+            {
+                gone.extend(ended.pop_front());
+            }
+            if ended.len() > ENDED_KEPT {
+                self.crowded.insert(id.clone());
+            }
+            for job in gone.iter().filter_map(|job| self.jobs.remove(job)) {
+                self.by_age.remove(&job.number);
+                self.changed_jobs.remove(&job.changed);
+                if let Some(account) = self.accounts.get_mut(&id) {
+                    account.jobs.remove(&job.number);
+                }
+            }
+        }
+        for id in std::mem::take(&mut self.posted) {
+            if let Some(account) = self.accounts.get_mut(&id) {
+                account.statement.forget(applied);
+                if !account.statement.entries.is_empty() {
+                    self.posted.insert(id);
+                }
+            }
+        }
     }
 
     /// A moment of the timeline by the calendar.
@@ -152,11 +227,38 @@ impl Model {
         debug_assert_eq!(event.number, self.upto() + 1, "events come without a gap");
         let before = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job)).map(|job| job.state(self));
         self.change(event);
+        if let Some(job) = describe::job_of(&event.body).and_then(|job| self.jobs.get_mut(&job)) {
+            job.events.push(event.number);
+        }
         let job = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job));
         let after = job.map(|job| job.state(self));
         let view = describe::event(self, event, job, before, after);
         let audience = describe::audience(self, &event.body, job);
-        self.events.push(Row { audience, revision: self.revision, view });
+        let ended = job.filter(|job| job.finished == event.number).map(|job| JobRow {
+            number: job.number,
+            finished: job.finished,
+            events: job.events.clone(),
+            view: job.view(self, event.at),
+        });
+        if let Some(row) = ended {
+            let account = &row.view.account;
+            let kept = self.ended.entry(account.clone()).or_default();
+            kept.push_back(row.view.id);
+            if kept.len() > ENDED_KEPT {
+                self.crowded.insert(account.clone());
+            }
+            self.rows.jobs.push(row);
+        }
+        self.rows.events.push(EventRow { audience: audience.to_row(), view: view.clone() });
+        self.events.push_back(Row { audience, revision: self.revision, view });
+    }
+
+    /// Notes for the view what an event has entered into a statement.
+    fn entered(&mut self, account: &AccountId, number: u64) {
+        let Some(entry) = self.accounts.get(account) else { return };
+        let fresh = entry.statement.entries_of(number).map(|entry| (account.clone(), entry.clone()));
+        self.rows.entries.extend(fresh);
+        self.posted.insert(account.clone());
     }
 
     fn change(&mut self, event: &Event) {
@@ -167,6 +269,7 @@ impl Model {
             EventBody::Deposited { account, amount, why, .. } => {
                 let wall = self.wall(at);
                 self.account(account).statement.deposited(event.number, wall, *amount, why);
+                self.entered(account, event.number);
                 self.touch_account(account);
             }
             EventBody::JobQueued { job, account, spec, .. } => {
@@ -179,6 +282,7 @@ impl Model {
                 account_entry.jobs.insert(event.number, id);
                 account_entry.live.insert(id);
                 account_entry.statement.held(event.number, wall, id, hold);
+                self.entered(account, event.number);
                 self.touch_account(account);
                 self.touch_job(id);
             }
@@ -212,7 +316,10 @@ impl Model {
             }
             EventBody::JobFinished { job, attempt, outcome, settlement } => {
                 self.free_node_of(*job);
-                self.with_job(*job, |job| job.finished(*attempt, outcome, settlement, at));
+                self.with_job(*job, |job| {
+                    job.finished(*attempt, outcome, settlement, at);
+                    job.finished = event.number;
+                });
                 self.settled(event.number, at, *job);
             }
             EventBody::NodeConnected { node, offer } => {
@@ -318,14 +425,19 @@ impl Model {
         entry.statement.closed(number, wall, id, hold, &settlement);
         self.live.remove(&id);
         self.touch_account(&account);
+        let mut posted = BTreeSet::from([account]);
         if let Some(owner) = &settlement.owner {
             self.account(owner).statement.earned(number, wall, settlement.net);
             self.touch_account(owner);
+            posted.insert(owner.clone());
         }
         if let Some(platform) = self.platform.clone() {
             self.account(&platform).statement.fee(number, wall, id, settlement.fee);
             self.touch_account(&platform);
+            posted.insert(platform);
         }
+        // One account can have several parts in it.
+        posted.iter().for_each(|account| self.entered(account, number));
     }
 
     /// A node's state as the engine derives it from silence.

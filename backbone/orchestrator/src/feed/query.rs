@@ -8,10 +8,11 @@ use modchain_types::{
     AccountId, JobId, JobState, List, Micro, Name, NodeId, NodeState, Reservation, Text, Timestamp, WallTime,
 };
 use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, NodesPage, NodesQuery};
-use modchain_wire::view::{AccountView, EventKind, EventView, LedgerKind, NodeHistoryView, NodeView, StatusView};
+use modchain_wire::view::{
+    AccountView, EventKind, EventView, JobView, LedgerKind, NodeHistoryView, NodeView, StatusView,
+};
 
-use super::describe::Audience;
-use super::job::Job;
+use super::job::{Job, weight_of};
 use super::model::{Model, Node};
 
 /// Most jobs or nodes on one page.
@@ -48,7 +49,7 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    fn takes(&self, view: &EventView) -> bool {
+    pub(super) fn takes(&self, view: &EventView) -> bool {
         self.since.is_none_or(|since| view.at >= since)
             && self.kind.is_none_or(|kind| view.kind == kind)
             && self.job.is_none_or(|job| view.job == Some(job))
@@ -71,8 +72,15 @@ pub struct LedgerFilter {
     pub limit: u32,
 }
 
+impl LedgerFilter {
+    /// How many entries a page may have.
+    pub(super) fn page_limit(&self) -> usize {
+        (self.limit.max(1) as usize).min(LEDGER_ITEMS_MAX)
+    }
+}
+
 /// Ids that begin with these characters: the first and the last one, or `None` if the text is not of the alphabet.
-fn prefix_range(prefix: &str) -> Option<(JobId, JobId)> {
+pub(super) fn prefix_range(prefix: &str) -> Option<(JobId, JobId)> {
     const CHARS: usize = 26;
     if prefix.len() < PREFIX_CHARS_MIN || prefix.len() > CHARS || !prefix.is_ascii() {
         return None;
@@ -85,11 +93,64 @@ fn prefix_range(prefix: &str) -> Option<(JobId, JobId)> {
     Some((fill('0')?, fill('z')?))
 }
 
+/// The one job among all that the asker may mean.
+pub(super) fn one_of(mut found: Vec<JobId>) -> Result<JobId, Unresolved> {
+    found.sort_unstable();
+    found.dedup();
+    match found.as_slice() {
+        [] => Err(Unresolved::NotFound),
+        [one] => Ok(*one),
+        several => {
+            let total = several.len();
+            found.truncate(CANDIDATES_SHOWN);
+            Err(Unresolved::Ambiguous(found, total))
+        }
+    }
+}
+
+/// Jobs of a page with the numbers of the events that made them, newest first.
+#[derive(Debug, Default)]
+pub(super) struct JobsPart {
+    pub(super) items: Vec<(u64, JobView)>,
+    pub(super) total: u64,
+    pub(super) more: bool,
+}
+
+impl JobsPart {
+    /// One page of two parts that have no job in common but by chance: one that moves from the first to the second meanwhile.
+    pub(super) fn merge(self, other: Self, limit: usize) -> JobsPage {
+        let (mut total, mut more) = (self.total + other.total, self.more || other.more);
+        let mut items = self.items;
+        for item in other.items {
+            if items.iter().any(|(number, _)| *number == item.0) {
+                total -= 1;
+            } else {
+                items.push(item);
+            }
+        }
+        items.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        let mut weight = 0;
+        let fitting = items.iter().take(limit).take_while(|(_, view)| {
+            weight += weight_of(view);
+            weight <= PAGE_WEIGHT_MAX
+        });
+        let fitting = fitting.count().max(1).min(items.len());
+        more |= fitting < items.len();
+        items.truncate(fitting);
+        JobsPage { items: List::cut(items.into_iter().map(|(_, view)| view).collect()), total, more }
+    }
+}
+
+/// How many jobs a page may have.
+pub(super) fn page_limit(query: &JobsQuery) -> usize {
+    (query.limit.max(1) as usize).min(PAGE_ITEMS_MAX)
+}
+
 impl Model {
-    /// The one job that the asker means.
-    pub(super) fn resolve(&self, actor: &Actor, text: &str) -> Result<JobId, Unresolved> {
+    /// The jobs here that the asker may mean.
+    pub(super) fn candidates(&self, actor: &Actor, text: &str) -> Vec<JobId> {
         if let Ok(id) = text.parse::<JobId>() {
-            return self.visible_job(actor, id).map(|job| job.id).ok_or(Unresolved::NotFound);
+            return self.visible_job(actor, id).map(|job| job.id).into_iter().collect();
         }
         let mut found: Vec<JobId> = Vec::new();
         if let Some((first, last)) = prefix_range(text.strip_prefix("j-").unwrap_or(text)) {
@@ -101,17 +162,7 @@ impl Model {
             let named = self.ages(actor, None).filter_map(|(_, id)| self.jobs.get(id)).filter(|job| &*job.name == text);
             found.extend(named.map(|job| job.id));
         }
-        found.sort_unstable();
-        found.dedup();
-        match found.as_slice() {
-            [] => Err(Unresolved::NotFound),
-            [one] => Ok(*one),
-            several => {
-                let total = several.len();
-                found.truncate(CANDIDATES_SHOWN);
-                Err(Unresolved::Ambiguous(found, total))
-            }
-        }
+        found
     }
 
     /// Jobs that the actor may see, or those of one account of them, by age, oldest first.
@@ -132,29 +183,30 @@ impl Model {
         }
     }
 
-    /// A page of jobs, newest first.
-    pub(super) fn jobs_page(&self, actor: &Actor, query: &JobsQuery, now: Timestamp) -> JobsPage {
-        let limit = (query.limit.max(1) as usize).min(PAGE_ITEMS_MAX);
-        let below = match query.after {
-            // A job that the asker cannot see is no place to go on from: the answer is as for one that does not exist.
-            Some(id) => self.visible_job(actor, id).map_or(0, |job| job.number),
-            None => u64::MAX,
-        };
-        let (mut items, mut total, mut weight, mut more) = (Vec::new(), 0u64, 0, false);
+    /// Those jobs of a page that ended after the event `applied` or have not, made by events before `below`.
+    pub(super) fn jobs_part(
+        &self,
+        actor: &Actor,
+        query: &JobsQuery,
+        below: u64,
+        applied: u64,
+        now: Timestamp,
+    ) -> JobsPart {
+        let (limit, mut part) = (page_limit(query), JobsPart::default());
         for (number, id) in self.ages(actor, query.account.as_ref()).rev() {
-            let Some(job) = self.jobs.get(id).filter(|job| self.matches(job, query)) else { continue };
-            total += 1;
-            if *number >= below || more {
+            let job = self.jobs.get(id).filter(|job| !job.is_ended() || job.finished > applied);
+            let Some(job) = job.filter(|job| self.matches(job, query)) else { continue };
+            part.total += 1;
+            if *number >= below {
                 continue;
             }
-            weight += job.weight();
-            if items.len() == limit || (weight > PAGE_WEIGHT_MAX && !items.is_empty()) {
-                more = true;
+            if part.items.len() == limit {
+                part.more = true;
             } else {
-                items.push(job.view(self, now));
+                part.items.push((*number, job.view(self, now)));
             }
         }
-        JobsPage { items: List::cut(items), total, more }
+        part
     }
 
     fn matches(&self, job: &Job, query: &JobsQuery) -> bool {
@@ -208,13 +260,15 @@ impl Model {
         })
     }
 
-    /// A page of an account's statement, newest first; `None` if the account does not exist.
-    pub(super) fn ledger_page(&self, id: &AccountId, filter: &LedgerFilter) -> Option<LedgerPage> {
+    /// The entries of an account that the view may not have, those after the event `applied`, newest first; `None` if the account
+    /// does not exist.
+    pub(super) fn ledger_part(&self, id: &AccountId, filter: &LedgerFilter, applied: u64) -> Option<LedgerPage> {
         let account = self.accounts.get(id)?;
-        let limit = (filter.limit.max(1) as usize).min(LEDGER_ITEMS_MAX);
+        let limit = filter.page_limit();
         let (mut items, mut more): (Vec<modchain_wire::view::LedgerEntryView>, _) = (Vec::new(), false);
         let wanted = account.statement.entries.iter().rev().filter(|entry| {
-            filter.before.is_none_or(|before| entry.number < before)
+            entry.number > applied
+                && filter.before.is_none_or(|before| entry.number < before)
                 && filter.since.is_none_or(|since| entry.at >= since)
                 && filter.kind.is_none_or(|kind| entry.kind == kind)
                 && filter.job.is_none_or(|job| entry.job == Some(job))
@@ -229,7 +283,7 @@ impl Model {
         Some(LedgerPage { account: id.clone(), items: List::cut(items), more })
     }
 
-    /// Events after `after` that the filter takes, at most `max`; and how far the answer goes.
+    /// Events after `after` that are here and that the filter takes, at most `max`; and how far the answer goes.
     pub(super) fn events_after(
         &self,
         actor: &Actor,
@@ -238,8 +292,7 @@ impl Model {
         max: usize,
     ) -> (Vec<EventView>, u64) {
         let mut found = Vec::new();
-        let first = usize::try_from(after).unwrap_or(usize::MAX).min(self.events.len());
-        for row in &self.events[first..] {
+        for row in self.rows_after(after) {
             if row.visible_to(actor) && filter.takes(&row.view) {
                 found.push(row.view.clone());
                 if found.len() == max {
@@ -300,11 +353,7 @@ impl Sight for Actor {
 impl super::model::Row {
     /// Whether this actor may see the event.
     pub(super) fn visible_to(&self, actor: &Actor) -> bool {
-        match &self.audience {
-            Audience::All => true,
-            Audience::Account(account) => actor.may_touch(account),
-            Audience::Operators => actor.may_touch_all(),
-        }
+        self.audience.has(actor)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The statement of one account: balances, and every entry that led to them.
 
+use std::collections::VecDeque;
+
 use modchain_core::Settlement;
 use modchain_types::{JobId, Micro, Text, WallTime};
 use modchain_wire::view::{LedgerEntryView, LedgerKind};
@@ -11,8 +13,8 @@ pub(super) struct Statement {
     pub(super) held: u64,
     /// By its nodes and, for the platform's account, fees.
     pub(super) earned: u64,
-    /// Oldest first.
-    pub(super) entries: Vec<LedgerEntryView>,
+    /// Those that the view may not have yet, oldest first.
+    pub(super) entries: VecDeque<LedgerEntryView>,
 }
 
 impl Statement {
@@ -73,7 +75,20 @@ impl Statement {
         text: String,
     ) {
         let (balance, text) = (Micro(balance), Text::cut(text));
-        self.entries.push(LedgerEntryView { number, at, kind, amount, balance, job, text });
+        self.entries.push_back(LedgerEntryView { number, at, kind, amount, balance, job, text });
+    }
+
+    /// Entries of an event, which are the last ones.
+    pub(super) fn entries_of(&self, number: u64) -> impl Iterator<Item = &LedgerEntryView> {
+        let first = self.entries.partition_point(|entry| entry.number < number);
+        self.entries.range(first..)
+    }
+
+    /// Forgets the entries up to an event: the view has them.
+    pub(super) fn forget(&mut self, upto: u64) {
+        while self.entries.front().is_some_and(|entry| entry.number <= upto) {
+            self.entries.pop_front();
+        }
     }
 }
 

@@ -10,13 +10,13 @@ use modchain_types::{
 use modchain_wire::Message;
 use modchain_wire::ToConsole;
 use modchain_wire::agent::HostLoad;
-use modchain_wire::console::{JobsQuery, NodesQuery, StateDelta};
+use modchain_wire::console::{JobsPage, JobsQuery, NodesQuery, StateDelta};
 use modchain_wire::view::LedgerKind;
 
 use super::changes::{Change, Cursor};
 use super::history::Pulse;
 use super::model::Model;
-use super::query::{EventFilter, LedgerFilter, Unresolved};
+use super::query::{EventFilter, JobsPart, LedgerFilter, Unresolved, one_of, page_limit};
 
 const HOLD: Micro = Micro(100_000);
 const NODE: IdentityId = IdentityId([9; 16]);
@@ -262,15 +262,15 @@ fn foreign_and_absent_jobs_resolve_alike_and_names_lead_only_to_ones_own() {
     let mine = world.submit_named("alice", "one", "eval");
     let theirs = world.submit_named("bob", "two", "eval");
     let (alice, model) = (client("alice"), &world.model);
-    assert_eq!(model.resolve(&alice, &mine.to_string()), Ok(mine));
-    assert_eq!(model.resolve(&alice, &mine.short()), Ok(mine));
-    assert_eq!(model.resolve(&alice, &mine.to_string()[2..8]), Ok(mine));
-    assert_eq!(model.resolve(&alice, "eval"), Ok(mine));
+    assert_eq!(one_of(model.candidates(&alice, &mine.to_string())), Ok(mine));
+    assert_eq!(one_of(model.candidates(&alice, &mine.short())), Ok(mine));
+    assert_eq!(one_of(model.candidates(&alice, &mine.to_string()[2..8])), Ok(mine));
+    assert_eq!(one_of(model.candidates(&alice, "eval")), Ok(mine));
     for absent in [theirs.to_string(), theirs.short(), "j-zz".into(), "j-".into(), String::new(), "nothing".into()] {
-        assert_eq!(model.resolve(&alice, &absent), Err(Unresolved::NotFound), "{absent}");
+        assert_eq!(one_of(model.candidates(&alice, &absent)), Err(Unresolved::NotFound), "{absent}");
     }
-    assert_eq!(model.resolve(&operator(), &theirs.short()), Ok(theirs));
-    assert!(matches!(model.resolve(&operator(), "eval"), Err(Unresolved::Ambiguous(_, 2))));
+    assert_eq!(one_of(model.candidates(&operator(), &theirs.short())), Ok(theirs));
+    assert!(matches!(one_of(model.candidates(&operator(), "eval")), Err(Unresolved::Ambiguous(_, 2))));
 }
 
 #[test]
@@ -278,8 +278,49 @@ fn prefixes_of_fewer_than_three_characters_resolve_to_nothing() {
     let mut world = World::new();
     let job = world.submit("alice", "one");
     let id = job.to_string();
-    assert_eq!(world.model.resolve(&client("alice"), &id[..4]), Err(Unresolved::NotFound));
-    assert_eq!(world.model.resolve(&client("alice"), &id[..5]), Ok(job));
+    assert_eq!(one_of(world.model.candidates(&client("alice"), &id[..4])), Err(Unresolved::NotFound));
+    assert_eq!(one_of(world.model.candidates(&client("alice"), &id[..5])), Ok(job));
+}
+
+/// A page of the jobs that are here, as if there were no view.
+fn jobs_page(world: &World, actor: &Actor, query: &JobsQuery) -> JobsPage {
+    let after = query.after.and_then(|id| world.model.visible_job(actor, id));
+    let below = after.map_or(u64::MAX, |job| job.number);
+    world.model.jobs_part(actor, query, below, 0, world.at).merge(JobsPart::default(), page_limit(query))
+}
+
+#[test]
+fn what_the_view_has_leaves_the_memory_but_for_the_newest() {
+    let mut world = World::new();
+    let many = super::model::ENDED_KEPT + 50;
+    let jobs: Vec<JobId> = (0..many)
+        .map(|index| {
+            let job = world.submit("alice", &format!("k{index}"));
+            world.finish(job, 0, 0);
+            job
+        })
+        .collect();
+    let live = world.submit("alice", "live");
+    let rows = world.model.take_rows();
+    assert_eq!((rows.upto, rows.events.len() as u64), (world.model.upto(), world.model.upto()));
+    let ended: Vec<JobId> = rows.jobs.iter().map(|row| row.view.id).collect();
+    assert_eq!(ended, jobs);
+    assert!(rows.jobs.iter().all(|row| row.view.state.is_ended() && row.events.len() >= 2));
+    assert!(world.model.take_rows().jobs.is_empty(), "once");
+    world.model.forget(0);
+    assert_eq!(world.model.jobs.len(), many + 1, "nothing that the view lacks");
+    let half = rows.jobs[20].finished;
+    world.model.forget(half);
+    assert_eq!(world.model.jobs.len(), many + 1 - 21);
+    world.model.forget(rows.upto);
+    assert_eq!(world.model.jobs.len(), super::model::ENDED_KEPT + 1);
+    assert!(world.model.jobs.contains_key(&live) && !world.model.jobs.contains_key(&jobs[0]));
+    assert_eq!(world.model.by_age.len(), world.model.jobs.len());
+    let filter = LedgerFilter { limit: 10, ..LedgerFilter::default() };
+    let page = world.model.ledger_part(&account("alice"), &filter, rows.upto).expect("an account");
+    assert!(page.items.is_empty(), "the view has them all");
+    let balance = world.model.account_view(&account("alice")).expect("an account");
+    assert_eq!((balance.held, balance.open_jobs), (HOLD, 1));
 }
 
 #[test]
@@ -302,7 +343,7 @@ fn pages_of_jobs_go_on_after_the_last_one_without_gap_or_repeat() {
             limit: 2,
             after,
         };
-        let page = world.model.jobs_page(&client("alice"), &query, world.at);
+        let page = jobs_page(&world, &client("alice"), &query);
         assert_eq!(page.total, 6);
         seen.extend(page.items.iter().map(|job| job.id));
         after = page.items.last().map(|job| job.id);
@@ -320,13 +361,13 @@ fn a_statement_tells_every_movement_and_pages_never_tear_an_event() {
     world.start(job);
     world.finish(job, 1_000, 50);
     let filter = |before| LedgerFilter { before, limit: 1, ..LedgerFilter::default() };
-    let page = world.model.ledger_page(&account("alice"), &filter(None)).expect("a statement");
+    let page = world.model.ledger_part(&account("alice"), &filter(None), 0).expect("a statement");
     let kinds: Vec<_> = page.items.iter().map(|entry| (entry.kind, entry.amount, entry.balance.0)).collect();
     assert_eq!(kinds, [(LedgerKind::Release, 99_000, 999_000), (LedgerKind::Settle, 0, 900_000)]);
     assert!(page.more);
-    let page = world.model.ledger_page(&account("alice"), &filter(Some(page.items[1].number))).expect("a statement");
+    let page = world.model.ledger_part(&account("alice"), &filter(Some(page.items[1].number)), 0).expect("a statement");
     assert_eq!(page.items.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [LedgerKind::Hold]);
-    let earned = world.model.ledger_page(&account("owner"), &filter(None)).expect("a statement");
+    let earned = world.model.ledger_part(&account("owner"), &filter(None), 0).expect("a statement");
     assert_eq!((earned.items[0].kind, earned.items[0].amount, earned.items[0].job), (LedgerKind::Earning, 950, None));
 }
 

@@ -5,6 +5,7 @@
 //! * [`output`], [`input`]: what jobs print and read, on top of [`pieces`], an append-only file of small records
 //!
 //! * [`snapshot`]: the state behind an event, so that a start need not replay everything
+//! * [`view`]: what has ended, for queries; made from the journal, and made anew when it is lost
 //! * [`space`]: how much room there is, and what happens when it runs out
 //!
 //! One process serves one data directory: whoever writes holds [`lock::DataLock`].
@@ -18,3 +19,4 @@ pub mod pieces;
 pub mod record;
 pub mod snapshot;
 pub mod space;
+pub mod view;

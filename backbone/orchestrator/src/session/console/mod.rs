@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::{Context, FIRST_FRAME_TIMEOUT, LINGER, log_panic, version, wall_now};
 use crate::engine::EngineGone;
-use crate::feed::{FeedGone, Unresolved};
+use crate::feed::{FeedError, FeedGone, Unresolved};
 
 use verbs::Verb;
 
@@ -81,6 +81,15 @@ impl From<EngineGone> for Failure {
 impl From<FeedGone> for Failure {
     fn from(_: FeedGone) -> Self {
         Self::Refused(refuse::stopping())
+    }
+}
+
+impl From<FeedError> for Failure {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Gone(gone) => gone.into(),
+            FeedError::View(error) => Self::Refused(refuse::internal(error)),
+        }
     }
 }
 

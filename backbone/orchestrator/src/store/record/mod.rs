@@ -10,6 +10,8 @@ use bincode::config::{Configuration, LittleEndian, Varint};
 use bincode::error::DecodeError;
 use modchain_core::Event;
 use modchain_core::control::Durable;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The version that is written. Version 1 was never released.
 pub const RECORD_VERSION: u16 = 2;
@@ -166,4 +168,16 @@ pub fn decode_durable(bytes: &[u8]) -> Result<Durable, String> {
         assembly.take(item).map_err(|error| error.0)?;
     }
     Ok(assembly.finish())
+}
+
+/// The bytes of a row of the view. The view is made anew when what it holds changes, so its rows have no types of their own.
+pub fn encode_row<T: Serialize>(row: &T) -> Result<Vec<u8>, String> {
+    bincode::serde::encode_to_vec(row, CODEC).map_err(|error| error.to_string())
+}
+
+/// A row of the view from its bytes.
+pub fn decode_row<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let decoded = bincode::serde::decode_from_slice(bytes, CODEC.with_limit::<ITEM_MEMORY_MAX>());
+    let (row, used) = decoded.map_err(|error| error.to_string())?;
+    if used == bytes.len() { Ok(row) } else { Err(format!("{} bytes follow a row", bytes.len() - used)) }
 }

@@ -1,0 +1,352 @@
+//! The view of what has ended: against a list that is searched by hand, after crashes and damage, and with a million jobs.
+
+mod support;
+
+use std::fs;
+use std::time::Instant;
+
+use modchain_orchestrator::store::view::{EntriesWanted, EventRow, JobRow, Rows, View, Wanted};
+use modchain_types::*;
+use modchain_wire::Sentence;
+use modchain_wire::view::{EventKind, EventView, JobView, LedgerEntryView, LedgerKind};
+use support::{JOURNAL, text};
+
+/// A small generator; the same seed makes the same rows.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+const STATES: [JobState; 5] =
+    [JobState::Completed, JobState::Failed, JobState::TimedOut, JobState::Cancelled, JobState::Expired];
+
+fn account(number: u64) -> AccountId {
+    format!("account-{number}").parse().expect("an account")
+}
+
+/// A job made by the event `number` and ended by the one after it.
+fn job(number: u64, dice: &mut Dice) -> JobRow {
+    let labels: std::collections::BTreeMap<_, _> =
+        (0..dice.roll(3)).map(|label| (text(&format!("label-{label}")), text(&dice.roll(3).to_string()))).collect();
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    let view = JobView {
+        id: JobId(id),
+        name: text(["eval", "train-1", "train-2", "x"][dice.roll(4) as usize]),
+        account: account(dice.roll(3)),
+        adapter: Adapter::Wasm,
+        what: text("primes.wat 100"),
+        state: STATES[if dice.roll(4) > 0 { 0 } else { dice.roll(5) as usize }],
+        reason: Some(Reason::Exit),
+        exit: Some(Exit::job(0)),
+        message: Sentence::default(),
+        node: Some("rig-1".parse().expect("a name")),
+        attempts: List::default(),
+        hold: Micro(100_000),
+        cost: Micro(1_000),
+        fee: Micro(50),
+        refund: Micro(99_000),
+        price_per_hour: Some(Micro(1)),
+        labels: Map::new(labels).expect("it fits"),
+        run_limit: Some(Span::from_secs(60)),
+        time_limit: None,
+        attempts_max: 3,
+        usage: Usage::default(),
+        output: OutputLengths::default(),
+        preparing: Text::default(),
+        image: None,
+        model: None,
+        gpus: List::default(),
+        created_at: WallTime(number as i64 * 10),
+        started_at: None,
+        ended_at: Some(WallTime(number as i64 * 10 + 5)),
+    };
+    JobRow { number, finished: number + 1, events: vec![number, number + 1], view }
+}
+
+fn entry(number: u64, kind: LedgerKind, job: Option<JobId>) -> LedgerEntryView {
+    let (at, balance) = (WallTime(number as i64 * 10), Micro(number));
+    LedgerEntryView { number, at, kind, amount: -7, balance, job, text: text("held") }
+}
+
+fn event(number: u64, job: Option<JobId>, audience: Option<&str>) -> EventRow {
+    let view = EventView {
+        number,
+        at: WallTime(number as i64 * 10),
+        kind: EventKind::Job,
+        job,
+        attempt: None,
+        node: None,
+        account: None,
+        from: None,
+        to: None,
+        reason: None,
+        text: text("submitted"),
+    };
+    EventRow { audience: audience.map(text), view }
+}
+
+/// Rows of `count` jobs: three events each, the third a deposit.
+fn rows(first: u64, count: u64, dice: &mut Dice) -> Rows {
+    let mut rows = Rows { upto: first - 1, ..Rows::default() };
+    for number in (0..count).map(|job| first + 3 * job) {
+        let row = job(number, dice);
+        let (id, of) = (row.view.id, row.view.account.clone());
+        rows.entries.push((of.clone(), entry(number, LedgerKind::Hold, Some(id))));
+        rows.entries.push((of.clone(), entry(number + 1, LedgerKind::Settle, Some(id))));
+        rows.entries.push((of.clone(), entry(number + 1, LedgerKind::Release, Some(id))));
+        rows.entries.push((account(9), entry(number + 1, LedgerKind::Fee, Some(id))));
+        rows.entries.push((of.clone(), entry(number + 2, LedgerKind::Deposit, None)));
+        rows.events.push(event(number, Some(id), Some(of.as_str())));
+        rows.events.push(event(number + 1, Some(id), Some(of.as_str())));
+        rows.events.push(event(number + 2, None, None));
+        rows.jobs.push(row);
+        rows.upto = number + 2;
+    }
+    rows
+}
+
+fn wanted(dice: &mut Dice) -> Wanted {
+    Wanted {
+        account: (dice.roll(2) == 0).then(|| account(dice.roll(4))),
+        states: (0..dice.roll(3)).map(|_| STATES[dice.roll(5) as usize]).collect(),
+        labels: (0..dice.roll(3))
+            .map(|label| (text(&format!("label-{label}")), text(&dice.roll(3).to_string())))
+            .collect(),
+        prefix: ["", "", "train", "x", "j-", "nothing"][dice.roll(6) as usize].to_owned(),
+        since: (dice.roll(3) == 0).then(|| WallTime(dice.roll(9_000) as i64)),
+        below: u64::MAX,
+        limit: 1 + dice.roll(40) as usize,
+    }
+}
+
+fn is_wanted(row: &JobRow, wanted: &Wanted) -> bool {
+    wanted.account.as_ref().is_none_or(|account| row.view.account == *account)
+        && (wanted.states.is_empty() || wanted.states.contains(&row.view.state))
+        && wanted.labels.iter().all(|(label, value)| row.view.labels.get(label) == Some(value))
+        && (row.view.name.starts_with(&wanted.prefix) || row.view.id.to_string().starts_with(&wanted.prefix))
+        && wanted.since.is_none_or(|since| row.view.created_at >= since)
+}
+
+#[test]
+fn pages_of_every_question_together_are_what_a_search_by_hand_finds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let view = View::open(dir.path(), JOURNAL).expect("opens");
+    let mut dice = Dice(7);
+    let rows = rows(1, 300, &mut dice);
+    view.apply(&rows).expect("applies");
+    for round in 0..400 {
+        let mut asked = wanted(&mut dice);
+        let expected: Vec<&JobRow> = rows.jobs.iter().rev().filter(|row| is_wanted(row, &asked)).collect();
+        let mut found = Vec::new();
+        loop {
+            let page = view.jobs(&asked).expect("answers");
+            assert_eq!(page.total, expected.len() as u64, "round {round}: {asked:?}");
+            assert!(page.items.len() <= asked.limit);
+            let more = page.more;
+            asked.below = page.items.last().map_or(0, |row| row.number);
+            found.extend(page.items);
+            if !more {
+                break;
+            }
+        }
+        assert!(found.iter().eq(expected.iter().copied()), "round {round}: {asked:?}");
+    }
+    for row in rows.jobs.iter().step_by(17) {
+        assert_eq!(view.job(row.view.id).expect("answers").as_ref(), Some(row));
+        let named = view.named(Some(&row.view.account), &row.view.name, 1_000).expect("answers");
+        assert!(named.contains(&row.view.id));
+        assert!(!view.named(Some(&account(8)), &row.view.name, 1_000).expect("answers").contains(&row.view.id));
+        let range = (row.view.id, row.view.id);
+        assert_eq!(view.between(None, range, 10).expect("answers"), [row.view.id]);
+        assert!(view.between(Some(&account(8)), range, 10).expect("answers").is_empty());
+    }
+    assert_eq!(view.job(JobId([0xaa; 16])).expect("answers"), None);
+}
+
+#[test]
+fn statements_and_events_page_without_gap_or_repeat() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let view = View::open(dir.path(), JOURNAL).expect("opens");
+    let mut dice = Dice(11);
+    let rows = rows(1, 200, &mut dice);
+    view.apply(&rows).expect("applies");
+    let job = rows.jobs[50].view.id;
+    let of = rows.jobs[50].view.account.clone();
+    for (kind, about, since) in [
+        (None, None, None),
+        (Some(LedgerKind::Deposit), None, None),
+        (Some(LedgerKind::Settle), None, Some(WallTime(2_000))),
+        (None, Some(job), None),
+    ] {
+        let expected: Vec<&LedgerEntryView> = rows
+            .entries
+            .iter()
+            .rev()
+            .filter(|(account, entry)| {
+                *account == of
+                    && kind.is_none_or(|kind| entry.kind == kind)
+                    && about.is_none_or(|job| entry.job == Some(job))
+                    && since.is_none_or(|since| entry.at >= since)
+            })
+            .map(|(_, entry)| entry)
+            .collect();
+        let (mut found, mut below) = (Vec::new(), None);
+        loop {
+            let asked = EntriesWanted { since, kind, job: about, below, limit: 7 };
+            let (page, more) = view.entries(&of, &asked).expect("answers");
+            below = page.last().map(|entry| entry.number);
+            found.extend(page);
+            if !more {
+                break;
+            }
+        }
+        assert!(found.iter().eq(expected.iter().copied()), "{kind:?} {about:?}: {} of {}", found.len(), expected.len());
+    }
+    for (after, upto, max) in [(0, 600, 50), (63, 64, 9), (64, 600, 1), (599, 600, 5), (600, 600, 5), (10, 200, 500)] {
+        let takes = |row: &EventRow| row.audience.is_some();
+        let (mut found, mut seen) = (Vec::new(), after);
+        loop {
+            let (page, reached) = view.events(seen, upto, max, takes).expect("answers");
+            assert!(page.len() <= max);
+            let ended = page.is_empty();
+            found.extend(page);
+            seen = reached;
+            if ended {
+                break;
+            }
+        }
+        let between = |row: &&EventRow| row.view.number > after && row.view.number <= upto && takes(row);
+        let expected: Vec<&EventView> = rows.events.iter().filter(between).map(|row| &row.view).collect();
+        assert!(found.iter().eq(expected.iter().copied()), "after {after} up to {upto}");
+    }
+}
+
+#[test]
+fn what_is_applied_twice_or_after_a_reopening_is_there_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let make = |first, count| rows(first, count, &mut Dice(first));
+    let (one, two) = (make(1, 20), make(61, 20));
+    let all = |view: &View| view.jobs(&Wanted { below: u64::MAX, limit: 100, ..Wanted::default() }).expect("answers");
+    {
+        let view = View::open(dir.path(), JOURNAL).expect("opens");
+        view.apply(&one).expect("applies");
+        view.apply(&make(1, 20)).expect("passes over");
+        assert_eq!((view.applied(), all(&view).total), (60, 20));
+        view.flush().expect("flushes");
+    }
+    let view = View::open(dir.path(), JOURNAL).expect("opens");
+    assert_eq!((view.applied(), all(&view).total), (60, 20));
+    // A replay gives what it has and what it lacks in one.
+    let mut both = make(1, 20);
+    both.jobs.extend(two.jobs);
+    both.entries.extend(two.entries);
+    both.events.extend(two.events);
+    both.upto = two.upto;
+    view.apply(&both).expect("applies");
+    let found = all(&view);
+    assert_eq!((view.applied(), found.total, found.items.len()), (120, 40, 40));
+}
+
+#[test]
+fn a_view_that_is_damaged_or_of_another_journal_is_begun_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("view");
+    let fill = || {
+        let view = View::open(&place, JOURNAL).expect("opens");
+        view.apply(&rows(view.applied() + 1, 50, &mut Dice(3))).expect("applies");
+        view.flush().expect("flushes");
+        assert!(view.applied() > 0);
+    };
+    fill();
+    let view = View::open(&place, JournalId([1; 16])).expect("opens");
+    assert_eq!(view.applied(), 0, "of another journal");
+    drop(view);
+    fs::remove_dir_all(&place).expect("removes");
+    for damage in 0..3 {
+        fill();
+        let database = place.join("db");
+        let bytes = fs::read(&database).expect("reads");
+        match damage {
+            0 => fs::write(&database, &bytes[..bytes.len() / 2]).expect("writes"),
+            1 => fs::write(&database, vec![0x55; bytes.len()]).expect("writes"),
+            _ => {
+                for entry in fs::read_dir(&place).expect("reads") {
+                    let path = entry.expect("an entry").path();
+                    if path.is_file() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap"))
+                    {
+                        fs::write(path, b"").expect("writes");
+                    }
+                }
+            }
+        }
+        let view = View::open(&place, JOURNAL).expect("opens, anew if need be");
+        let begins = view.applied();
+        assert!(begins == 0 || damage == 2, "damage {damage} went unnoticed");
+        view.apply(&rows(begins + 1, 5, &mut Dice(5))).expect("goes on");
+        drop(view);
+        fs::remove_dir_all(&place).expect("removes");
+    }
+}
+
+#[test]
+#[ignore = "measures: run it alone, in a release build"]
+fn a_page_of_a_million_ended_jobs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let view = View::open(dir.path(), JOURNAL).expect("opens");
+    let (mut dice, began) = (Dice(9), Instant::now());
+    let mut middle = None;
+    for batch in 0..1_000u64 {
+        let rows = rows(1 + batch * 3_000, 1_000, &mut dice);
+        middle.get_or_insert(rows.jobs[500].view.id);
+        view.apply(&rows).expect("applies");
+    }
+    view.flush().expect("flushes");
+    let bytes = fs::metadata(dir.path().join("db")).expect("it is there").len();
+    println!("1,000,000 jobs with 3,000,000 events written in {:?}, {} MB", began.elapsed(), bytes >> 20);
+    let newest = Wanted { below: u64::MAX, limit: 100, ..Wanted::default() };
+    let of = |wanted: Wanted| Wanted { account: Some(account(1)), ..wanted };
+    let rare = Wanted { states: vec![JobState::Expired], ..newest.clone() };
+    let labelled = Wanted { labels: vec![(text("label-1"), text("2"))], ..newest.clone() };
+    let named = Wanted { prefix: "train-1".into(), ..newest.clone() };
+    let since = Wanted { since: Some(WallTime(29_000_000)), ..newest.clone() };
+    let nothing = Wanted { prefix: "nothing".into(), ..newest.clone() };
+    let deep = Wanted { below: 10_000, ..newest.clone() };
+    let questions = [
+        ("the newest", newest.clone()),
+        ("of an account", of(newest)),
+        ("a rare state", rare.clone()),
+        ("a rare state of an account", of(rare)),
+        ("a label", labelled.clone()),
+        ("a label of an account", of(labelled)),
+        ("a name", named),
+        ("since", since),
+        ("no such name", nothing),
+        ("the last page", deep),
+    ];
+    for (what, asked) in questions {
+        let (mut slowest, mut found) = (std::time::Duration::ZERO, None);
+        for _ in 0..5 {
+            let began = Instant::now();
+            found = Some(view.jobs(&asked).expect("answers"));
+            slowest = slowest.max(began.elapsed());
+        }
+        let found = found.expect("asked");
+        println!("{what}: {slowest:?} for {} jobs of {}", found.items.len(), found.total);
+    }
+    let began = Instant::now();
+    assert!(view.job(middle.expect("there is one")).expect("answers").is_some());
+    println!("one job: {:?}", began.elapsed());
+    for (what, kind) in [("a statement", None), ("its deposits", Some(LedgerKind::Deposit))] {
+        let began = Instant::now();
+        let asked = EntriesWanted { kind, limit: 100, ..EntriesWanted::default() };
+        let (items, _) = view.entries(&account(1), &asked).expect("answers");
+        println!("{what}: {:?} for {} entries", began.elapsed(), items.len());
+    }
+}
