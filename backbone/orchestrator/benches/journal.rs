@@ -84,7 +84,8 @@ fn member(role: Role, name: &str) -> Founder {
 fn engine(data: &Path) -> (EngineHandle, Outlets, EngineThread) {
     std::fs::create_dir_all(journal_dir(data)).expect("a folder");
     Journal::create(&journal_dir(data), JOURNAL, Asset::Test).expect("a journal");
-    let founders = Founders { members: vec![member(Role::Operator, "boss"), member(Role::Client, "alice")], token: None };
+    let founders =
+        Founders { members: vec![member(Role::Operator, "boss"), member(Role::Client, "alice")], token: None };
     let time = SystemSource::new().expect("a clock");
     let engine = Engine::open(EngineOptions::new(data, Text::cut("0"), Box::new(time), founders), |_| {});
     engine.expect("it opens").spawn().expect("it starts")

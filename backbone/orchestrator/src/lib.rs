@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod export;
 pub mod feed;
 pub mod fence;
 pub mod founders;

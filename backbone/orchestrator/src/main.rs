@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use modchain_orchestrator::config::{self, Overrides, Settings};
+use modchain_orchestrator::export::{ExportFormat, export};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
 use modchain_orchestrator::rebuild::rebuild_view;
 use modchain_orchestrator::serve::{Ended, serve};
@@ -126,6 +127,25 @@ enum Ledger {
         #[arg(short, long, value_enum, default_value_t = Output::Human)]
         output: Output,
     },
+    /// Print every posting there ever was, one line for each leg; all amounts of one number sum to zero. Reads only; works
+    /// beside a running orchestrator
+    #[command(before_help = "Examples:\n  modchain-orchestrator ledger export > postings.csv\n  \
+                             modchain-orchestrator ledger export -o jsonl", help_template = EXAMPLES_FIRST)]
+    Export {
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print them
+        #[arg(short, long, value_enum, default_value_t = Postings::Csv)]
+        output: Postings,
+    },
+}
+
+/// How postings are printed.
+#[derive(Clone, Copy, ValueEnum)]
+enum Postings {
+    Csv,
+    Jsonl,
 }
 
 #[derive(Subcommand)]
@@ -235,6 +255,14 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
                 Err(anyhow::Error::new(error).context("the journal does not pass"))
             }
         },
+        Verb::Ledger(Ledger::Export { data, output }) => {
+            let format = match output {
+                Postings::Csv => ExportFormat::Csv,
+                Postings::Jsonl => ExportFormat::JsonLines,
+            };
+            export(&data, format, &mut std::io::BufWriter::new(std::io::stdout().lock()))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::View(ViewVerb::Rebuild { data, output }) => {
             let events = rebuild_view(&data)?;
             match output {

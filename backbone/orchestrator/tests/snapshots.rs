@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use modchain_core::node::Standing;
 use modchain_core::{Actor, Command, Control, Event, EventBody, Reply};
 use modchain_orchestrator::clock::{Started, SystemSource};
 use modchain_orchestrator::engine::{Engine, EngineOptions, SnapshotEvery, StartError, journal_dir, snapshots_dir};
+use modchain_orchestrator::export::{ExportFormat, export};
 use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{Journal, OpenError, Place};
 use modchain_orchestrator::store::snapshot::{SNAPSHOT_VERSION, Snapshot, Snapshots};
@@ -408,6 +410,48 @@ fn no_more_than_two_are_kept_and_one_is_there_whole_or_not_at_all() {
     let names: Vec<_> =
         fs::read_dir(snapshots.dir()).expect("reads").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn exported_postings_balance_and_are_the_balances() {
+    let dir = pool();
+    run(dir.path(), 0, 1_000);
+    let state = run(dir.path(), 1, 1_000);
+    let mut csv = Vec::new();
+    let lines = export(dir.path(), ExportFormat::Csv, &mut csv).expect("exports");
+    let csv = String::from_utf8(csv).expect("text");
+    let mut rows = csv.lines();
+    assert_eq!(rows.next(), Some("number,at,transfer,subject,account,amount_micro,currency"));
+    let (mut sums, mut balances) = (BTreeMap::new(), BTreeMap::new());
+    let mut count = 0;
+    for row in rows {
+        let fields: Vec<&str> = row.split(',').collect();
+        let [number, _, _, _, account, amount, "TEST"] = fields[..] else { panic!("{row}") };
+        let amount: i128 = amount.parse().expect("a number");
+        *sums.entry(number.to_owned()).or_insert(0) += amount;
+        *balances.entry(account.to_owned()).or_insert(0) += amount;
+        count += 1;
+    }
+    assert_eq!((count, lines), (20 * 2 + 20 * 2 + 10 * 3, count));
+    assert!(sums.values().all(|sum| *sum == 0), "{sums:?}");
+    balances.retain(|_, balance| *balance != 0);
+    let named = |account: &Account| match account {
+        Account::Available(account) => format!("available:{account}"),
+        Account::Held(job) => format!("held:{job}"),
+        Account::Earnings(account) => format!("earnings:{account}"),
+        Account::Fees => "fees".to_owned(),
+        Account::Custody => "custody".to_owned(),
+    };
+    let expected: BTreeMap<String, i128> =
+        state.balances.iter().map(|(account, balance)| (named(account), *balance)).collect();
+    assert_eq!(balances, expected);
+
+    let mut json = Vec::new();
+    assert_eq!(export(dir.path(), ExportFormat::JsonLines, &mut json).expect("exports"), lines);
+    let parsed = String::from_utf8(json).expect("text");
+    let parsed: Vec<serde_json::Value> = parsed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(parsed.len() as u64, lines);
+    assert!(parsed.iter().all(|line| line["schema"] == "modchain.posting/v1" && line["amount"]["micro"].is_i64()));
 }
 
 #[test]

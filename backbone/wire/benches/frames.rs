@@ -46,9 +46,7 @@ fn main() {
     measure("submit", &find(samples::from_console(), |message| matches!(message, FromConsole::Submit(_))));
     measure("submitted", &find(samples::to_console(), |message| matches!(message, ToConsole::Submitted(_))));
     measure("assignment", &find(samples::to_agent(), |message| matches!(message, ToAgent::Assign(_))));
-    let ended = |message: &FromAgent| {
-        matches!(message, FromAgent::Report(report) if matches!(report.body, ReportBody::Ended { .. }))
-    };
+    let ended = |message: &FromAgent| matches!(message, FromAgent::Report(report) if matches!(report.body, ReportBody::Ended { .. }));
     measure("report of an end", &find(samples::from_agent(), ended));
     let heartbeat = |message: &FromAgent| matches!(message, FromAgent::Heartbeat(_));
     measure("heartbeat", &find(samples::from_agent(), heartbeat));

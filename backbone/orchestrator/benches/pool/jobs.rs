@@ -140,7 +140,10 @@ pub(crate) async fn at_once() {
     );
     let (server, agent) = (pool.server().computed() - server_before, computed(agent.pid()) - agent_before);
     report::line("computing per job, orchestrator", &millis(server / u32::try_from(done.max(1)).expect("few")));
-    report::line("computing per job, agent and its children", &millis(agent / u32::try_from(done.max(1)).expect("few")));
+    report::line(
+        "computing per job, agent and its children",
+        &millis(agent / u32::try_from(done.max(1)).expect("few")),
+    );
     if open == 0 {
         let after = sums(&consoles).await;
         assert_eq!(after.held, Micro::ZERO, "something is still held");

@@ -92,7 +92,8 @@ fn listen(credentials: &Credentials) -> (quinn::Endpoint, SocketAddr) {
 async fn connect(endpoint: &quinn::Endpoint, credentials: &Credentials, address: SocketAddr) -> quinn::Connection {
     let tls = modchain_certs::client_config(credentials, &[ALPN]).expect("TLS");
     let crypto = Arc::new(QuicClientConfig::try_from(tls).expect("QUIC"));
-    let connecting = endpoint.connect_with(quinn::ClientConfig::new(crypto), address, modchain_certs::ORCHESTRATOR_NAME);
+    let connecting =
+        endpoint.connect_with(quinn::ClientConfig::new(crypto), address, modchain_certs::ORCHESTRATOR_NAME);
     connecting.expect("it begins").await.expect("it is let in")
 }
 
@@ -100,7 +101,8 @@ async fn connect(endpoint: &quinn::Endpoint, credentials: &Credentials, address:
 pub(crate) async fn bare_stream() -> f64 {
     let dir = tempfile::tempdir().expect("a directory");
     let authority = Authority::create(&dir.path().join("ca"), SystemTime::now()).expect("an authority");
-    let issue = |subject: Subject| authority.issue(subject, Duration::from_secs(3600), SystemTime::now()).expect("issued");
+    let issue =
+        |subject: Subject| authority.issue(subject, Duration::from_secs(3600), SystemTime::now()).expect("issued");
     let server = issue(Subject::ORCHESTRATOR);
     let client = issue(Subject::member(Role::Client, IdentityId([1; 16])).expect("a member"));
     let (receiver, address) = listen(&server);

@@ -12,7 +12,8 @@ pub(crate) fn line(what: &str, value: &str) {
 /// A line with the middle and the end of some times.
 pub(crate) fn spread(what: &str, times: &[Duration]) {
     let spread = Spread::of(times.iter().copied());
-    let value = format!("p50 {}, p99 {} ({} times)", millis(spread.percent(50)), millis(spread.percent(99)), times.len());
+    let value =
+        format!("p50 {}, p99 {} ({} times)", millis(spread.percent(50)), millis(spread.percent(99)), times.len());
     line(what, &value);
 }
 
