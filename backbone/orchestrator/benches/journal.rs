@@ -13,6 +13,7 @@ mod support;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modchain_core::{Actor, Command, Reply};
@@ -20,6 +21,7 @@ use modchain_orchestrator::clock::SystemSource;
 use modchain_orchestrator::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets, journal_dir};
 use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::Journal;
+use modchain_orchestrator::store::space::Space;
 use modchain_types::{Asset, Identity, IdentityId, Micro, Name, Role, Text};
 use support::{JOURNAL, bodies, numbered};
 
@@ -87,7 +89,9 @@ fn engine(data: &Path) -> (EngineHandle, Outlets, EngineThread) {
     let founders =
         Founders { members: vec![member(Role::Operator, "boss"), member(Role::Client, "alice")], token: None };
     let time = SystemSource::new().expect("a clock");
-    let engine = Engine::open(EngineOptions::new(data, Text::cut("0"), Box::new(time), founders), |_| {});
+    let space = Arc::new(Space::open(data, Some(0), Some(0)).expect("a disk"));
+    let options = EngineOptions::new(data, Text::cut("0"), Box::new(time), founders, space);
+    let engine = Engine::open(options, 0, |_| {});
     engine.expect("it opens").spawn().expect("it starts")
 }
 
