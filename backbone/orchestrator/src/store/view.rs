@@ -212,6 +212,14 @@ impl<'a> Ages<'a> {
         Ok(ages)
     }
 
+    /// Of numbers that are known, newest first.
+    fn of(tree: &'a sled::Tree, numbers: Vec<u64>) -> Result<Self, ViewError> {
+        let keys = numbers.into_iter().map(|number| Ok(sled::IVec::from(&number.to_be_bytes())));
+        let mut ages = Self { tree, prefixes: Vec::new(), heads: vec![None], iterators: vec![Box::new(keys)] };
+        ages.advance(0)?;
+        Ok(ages)
+    }
+
     fn advance(&mut self, at: usize) -> Result<(), ViewError> {
         self.heads[at] = match self.iterators[at].next() {
             None => None,
@@ -383,19 +391,36 @@ impl View {
     /// A page of ended jobs.
     pub fn jobs(&self, wanted: &Wanted) -> Result<JobsFound, ViewError> {
         if wanted.labels.is_empty() && wanted.prefix.is_empty() && wanted.since.is_none() {
-            let mut found = self.page(wanted, self.ages(wanted, wanted.below)?, false)?;
+            let mut found = self.page(wanted, self.ages(wanted, wanted.below)?, false, false)?;
             found.total = self.counted(wanted);
             return Ok(found);
         }
         // How many there are in all does not depend on where the page begins.
         let everything = Wanted { below: u64::MAX, ..wanted.clone() };
-        let mut found = self.page(wanted, self.ages(&everything, u64::MAX)?, true)?;
-        if found.items.is_empty() && found.more && wanted.below < u64::MAX {
+        let first = wanted.below == u64::MAX;
+        let mut found = self.page(wanted, self.ages(&everything, u64::MAX)?, true, first)?;
+        if found.items.is_empty() && found.more {
             let total = found.total;
-            found = self.page(wanted, self.ages(wanted, wanted.below)?, true)?;
+            found = self.page(wanted, self.ages(wanted, wanted.below)?, true, true)?;
             found.total += total;
         }
+        // Nobody can go on after nothing.
+        found.more &= !found.items.is_empty();
         Ok(found)
+    }
+
+    /// Numbers of the jobs whose name begins with what is wanted, newest first. `None` if they are very many, or if ids may begin
+    /// so too: then a walk over all jobs finds some soon.
+    fn begins(&self, wanted: &Wanted, below: u64) -> Result<Option<Vec<u64>>, ViewError> {
+        if wanted.prefix.starts_with("j-") || "j-".starts_with(&wanted.prefix) {
+            return Ok(None);
+        }
+        let mut numbers = BTreeSet::new();
+        for found in self.tree.scan_prefix(key(NAMED, &[wanted.prefix.as_bytes()])).keys().take(ROWS_PER_QUESTION) {
+            numbers.insert(number_at_end(&found?)?);
+        }
+        let few = numbers.len() < ROWS_PER_QUESTION;
+        Ok(few.then(|| numbers.into_iter().rev().filter(|number| *number < below).collect()))
     }
 
     fn counted(&self, wanted: &Wanted) -> u64 {
@@ -410,6 +435,9 @@ impl View {
 
     /// The index that leaves least to look at.
     fn ages(&self, wanted: &Wanted, below: u64) -> Result<Ages<'_>, ViewError> {
+        if let Some(numbers) = self.begins(wanted, below)? {
+            return Ages::of(&self.tree, numbers);
+        }
         let prefixes = if let Some((label, value)) = wanted.labels.first() {
             vec![key(LABELLED, &[label.as_bytes(), &[0], value.as_bytes(), &[0]])]
         } else if wanted.states.is_empty() {
@@ -429,12 +457,20 @@ impl View {
         Ages::new(&self.tree, prefixes, below)
     }
 
-    /// Walks an index; with `count` it goes on behind the page, as far as one question goes.
-    fn page(&self, wanted: &Wanted, mut ages: Ages<'_>, count: bool) -> Result<JobsFound, ViewError> {
-        let mut found = JobsFound::default();
-        for _ in 0..ROWS_PER_QUESTION {
+    /// Walks an index; with `count` it goes on behind the page, as far as one question goes. With `patient` it goes further
+    /// until it has found something.
+    fn page(&self, wanted: &Wanted, mut ages: Ages<'_>, count: bool, patient: bool) -> Result<JobsFound, ViewError> {
+        /// How far the calendar may have been set back between two jobs.
+        const CALENDAR_SLACK_MS: i64 = 24 * 3600 * 1000;
+        let (mut found, mut looked) = (JobsFound::default(), 0);
+        while looked < ROWS_PER_QUESTION || (patient && found.items.is_empty()) {
+            looked += 1;
             let Some(number) = ages.next()? else { return Ok(found) };
             let Some(row) = self.row(number)? else { continue };
+            let made = row.view.created_at.0.saturating_add(CALENDAR_SLACK_MS);
+            if wanted.since.is_some_and(|since| made < since.0) {
+                return Ok(found); // nor does any older one
+            }
             if !matches(&row, wanted) {
                 continue;
             }
