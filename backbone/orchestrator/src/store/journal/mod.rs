@@ -117,8 +117,7 @@ pub enum OpenError {
     /// Events are missing at its end that were there once.
     #[error(
         "the journal ends with event {last}, and a snapshot of it stands at event {known}: what was acknowledged in between is \
-         gone. Bring the whole data directory back, or see `modchain-orchestrator restore --help`; if you know better, remove \
-         the folder {snapshots}"
+         gone. Bring the whole data directory back as it was; if you know better, remove the folder {snapshots}"
     )]
     Lost {
         /// The last event that is there.
