@@ -108,7 +108,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a source folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            if path.file_name().is_none_or(|name| name != "target" && name != "tests" && name != ".git") {
+            // Tests and benches may stand a bare library beside ours.
+            let is_ours =
+                |name: &std::ffi::OsStr| ["target", "tests", "benches", ".git"].iter().all(|other| name != *other);
+            if path.file_name().is_none_or(is_ours) {
                 sources(&path, found);
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
