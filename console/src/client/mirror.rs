@@ -6,6 +6,7 @@
 
 mod changes;
 mod money;
+mod pools;
 mod problems;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ const HISTORIES_MAX: usize = 8;
 
 pub(crate) use changes::Changes;
 pub(crate) use money::{Spending, midnight};
+pub(crate) use pools::{Pools, pool, price};
 pub(crate) use problems::{About, Problem, Severity};
 
 /// Everything that is known. Cheap to copy: a screen that stands still keeps one.
@@ -116,6 +118,8 @@ struct Index {
     waiting: BTreeSet<(WallTime, JobId)>,
     /// Nodes that are silent.
     silent: BTreeSet<Name>,
+    /// What nodes are and do together.
+    pools: Pools,
     /// Jobs that have a node and have not ended, by node.
     on_nodes: BTreeMap<Name, BTreeSet<JobId>>,
 }
@@ -415,6 +419,11 @@ impl Mirror {
         self.index.on_nodes.get(node).into_iter().flatten().copied()
     }
 
+    /// What nodes are and do together, by pool.
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.index.pools
+    }
+
     /// What there is in all.
     pub(crate) fn totals(&self) -> Totals {
         let (busy, measured) = self.index.busy;
@@ -572,6 +581,7 @@ impl Index {
             add(&mut self.busy.0, u64::from(percent));
             add(&mut self.busy.1, 1);
         }
+        self.pools.count(node, here);
         if here && matches!(node.state, NodeState::Suspect | NodeState::Lost) {
             self.silent.insert(node.name.clone());
         } else {

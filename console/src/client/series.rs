@@ -41,13 +41,17 @@ impl Line {
 
     /// The points up to this moment, oldest first.
     pub(crate) fn points(&self, now: WallTime) -> Vec<Option<u8>> {
-        let behind = usize::try_from(now.0.div_euclid(STEP_MS) - self.step).unwrap_or(0).min(POINTS);
-        let mut points = self.points.clone();
-        // The step that has just begun has not been measured yet: that is no gap.
-        points.extend(std::iter::repeat_n(None, behind.saturating_sub(1)));
-        let surplus = points.len().saturating_sub(POINTS);
-        points.drain(..surplus);
+        let mut points: Vec<Option<u8>> = self.newest_first(now).collect();
+        points.reverse();
         points
+    }
+
+    /// The same, the newest first.
+    pub(crate) fn newest_first(&self, now: WallTime) -> impl Iterator<Item = Option<u8>> {
+        let behind = usize::try_from(now.0.div_euclid(STEP_MS) - self.step).unwrap_or(0).min(POINTS);
+        // The step that has just begun has not been measured yet: that is no gap.
+        let gap = std::iter::repeat_n(None, behind.saturating_sub(1));
+        gap.chain(self.points.iter().rev().copied()).take(POINTS)
     }
 }
 
@@ -102,17 +106,23 @@ pub(crate) fn vram(node: &NodeView) -> Option<(u64, u64)> {
 
 /// Part of a whole in percent; `None` where there is no whole.
 pub(crate) fn share(part: u64, whole: u64) -> Option<u8> {
-    let percent = (u128::from(part) * 100).checked_div(u128::from(whole))?;
+    percent(part.into(), whole.into())
+}
+
+/// The same of sums, of which each is less than 2^120.
+pub(crate) fn percent(part: u128, whole: u128) -> Option<u8> {
+    let percent = (part * 100).checked_div(whole)?;
     Some(u8::try_from(percent).unwrap_or(100).min(100))
 }
 
-/// Several lines of points, the newest last, as one of [`POINTS`]: their mean, moment by moment, of those that say something.
-pub(crate) fn mean(lines: impl Iterator<Item = Vec<Option<u8>>>) -> Vec<Option<u8>> {
+/// Several lines of points, the newest first, as one of [`POINTS`], the newest last: their mean, moment by moment, of those that say
+/// something.
+pub(crate) fn mean(lines: impl Iterator<Item = impl Iterator<Item = Option<u8>>>) -> Vec<Option<u8>> {
     let mut sums = [(0u32, 0u32); POINTS];
     for line in lines {
-        for (sum, point) in sums.iter_mut().rev().zip(line.iter().rev()) {
+        for (sum, point) in sums.iter_mut().rev().zip(line) {
             if let Some(percent) = point {
-                *sum = (sum.0 + u32::from(*percent), sum.1 + 1);
+                *sum = (sum.0 + u32::from(percent), sum.1 + 1);
             }
         }
     }
@@ -127,9 +137,9 @@ mod tests {
     #[test]
     fn the_mean_of_lines_is_taken_from_the_newest_point_backwards() {
         let lines = [vec![Some(10), None, Some(50)], vec![Some(100)], vec![]];
-        let line = mean(lines.into_iter());
+        let line = mean(lines.into_iter().map(|line| line.into_iter().rev()));
         assert_eq!((line.len(), &line[POINTS - 4..]), (POINTS, &[None, Some(10), None, Some(75)][..]));
-        assert_eq!(mean(std::iter::empty()), [None; POINTS]);
+        assert_eq!(mean(std::iter::empty::<std::iter::Empty<Option<u8>>>()), [None; POINTS]);
         assert_eq!((share(1, 0), share(1, 3), share(9, 3)), (None, Some(33), Some(100)));
     }
 }

@@ -119,15 +119,17 @@ impl Mirror {
 
     fn waiting_jobs(&self, now: WallTime, problems: &mut Vec<Problem>) {
         let late = WallTime(now.0.saturating_sub(i64::try_from(WAIT_MAX.as_millis()).unwrap_or(i64::MAX)));
-        let waiting = || self.index.waiting.iter().take_while(|(since, _)| *since <= late);
-        for (since, id) in waiting().take(LISTED_MAX) {
+        let waiting = &self.index.waiting;
+        for (since, id) in waiting.iter().take_while(|(since, _)| *since <= late).take(LISTED_MAX) {
             let Some(job) = self.jobs.get(id) else { continue };
             let name = if job.name.is_empty() { id.short() } else { job.name.to_string() };
             let why = if job.message.is_empty() { String::new() } else { format!(": {}", job.message) };
             let text = text::one_line(&format!("{name} waits for a node{why}"));
             problems.push(Problem { severity: Severity::Warning, about: About::Job(*id), text, since: Some(*since) });
         }
-        let more = waiting().skip(LISTED_MAX).count();
+        // Those that wait for a short time are fewer, where many wait.
+        let short = waiting.range((WallTime(late.0.saturating_add(1)), JobId([0; 16]))..).count();
+        let more = (waiting.len() - short).saturating_sub(LISTED_MAX);
         if more > 0 {
             let text = format!("{more} more jobs wait for a node");
             problems.push(Problem { severity: Severity::Warning, about: About::Jobs, text, since: None });

@@ -89,6 +89,9 @@ fn known(mirror: &Mirror) -> (u64, u64, u64, u64, usize, usize) {
         let there: Vec<_> = mirror.jobs.values().filter(there).map(|job| job.id).collect();
         assert_eq!(mirror.jobs_on(&node).collect::<Vec<_>>(), there, "{node}");
     }
+    let mut pools = Pools::default();
+    mirror.nodes.values().for_each(|node| pools.count(node, true));
+    assert_eq!(mirror.pools(), &pools);
     (nodes, gpus, jobs_running, jobs_waiting, mirror.index.ended.len(), mirror.index.silent.len())
 }
 
@@ -159,6 +162,9 @@ fn what_is_counted_is_what_is_there_whatever_changes() {
         let name = format!("node-{}", draw(6));
         let mut node = samples::node_view(&name, usize::try_from(draw(4)).expect("fits"));
         node.state = [NodeState::Ready, NodeState::Suspect, NodeState::Lost][usize::try_from(draw(3)).expect("fits")];
+        if draw(3) == 0 {
+            node.offer.iter_mut().for_each(|offer| offer.capabilities.labels = modchain_types::Map::default());
+        }
         let gone = if draw(5) == 0 { vec![&*name] } else { vec![] };
         let nodes = if gone.is_empty() { vec![node] } else { vec![] };
         mirror.apply(delta(upto, vec![job], nodes, &gone), NOW);

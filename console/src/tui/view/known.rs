@@ -1,15 +1,12 @@
 //! What follows from all that is known and takes a look at all of it: pools, money that was spent, the jobs of one node. Worked out
 //! when something has changed that is on the screen, never at every frame.
 
-use std::collections::BTreeMap;
-
-use modchain_types::{JobId, Micro, Name, NodeState};
-use modchain_wire::view::NodeView;
+use modchain_types::{JobId, Micro, Name};
 
 use super::super::app::{App, Ctx, Place};
 use super::nodes;
 use crate::client::mirror::{Spending, midnight};
-use crate::client::series::{STEP_MS, mean, share, vram};
+use crate::client::series::{STEP_MS, mean, percent};
 
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;
@@ -88,15 +85,28 @@ impl Known {
         let revision = ctx.mirror.node_changes.revision();
         if self.pools_of != Some(revision) {
             self.pools_of = Some(revision);
-            (self.pools, self.whole.vram, self.whole.cpu) = counted(ctx.mirror.nodes.values().map(|node| &**node));
+            let all = ctx.mirror.pools();
+            let pools = all.by_name.iter().map(|(name, pool)| Pool {
+                name: name.as_deref().map(crate::text::one_line),
+                nodes: pool.nodes,
+                ready: pool.ready,
+                gpus: pool.gpus,
+                free: pool.free,
+                busy: pool.busy.0.checked_div(pool.busy.1),
+                price: pool.prices.keys().next().copied(),
+            });
+            self.pools = pools.collect();
+            self.pools.sort_by(|one, two| two.gpus.cmp(&one.gpus).then_with(|| two.nodes.cmp(&one.nodes)));
+            self.whole.vram = percent(all.memory.0, all.memory.1);
+            self.whole.cpu = percent(all.cpu.0.into(), all.cpu.1.into());
         }
         let step = ctx.local_now.0.div_euclid(STEP_MS);
         if self.lines_of != Some(step) {
             self.lines_of = Some(step);
             let nodes = || ctx.mirror.series.nodes.values();
-            self.whole.gpu_line = mean(nodes().map(|node| node.gpu.points(ctx.local_now)));
-            self.whole.vram_line = mean(nodes().map(|node| node.vram.points(ctx.local_now)));
-            self.whole.cpu_line = mean(nodes().map(|node| node.cpu.points(ctx.local_now)));
+            self.whole.gpu_line = mean(nodes().map(|node| node.gpu.newest_first(ctx.local_now)));
+            self.whole.vram_line = mean(nodes().map(|node| node.vram.newest_first(ctx.local_now)));
+            self.whole.cpu_line = mean(nodes().map(|node| node.cpu.newest_first(ctx.local_now)));
         }
     }
 
@@ -115,42 +125,4 @@ impl Known {
             self.node_jobs_of = Some(of);
         }
     }
-}
-
-/// Nodes by pool, and how full all their GPUs' memory is and how busy their processors are.
-fn counted<'a>(nodes: impl Iterator<Item = &'a NodeView>) -> (Vec<Pool>, Option<u8>, Option<u8>) {
-    let mut pools: BTreeMap<Option<&str>, (Pool, u64, u64)> = BTreeMap::new();
-    let (mut memory, mut cpu) = ((0u64, 0u64), (0u64, 0u64));
-    for node in nodes {
-        let (pool, busy, measured) = pools.entry(nodes::pool(node)).or_default();
-        pool.nodes += 1;
-        pool.ready += u64::from(node.state == NodeState::Ready);
-        let gpus = node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
-        pool.gpus += gpus;
-        if node.state == NodeState::Ready {
-            pool.free += gpus.saturating_sub(node.reserved.gpus.len() as u64);
-        }
-        let price = node.offer.as_ref().map(nodes::price);
-        pool.price = [pool.price, price].into_iter().flatten().min();
-        if node.state == NodeState::Lost {
-            continue;
-        }
-        for percent in node.gpus.iter().filter_map(|gpu| gpu.busy_pct) {
-            (*busy, *measured) = (*busy + u64::from(percent), *measured + 1);
-        }
-        if let Some((used, total)) = vram(node) {
-            memory = (memory.0.saturating_add(used), memory.1.saturating_add(total));
-        }
-        if let Some(permille) = node.load.and_then(|load| load.cpu_permille) {
-            cpu = (cpu.0 + u64::from(permille), cpu.1 + 1_000);
-        }
-    }
-    let pools = pools.into_iter().map(|(name, (pool, busy, measured))| Pool {
-        name: name.map(crate::text::one_line),
-        busy: busy.checked_div(measured),
-        ..pool
-    });
-    let mut pools: Vec<Pool> = pools.collect();
-    pools.sort_by(|one, two| two.gpus.cmp(&one.gpus).then_with(|| two.nodes.cmp(&one.nodes)));
-    (pools, share(memory.0, memory.1), share(cpu.0, cpu.1))
 }

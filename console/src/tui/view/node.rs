@@ -17,6 +17,7 @@ use super::super::table::{RowId, cut, moment};
 use super::super::theme::Role;
 use super::super::update::copy;
 use super::{Title, nodes};
+use crate::client::mirror::price;
 use crate::client::series::{self, POINTS, share};
 use crate::text;
 
@@ -277,7 +278,7 @@ pub(crate) fn facts(ctx: &Ctx<'_>, node: &NodeView, width: u16) -> Vec<Line<'sta
     lines.push(fact("disk free", disk));
     let mut prices = vec![format!("{}/core h", offer.tariff.core_hour)];
     if !capabilities.gpus.is_empty() {
-        prices.insert(0, format!("{}/GPU h", nodes::price(offer)));
+        prices.insert(0, format!("{}/GPU h", price(offer)));
     }
     lines.push(fact("price", prices.join("  ")));
     if !capabilities.region.is_empty() {

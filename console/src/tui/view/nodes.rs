@@ -1,6 +1,6 @@
 //! The table of nodes, and below it the selected one's GPUs and facts.
 
-use modchain_types::{Micro, Name, NodeState, Offer};
+use modchain_types::{Name, NodeState};
 use modchain_wire::view::NodeView;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Rect};
@@ -14,7 +14,7 @@ use super::super::theme::Role;
 use super::{Title, node as page};
 use crate::cli::docs::node_price;
 use crate::cli::pool::gpu_models;
-use crate::client::mirror::Mirror;
+use crate::client::mirror::{Mirror, pool};
 use crate::client::series::{gpu_busy, vram};
 use crate::filter::{Kind, Unit, Value};
 use crate::text as words;
@@ -455,21 +455,6 @@ pub(crate) fn labels(node: &NodeView) -> Option<String> {
     let labels = node.offer.as_ref()?.capabilities.labels.iter().filter(|(key, _)| key.as_str() != "pool");
     let labels = labels.map(|(key, value)| words::one_line(&format!("{}={}", key.as_str(), value.as_str())));
     Some(labels.collect::<Vec<_>>().join(" "))
-}
-
-/// The label `pool`.
-pub(crate) fn pool(node: &NodeView) -> Option<&str> {
-    let labels = &node.offer.as_ref()?.capabilities.labels;
-    labels.iter().find(|(key, _)| key.as_str() == "pool").map(|(_, value)| value.as_str())
-}
-
-/// What an hour of its cheapest GPU costs, or of a core where it has no GPU.
-pub(crate) fn price(offer: &Offer) -> Micro {
-    let tariff = &offer.tariff;
-    let named =
-        |wanted: &str| tariff.gpu_hour.iter().find(|(name, _)| name.as_str() == wanted).map(|(_, price)| *price);
-    let of = |model: &str| named(model).or_else(|| named("*")).unwrap_or(Micro::ZERO);
-    offer.capabilities.gpus.iter().map(|gpu| of(&gpu.model)).min().unwrap_or(tariff.core_hour)
 }
 
 /// The node that is looked at: the one that is open, or the selected one.
