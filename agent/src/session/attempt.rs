@@ -53,7 +53,7 @@ impl AttemptStream {
             match self.serve_once().await {
                 End::Done => return,
                 End::Refused(why) => {
-                    tracing::warn!(%attempt, why, "the orchestrator does not take the attempt's stream");
+                    tracing::info!(%attempt, why, "the orchestrator does not take the attempt's stream");
                     return;
                 }
                 End::Again(_) if self.connection.close_reason().is_some() => return,

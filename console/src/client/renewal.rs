@@ -115,13 +115,15 @@ impl Keeper {
                     tokio::time::sleep(pause).await;
                 }
                 Err(error) => {
-                    self.busy.send_replace(false);
-                    if self.connection.close_reason().is_some() {
-                        return;
-                    }
-                    if let Some(words) = worry(&self.certificate, wall_now(), &error).filter(|_| !told) {
+                    let lost = self.connection.close_reason().is_some();
+                    // Said before anybody may go on: a command that is done waits for nothing else.
+                    if let Some(words) = worry(&self.certificate, wall_now(), &error).filter(|_| !told && !lost) {
                         (self.tell)(&words);
                         told = true;
+                    }
+                    self.busy.send_replace(false);
+                    if lost {
+                        return;
                     }
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
