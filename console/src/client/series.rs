@@ -10,48 +10,58 @@ pub(crate) const POINTS: usize = 60;
 /// Milliseconds of one point.
 pub(crate) const STEP_MS: i64 = 5_000;
 
-/// One line: at most [`POINTS`] points, each 0 to 100 percent, `None` where nothing was measured.
-#[derive(Debug, Clone, Default)]
+/// What stands for a point at which nothing was measured.
+const UNKNOWN: u8 = u8::MAX;
+
+/// One line: at most [`POINTS`] points, each 0 to 100 percent, `None` where nothing was measured. In one piece, because those of 10,000
+/// nodes are summed up.
+#[derive(Debug, Clone)]
 pub(crate) struct Line {
-    points: Vec<Option<u8>>,
+    /// The newest is at the end.
+    points: [u8; POINTS],
+    /// How many of them there are: what is before was not looked at yet.
+    count: usize,
     /// The step of the last point.
     step: i64,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { points: [UNKNOWN; POINTS], count: 0, step: 0 }
+    }
 }
 
 impl Line {
     /// Puts a measurement at its moment; the newest one of a step counts.
     pub(crate) fn put(&mut self, at: WallTime, percent: u8) {
         let step = at.0.div_euclid(STEP_MS);
-        if self.points.is_empty() {
-            self.step = step;
-            self.points.push(None);
+        if self.count == 0 {
+            (self.step, self.count) = (step, 1);
         }
         if step < self.step {
             return;
         }
         let ahead = usize::try_from(step - self.step).unwrap_or(POINTS).min(POINTS);
-        self.points.extend(std::iter::repeat_n(None, ahead));
-        let surplus = self.points.len().saturating_sub(POINTS);
-        self.points.drain(..surplus);
+        self.points.copy_within(ahead.., 0);
+        self.points[POINTS - ahead..].fill(UNKNOWN);
+        self.count = (self.count + ahead).min(POINTS);
         self.step = step;
-        if let Some(last) = self.points.last_mut() {
-            *last = Some(percent);
-        }
+        self.points[POINTS - 1] = percent.min(100);
     }
 
     /// The points up to this moment, oldest first.
     pub(crate) fn points(&self, now: WallTime) -> Vec<Option<u8>> {
-        let mut points: Vec<Option<u8>> = self.newest_first(now).collect();
-        points.reverse();
+        let gap = self.gap(now);
+        let known = self.points[POINTS - self.count..].iter().map(|point| Some(*point).filter(|one| *one != UNKNOWN));
+        let mut points: Vec<Option<u8>> = known.chain(std::iter::repeat_n(None, gap)).collect();
+        points.drain(..points.len().saturating_sub(POINTS));
         points
     }
 
-    /// The same, the newest first.
-    pub(crate) fn newest_first(&self, now: WallTime) -> impl Iterator<Item = Option<u8>> {
-        let behind = usize::try_from(now.0.div_euclid(STEP_MS) - self.step).unwrap_or(0).min(POINTS);
-        // The step that has just begun has not been measured yet: that is no gap.
-        let gap = std::iter::repeat_n(None, behind.saturating_sub(1));
-        gap.chain(self.points.iter().rev().copied()).take(POINTS)
+    /// Points between the last one and this moment. The step that has just begun has not been measured yet: that is no gap.
+    fn gap(&self, now: WallTime) -> usize {
+        let behind = usize::try_from(now.0.div_euclid(STEP_MS) - self.step).unwrap_or(0);
+        behind.saturating_sub(1).min(POINTS)
     }
 }
 
@@ -115,19 +125,19 @@ pub(crate) fn percent(part: u128, whole: u128) -> Option<u8> {
     Some(u8::try_from(percent).unwrap_or(100).min(100))
 }
 
-/// Several lines of points, the newest first, as one of [`POINTS`], the newest last: their mean, moment by moment, of those that say
-/// something.
-pub(crate) fn mean(lines: impl Iterator<Item = impl Iterator<Item = Option<u8>>>) -> Vec<Option<u8>> {
-    let mut sums = [(0u32, 0u32); POINTS];
+/// Several lines up to this moment as one of [`POINTS`], oldest first: their mean, moment by moment, of those that say something.
+pub(crate) fn mean<'a>(lines: impl Iterator<Item = &'a Line>, now: WallTime) -> Vec<Option<u8>> {
+    let (mut sums, mut counts) = ([0u32; POINTS], [0u32; POINTS]);
     for line in lines {
-        for (sum, point) in sums.iter_mut().rev().zip(line) {
-            if let Some(percent) = point {
-                *sum = (sum.0 + u32::from(percent), sum.1 + 1);
-            }
+        let points = &line.points[line.gap(now)..];
+        for ((sum, count), point) in sums.iter_mut().zip(&mut counts).zip(points) {
+            let known = u32::from(*point != UNKNOWN);
+            *sum += u32::from(*point) * known;
+            *count += known;
         }
     }
-    let mean = |(sum, count): &(u32, u32)| sum.checked_div(*count).and_then(|mean| u8::try_from(mean).ok());
-    sums.iter().map(mean).collect()
+    let mean = |(sum, count): (&u32, &u32)| sum.checked_div(*count).and_then(|mean| u8::try_from(mean).ok());
+    sums.iter().zip(&counts).map(mean).collect()
 }
 
 #[cfg(test)]
@@ -136,10 +146,25 @@ mod tests {
 
     #[test]
     fn the_mean_of_lines_is_taken_from_the_newest_point_backwards() {
-        let lines = [vec![Some(10), None, Some(50)], vec![Some(100)], vec![]];
-        let line = mean(lines.into_iter().map(|line| line.into_iter().rev()));
+        let at = |step: i64| WallTime(step * STEP_MS + 1);
+        let mut lines = [Line::default(), Line::default(), Line::default()];
+        lines[0].put(at(0), 10);
+        lines[0].put(at(2), 40);
+        lines[0].put(at(2), 50);
+        lines[1].put(at(2), 100);
+        let line = mean(lines.iter(), at(2));
         assert_eq!((line.len(), &line[POINTS - 4..]), (POINTS, &[None, Some(10), None, Some(75)][..]));
-        assert_eq!(mean(std::iter::empty::<std::iter::Empty<Option<u8>>>()), [None; POINTS]);
+        assert_eq!(lines[0].points(at(2)), [Some(10), None, Some(50)]);
+        // The step that has just begun is no gap; the one before it is.
+        assert_eq!(lines[0].points(at(3)), [Some(10), None, Some(50)]);
+        assert_eq!(lines[0].points(at(4)), [Some(10), None, Some(50), None]);
+        assert_eq!(mean(lines.iter(), at(4))[POINTS - 4..], [Some(10), None, Some(75), None]);
+        assert_eq!(lines[0].points(at(1_000)), [None; POINTS], "all of it is too long ago");
+        // Sixty points back from 61 is 2.
+        lines[0].put(at(61), 7);
+        let points = lines[0].points(at(61));
+        assert_eq!((points.len(), points[0], points[POINTS - 1]), (POINTS, Some(50), Some(7)));
+        assert_eq!(mean([].iter(), at(0)), [None; POINTS]);
         assert_eq!((share(1, 0), share(1, 3), share(9, 3)), (None, Some(33), Some(100)));
     }
 }

@@ -104,9 +104,9 @@ impl Known {
         if self.lines_of != Some(step) {
             self.lines_of = Some(step);
             let nodes = || ctx.mirror.series.nodes.values();
-            self.whole.gpu_line = mean(nodes().map(|node| node.gpu.newest_first(ctx.local_now)));
-            self.whole.vram_line = mean(nodes().map(|node| node.vram.newest_first(ctx.local_now)));
-            self.whole.cpu_line = mean(nodes().map(|node| node.cpu.newest_first(ctx.local_now)));
+            self.whole.gpu_line = mean(nodes().map(|node| &node.gpu), ctx.local_now);
+            self.whole.vram_line = mean(nodes().map(|node| &node.vram), ctx.local_now);
+            self.whole.cpu_line = mean(nodes().map(|node| &node.cpu), ctx.local_now);
         }
     }
 
