@@ -415,6 +415,7 @@ impl Disk for TestDisk {
             return Err(io::Error::other("no space left"));
         }
         if self.full.load(Ordering::Relaxed) {
+            self.note("refused");
             file.write_all_at(&bytes[..bytes.len() / 2], at)?;
             return Err(io::ErrorKind::StorageFull.into());
         }

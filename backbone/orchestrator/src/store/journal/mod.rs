@@ -35,7 +35,8 @@ const PREPARE_BYTES: u64 = 1 << 20;
 /// Suffix of a segment that is not yet part of the journal.
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// Writing and syncing, apart from the rest so that tests can watch the order and make it fail.
+/// Everything that changes the disk, apart from the rest so that tests can watch the order, make it fail, and lose what was not
+/// synced.
 pub trait Disk: Send {
     /// Writes all bytes at this offset.
     fn write(&mut self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
@@ -45,6 +46,30 @@ pub trait Disk: Send {
     /// changes nothing but the bytes themselves: a sync is half as long then.
     fn prepare(&mut self, file: &File, from: u64, to: u64) -> io::Result<()> {
         write_zeros(file, from, to)
+    }
+    /// Makes an empty file of this name, or empties the one that there is.
+    fn create(&mut self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+    }
+    /// Cuts a file off after so many bytes.
+    fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
+        file.set_len(length)
+    }
+    /// Makes the contents and the length of a file survive the loss of power.
+    fn sync_all(&mut self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+    /// Gives a file another name, in place of whatever had it.
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+    /// Removes a file.
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+    /// Makes the names in a directory survive the loss of power.
+    fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
     }
 }
 
@@ -158,11 +183,16 @@ pub struct Journal {
 impl Journal {
     /// Makes an empty journal in `dir`, which must exist. Refuses if there is one.
     pub fn create(dir: &Path, id: JournalId, asset: Asset) -> io::Result<()> {
+        Self::create_with(dir, id, asset, &mut RealDisk)
+    }
+
+    /// As [`Journal::create`], with another disk.
+    pub fn create_with(dir: &Path, id: JournalId, asset: Asset, disk: &mut dyn Disk) -> io::Result<()> {
         let header = SegmentHeader { journal: id, asset, first: 1, previous: [0; 32] };
         if segment_path(dir, 1).exists() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a journal already"));
         }
-        create_segment(dir, &header).map(|_| ())
+        create_segment(dir, &header, disk).map(|_| ())
     }
 
     /// Opens the journal, gives every event to `each`, and makes sure that its end is on disk: a torn last write, which
@@ -186,7 +216,7 @@ impl Journal {
         dir: &Path,
         after: u64,
         each: impl FnMut(Vec<Event>),
-        disk: Box<dyn Disk>,
+        mut disk: Box<dyn Disk>,
         segment_bytes_max: u64,
     ) -> Result<Self, OpenError> {
         let walked = walk_after(dir, after, each)?;
@@ -195,10 +225,10 @@ impl Journal {
         if let Some(torn) = &walked.torn {
             tracing::warn!(segment = torn.segment, offset = torn.offset, "cutting off a torn write: {}", torn.what);
         }
-        remove_temporaries(dir).map_err(repair)?;
-        let file = reopen_tail(tail).map_err(repair)?;
+        remove_temporaries(dir, &mut *disk).map_err(repair)?;
+        let file = reopen_tail(tail, &mut *disk).map_err(repair)?;
         let prepared = tail.length;
-        sync_dir(dir).map_err(repair)?;
+        disk.sync_dir(dir).map_err(repair)?;
         Ok(Self {
             dir: dir.to_owned(),
             id: walked.journal,
@@ -307,15 +337,15 @@ impl Journal {
     /// Cuts the last segment's file to its records: only the last one has zeros behind them.
     fn seal(&mut self) -> io::Result<()> {
         let length = self.tail_length();
-        self.file.set_len(length)?;
+        self.disk.cut(&self.file, length)?;
         self.prepared = length;
-        self.file.sync_all()
+        self.disk.sync_all(&self.file)
     }
 
     /// Can be repeated when there was no room for it.
     fn begin_segment(&mut self) -> io::Result<()> {
         let header = SegmentHeader { journal: self.id, asset: self.asset, first: self.next, previous: self.hash };
-        let (file, path) = create_segment(&self.dir, &header)?;
+        let (file, path) = create_segment(&self.dir, &header, &mut *self.disk)?;
         self.file = file;
         self.prepared = HEADER_BYTES as u64;
         self.hash = header.hash();
@@ -329,27 +359,23 @@ fn segment_path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:020}{SEGMENT_SUFFIX}"))
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 /// A new segment with its header, under its name only once it is whole: a crash can leave no torn header behind.
-fn create_segment(dir: &Path, header: &SegmentHeader) -> io::Result<(File, PathBuf)> {
+fn create_segment(dir: &Path, header: &SegmentHeader, disk: &mut dyn Disk) -> io::Result<(File, PathBuf)> {
     let path = segment_path(dir, header.first);
     let temporary = path.with_extension(&TEMPORARY_SUFFIX[1..]);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all_at(&header.encode(), 0)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    sync_dir(dir)?;
+    let file = disk.create(&temporary)?;
+    disk.write(&file, &header.encode(), 0)?;
+    disk.sync_all(&file)?;
+    disk.rename(&temporary, &path)?;
+    disk.sync_dir(dir)?;
     Ok((file, path))
 }
 
-fn remove_temporaries(dir: &Path) -> io::Result<()> {
+fn remove_temporaries(dir: &Path, disk: &mut dyn Disk) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(TEMPORARY_SUFFIX) {
-            fs::remove_file(path)?;
+            disk.remove(&path)?;
         }
     }
     Ok(())
@@ -357,13 +383,13 @@ fn remove_temporaries(dir: &Path) -> io::Result<()> {
 
 /// Cuts off what is torn and writes the last record once more: after a failed sync the pages that the walk has read may be
 /// in memory alone, marked clean, and only writing them again makes the kernel write them out.
-fn reopen_tail(tail: &SegmentIndex) -> io::Result<File> {
+fn reopen_tail(tail: &SegmentIndex, disk: &mut dyn Disk) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open(&tail.path)?;
-    file.set_len(tail.length)?;
+    disk.cut(&file, tail.length)?;
     let mut last = vec![0; usize::try_from(tail.length - tail.last_record).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut last, tail.last_record)?;
-    file.write_all_at(&last, tail.last_record)?;
-    file.sync_all()?;
+    disk.write(&file, &last, tail.last_record)?;
+    disk.sync_all(&file)?;
     Ok(file)
 }
 
