@@ -65,29 +65,37 @@ impl Filler {
         Self { dir: dir.to_owned(), file }
     }
 
-    fn leave(&mut self, bytes: u64) {
+    /// Tells how many bytes it took.
+    fn leave(&mut self, bytes: u64) -> u64 {
+        let mut taken = 0;
         while let left = space::room(&self.dir).expect("it is measured").free
             && left > bytes
         {
             let wanted = (left - bytes).min(64 << 10) as usize;
             match self.file.write(&vec![1; wanted]) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => return,
+                Ok(written) => taken += written as u64,
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
                 Err(error) => panic!("{error}"),
             }
         }
+        taken
     }
 
     /// To the last byte, the ballast included.
     async fn leave_nothing(&mut self, ballast: &Path) {
+        let bytes = fs::metadata(ballast).expect("the ballast").len();
         self.leave(0);
         soon("the ballast is given up", async {
-            while ballast.exists() {
+            // Its name is gone before its room is there. Others may take some of it.
+            let mut taken = 0;
+            while ballast.exists() || taken < bytes / 2 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
+                if !ballast.exists() {
+                    taken += self.leave(0);
+                }
             }
         })
         .await;
-        self.leave(0);
     }
 
     fn give_back(self) {
