@@ -20,7 +20,7 @@ use modchain_wire::agent::{AttemptOpen, OutputEnd};
 use modchain_wire::console::{RefusalCode, StatusQuery};
 use modchain_wire::view::StatusView;
 use modchain_wire::{FromAgent, ToAgent, ToConsole};
-use world::{Agent, Console, HOLD, MINIMUM, World, acked, read_output, send, soon, spec};
+use world::{Agent, Console, HOLD, MINIMUM, World, read_output, soon, spec};
 
 /// Where the test within finds its small disk.
 const PLACE: &str = "MODCHAIN_TEST_SMALL_DISK";
@@ -119,8 +119,8 @@ async fn until(console: &Console, what: &str, full: bool) {
     .await;
 }
 
-/// Sends output until it is refused, and as an agent does, keeps it.
-async fn refused_for_now(agent: &Agent, assignment: &Assignment, output: &[u8]) {
+/// Sends output from what is stored on, and its end where the job has ended. What was said against it, if anything was.
+async fn offered(agent: &Agent, assignment: &Assignment, output: &[u8], ended: bool) -> Option<ToAgent> {
     let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
     let (mut up, mut down) = agent.connection.open_bi::<FromAgent, ToAgent>().await.expect("a stream");
     up.write(&AttemptOpen { attempt, fence, input_from: None }.into()).await.expect("it is taken");
@@ -128,6 +128,7 @@ async fn refused_for_now(agent: &Agent, assignment: &Assignment, output: &[u8]) 
         Ok(Some(ToAgent::AttemptResume(resume))) => resume.stdout as usize,
         other => panic!("{other:?}"),
     };
+    let mut open = true;
     for piece in output[have..].chunks(16 * 1024) {
         let data = modchain_wire::Data::new(piece.to_vec()).expect("it fits");
         let offset = have as u64 + (piece.as_ptr() as u64 - output[have..].as_ptr() as u64);
@@ -137,20 +138,41 @@ async fn refused_for_now(agent: &Agent, assignment: &Assignment, output: &[u8]) 
             at: modchain_types::WallTime(1),
             data,
         };
-        if up.write(&chunk.into()).await.is_err() {
-            break;
-        }
+        // Whoever is refused may hear of it here first.
+        open = open && up.write(&chunk.into()).await.is_ok();
     }
-    let said = soon("a refusal", async {
+    if ended && open {
+        let end = OutputEnd { stdout: output.len() as u64, stderr: 0, dropped: 0 };
+        let _ = up.write(&end.into()).await;
+    }
+    soon("an answer", async {
         loop {
             match down.read().await {
+                Ok(Some(ToAgent::OutputAck(ack))) if ended && ack.stdout >= output.len() as u64 => return None,
                 Ok(Some(ToAgent::OutputAck(_))) => {}
-                other => return other,
+                Ok(Some(no)) => return Some(no),
+                other => panic!("{other:?}"),
             }
         }
     })
+    .await
+}
+
+/// Sends output until it is refused, and as an agent does, keeps it.
+async fn refused_for_now(agent: &Agent, assignment: &Assignment, output: &[u8]) {
+    let said = offered(agent, assignment, output, false).await;
+    assert!(matches!(&said, Some(ToAgent::Refused(no)) if no.retryable && no.why.contains("no room")), "{said:?}");
+}
+
+/// Sends output, again and again as an agent does, until all of it is stored.
+async fn taken_in_the_end(agent: &Agent, assignment: &Assignment, output: &[u8]) {
+    soon("all of it is stored", async {
+        while let Some(said) = offered(agent, assignment, output, true).await {
+            assert!(matches!(&said, ToAgent::Refused(no) if no.retryable), "{said:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
     .await;
-    assert!(matches!(&said, Ok(Some(ToAgent::Refused(no))) if no.retryable && no.why.contains("no room")), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,11 +223,7 @@ async fn within_a_small_disk() {
         // Room: everything goes on by itself, from where it was.
         filler.give_back();
         until(&boss, "there is room again", false).await;
-        let (mut up, mut down, have) = agent.attempt(&two, None).await;
-        send(&mut up, have, &output[have as usize..]).await;
-        let end = OutputEnd { stdout: output.len() as u64, stderr: 0, dropped: 0 };
-        up.write(&end.into()).await.expect("it is taken");
-        acked(&mut down, output.len() as u64).await;
+        taken_in_the_end(&agent, &two, &output).await;
         let job = alice.job_until(&second.to_string(), |job| job.state.is_ended()).await;
         assert_eq!((job.state, job.output.stdout), (JobState::Completed, output.len() as u64));
         let (_open, mut reader) = alice.logs(&second.to_string(), false).await;
