@@ -295,6 +295,31 @@ fn a_view_that_is_damaged_or_of_another_journal_is_begun_anew() {
     }
 }
 
+/// As by a program that wrote its rows otherwise and forgot to say so.
+#[test]
+fn a_view_with_a_row_that_cannot_be_read_says_so_and_is_begun_anew_at_the_next_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("view");
+    let view = View::open(&place, JOURNAL).expect("opens");
+    view.apply(&rows(1, 50, &mut Dice(3))).expect("applies");
+    view.flush().expect("flushes");
+    drop(view);
+    let database = sled::open(&place).expect("opens");
+    let tree = database.open_tree("view").expect("it has rows");
+    for row in tree.scan_prefix(b"J") {
+        tree.insert(row.expect("reads").0, &[0xff; 3]).expect("writes");
+    }
+    drop((tree, database));
+    let view = View::open(&place, JOURNAL).expect("nothing is seen of it yet");
+    let everything = Wanted { below: u64::MAX, limit: 10, ..Wanted::default() };
+    let refused = view.jobs(&everything).expect_err("not one of them can be read");
+    assert!(refused.to_string().contains("made anew at the next start"), "{refused}");
+    drop(view);
+    let view = View::open(&place, JOURNAL).expect("opens");
+    assert_eq!(view.applied(), 0);
+    assert!(view.jobs(&everything).expect("it is empty").items.is_empty());
+}
+
 #[test]
 #[ignore = "measures: run it alone, in a release build"]
 fn a_page_of_a_million_ended_jobs() {

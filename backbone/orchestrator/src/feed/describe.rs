@@ -7,6 +7,7 @@ use modchain_wire::view::{EventKind, EventView};
 
 use super::job::Job;
 use super::model::Model;
+use super::query::Sight;
 
 /// The job that an event is about.
 pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
@@ -73,7 +74,7 @@ impl Audience {
         match self {
             Self::All => true,
             Self::Account(account) => actor.may_touch(account),
-            Self::Operators => actor.role == Role::Operator,
+            Self::Operators => actor.may_touch_all(),
         }
     }
 }

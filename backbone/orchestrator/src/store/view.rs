@@ -32,6 +32,7 @@ use std::sync::{Mutex, MutexGuard};
 use modchain_types::{AccountId, JobId, JobState, JournalId, Text, WallTime};
 use modchain_wire::WIRE_VERSION;
 use modchain_wire::view::{EventView, JobView, LedgerEntryView, LedgerKind};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::record::{decode_row, encode_row};
@@ -347,7 +348,15 @@ impl View {
 
     fn row(&self, number: u64) -> Result<Option<JobRow>, ViewError> {
         let row = self.tree.get(key(JOB, &[&number.to_be_bytes()]))?;
-        row.map(|bytes| decode_row(&bytes).map_err(garbled)).transpose()
+        row.map(|bytes| self.decoded(&bytes)).transpose()
+    }
+
+    /// A row from its bytes. Where they are garbled the view no longer says what it is of, so that the next start makes it anew.
+    fn decoded<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ViewError> {
+        decode_row(bytes).map_err(|why| match self.tree.remove(key(META, &[b"made by"])) {
+            Ok(_) => garbled(why),
+            Err(error) => error.into(),
+        })
     }
 
     /// Numbers of the jobs of this name, of all accounts or of one, newest first, at most `max`.
@@ -519,7 +528,7 @@ impl View {
             let key = key.as_mut().map_err(|error| error.clone())?;
             key[0] = ENTRY;
             let Some(bytes) = self.tree.get(&*key)? else { continue };
-            let entry: LedgerEntryView = decode_row(&bytes).map_err(garbled)?;
+            let entry: LedgerEntryView = self.decoded(&bytes)?;
             if wanted.kind.is_some_and(|kind| entry.kind != kind)
                 || wanted.job.is_some_and(|job| entry.job != Some(job))
                 || wanted.since.is_some_and(|since| entry.at < since)
@@ -549,7 +558,7 @@ impl View {
         let start = start.filter(|(at, _)| at[0] == EVENTS).map_or_else(|| key(EVENTS, &[]), |(at, _)| at.to_vec());
         let mut seen = after;
         for row in self.tree.range(start..=key(EVENTS, &[&upto.to_be_bytes()])).values().take(ROWS_PER_QUESTION) {
-            let rows: Vec<EventRow> = decode_row(&row?).map_err(garbled)?;
+            let rows: Vec<EventRow> = self.decoded(&row?)?;
             for row in rows.into_iter().filter(|row| row.view.number >= first && row.view.number <= upto) {
                 seen = row.view.number;
                 if takes(&row) {
