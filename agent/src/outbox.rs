@@ -310,7 +310,7 @@ mod tests {
     use bytes::Bytes;
     use modchain_types::{
         Adapter, Digest, Ending, Exceptions, Fence, GpuRequest, Input, JobSpec, List, Map, Micro, OutputLengths,
-        Reason, Requirements, Reservation, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
+        Policy, Reason, Requirements, Reservation, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
     };
     use modchain_wire::agent::OutputStream;
 
@@ -346,6 +346,7 @@ mod tests {
                 priority: 0,
                 labels: Map::default(),
                 input: Input::None,
+                policy: Policy::Cheapest,
             },
             reservation: Reservation::default(),
             tariff: Tariff::default(),

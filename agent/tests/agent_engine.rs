@@ -31,6 +31,7 @@ fn offer(adapters: &[Adapter]) -> Offer {
         tariff: Tariff::default(),
         agent_version: Text::cut("test"),
         paused: false,
+        images: List::default(),
     }
 }
 

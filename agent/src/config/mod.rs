@@ -396,7 +396,8 @@ impl Config {
             region: self.region.clone(),
         };
         let agent_version = Text::cut(env!("CARGO_PKG_VERSION"));
-        Ok(Offer { capabilities, tariff: self.tariff.clone(), agent_version, paused })
+        let images = List::cut(docker.map(|docker| docker.images.clone()).unwrap_or_default());
+        Ok(Offer { capabilities, tariff: self.tariff.clone(), agent_version, paused, images })
     }
 
     /// The GPUs that jobs may have: those that the owner gives.
@@ -513,6 +514,7 @@ fn folder_of_person(variable: &str, below_home: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use crate::probe::DockerFound;
+    use modchain_types::ImageMark;
 
     const MACHINE: Machine = Machine { cores: 4, memory_bytes: 16 * GIB, disk_free_bytes: 100 * GIB };
 
@@ -658,7 +660,12 @@ mod tests {
         };
         let exceptions = Exceptions { writable_root: true, network: true };
         Findings {
-            docker: Some(DockerFound { version: "20.10".into(), exceptions, gpus: true }),
+            docker: Some(DockerFound {
+                version: "20.10".into(),
+                exceptions,
+                gpus: true,
+                images: vec![ImageMark::of("alpine:3")],
+            }),
             models: Some(vec![model]),
             gpus: vec![gpu("GPU-a"), gpu("GPU-b"), gpu("GPU-c")],
         }
@@ -671,6 +678,11 @@ mod tests {
             config.offer(&MACHINE, findings, false).expect("offers").capabilities
         };
         let found = everything_found();
+        let images = |text: &str| {
+            let config = load(&Settings::default(), text).expect("loads");
+            config.offer(&MACHINE, &found, false).expect("offers").images.len()
+        };
+        assert_eq!((images(""), images("adapters = [\"wasm\"]")), (1, 0));
         let all = offer("", &found);
         assert_eq!(&*all.adapters, [Adapter::Wasm, Adapter::Docker, Adapter::Llm]);
         assert_eq!((all.gpus.len(), all.models.len(), all.pullable.len()), (3, 1, 0));

@@ -2,7 +2,7 @@
 //!
 //! Each probe looks again and again and keeps its part of the [`Findings`] up to date; the offer follows from them.
 
-use modchain_types::{Exceptions, GpuInfo, ModelInfo};
+use modchain_types::{Exceptions, GpuInfo, ImageMark, ModelInfo};
 
 pub mod docker;
 pub mod nvml;
@@ -32,4 +32,6 @@ pub struct DockerFound {
     pub exceptions: Exceptions,
     /// Whether containers can be given GPUs.
     pub gpus: bool,
+    /// The images that are there and that the owner allows, as far as there is room to tell them.
+    pub images: Vec<ImageMark>,
 }

@@ -18,8 +18,8 @@ use modchain_certs::{Authority, CertificatePlan, JoinToken, PeerIdentity, Reques
 use modchain_link::{CloseCode, Connection, Endpoint, EndpointKeys, FrameReader, FrameWriter, JoinEndpoint, Joining};
 use modchain_types::{
     Adapter, Assignment, AttemptId, Chunk, Digest, Ending, Exceptions, Fence, FenceClaim, GpuRequest, Identity,
-    IdentityId, Input, JobId, JobSpec, JournalId, Limits, List, Map, Micro, Reason, Report, ReportBody, Requirements,
-    Reservation, Role, Span, Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
+    IdentityId, Input, JobId, JobSpec, JournalId, Limits, List, Map, Micro, Policy, Reason, Report, ReportBody,
+    Requirements, Reservation, Role, Span, Tariff, Task, TaskBody, Text, Verdict, WallTime, WasmTask,
 };
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, AttemptOpen, AttemptResume, BlobChunk, BlobHead, Heartbeat, HeartbeatEcho, OutputAck,
@@ -163,6 +163,7 @@ impl World {
                 priority: 0,
                 labels: Map::default(),
                 input,
+                policy: Policy::Cheapest,
             },
             reservation: Reservation { cpu_milli: 100, memory_bytes: 64 << 20, ..Reservation::default() },
             tariff: Tariff::default(),

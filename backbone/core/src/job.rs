@@ -15,12 +15,15 @@
 //! `cancelling` are not states here: the first follows from the node's silence, the second from a wish to stop.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use modchain_types::{
     AccountId, Adapter, AttemptId, Digest, DockerTask, Ending, Exceptions, Fence, ImagePin, JobId, JobSpec, JobState,
     Limits, LlmTask, Micro, NodeId, OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff, Task, TaskBody, Text,
     Timestamp, Usage,
 };
+
+use crate::scheduler::needs::Needs;
 
 /// A job that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Job {
     pub avoided: BTreeSet<NodeId>,
     /// The image that every attempt runs, once one was found.
     pub image: Option<ImagePin>,
+    /// What it asks of a node. Follows from the specification and the image.
+    pub needs: Arc<Needs>,
     /// Why its attempt is to be stopped, if it is. The first reason stands.
     pub stop: Option<StopWish>,
     /// Where it is.

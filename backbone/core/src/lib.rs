@@ -27,4 +27,6 @@ pub use control::{Control, ControlConfig, Decision};
 pub use effect::{Effect, NodeMessage, SessionEnd};
 pub use event::{Event, EventBody, Outcome, Settlement};
 pub use scheduler::explain::NodeFit;
+pub use scheduler::outlook::Outlook;
+pub use scheduler::queue::Ceilings;
 pub use supervisor::{Action, Input as SupervisorInput, Supervisor, SupervisorConfig};

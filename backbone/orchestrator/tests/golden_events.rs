@@ -40,6 +40,41 @@ fn the_bytes_of_every_event_are_those_of_the_golden_files() {
     }
 }
 
+/// What joined a kind of event after its golden file was written has a file of its own: the older one must not change.
+#[test]
+fn what_joined_specifications_and_offers_later_has_bytes_of_its_own() {
+    let spec = |input, policy| JobSpec { input, policy, ..support::bare_spec() };
+    let specs = [
+        spec(Input::None, Policy::Fastest),
+        spec(Input::Stream, Policy::Fastest),
+        spec(Input::None, Policy::Spread),
+        spec(Input::Stream, Policy::Spread),
+    ];
+    let queued = |spec| EventBody::JobQueued {
+        job: JobId([1; 16]),
+        account: "alice".parse().expect("an account"),
+        key: "key".parse().expect("a key"),
+        spec: Box::new(spec),
+        spec_digest: Digest([2; 32]),
+        fee_basis_points: 500,
+    };
+    let images = List::new(["alpine:3", "me/tool"].map(ImageMark::of).to_vec()).expect("few");
+    let connected = |paused| EventBody::NodeConnected {
+        node: NodeId([1; 16]),
+        offer: Some(Box::new(Offer { paused, images: images.clone(), ..support::offer() })),
+    };
+    for (name, bodies) in [
+        ("job_queued_by_policy", specs.map(queued).to_vec()),
+        ("node_connected_with_images", [false, true].map(connected).to_vec()),
+    ] {
+        let events = numbered(100, bodies);
+        let bytes = record::encode(&events).expect("encodes");
+        check(name, &bytes);
+        let back = record::decode(RECORD_VERSION, 100, events.len() as u32, &bytes).expect("decodes");
+        assert_eq!(back, events, "{name}");
+    }
+}
+
 #[test]
 fn the_bytes_of_headers_and_records_are_those_of_the_golden_file() {
     let header = SegmentHeader { journal: support::JOURNAL, asset: Asset::Usdc, first: 41, previous: [0xcc; 32] };
@@ -86,8 +121,9 @@ fn body() -> impl Strategy<Value = EventBody> {
                 ..task
             })
         });
-    let queued = (name(), "[!-~]{1,128}", task, pairs(), any::<i8>(), any::<u64>(), text(), any::<u16>()).prop_map(
-        |(account, key, task, labels, priority, cost, name, fee)| EventBody::JobQueued {
+    let policy = (0..Policy::ALL.len()).prop_map(|policy| Policy::ALL[policy]);
+    let queued = (name(), "[!-~]{1,128}", task, pairs(), any::<i8>(), any::<u64>(), text(), any::<u16>(), policy)
+        .prop_map(|(account, key, task, labels, priority, cost, name, fee, policy)| EventBody::JobQueued {
             job: JobId([1; 16]),
             account,
             key: key.parse().expect("a key"),
@@ -95,13 +131,13 @@ fn body() -> impl Strategy<Value = EventBody> {
                 name,
                 labels,
                 priority,
+                policy,
                 max_cost: Micro(cost),
                 ..support::spec(TaskBody::Inline(task))
             }),
             spec_digest: Digest([2; 32]),
             fee_basis_points: fee,
-        },
-    );
+        });
     let connected = (any::<[u8; 16]>(), any::<u32>(), any::<u64>(), pairs(), text()).prop_map(
         |(node, cpu_milli, memory_bytes, labels, region)| {
             let mut offer = support::offer();

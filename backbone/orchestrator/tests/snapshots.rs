@@ -15,6 +15,8 @@ use modchain_core::membership::{
     Accepted, Alarm, Binding, Certificate, Member, Revocation, Token, TokenEnd, TokenGrant, TokenState,
 };
 use modchain_core::node::Standing;
+use modchain_core::scheduler::needs::Needs;
+use modchain_core::scheduler::shares::Served;
 use modchain_core::{Actor, Command, Control, Event, EventBody, Reply};
 use modchain_orchestrator::clock::{Started, SystemSource};
 use modchain_orchestrator::engine::{Engine, EngineOptions, SnapshotEvery, StartError, journal_dir, snapshots_dir};
@@ -108,12 +110,15 @@ fn sample() -> Durable {
             assigned_at: Timestamp(43),
             progress,
         });
+        let spec = spec(TaskBody::Inline(other_tasks().pop().unwrap_or_else(wasm_task)));
+        let image = (number % 2 == 0).then(|| text("alpine@sha256:00"));
         let causes = [None, Some(WishCause::Client), Some(WishCause::InputFailed(text("over its cap")))];
         Job {
             id,
             account: account("alice"),
             key: "key/1".parse().expect("a key"),
-            spec: Box::new(spec(TaskBody::Inline(other_tasks().pop().unwrap_or_else(wasm_task)))),
+            needs: Arc::new(Needs::of(&spec, image.as_ref())),
+            spec: Box::new(spec),
             spec_digest: Digest([8; 32]),
             fee_basis_points: 500,
             queued_at: Timestamp(40),
@@ -121,7 +126,7 @@ fn sample() -> Durable {
             attempts_made: 7,
             attempts_counted: 6,
             avoided: [node].into(),
-            image: (number % 2 == 0).then(|| text("alpine@sha256:00")),
+            image,
             stop: causes[number % 3].clone().map(|cause| StopWish { grace: Span::from_secs(10), cause }),
             phase: placement.map_or(Phase::Queued, |placement| Phase::Placed(Box::new(placement))),
         }
@@ -187,6 +192,7 @@ fn sample() -> Durable {
             })
             .collect(),
         deadlines: (50..).map(Timestamp).zip(deadlines).collect(),
+        served: Vec::new(),
     }
 }
 
@@ -197,6 +203,20 @@ fn snapshot(state: Durable) -> Snapshot {
         started: Started { at: Timestamp(5), boot: BootId([9; 16]), boot_clock: Span(77), wall: WallTime(-1) },
         state,
     }
+}
+
+/// Who was served when came later: it stands behind all that was there before.
+#[test]
+fn who_was_served_is_kept_behind_what_was_there_before() {
+    const HASH_BYTES: usize = 32;
+    let before = snapshot(sample()).encode().expect("encodes");
+    let served = vec![(account("alice"), Served::At(300)), (account("bob"), Served::Never(9))];
+    let with = snapshot(Durable { served, ..sample() });
+    let bytes = with.encode().expect("encodes");
+    assert!(bytes.starts_with(&before[..before.len() - HASH_BYTES]));
+    let added = &bytes[before.len() - HASH_BYTES..bytes.len() - HASH_BYTES];
+    assert_eq!(added, b"\x0c\x05alice\xfb\x2c\x01\x0b\x03bob\x09");
+    assert_eq!(Snapshot::decode(&bytes).expect("decodes"), with);
 }
 
 #[test]

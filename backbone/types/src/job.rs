@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::bounded::{Map, Text};
 use crate::id::Digest;
@@ -13,7 +13,8 @@ use crate::time::Span;
 
 /// Everything a client says about a job. Its canonical bytes are its wire encoding; their digest tells whether two submits
 /// under one key mean the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Read")]
 pub struct JobSpec {
     /// For people; need not be unique. Empty means none.
     pub name: Text<64>,
@@ -25,12 +26,15 @@ pub struct JobSpec {
     pub limits: Limits,
     /// The most it may cost: held in escrow from submit to end.
     pub max_cost: Micro,
-    /// Higher goes first; 0 is ordinary.
+    /// Higher goes first among the jobs of one account, and between accounts as far as the operator lets the account; 0 is
+    /// ordinary.
     pub priority: i8,
     /// The client's own labels.
     pub labels: Map<Text<64>, Text<256>, 32>,
     /// Whether the job reads standard input.
     pub input: Input,
+    /// Which node is best among those that fit.
+    pub policy: Policy,
 }
 
 /// Where the task is: beside the rest, or, when it is large, in the blob store.
@@ -56,6 +60,43 @@ pub enum Input {
     Stream,
 }
 
+/// Which node is best among those that fit. What each compares stands in `modchain-core`, `scheduler/rank.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Policy {
+    /// The one that costs least per hour.
+    #[default]
+    Cheapest,
+    /// The one where it can begin soonest and has most to itself, whatever that costs.
+    Fastest,
+    /// The one of which least is reserved.
+    Spread,
+}
+
+impl Policy {
+    /// Every policy, the default first.
+    pub const ALL: [Self; 3] = [Self::Cheapest, Self::Fastest, Self::Spread];
+
+    /// The word used in commands, job files and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cheapest => "cheapest",
+            Self::Fastest => "fastest",
+            Self::Spread => "spread",
+        }
+    }
+
+    /// The policy of this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.word() == word)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
 /// What an unreachable attempt does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnDisconnect {
@@ -63,6 +104,69 @@ pub enum OnDisconnect {
     Keep,
     /// Ends with its lease: at most one attempt runs as long as its agent lives.
     Stop,
+}
+
+/// The end of a specification's bytes. The codec has no optional fields; what joined the specification later is in variants
+/// that were appended here, so that a job which does not use it keeps its bytes, and with them its digest.
+#[derive(Serialize, Deserialize)]
+enum End {
+    None,
+    Stream,
+    NoneBy(Policy),
+    StreamBy(Policy),
+}
+
+/// A specification as it is read.
+#[derive(Deserialize)]
+struct Read {
+    name: Text<64>,
+    body: TaskBody,
+    requirements: Requirements,
+    limits: Limits,
+    max_cost: Micro,
+    priority: i8,
+    labels: Map<Text<64>, Text<256>, 32>,
+    end: End,
+}
+
+/// A specification as it is written: the same fields.
+#[derive(Serialize)]
+struct Written<'a> {
+    name: &'a Text<64>,
+    body: &'a TaskBody,
+    requirements: &'a Requirements,
+    limits: &'a Limits,
+    max_cost: Micro,
+    priority: i8,
+    labels: &'a Map<Text<64>, Text<256>, 32>,
+    end: End,
+}
+
+impl From<Read> for JobSpec {
+    fn from(read: Read) -> Self {
+        let Read { name, body, requirements, limits, max_cost, priority, labels, end } = read;
+        let (input, policy) = match end {
+            End::None => (Input::None, Policy::default()),
+            End::Stream => (Input::Stream, Policy::default()),
+            End::NoneBy(policy) => (Input::None, policy),
+            End::StreamBy(policy) => (Input::Stream, policy),
+        };
+        Self { name, body, requirements, limits, max_cost, priority, labels, input, policy }
+    }
+}
+
+impl Serialize for JobSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, body, requirements, limits, max_cost, priority, labels, input, policy } = self;
+        let end = match (input, policy) {
+            (Input::None, Policy::Cheapest) => End::None,
+            (Input::Stream, Policy::Cheapest) => End::Stream,
+            (Input::None, policy) => End::NoneBy(*policy),
+            (Input::Stream, policy) => End::StreamBy(*policy),
+        };
+        let (max_cost, priority) = (*max_cost, *priority);
+        Written { name, body, requirements, limits, max_cost, priority, labels, end }.serialize(serializer)
+    }
 }
 
 /// Bounds on time and tries.

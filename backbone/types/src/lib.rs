@@ -15,6 +15,7 @@ pub mod bounded;
 pub mod hidden;
 pub mod id;
 pub mod identity;
+pub mod image;
 pub mod instruction;
 pub mod job;
 pub mod money;
@@ -33,8 +34,9 @@ pub use id::{
     KeyDigest, Name, NodeId, SubmitKey, TokenId,
 };
 pub use identity::{Identity, Role};
+pub use image::{IMAGE_MARKS_MAX, ImageMark};
 pub use instruction::{Assignment, FenceClaim, InventoryItem, ItemState, StopCause, Verdict};
-pub use job::{Exit, ExitFrom, Input, JobSpec, JobState, Limits, OnDisconnect, Reason, TaskBody};
+pub use job::{Exit, ExitFrom, Input, JobSpec, JobState, Limits, OnDisconnect, Policy, Reason, TaskBody};
 pub use money::{Asset, Micro};
 pub use node::{NodeState, NodeWish, Offer};
 pub use report::{Ending, Fault, OutputLengths, Report, ReportBody};

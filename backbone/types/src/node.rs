@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::bounded::Text;
+use crate::bounded::{List, Text};
+use crate::image::{IMAGE_MARKS_MAX, ImageMark};
 use crate::resources::Capabilities;
 use crate::tariff::Tariff;
 use crate::time::Span;
@@ -47,7 +48,8 @@ impl fmt::Display for NodeState {
 }
 
 /// What a node offers: what it can do, and for how much.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Read")]
 pub struct Offer {
     /// What it can do.
     pub capabilities: Capabilities,
@@ -57,6 +59,69 @@ pub struct Offer {
     pub agent_version: Text<64>,
     /// Whether the owner wants no new jobs for now.
     pub paused: bool,
+    /// The container images that are there, as far as it tells them.
+    pub images: List<ImageMark, IMAGE_MARKS_MAX>,
+}
+
+impl Offer {
+    /// Whether the image is among those that it tells.
+    pub fn has_image(&self, image: ImageMark) -> bool {
+        self.images.contains(&image)
+    }
+}
+
+/// The end of an offer's bytes. The codec has no optional fields; what joined the offer later is in variants that were
+/// appended here, so that the first two are the bytes of the flag that they once were.
+#[derive(Serialize, Deserialize)]
+enum End {
+    Open,
+    Paused,
+    OpenWith(List<ImageMark, IMAGE_MARKS_MAX>),
+    PausedWith(List<ImageMark, IMAGE_MARKS_MAX>),
+}
+
+/// An offer as it is read.
+#[derive(Deserialize)]
+struct Read {
+    capabilities: Capabilities,
+    tariff: Tariff,
+    agent_version: Text<64>,
+    end: End,
+}
+
+/// An offer as it is written: the same fields.
+#[derive(Serialize)]
+struct Written<'a> {
+    capabilities: &'a Capabilities,
+    tariff: &'a Tariff,
+    agent_version: &'a Text<64>,
+    end: End,
+}
+
+impl From<Read> for Offer {
+    fn from(read: Read) -> Self {
+        let Read { capabilities, tariff, agent_version, end } = read;
+        let (paused, images) = match end {
+            End::Open => (false, List::default()),
+            End::Paused => (true, List::default()),
+            End::OpenWith(images) => (false, images),
+            End::PausedWith(images) => (true, images),
+        };
+        Self { capabilities, tariff, agent_version, paused, images }
+    }
+}
+
+impl Serialize for Offer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { capabilities, tariff, agent_version, paused, images } = self;
+        let end = match (paused, images.is_empty()) {
+            (false, true) => End::Open,
+            (true, true) => End::Paused,
+            (false, false) => End::OpenWith(images.clone()),
+            (true, false) => End::PausedWith(images.clone()),
+        };
+        Written { capabilities, tariff, agent_version, end }.serialize(serializer)
+    }
 }
 
 /// What is wanted of a node.

@@ -278,10 +278,26 @@ pub struct ExplanationView {
     pub job: JobView,
     /// One line for people.
     pub summary: Sentence,
-    /// How many jobs go before it; `None` unless it is queued.
-    pub ahead: Option<u64>,
+    /// How it stands in the queue; `None` unless it is queued.
+    pub queue: Option<QueueView>,
     /// Every node with what speaks against it; nothing speaks against a node that fits.
     pub nodes: List<NodeVerdictView, 500>,
+}
+
+/// How a queued job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// How many jobs go before it, if each takes as much room as it does.
+    pub ahead: u64,
+    /// How many of those are its own account's.
+    pub ahead_own: u64,
+    /// Its priority, as submitted.
+    pub priority: i8,
+    /// What that counts for against the jobs of other accounts.
+    pub counts_as: i8,
+    /// It starts within this time if every job before it is like it, and they and what runs take as long as they may; `None`
+    /// where nothing is known.
+    pub starts_within: Option<Span>,
 }
 
 /// One node's fitness for a job.

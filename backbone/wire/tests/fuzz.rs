@@ -289,6 +289,7 @@ fn the_largest_offer_fits_into_its_frame() {
         },
         agent_version: longest(0),
         paused: true,
+        images: List::default(),
     };
     let frame = FromAgent::from(OfferChanged { offer: offer.clone() }).to_frame().expect("it fits");
     println!("{} bytes", frame.len());

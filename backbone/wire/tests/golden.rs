@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use modchain_wire::frame::spec_digest;
-use modchain_wire::{FRAME_HEADER_BYTES, Message, WireError};
+use modchain_wire::{FRAME_HEADER_BYTES, FromAgent, Message, WireError};
 use proptest::prelude::*;
 
 fn hex(bytes: &[u8]) -> String {
@@ -81,9 +81,59 @@ fn the_digest_of_a_specification_is_pinned_and_depends_on_every_part() {
     assert_ne!(spec_digest(&other), spec_digest(&spec));
 }
 
+/// What joined the specification after its bytes were pinned changes neither the bytes nor the digest of one without it.
+#[test]
+fn a_policy_has_bytes_of_its_own_and_none_leaves_a_specification_as_it_was() {
+    use modchain_types::{Input, JobSpec, Policy};
+    use modchain_wire::FromConsole;
+    use modchain_wire::console::QuoteRequest;
+    let frame = |spec: JobSpec| FromConsole::from(QuoteRequest { spec }).to_frame().expect("fits").to_vec();
+    let mut ends = BTreeSet::new();
+    for input in [Input::None, Input::Stream] {
+        for policy in Policy::ALL {
+            let spec = JobSpec { input, policy, ..samples::spec() };
+            let bytes = frame(spec.clone());
+            assert_eq!(FromConsole::from_frame(&bytes), Ok(QuoteRequest { spec: spec.clone() }.into()));
+            assert!(ends.insert(spec_digest(&spec).to_string()), "two of {input:?} and {policy:?} are one job");
+            let tail: &[u8] = match (input, policy) {
+                (Input::None, Policy::Cheapest) => &[0],
+                (Input::Stream, Policy::Cheapest) => &[1],
+                (Input::None, Policy::Fastest) => &[2, 1],
+                (Input::None, Policy::Spread) => &[2, 2],
+                (Input::Stream, Policy::Fastest) => &[3, 1],
+                (Input::Stream, Policy::Spread) => &[3, 2],
+            };
+            assert!(bytes.ends_with(tail), "{input:?} and {policy:?} end with {tail:?}");
+        }
+    }
+}
+
+/// An agent that tells no images sends what it always sent.
+#[test]
+fn images_have_bytes_of_their_own_and_none_leave_an_offer_as_it_was() {
+    use modchain_types::{ImageMark, List, Offer};
+    use modchain_wire::agent::OfferChanged;
+    let FromAgent::OfferChanged(OfferChanged { offer }) = samples::from_agent().swap_remove(2) else {
+        panic!("the third is an offer");
+    };
+    for (images, paused, tail) in [(0, false, 0u8), (0, true, 1), (2, false, 2), (2, true, 3)] {
+        let marks: Vec<ImageMark> = ["alpine", "me/tool:1"].map(ImageMark::of)[..images].to_vec();
+        let images = List::new(marks.clone()).expect("few");
+        let message = FromAgent::from(OfferChanged { offer: Offer { paused, images, ..offer.clone() } });
+        let bytes = message.to_frame().expect("fits");
+        assert_eq!(FromAgent::from_frame(&bytes), Ok(message));
+        let mut expected = vec![tail];
+        if !marks.is_empty() {
+            expected.push(marks.len() as u8);
+            expected.extend(marks.iter().flat_map(|mark| mark.to_bytes()));
+        }
+        assert!(bytes.ends_with(&expected), "{} images, paused {paused}", marks.len());
+    }
+}
+
 #[test]
 fn caps_versions_and_unknown_types_are_refused_by_name() {
-    use modchain_wire::{FrameHeader, FromAgent};
+    use modchain_wire::FrameHeader;
     let header = |body_bytes: u32, version, kind| {
         let [a, b, c, d] = body_bytes.to_le_bytes();
         FrameHeader::read([a, b, c, d, version, kind]).check::<FromAgent>()

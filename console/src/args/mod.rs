@@ -7,8 +7,8 @@ mod run;
 pub(crate) use access::{CertCommand, JoinArgs, LogoutArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use complaint::complaint;
 pub(crate) use run::{
-    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, QuoteArgs, RerunArgs,
-    RunArgs, SpecArgs, parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout,
+    ContainerFlags, GPUS_MAX, JobFlags, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, PolicyFlag, QuoteArgs,
+    RerunArgs, RunArgs, SpecArgs, parse_image, parse_memory, parse_model, parse_positive_micro, parse_pull_timeout,
     parse_temperature, parse_workdir,
 };
 

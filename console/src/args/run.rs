@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use modchain_types::money::BadAmount;
-use modchain_types::{DockerTask, LlmTask, Micro, Name, Span, SubmitKey};
+use modchain_types::{DockerTask, LlmTask, Micro, Name, Policy, Span, SubmitKey};
 
 use super::{EXAMPLES_FIRST, parse_key, parse_name, parse_span};
 use crate::text;
@@ -119,6 +119,37 @@ pub(crate) enum OnDisconnectFlag {
     Stop,
 }
 
+/// Which node is best among those that fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyFlag {
+    /// The one that costs least per hour
+    Cheapest,
+    /// The one that has the image or model and the newest GPUs, and of which least is reserved, whatever it costs
+    Fastest,
+    /// The one of which least is reserved
+    Spread,
+}
+
+impl From<PolicyFlag> for Policy {
+    fn from(flag: PolicyFlag) -> Self {
+        match flag {
+            PolicyFlag::Cheapest => Self::Cheapest,
+            PolicyFlag::Fastest => Self::Fastest,
+            PolicyFlag::Spread => Self::Spread,
+        }
+    }
+}
+
+impl From<Policy> for PolicyFlag {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Cheapest => Self::Cheapest,
+            Policy::Fastest => Self::Fastest,
+            Policy::Spread => Self::Spread,
+        }
+    }
+}
+
 /// What is asked of the machine has a heading of its own in the help.
 const MACHINES: &str = "Machines";
 
@@ -173,7 +204,10 @@ pub(crate) struct JobFlags {
     /// What the job does while its node cannot reach the orchestrator
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_disconnect: Option<OnDisconnectFlag>,
-    /// Higher goes first, -100 to 100
+    /// Which of the nodes that fit; the cheapest by default
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Option<PolicyFlag>,
+    /// Higher goes first among your own jobs, -100 to 100; below 0 gives way to the jobs of others too
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-100..=100))]
     pub(crate) priority: Option<i8>,
     /// Label of the job; may be repeated

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use modchain_types::{DockerTask, Micro, Name, Span};
+use modchain_types::{DockerTask, Micro, Name, Policy, Span};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use crate::args::{
-    ContainerFlags, GPUS_MAX, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, parse_image, parse_memory,
+    ContainerFlags, GPUS_MAX, JobType, LlmFlags, MachineFlags, OnDisconnectFlag, PolicyFlag, parse_image, parse_memory,
     parse_model, parse_positive_micro, parse_pull_timeout, parse_span, parse_temperature, parse_workdir,
 };
 use crate::client::config::{line_of, nearest};
@@ -61,6 +61,7 @@ pub(super) const KEYS: &[&str] = &[
     "start-by",
     "lost-after",
     "on-disconnect",
+    "policy",
     "priority",
     "retries",
     "stdin",
@@ -95,6 +96,7 @@ pub(crate) struct JobFile {
     pub(crate) start_by: Option<Span>,
     pub(crate) lost_after: Option<Span>,
     pub(crate) on_disconnect: Option<OnDisconnectFlag>,
+    pub(crate) policy: Option<PolicyFlag>,
     pub(crate) priority: Option<i8>,
     pub(crate) retries: Option<u32>,
     pub(crate) stdin: Option<bool>,
@@ -183,6 +185,10 @@ impl Reader<'_> {
                 "on-disconnect" => {
                     let words = [("keep", OnDisconnectFlag::Keep), ("stop", OnDisconnectFlag::Stop)];
                     job.on_disconnect = Some(self.word(value, &words)?);
+                }
+                "policy" => {
+                    let words = Policy::ALL.map(|policy| (policy.word(), policy.into()));
+                    job.policy = Some(self.word(value, &words)?);
                 }
                 "priority" => job.priority = Some(self.integer(value, -100, 100)?),
                 "retries" => job.retries = Some(self.integer(value, 0, 19)?),
@@ -358,7 +364,7 @@ mod tests {
     fn a_full_file_is_read_with_paths_beside_it() {
         let job = parse(
             "type = \"wasm\"\nwasm = \"primes.wat\"\nargs = [\"1000\"]\nname = \"primes\"\nmax-cost = 0.10\n\
-             env-file = \".env\"\ntime-limit = \"10m\"\nlost-after = 90\non-disconnect = \"stop\"\npriority = -5\n\
+             env-file = \".env\"\ntime-limit = \"10m\"\nlost-after = 90\non-disconnect = \"stop\"\npolicy = \"spread\"\npriority = -5\n\
              retries = 0\nstdin = true\nno-queue = false\n[env]\nA = \"1\"\n[labels]\nsweep = \"x\"\n[resources]\n\
              cpus = 0.5\nmemory = \"64MiB\"\n",
         )
@@ -368,7 +374,7 @@ mod tests {
         assert_eq!((job.max_cost, job.cpus, job.memory), (Some(Micro(100_000)), Some(500), Some(64 << 20)));
         assert_eq!((job.time_limit, job.lost_after), (Some(Span::from_secs(600)), Some(Span::from_secs(90))));
         assert_eq!((job.priority, job.retries, job.stdin, job.no_queue), (Some(-5), Some(0), Some(true), Some(false)));
-        assert_eq!(job.on_disconnect, Some(OnDisconnectFlag::Stop));
+        assert_eq!((job.on_disconnect, job.policy), (Some(OnDisconnectFlag::Stop), Some(PolicyFlag::Spread)));
         assert_eq!((job.env["A"].as_str(), job.labels["sweep"].as_str()), ("1", "x"));
     }
 

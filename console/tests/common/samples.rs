@@ -157,6 +157,7 @@ pub(crate) fn node_view(name: &str, gpus: usize) -> NodeView {
             },
             agent_version: text("0.1.0"),
             paused: false,
+            images: List::default(),
         }),
         reserved: Reservation { cpu_milli: 8_000, memory_bytes: 32 << 30, gpus: reserved, ..Reservation::default() },
         attempts: 2,

@@ -13,6 +13,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::SystemInfo;
 use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions, RemoveContainerOptions};
+use modchain_types::ImageMark;
 use tokio::sync::Notify;
 
 use crate::probe::DockerFound;
@@ -303,8 +304,8 @@ impl Engine {
     }
 
     /// What the probe reports.
-    pub(super) fn found(facts: &Facts, policy: &super::DockerPolicy) -> DockerFound {
-        DockerFound { version: facts.version.clone(), exceptions: policy.exceptions, gpus: facts.gpus }
+    pub(super) fn found(facts: &Facts, policy: &super::DockerPolicy, images: Vec<ImageMark>) -> DockerFound {
+        DockerFound { version: facts.version.clone(), exceptions: policy.exceptions, gpus: facts.gpus, images }
     }
 }
 

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bollard::models::{CreateImageInfo, ImageInspect};
-use bollard::query_parameters::CreateImageOptions;
+use bollard::models::{CreateImageInfo, ImageInspect, ImageSummary};
+use bollard::query_parameters::{CreateImageOptions, ListImagesOptions};
 use futures::StreamExt;
-use modchain_types::{DockerTask, Ending, Fault, ImagePin, Text};
+use modchain_types::{DockerTask, Ending, Fault, IMAGE_MARKS_MAX, ImageMark, ImagePin, Text};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -86,6 +86,38 @@ pub(super) async fn ensure(
     }
     let pin = pin_of(&wanted, &inspect, &id);
     Ok(Image { id, pin, inspect })
+}
+
+/// The images that are here and that the owner allows, those that were made last first among those that there is room for.
+/// An engine that does not tell them has none to tell: they only decide between equal nodes.
+pub(super) async fn kept(engine: &Engine, policy: &DockerPolicy) -> Vec<ImageMark> {
+    let listed = match engine.docker().await {
+        Ok((docker, _)) => docker.list_images(None::<ListImagesOptions>).await,
+        Err(_) => return Vec::new(),
+    };
+    match listed {
+        Ok(images) => marks(images, policy),
+        Err(error) => {
+            let trouble = engine.trouble(error).await;
+            tracing::debug!(%trouble, "the images that are here are not known");
+            Vec::new()
+        }
+    }
+}
+
+fn marks(mut images: Vec<ImageSummary>, policy: &DockerPolicy) -> Vec<ImageMark> {
+    images.sort_by(|a, b| (b.created, &a.id).cmp(&(a.created, &b.id)));
+    let allowed = |name: &String| Reference::parse(name).is_some_and(|name| name.allowed_by(&policy.images));
+    let names = images.into_iter().flat_map(|image| {
+        let ImageSummary { id, repo_tags, repo_digests, .. } = image;
+        repo_tags.into_iter().chain(repo_digests).chain([id])
+    });
+    let mut marks: Vec<ImageMark> =
+        names.filter(allowed).map(|name| ImageMark::of(&name)).take(IMAGE_MARKS_MAX).collect();
+    // In an order that does not change with what the engine says first.
+    marks.sort_unstable();
+    marks.dedup();
+    marks
 }
 
 /// The image, if it is here.
@@ -381,6 +413,35 @@ mod tests {
 
     fn reference(text: &str) -> Reference {
         Reference::parse(text).expect(text)
+    }
+
+    #[test]
+    fn images_are_told_by_every_name_as_far_as_the_owner_allows_them_and_there_is_room() {
+        let image = |name: &str, created: i64| ImageSummary {
+            id: format!("sha256:{}", "0".repeat(64)),
+            repo_tags: vec![format!("{name}:1"), "<none>:<none>".into()],
+            repo_digests: vec![format!("{name}@sha256:{}", "ab".repeat(32))],
+            created,
+            ..ImageSummary::default()
+        };
+        let policy = |images: &[&str]| DockerPolicy {
+            images: images.iter().map(|image| (*image).to_owned()).collect(),
+            ..DockerPolicy::default()
+        };
+        let here = vec![image("alpine", 1), image("ghcr.io/acme/tool", 2)];
+        let told = marks(here.clone(), &policy(&[]));
+        let id = format!("sha256:{}", "0".repeat(64));
+        let pinned = format!("alpine@sha256:{}", "ab".repeat(32));
+        for name in ["docker.io/library/alpine:1", &pinned, "ghcr.io/acme/tool:1", &id] {
+            assert!(told.contains(&ImageMark::of(name)), "{name}");
+        }
+        assert_eq!(told.len(), 5);
+        let told = marks(here, &policy(&["alpine"]));
+        assert_eq!(told.len(), 2, "the other, and ids, are nobody's business: {told:?}");
+        let many = (0..500).map(|number| image(&format!("tool-{number}"), number)).collect();
+        let told = marks(many, &policy(&[]));
+        assert!(told.len() <= IMAGE_MARKS_MAX && told.contains(&ImageMark::of("tool-499:1")), "the newest are told");
+        assert!(!told.contains(&ImageMark::of("tool-0:1")));
     }
 
     #[test]

@@ -181,7 +181,9 @@ impl DockerExecutor {
     pub(crate) async fn look(&self) -> Result<DockerFound, Trouble> {
         let facts = self.engine.look().await?;
         self.engine.sweep().await;
-        Ok(Engine::found(&facts, &self.policy()))
+        let policy = self.policy();
+        let images = image::kept(&self.engine, &policy).await;
+        Ok(Engine::found(&facts, &policy, images))
     }
 
     /// Waits until a request finds the engine away. For the probe.

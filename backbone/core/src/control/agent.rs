@@ -38,7 +38,7 @@ impl Control {
         let state = entry.heard_state(offer.as_deref());
         draft.emit(EventBody::NodeConnected { node: id, offer });
         self.watch(id);
-        self.look_again = true;
+        self.may_be_better(id);
         self.announce(id, state, draft);
         self.reconcile(id, session, &arrival.inventory, draft);
         Ok(Reply::Welcome)
@@ -168,11 +168,12 @@ impl Control {
         }
         entry.presence.heard = draft.now;
         let state = entry.heard_state(None);
+        // Where it was passed over for its silence that was told: deadlines come before placing.
         if entry.lost || entry.presence.told != state {
             if entry.lost {
                 draft.emit(EventBody::NodeConnected { node: id, offer: None });
             }
-            self.look_again = true;
+            self.may_be_better(id);
             self.announce(id, state, draft);
         }
         self.watch(id);

@@ -1,6 +1,8 @@
 //! What clients and operators want.
 
-use modchain_types::{AccountId, Asset, Digest, JobId, JobSpec, Micro, NodeId, Role, Span, StopCause, SubmitKey, Text};
+use modchain_types::{
+    AccountId, Asset, Digest, JobId, JobSpec, Micro, NodeId, Role, Span, StopCause, SubmitKey, Text, Timestamp,
+};
 
 use super::{Control, Draft};
 use crate::command::{Actor, Refused, Reply};
@@ -8,6 +10,8 @@ use crate::effect::NodeMessage;
 use crate::event::EventBody;
 use crate::job::{self, Phase};
 use crate::scheduler;
+use crate::scheduler::needs::Needs;
+use crate::scheduler::shortlist::Except;
 
 /// Longest time between asking and killing.
 const GRACE_MAX: Span = Span::from_secs(600);
@@ -81,13 +85,18 @@ impl Control {
         if need > have {
             return Err(Refused::InsufficientFunds { need, have });
         }
-        if no_queue && scheduler::plan(self.nodes.values(), draft.now, &spec, &Default::default()).is_none() {
+        if no_queue && self.fits_nowhere(draft.now, &spec) {
             return Err(Refused::NoFit { why: self.why_nowhere(draft.now, &spec) });
         }
         let account = by.account;
         let fee_basis_points = self.config.fee_basis_points;
         draft.emit(EventBody::JobQueued { job: id, account, key, spec, spec_digest, fee_basis_points });
         Ok(Reply::Submitted { job: id, state: modchain_types::JobState::Queued, held: need, existing: false })
+    }
+
+    fn fits_nowhere(&self, now: Timestamp, spec: &JobSpec) -> bool {
+        let except = Except { avoided: &Default::default(), kept: self.kept.map(|kept| kept.node) };
+        scheduler::plan(self.nodes.values(), now, &Needs::of(spec, None), except).is_none()
     }
 
     /// The answer if the job exists already.
@@ -105,7 +114,7 @@ impl Control {
     }
 
     /// Every node with the first thing that speaks against it, in one line.
-    fn why_nowhere(&self, now: modchain_types::Timestamp, spec: &JobSpec) -> String {
+    fn why_nowhere(&self, now: Timestamp, spec: &JobSpec) -> String {
         /// More than a screen of nodes explains nothing.
         const NODES_MAX: usize = 8;
         let fits = self.fitness(now, spec);

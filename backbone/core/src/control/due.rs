@@ -8,10 +8,15 @@ use super::{Control, Decision, Draft};
 use crate::deadline::{self, Deadline};
 use crate::event::EventBody;
 use crate::job::{Job, Phase, Placement, Progress};
-use crate::node;
-use crate::scheduler;
+use crate::node::{self, Node};
+use crate::scheduler::explain::Kept;
 use crate::scheduler::feasible::Fit;
+use crate::scheduler::outlook;
+use crate::scheduler::shortlist::Except;
 
+/// How long a job gives way to smaller ones that fit where it does not. After that a node is kept free for it: one node at
+/// a time, for the first in the order, so that room adds up for it and the rest of the pool works on.
+pub(super) const KEEP_AFTER: Span = Span::from_secs(60);
 /// Attempts assigned in one pass. Bounds one journal record; the next pass follows at once.
 const ASSIGNMENTS_PER_PASS_MAX: usize = 512;
 
@@ -31,7 +36,7 @@ impl Control {
             Deadline::AttemptLost(attempt, fence) => self.attempt_lost(attempt, fence, draft),
             Deadline::NodeSuspect(node) => self.node_suspect(node, draft),
             Deadline::NodeLost(node) => self.node_lost(node, draft),
-            Deadline::CoolDown(_) => self.look_again = true,
+            Deadline::CoolDown(node) => self.may_be_better(node),
             Deadline::TokenExpires(token) => self.token_expires(token, draft),
             Deadline::TokenBound(token) => self.token_bound(token, draft),
             Deadline::CertificateRetires(identity, serial) => self.certificate_retires(identity, serial, draft),
@@ -191,22 +196,33 @@ impl Control {
         self.announce(id, NodeState::Lost, draft);
     }
 
-    /// Places what fits, best place first.
+    /// Places what fits, in the order of turns.
     pub(super) fn place(&mut self, now: Timestamp, whole: &mut Decision) {
         if !self.look_again || self.rollback.is_some() {
             return;
         }
-        let mut heads = self.queue.heads();
+        let before = self.kept.take();
+        let mut turns = self.queue.turns();
         let mut assigned = 0;
         while assigned < ASSIGNMENTS_PER_PASS_MAX
-            && let Some((_, id)) = heads.pop_first()
+            && let Some((turn, needs)) = turns.pop_first()
         {
+            let Some((current, id)) = self.queue.head(&needs) else { continue };
+            if current != turn {
+                // Its account has got something meanwhile: others go first.
+                turns.insert(current, needs);
+                continue;
+            }
             let job = &self.jobs[&id];
             let mut draft = Draft::new(self, now);
-            let Some((node, fit)) = scheduler::plan(self.nodes.values(), draft.now, &job.spec, &job.avoided) else {
-                continue; // nor does any other of its class fit
+            let except = Except { avoided: &job.avoided, kept: self.kept.map(|kept| kept.node) };
+            let Some((node, fit)) = self.shortlists.plan(&self.nodes, draft.now, &needs, except) else {
+                // Nor does any other of its class fit.
+                if self.kept.is_none() {
+                    self.kept = self.keep_for(job, before, draft.now);
+                }
+                continue;
             };
-            heads.extend(self.queue.next_of_class(job));
             self.assign(job, node, fit, &mut draft);
             let before = whole.events.len();
             whole.absorb(self.take(draft.decision));
@@ -215,9 +231,29 @@ impl Control {
             }
             self.announce_assignment(id, now, whole);
             assigned += 1;
+            if let Some((next, _)) = self.queue.head(&needs) {
+                turns.insert(next, needs);
+            }
         }
         // Everything left waits for a change, unless the pass ended at its bound.
-        self.look_again = !heads.is_empty() && self.breach.is_none();
+        self.look_again = !turns.is_empty() && self.breach.is_none();
+    }
+
+    /// The node that is kept free for a job which fits nowhere, once it has waited for so long that what is smaller must have
+    /// passed it by: the one that has room for it soonest, and as long as that can be, the one that was kept for it before.
+    fn keep_for(&self, job: &Job, before: Option<Kept>, now: Timestamp) -> Option<Kept> {
+        if now.since(job.queued_at) < KEEP_AFTER {
+            return None;
+        }
+        let room = |node: &Node| outlook::room_at(node, &self.jobs, now, &job.needs);
+        let of_before = before.filter(|kept| kept.job == job.id && self.nodes.get(&kept.node).and_then(room).is_some());
+        of_before.or_else(|| {
+            let best = self
+                .nodes
+                .values()
+                .filter_map(|node| room(node).map(|at| (job.avoided.contains(&node.id), at, &node.name, node.id)));
+            best.min().map(|(_, _, _, node)| Kept { job: job.id, node })
+        })
     }
 
     fn assign(&self, job: &Job, node: NodeId, fit: Fit, draft: &mut Draft) {

@@ -14,7 +14,9 @@ use crate::job::Job;
 use crate::ledger::{Account, Ledger};
 use crate::membership::{EndedTokens, Member, Token, Tokens};
 use crate::node::{Node, Standing};
+use crate::scheduler::needs::Needs;
 use crate::scheduler::queue::Queue;
+use crate::scheduler::shares::Served;
 
 /// What the journal stands for after the event `number`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,9 @@ pub struct Durable {
     pub nodes: Vec<DurableNode>,
     /// Armed deadlines that can still mean something.
     pub deadlines: Vec<(Timestamp, Deadline)>,
+    /// When each account that ever had a job was last given something. Without this the order among those who hold the same
+    /// would begin anew with every start.
+    pub served: Vec<(AccountId, Served)>,
 }
 
 /// A node without what follows from its jobs and its connection.
@@ -87,13 +92,15 @@ impl Control {
             nodes,
             deadlines,
             last_fence,
-            // Made anew.
-            queue: _,
+            // Made anew, but for when accounts were served.
+            queue,
             open_jobs: _,
+            shortlists: _,
             // Learnt again.
             stored: _,
             output_waits: _,
             look_again: _,
+            kept: _,
             rollback: _,
             breach: _,
         } = self;
@@ -114,6 +121,7 @@ impl Control {
             ended: ended.iter().map(|(id, job)| (*id, job.clone())).collect(),
             nodes: nodes.values().map(DurableNode::from).collect(),
             deadlines: deadlines.iter().filter(|(_, deadline)| self.may_matter(*deadline)).collect(),
+            served: queue.shares().served().map(|(account, served)| (account.clone(), served)).collect(),
         }
     }
 
@@ -154,18 +162,27 @@ impl Control {
             members,
             tokens,
             ended_tokens,
-            jobs,
+            mut jobs,
             ended,
             nodes,
             deadlines,
+            served,
         } = durable;
         let mut nodes: BTreeMap<NodeId, Node> = nodes.into_iter().map(|node| (node.id, node.into_node(at))).collect();
-        let (mut queue, mut open_jobs) = (Queue::default(), BTreeMap::new());
-        for job in &jobs {
+        let (mut queue, mut open_jobs) = (Queue::new(config.ceilings.clone()), BTreeMap::new());
+        for (account, served) in served {
+            queue.was_served(account, served);
+        }
+        for node in nodes.values().filter(|node| !node.revoked) {
+            queue.offered(None, node.offer.as_deref());
+        }
+        for job in &mut jobs {
+            job.needs = queue.shared(Needs::clone(&job.needs));
             *open_jobs.entry(job.account.clone()).or_insert(0) += 1;
             match job.placement() {
                 None => queue.insert(job),
                 Some(placement) => {
+                    queue.placed(&job.account, &placement.reservation, placement.fence.0);
                     if let Some(node) = nodes.get_mut(&placement.node) {
                         node.placed.insert(job.id);
                         node.taken.add(&placement.reservation);

@@ -12,6 +12,7 @@ use crate::job::{Done, Job, Phase, Placement, Progress, StopWish, WishCause};
 use crate::ledger;
 use crate::membership::{Alarm, BOUND_FOR, Binding, Certificate, Member, RETIRE_AFTER, Revocation, Token, TokenState};
 use crate::node::{Node, Standing};
+use crate::scheduler::needs::Needs;
 
 impl Control {
     /// Takes an event into the state; may not refuse. Replay and live work are the same calls.
@@ -26,6 +27,7 @@ impl Control {
                 self.ledger.post(ledger::deposit(provider, key, account, *amount));
             }
             EventBody::JobQueued { job: id, account, key, spec, spec_digest, fee_basis_points } => {
+                let needs = self.queue.shared(Needs::of(spec, None));
                 let job = Job {
                     id: *id,
                     account: account.clone(),
@@ -39,6 +41,7 @@ impl Control {
                     attempts_counted: 0,
                     avoided: Default::default(),
                     image: None,
+                    needs,
                     stop: None,
                     phase: Phase::Queued,
                 };
@@ -73,6 +76,7 @@ impl Control {
             }
             EventBody::ImagePinned { attempt, image } => {
                 let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
+                job.needs = self.queue.shared(Needs::of(&job.spec, Some(image)));
                 job.image = Some(image.clone());
             }
             EventBody::CancelRequested { job: id, grace, why: _ } => {
@@ -88,7 +92,9 @@ impl Control {
             EventBody::JobFinished { job: id, outcome, settlement, .. } => {
                 let job = self.jobs.remove(id).expect("checked: the job is open");
                 self.unplace(&job);
-                self.queue.remove(&job);
+                if self.queue.remove(&job) {
+                    self.shortlists.class_gone(&job.needs);
+                }
                 self.ledger.post(ledger::close(*id, &job.account, settlement));
                 let open = self.open_jobs.get_mut(&job.account).expect("counted when it was queued");
                 *open -= 1;
@@ -219,6 +225,7 @@ impl Control {
         member.revoked = Some(revocation);
         member.certificates.clear();
         if let Some(node) = self.nodes.get_mut(&NodeId::from(id)) {
+            self.queue.offered(node.offer.as_deref(), None);
             node.revoked = true;
             node.lost = true;
             node.presence.session = None;
@@ -251,7 +258,10 @@ impl Control {
     fn assigned(&mut self, placement: Placement) {
         let attempt = placement.attempt;
         let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
-        self.queue.remove(job);
+        if self.queue.remove(job) {
+            self.shortlists.class_gone(&job.needs);
+        }
+        self.queue.placed(&job.account, &placement.reservation, placement.fence.0);
         let node = self.nodes.get_mut(&placement.node).expect("checked: the node is known");
         node.placed.insert(job.id);
         node.taken.add(&placement.reservation);
@@ -294,6 +304,8 @@ impl Control {
         let node = self.nodes.get_mut(&placement.node).expect("checked: the node is known");
         node.placed.remove(&job.id);
         node.taken.remove(&placement.reservation);
+        self.queue.unplaced(&job.account, &placement.reservation);
+        self.shortlists.changed(placement.node);
     }
 
     fn node_set_to(&mut self, id: NodeId, wish: NodeWish, at: Timestamp) {
@@ -302,15 +314,22 @@ impl Control {
         if let Standing::Draining(Some(until)) = node.standing {
             self.deadlines.arm(until, Deadline::Drained(id));
         }
-        self.look_again = true;
+        self.may_be_better(id);
     }
 
     fn node_connected(&mut self, id: NodeId, offer: Option<Box<modchain_types::Offer>>) {
         let node = self.nodes.get_mut(&id).expect("checked: the node is known");
         node.lost = false;
         if let Some(offer) = offer {
+            self.queue.offered(node.offer.as_deref(), Some(&offer));
             node.offer = Some(offer);
         }
+        self.may_be_better(id);
+    }
+
+    /// Jobs may fit on the node that did not, or it may be better for them than it was.
+    pub(super) fn may_be_better(&mut self, node: NodeId) {
+        self.shortlists.changed(node);
         self.look_again = true;
     }
 }

@@ -42,8 +42,12 @@ use crate::job::Job;
 use crate::ledger::Ledger;
 use crate::membership::{ALARM_SHOWN_FOR, Member, TokenEnd, TokenState, Tokens, WRONG_PROOFS_MAX};
 use crate::node::Node;
-use crate::scheduler::explain::{self, NodeFit};
-use crate::scheduler::queue::Queue;
+use crate::scheduler::amounts::Amounts;
+use crate::scheduler::explain::{self, Kept, NodeFit};
+use crate::scheduler::needs::Needs;
+use crate::scheduler::outlook::{self, Outlook};
+use crate::scheduler::queue::{Ceilings, Queue};
+use crate::scheduler::shortlist::Shortlists;
 
 /// Events that deadlines bring about in one pass. Bounds one journal record; the next pass follows at once.
 const EVENTS_PER_PASS_MAX: usize = 4096;
@@ -59,12 +63,20 @@ pub struct ControlConfig {
     pub open_jobs_max: u32,
     /// Lease of attempts with `on_disconnect = stop`.
     pub lease: Span,
+    /// How far priorities count between accounts.
+    pub ceilings: Ceilings,
 }
 
 impl ControlConfig {
-    /// 5 % fee, 100,000 open jobs an account, 30 s lease.
+    /// 5 % fee, 100,000 open jobs an account, 30 s lease, no priority above 0 between accounts.
     pub fn new(asset: Asset) -> Self {
-        Self { asset, fee_basis_points: 500, open_jobs_max: 100_000, lease: Span::from_secs(30) }
+        Self {
+            asset,
+            fee_basis_points: 500,
+            open_jobs_max: 100_000,
+            lease: Span::from_secs(30),
+            ceilings: Ceilings::default(),
+        }
     }
 }
 
@@ -113,6 +125,8 @@ pub struct Control {
     // What follows from it, kept beside it.
     /// Exactly the jobs in `Phase::Queued`.
     queue: Queue,
+    /// The best nodes for each class of them.
+    shortlists: Shortlists,
     /// Jobs in `jobs` per account.
     open_jobs: BTreeMap<AccountId, u32>,
     deadlines: Deadlines,
@@ -124,6 +138,8 @@ pub struct Control {
     output_waits: bool,
     /// Whether something changed that could let a queued job be placed.
     look_again: bool,
+    /// The node that the last pass kept free for a job that has waited for long.
+    kept: Option<Kept>,
     /// The last fence that was handed out.
     last_fence: Fence,
     /// A node's authentic fence above our last one: we were rolled back. Not compared with our number, which every start
@@ -137,6 +153,7 @@ impl Control {
     /// [`Command::EngineStarted`].
     pub fn new(config: ControlConfig) -> Self {
         Self {
+            queue: Queue::new(config.ceilings.clone()),
             config,
             number: 0,
             at: Timestamp::ZERO,
@@ -148,12 +165,13 @@ impl Control {
             jobs: BTreeMap::new(),
             ended: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            queue: Queue::default(),
+            shortlists: Shortlists::default(),
             open_jobs: BTreeMap::new(),
             deadlines: Deadlines::default(),
             stored: BTreeMap::new(),
             output_waits: false,
             look_again: false,
+            kept: None,
             last_fence: Fence(0),
             rollback: None,
             breach: None,
@@ -266,15 +284,44 @@ impl Control {
         self.at
     }
 
-    /// Every node with its fitness for a job that is queued or would be, best first among those that fit, then by name.
+    /// Every node with its fitness for a job that would be queued, best first among those that fit, then by name.
     pub fn fitness(&self, now: Timestamp, spec: &JobSpec) -> Vec<NodeFit> {
-        explain::fitness(self.nodes.values().filter(|node| !node.revoked), now, spec, &BTreeSet::new())
+        self.judge(now, &Needs::of(spec, None), &BTreeSet::new(), self.kept)
+    }
+
+    /// Every node with its fitness for a job that is queued; `None` unless it is.
+    pub fn fitness_of(&self, now: Timestamp, job: JobId) -> Option<Vec<NodeFit>> {
+        let job = self.queued(job)?;
+        let kept = self.kept.filter(|kept| kept.job != job.id);
+        Some(self.judge(now, &job.needs, &job.avoided, kept))
+    }
+
+    fn judge(&self, now: Timestamp, needs: &Needs, avoided: &BTreeSet<NodeId>, kept: Option<Kept>) -> Vec<NodeFit> {
+        explain::fitness(self.nodes.values().filter(|node| !node.revoked), now, needs, avoided, kept)
+    }
+
+    /// How a queued job stands; `None` unless it is queued.
+    pub fn outlook(&self, now: Timestamp, job: JobId) -> Option<Outlook> {
+        let job = self.queued(job)?;
+        let ahead = self.queue.ahead(job);
+        let counts_as = self.queue.ceilings().counts_as(&job.account, job.spec.priority);
+        let nodes = self.nodes.values().filter(|node| !node.revoked);
+        let starts_within = outlook::starts_within(nodes, &self.jobs, now, &job.needs, ahead.all);
+        Some(Outlook { ahead, counts_as, starts_within })
     }
 
     /// How many queued jobs go before this one; `None` unless it is queued.
     pub fn jobs_ahead(&self, job: JobId) -> Option<u64> {
-        let job = self.jobs.get(&job).filter(|job| job.placement().is_none())?;
-        Some(self.queue.ahead(job))
+        self.queued(job).map(|job| self.queue.ahead(job).all)
+    }
+
+    fn queued(&self, job: JobId) -> Option<&Job> {
+        self.jobs.get(&job).filter(|job| job.placement().is_none())
+    }
+
+    /// How often a node was judged for a placement so far: what placing costs, whatever the machine.
+    pub fn nodes_judged(&self) -> u64 {
+        self.shortlists.judged()
     }
 
     /// The specification of a job that has not ended.
@@ -417,6 +464,31 @@ impl Control {
                 self.queue.len(),
                 self.jobs.len()
             );
+            return Err(Breach { what });
+        }
+        self.shares_agree()
+    }
+
+    /// Whether what accounts are said to hold is what their jobs hold, and the whole what the nodes offer.
+    fn shares_agree(&self) -> Result<(), Breach> {
+        let mut held: BTreeMap<&AccountId, Amounts> = BTreeMap::new();
+        for job in self.jobs.values() {
+            if let Some(placement) = job.placement() {
+                let entry = held.entry(&job.account).or_default();
+                *entry = entry.plus((&placement.reservation).into());
+            }
+        }
+        let known: BTreeMap<&AccountId, Amounts> = self
+            .queue
+            .shares()
+            .held()
+            .filter(|(_, held)| **held != Amounts::default())
+            .map(|(account, held)| (account, *held))
+            .collect();
+        let offers = self.nodes.values().filter(|node| !node.revoked).filter_map(|node| node.offer.as_deref());
+        let whole = offers.fold(Amounts::default(), |sum, offer| sum.plus((&offer.capabilities).into()));
+        if held != known || whole != *self.queue.shares().whole() {
+            let what = format!("accounts hold {held:?} of {whole:?}, and the queue goes by {:?}", self.queue.shares());
             return Err(Breach { what });
         }
         Ok(())

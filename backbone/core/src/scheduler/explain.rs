@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use modchain_types::{JobSpec, Micro, ModelPlace, Name, NodeId, Reason, Span, Timestamp};
+use modchain_types::{JobId, Micro, ModelPlace, Name, NodeId, Reason, Span, Timestamp};
 
+use super::needs::Needs;
 use super::{feasible, rank};
 use crate::node::Node;
 
@@ -30,22 +31,36 @@ pub struct NodeFit {
     pub model: Option<ModelPlace>,
 }
 
-/// Every node: those that fit first, best first, then the others by name.
+/// A node that is kept for a job that has waited for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The job.
+    pub job: JobId,
+    /// The node that nobody after it in the order gets.
+    pub node: NodeId,
+}
+
+/// Every node: those that fit first, best first, then the others by name. `kept` is a node that is kept for another job.
 pub fn fitness<'a>(
     nodes: impl Iterator<Item = &'a Node>,
     now: Timestamp,
-    spec: &JobSpec,
+    needs: &Needs,
     avoided: &BTreeSet<NodeId>,
+    kept: Option<Kept>,
 ) -> Vec<NodeFit> {
     let mut judged: Vec<_> = nodes
         .map(|node| {
             let (mut reasons, mut may_pass) = (Vec::new(), true);
-            let fit = feasible::examine(node, now, spec, &mut |unfit| {
+            let fit = feasible::examine(node, now, needs, &mut |unfit| {
                 may_pass &= unfit.may_pass();
                 reasons.push(unfit.to_string());
             });
-            let key = fit.as_ref().filter(|_| reasons.is_empty()).map(|fit| rank::key(node, spec, fit, avoided));
-            let model = spec.requirements.model.as_ref().zip(node.offer.as_ref());
+            if let Some(kept) = kept.filter(|kept| kept.node == node.id) {
+                reasons.push(format!("it is kept for {}, which has waited for long", kept.job.short()));
+            }
+            let fits = fit.as_ref().filter(|_| reasons.is_empty());
+            let key = fits.map(|fit| (avoided.contains(&node.id), rank::score(node, needs, fit)));
+            let model = needs.requirements.model.as_ref().zip(node.offer.as_ref());
             let fit = NodeFit {
                 node: node.id,
                 name: node.name.clone(),

@@ -1,12 +1,13 @@
 //! What speaks against running a job on a node now.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use modchain_types::{
-    Adapter, Exceptions, GpuInfo, GpuRequest, JobSpec, List, Micro, NodeState, Offer, Reason, Reservation, Span,
-    Timestamp,
+    Adapter, Exceptions, GpuInfo, List, Micro, NodeState, Offer, Policy, Reason, Reservation, Span, Timestamp,
 };
 
+use super::needs::Needs;
 use crate::meter;
 use crate::node::{Node, Taken};
 
@@ -159,9 +160,9 @@ impl fmt::Display for Unfit {
 }
 
 /// What the job would hold on the node, or the first thing that speaks against it.
-pub fn fit(node: &Node, now: Timestamp, spec: &JobSpec) -> Result<Fit, Unfit> {
+pub fn fit(node: &Node, now: Timestamp, needs: &Needs) -> Result<Fit, Unfit> {
     let mut first = None;
-    let fit = examine(node, now, spec, &mut |unfit| {
+    let fit = examine(node, now, needs, &mut |unfit| {
         first.get_or_insert(unfit);
     });
     match first {
@@ -172,7 +173,7 @@ pub fn fit(node: &Node, now: Timestamp, spec: &JobSpec) -> Result<Fit, Unfit> {
 
 /// Tells everything that speaks against the node; the fit is there whenever its GPUs could be chosen and priced, even if
 /// something else speaks against it, so that prices can be shown.
-pub fn examine(node: &Node, now: Timestamp, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) -> Option<Fit> {
+pub fn examine(node: &Node, now: Timestamp, needs: &Needs, against: &mut dyn FnMut(Unfit)) -> Option<Fit> {
     if node.revoked {
         against(Unfit::Revoked);
     }
@@ -187,20 +188,40 @@ pub fn examine(node: &Node, now: Timestamp, spec: &JobSpec, against: &mut dyn Fn
         state @ (NodeState::Cordoned | NodeState::Draining | NodeState::Paused) => against(Unfit::Closed(state)),
         state @ (NodeState::Suspect | NodeState::Lost) => against(Unfit::Silent(state, node.silence(now))),
     }
-    wants(node, offer, spec, against);
-    room(offer, &node.taken, spec, against);
-    let gpus = choose_gpus(offer, &node.taken, &spec.requirements.gpus, against)?;
-    let reservation = Reservation {
-        cpu_milli: spec.requirements.cpu_milli,
-        memory_bytes: spec.requirements.memory_bytes,
-        disk_bytes: spec.requirements.disk_bytes,
-        gpus,
-    };
-    Some(price(offer, reservation, spec, against))
+    wants(node, offer, needs, against);
+    fill(offer, &node.taken, needs, against)
 }
 
-fn wants(node: &Node, offer: &Offer, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) {
-    let (requirements, capabilities) = (&spec.requirements, &offer.capabilities);
+/// What the job would hold on a node of this offer if this much of it were taken, whoever it is and however it is.
+pub fn fit_beside(offer: &Offer, taken: &Taken, needs: &Needs) -> Option<Fit> {
+    let mut fits = true;
+    fill(offer, taken, needs, &mut |_| fits = false).filter(|_| fits)
+}
+
+/// Whether the node is one that the job asks for, however much of it is taken.
+pub fn wanted(node: &Node, needs: &Needs) -> bool {
+    let mut wanted = node.offer.is_some();
+    if let Some(offer) = &node.offer {
+        wants(node, offer, needs, &mut |_| wanted = false);
+    }
+    wanted
+}
+
+fn fill(offer: &Offer, taken: &Taken, needs: &Needs, against: &mut dyn FnMut(Unfit)) -> Option<Fit> {
+    let requirements = &needs.requirements;
+    room(offer, taken, needs, against);
+    let gpus = choose_gpus(offer, taken, needs, against)?;
+    let reservation = Reservation {
+        cpu_milli: requirements.cpu_milli,
+        memory_bytes: requirements.memory_bytes,
+        disk_bytes: requirements.disk_bytes,
+        gpus,
+    };
+    Some(price(offer, reservation, needs, against))
+}
+
+fn wants(node: &Node, offer: &Offer, needs: &Needs, against: &mut dyn FnMut(Unfit)) {
+    let (requirements, capabilities) = (&needs.requirements, &offer.capabilities);
     if requirements.node.as_ref().is_some_and(|name| *name != node.name) {
         against(Unfit::OtherNode);
     }
@@ -237,8 +258,8 @@ fn wants(node: &Node, offer: &Offer, spec: &JobSpec, against: &mut dyn FnMut(Unf
     }
 }
 
-fn room(offer: &Offer, taken: &Taken, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) {
-    let (requirements, capabilities) = (&spec.requirements, &offer.capabilities);
+fn room(offer: &Offer, taken: &Taken, needs: &Needs, against: &mut dyn FnMut(Unfit)) {
+    let (requirements, capabilities) = (&needs.requirements, &offer.capabilities);
     let mut check = |what, asked: u64, there: u64, taken: u64, amount: fn(u64) -> Amount| {
         let free = there.saturating_sub(taken);
         if asked > there {
@@ -257,9 +278,10 @@ fn room(offer: &Offer, taken: &Taken, spec: &JobSpec, against: &mut dyn FnMut(Un
 fn choose_gpus(
     offer: &Offer,
     taken: &Taken,
-    asked: &GpuRequest,
+    needs: &Needs,
     against: &mut dyn FnMut(Unfit),
 ) -> Option<List<(modchain_types::Text<64>, modchain_types::Text<64>), 64>> {
+    let asked = &needs.requirements.gpus;
     if asked.count == 0 {
         return Some(List::default());
     }
@@ -274,35 +296,44 @@ fn choose_gpus(
         against(Unfit::Gpus(asked.count, there));
         return None;
     }
-    let mut free: Vec<_> = matching
-        .into_iter()
-        .filter(|gpu| !taken.gpus.contains(gpu.uuid.as_str()))
-        .map(|gpu| (gpu.uuid.clone(), gpu.model.clone()))
-        .collect();
+    let mut free: Vec<&GpuInfo> = matching.into_iter().filter(|gpu| !taken.gpus.contains(gpu.uuid.as_str())).collect();
     if (free.len() as u64) < u64::from(asked.count) {
         against(Unfit::Occupied("GPUs", Amount::Count(asked.count.into()), Amount::Count(free.len() as u64)));
         return None;
     }
-    // The cheapest of what will do: a client who names no model must not pay for the best.
-    free.sort_by_cached_key(|(uuid, model)| (meter::gpu_hour(&offer.tariff, model), uuid.clone()));
+    // The cheapest of what will do: a client who names no model must not pay for the best. One who wants it fast does.
+    free.sort_by_cached_key(|gpu| {
+        let old = match needs.policy {
+            Policy::Fastest => Reverse(generation(gpu)),
+            Policy::Cheapest | Policy::Spread => Reverse(0),
+        };
+        (old, meter::gpu_hour(&offer.tariff, &gpu.model), &gpu.uuid)
+    });
     free.truncate(asked.count as usize);
-    Some(List::cut(free))
+    Some(List::cut(free.into_iter().map(|gpu| (gpu.uuid.clone(), gpu.model.clone())).collect()))
 }
 
-fn price(offer: &Offer, reservation: Reservation, spec: &JobSpec, against: &mut dyn FnMut(Unfit)) -> Fit {
+/// How new a GPU is: a thousand times its compute capability; 0 where the driver does not tell.
+pub(super) fn generation(gpu: &GpuInfo) -> u64 {
+    let (major, minor) = gpu.compute.split_once('.').unwrap_or((&gpu.compute, "0"));
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0).min(999);
+    number(major) * 1_000 + number(minor)
+}
+
+fn price(offer: &Offer, reservation: Reservation, needs: &Needs, against: &mut dyn FnMut(Unfit)) -> Fit {
     let tariff = &offer.tariff;
     let price_per_hour = meter::price_per_hour(tariff, &reservation);
-    if let Some(cap) = spec.requirements.price_per_hour_max
+    if let Some(cap) = needs.requirements.price_per_hour_max
         && price_per_hour > cap
     {
         against(Unfit::PriceCap(price_per_hour, cap));
     }
-    if tariff.minimum > spec.max_cost {
-        against(Unfit::Minimum(tariff.minimum, spec.max_cost));
+    if tariff.minimum > needs.max_cost {
+        against(Unfit::Minimum(tariff.minimum, needs.max_cost));
     }
-    let (run_limit, run_limit_reason) = meter::run_limit(tariff, &reservation, spec.max_cost, spec.limits.time_limit);
+    let (run_limit, run_limit_reason) = meter::run_limit(tariff, &reservation, needs.max_cost, needs.time_limit);
     if run_limit < RUN_MIN && run_limit_reason == Reason::Budget {
-        against(Unfit::BuysNothing(spec.max_cost, run_limit));
+        against(Unfit::BuysNothing(needs.max_cost, run_limit));
     }
     Fit { reservation, price_per_hour, minimum: tariff.minimum, run_limit, run_limit_reason }
 }

@@ -3,8 +3,8 @@
 use modchain_types::{
     Adapter, Assignment, AttemptId, Capabilities, Digest, Ending, Exceptions, Fault, Fence, FenceClaim, GpuInfo,
     GpuRequest, Input as Stdin, ItemState, JobId, JobSpec, Limits, List, Map, Micro, OnDisconnect, OutputLengths,
-    Reason, Report, ReportBody, Requirements, Reservation, Span, StopCause, Tariff, Task, TaskBody, Text, Timestamp,
-    Usage, Verdict, WasmTask,
+    Policy, Reason, Report, ReportBody, Requirements, Reservation, Span, StopCause, Tariff, Task, TaskBody, Text,
+    Timestamp, Usage, Verdict, WasmTask,
 };
 
 use super::{Action, Input, Recovered, Supervisor, SupervisorConfig, Survivor};
@@ -139,6 +139,7 @@ fn assign_with(job: char, number: u32, fence: u64, odd: impl FnOnce(&mut Assignm
         priority: 0,
         labels: Map::default(),
         input: Stdin::None,
+        policy: Policy::Cheapest,
     };
     let mut assignment = Assignment {
         attempt: attempt(job, number),

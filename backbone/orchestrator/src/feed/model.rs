@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use modchain_core::node::Standing;
 use modchain_core::{Actor, Event, EventBody};
 use modchain_types::{
-    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, Offer, OutputLengths,
-    Reservation, Role, Span, Text, Timestamp, TokenId, WallTime,
+    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, List, Name, NodeId, NodeState, Offer,
+    OutputLengths, Reservation, Role, Span, Text, Timestamp, TokenId, WallTime,
 };
 use modchain_wire::agent::HostLoad;
 
@@ -328,7 +328,8 @@ impl Model {
                     if let Some(offer) = offer {
                         let before = entry.offer.as_ref().map(|offer| &*offer.capabilities.gpus).unwrap_or_default();
                         entry.history.offered(before, &offer.capabilities.gpus);
-                        entry.offer = Some(*offer.clone());
+                        // Which images are there is between the node and the scheduler.
+                        entry.offer = Some(Offer { images: List::default(), ..(**offer).clone() });
                     }
                     entry.connected_at = Some(wall);
                     entry.connected_by = event.number;

@@ -3,7 +3,7 @@
 use modchain_core::{Actor, Event, EventBody, Outcome, Settlement};
 use modchain_types::{
     AccountId, Adapter, Asset, AttemptId, BootId, Digest, Exceptions, Exit, GpuRequest, Identity, IdentityId, Input,
-    JobId, JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, OutputLengths, Reason,
+    JobId, JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, OutputLengths, Policy, Reason,
     Requirements, Reservation, Role, Span, SubmitKey, Tariff, Task, TaskBody, Text, Timestamp, Usage, WallTime,
     WasmTask,
 };
@@ -68,6 +68,7 @@ fn spec(name: &str) -> JobSpec {
         priority: 0,
         labels: Map::default(),
         input: Input::None,
+        policy: Policy::Cheapest,
     }
 }
 

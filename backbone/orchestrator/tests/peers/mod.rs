@@ -10,7 +10,7 @@ use modchain_link::{ConnectError, Connection, FrameReader, FrameWriter, Protocol
 use modchain_types::{
     AccountId, Adapter, Assignment, AttemptId, BootId, Capabilities, Digest, Ending, Exceptions, Fence, GpuRequest,
     Identity, Input, InstanceId, InventoryItem, JobSpec, JournalId, Limits, List, Map, Micro, Offer, OutputLengths,
-    Report, ReportBody, Requirements, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
+    Policy, Report, ReportBody, Requirements, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
 };
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, AttemptOpen, Heartbeat, HostLoad, OutputAck, OutputChunk, OutputEnd, OutputStream,
@@ -64,6 +64,7 @@ pub(crate) fn offer() -> Offer {
         tariff: Tariff { core_hour: Micro(1_000), minimum: MINIMUM, ..Tariff::default() },
         agent_version: text("0"),
         paused: false,
+        images: List::default(),
     }
 }
 
@@ -96,6 +97,7 @@ pub(crate) fn spec(name: &str) -> JobSpec {
         priority: 0,
         labels: Map::default(),
         input: Input::None,
+        policy: Policy::Cheapest,
     }
 }
 

@@ -87,6 +87,7 @@ pub fn spec(body: TaskBody) -> JobSpec {
         priority: -3,
         labels: Map::new(BTreeMap::from([(text("team"), text("ä"))])).expect("fits"),
         input: Input::Stream,
+        policy: Policy::Cheapest,
     }
 }
 
@@ -111,6 +112,7 @@ pub fn bare_spec() -> JobSpec {
         priority: 0,
         labels: Map::default(),
         input: Input::None,
+        policy: Policy::Cheapest,
     }
 }
 
@@ -158,6 +160,7 @@ pub fn offer() -> Offer {
         tariff: tariff(),
         agent_version: text("0.1.0"),
         paused: true,
+        images: List::default(),
     }
 }
 

@@ -482,5 +482,5 @@ fn draw_offer(random: &mut Random, with_gpus: bool, number: u64) -> Offer {
         minimum: Micro(random.pick(&[0, 1, 1_000])),
         ..Tariff::default()
     };
-    Offer { capabilities, tariff, agent_version: text("sim".into()), paused: false }
+    Offer { capabilities, tariff, agent_version: text("sim".into()), paused: false, images: List::default() }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use modchain_core::{Actor, Command, Refused, Reply};
 use modchain_types::{
     AccountId, Adapter, Digest, Exceptions, GpuRequest, IdentityId, Input, JobId, JobSpec, Limits, List, Map, Micro,
-    NodeId, NodeWish, OnDisconnect, Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
+    NodeId, NodeWish, OnDisconnect, Policy, Requirements, Role, Span, SubmitKey, Task, TaskBody, Text, WasmTask,
 };
 
 use super::member::owner_with;
@@ -367,5 +367,6 @@ fn draw_spec(random: &mut Random, nodes: u64) -> JobSpec {
         priority: random.pick(&[0, 0, 0, 5, -5]),
         labels: Map::default(),
         input: Input::None,
+        policy: random.pick(&[Policy::Cheapest, Policy::Cheapest, Policy::Fastest, Policy::Spread]),
     }
 }

@@ -47,7 +47,7 @@ impl World {
         for job in control.jobs() {
             match job.placement() {
                 None => {
-                    let fits = control.fitness(self.now, &job.spec);
+                    let fits = control.fitness_of(self.now, job.id).expect("it is queued");
                     let fit = fits.iter().find(|fit| fit.reasons.is_empty());
                     rule(Rule::NothingWaitsInVain, fit.is_none(), || format!("{} waits, and {fit:?} fits", job.id))?;
                 }

@@ -87,6 +87,7 @@ fn offer() -> Offer {
         tariff: tariff(),
         agent_version: text("0.1.0"),
         paused: true,
+        images: List::default(),
     }
 }
 
@@ -155,6 +156,7 @@ pub(crate) fn spec() -> JobSpec {
         priority: -1,
         labels: map("sweep", "1"),
         input: Input::Stream,
+        policy: Policy::Cheapest,
     }
 }
 
@@ -535,7 +537,13 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
     let explanation = ExplanationView {
         job: job_view(),
         summary: text("waits: no node fits"),
-        ahead: Some(3),
+        queue: Some(QueueView {
+            ahead: 3,
+            ahead_own: 1,
+            priority: 7,
+            counts_as: -1,
+            starts_within: Some(Span::from_secs(600)),
+        }),
         nodes: list(vec![node_verdict()]),
     };
     let entry = LedgerEntryView {

@@ -19,6 +19,10 @@ pub(crate) struct ExplanationDoc {
     state: &'static str,
     summary: String,
     ahead: Option<u64>,
+    ahead_own: Option<u64>,
+    priority: Option<i8>,
+    priority_counts_as: Option<i8>,
+    starts_within_ms: Option<u64>,
     nodes: Vec<VerdictDoc>,
 }
 
@@ -37,7 +41,11 @@ pub(crate) fn explanation(view: &ExplanationView, asset: Asset) -> ExplanationDo
         job: view.job.id.to_string(),
         state: view.job.state.word(),
         summary: view.summary.as_str().to_owned(),
-        ahead: view.ahead,
+        ahead: view.queue.map(|queue| queue.ahead),
+        ahead_own: view.queue.map(|queue| queue.ahead_own),
+        priority: view.queue.map(|queue| queue.priority),
+        priority_counts_as: view.queue.map(|queue| queue.counts_as),
+        starts_within_ms: view.queue.and_then(|queue| queue.starts_within).map(Span::as_millis),
         nodes: view.nodes.iter().map(|node| verdict(node, asset)).collect(),
     }
 }
@@ -148,6 +156,7 @@ pub(crate) struct SpecDoc {
     on_disconnect: &'static str,
     attempts_max: u32,
     output_bytes_max: u64,
+    policy: &'static str,
     priority: i8,
     labels: BTreeMap<String, String>,
     stdin: bool,
@@ -282,6 +291,7 @@ pub(crate) fn spec(spec: &JobSpec, asset: Asset) -> SpecDoc {
         },
         attempts_max: spec.limits.attempts_max,
         output_bytes_max: spec.limits.output_bytes_max,
+        policy: spec.policy.word(),
         priority: spec.priority,
         labels: words(&spec.labels),
         stdin: spec.input == Input::Stream,

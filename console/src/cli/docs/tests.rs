@@ -182,6 +182,7 @@ pub(crate) fn node_view() -> NodeView {
             },
             agent_version: text("0.1.0"),
             paused: false,
+            images: List::default(),
         }),
         reserved: Reservation { cpu_milli: 1_000, ..Reservation::default() },
         attempts: 1,
@@ -377,7 +378,13 @@ fn events_explanations_and_quotes_keep_their_form() {
     let why = ExplanationView {
         job: ended_job(),
         summary: text("no node fits"),
-        ahead: Some(2),
+        queue: Some(QueueView {
+            ahead: 2,
+            ahead_own: 1,
+            priority: 5,
+            counts_as: 0,
+            starts_within: Some(Span::from_secs(90)),
+        }),
         nodes: List::new(vec![verdict_view()]).expect("fits"),
     };
     golden("explanation", &explanation(&why, Asset::Test));
@@ -426,6 +433,7 @@ fn events_explanations_and_quotes_keep_their_form() {
         priority: 0,
         labels: Map::new(labels()).expect("fits"),
         input: Input::None,
+        policy: Policy::Cheapest,
     };
     golden("quote", &quote(&view, Some(&of), Asset::Test));
     let request = LlmRequest::Generate { prompt: "hi".into(), system: None };

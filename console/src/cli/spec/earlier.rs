@@ -7,7 +7,7 @@ use std::path::Path;
 
 use modchain_types::{
     Digest, DockerTask, GpuRequest, Input, JobId, JobSpec, Limits, LlmKind, LlmMessage, LlmRequest, LlmRole, LlmTask,
-    OnDisconnect, Span, Task, TaskBody, Text, WasmTask, is_hidden,
+    OnDisconnect, Policy, Span, Task, TaskBody, Text, WasmTask, is_hidden,
 };
 
 use super::super::job_file::{JobFile, SCHEMA};
@@ -169,6 +169,7 @@ impl Earlier {
             OnDisconnect::Keep => OnDisconnectFlag::Keep,
             OnDisconnect::Stop => OnDisconnectFlag::Stop,
         });
+        file.policy = Some(spec.policy.into());
         file.priority = Some(spec.priority);
         file.retries = Some(limits.attempts_max.saturating_sub(1));
         file.stdin = Some(spec.input == Input::Stream);
@@ -320,6 +321,8 @@ impl Earlier {
             None | Some(OnDisconnectFlag::Keep) => {}
             Some(OnDisconnectFlag::Stop) => out.word("on-disconnect", Some("stop")),
         }
+        let policy = file.policy.map(Policy::from).filter(|policy| *policy != Policy::default());
+        out.word("policy", policy.map(Policy::word));
         out.plain("priority", file.priority.filter(|priority| *priority != 0));
         out.plain("retries", file.retries.filter(|retries| *retries + 1 != Limits::default().attempts_max));
         out.plain("stdin", file.stdin.filter(|stdin| *stdin));
@@ -614,6 +617,8 @@ mod tests {
             "2m",
             "--on-disconnect",
             "stop",
+            "--policy",
+            "fastest",
             "--priority=-5",
             "--retries",
             "0",

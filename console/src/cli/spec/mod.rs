@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use modchain_types::{
     Adapter, Digest, DockerTask, Exceptions, GpuRequest, Input, JobSpec, Limits, List, Map, Micro, OnDisconnect,
-    Requirements, Task, TaskBody, Text, TooLong, WasmTask, resources::LabelPairs,
+    Policy, Requirements, Task, TaskBody, Text, TooLong, WasmTask, resources::LabelPairs,
 };
 
 use super::history::Conversation;
@@ -211,6 +211,7 @@ fn put_together(
         priority: flags.priority.or(file.priority).unwrap_or(0),
         labels: texts(labels, "labels")?,
         input: if stdin { Input::Stream } else { Input::None },
+        policy: flags.policy.or(file.policy).map(Policy::from).unwrap_or_default(),
     };
     let no_queue = flags.no_queue || file.no_queue.unwrap_or(false);
     Ok(Plan { spec, no_queue, blob: work.blob, conversation: work.conversation, warnings, left: work.left })
@@ -351,6 +352,7 @@ impl JobFile {
             start_by: self.start_by.or(earlier.start_by),
             lost_after: self.lost_after.or(earlier.lost_after),
             on_disconnect: self.on_disconnect.or(earlier.on_disconnect),
+            policy: self.policy.or(earlier.policy),
             priority: self.priority.or(earlier.priority),
             retries: self.retries.or(earlier.retries),
             stdin: self.stdin.or(earlier.stdin),

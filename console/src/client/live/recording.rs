@@ -651,8 +651,8 @@ pub(crate) mod by_hand;
 #[cfg(test)]
 mod tests {
     use modchain_types::{
-        Adapter, Asset, Digest, Exceptions, GpuRequest, Input, JobSpec, Limits, Map, Micro, Requirements, TaskBody,
-        Text,
+        Adapter, Asset, Digest, Exceptions, GpuRequest, Input, JobSpec, Limits, Map, Micro, Policy, Requirements,
+        TaskBody, Text,
     };
     use modchain_wire::agent::OutputStream;
     use modchain_wire::console::{
@@ -807,6 +807,7 @@ mod tests {
             priority: 0,
             labels: Map::default(),
             input: Input::None,
+            policy: Policy::Cheapest,
         };
         let submit = Submit { key: "k".parse().expect("a key"), spec, no_queue: false };
         let answer = Err(Failure::lost("x"));

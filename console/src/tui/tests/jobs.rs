@@ -3,7 +3,7 @@
 use modchain_types::*;
 use modchain_wire::agent::GpuSample;
 use modchain_wire::console::{JobsPage, JobsQuery, StateDelta};
-use modchain_wire::view::{AttemptView, ExplanationView, JobView, NodeVerdictView, NodeView};
+use modchain_wire::view::{AttemptView, ExplanationView, JobView, NodeVerdictView, NodeView, QueueView};
 use modchain_wire::{FromConsole, ToConsole};
 
 use super::super::app::{App, Overlay, Place};
@@ -324,8 +324,8 @@ fn a_lost_link_keeps_what_is_followed_and_a_page_says_that_it_is_old() {
 fn explanation(job: JobView) -> ExplanationView {
     ExplanationView {
         job,
-        summary: text("it waits: none of 2 nodes fits"),
-        ahead: Some(2),
+        summary: text("it waits: none of 2 nodes fits; 2 jobs go before it; it starts within 1h"),
+        queue: Some(QueueView { ahead: 2, ahead_own: 0, priority: 0, counts_as: 0, starts_within: None }),
         nodes: list(vec![NodeVerdictView {
             node: name("zurich-01"),
             fits: false,
@@ -349,7 +349,7 @@ fn why_a_job_waits_is_asked_for_and_shown_with_the_command_that_says_the_same() 
         &[
             &format!("Why {} is where it is", job_id(2).short()),
             "queued: it waits: none of 2 nodes fits",
-            "2 jobs go before it.",
+            "2 jobs go before it; it starts within 1h",
             "zurich-01  gpus: 2 asked, it has 1 free",
             &format!("modchain job explain {}", job_id(2)),
         ],

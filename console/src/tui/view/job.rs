@@ -345,15 +345,7 @@ fn open(app: &mut App, view: &ExplanationView) {
     }
     let width = usize::from(app.layout().body.width.saturating_sub(8));
     let said = crate::cli::jobs::explanation(view, &view.job.id.short());
-    let mut lines = Vec::new();
-    for (number, line) in said.lines().enumerate() {
-        lines.extend(wrapped(line, width));
-        match view.ahead.filter(|_| number == 0) {
-            Some(1) => lines.push("One job goes before it.".to_owned()),
-            Some(ahead @ 2..) => lines.push(format!("{ahead} jobs go before it.")),
-            Some(0) | None => {}
-        }
-    }
+    let mut lines: Vec<String> = said.lines().flat_map(|line| wrapped(line, width)).collect();
     let command = ["job", "explain", &view.job.id.to_string()].map(str::to_owned);
     lines.extend([String::new(), super::super::command::shown(&command)]);
     app.ui.overlay = Some(Overlay::Reader(Reader::new(format!("Why {} is where it is", view.job.id.short()), lines)));

@@ -18,6 +18,9 @@ mod members;
 mod membership_model;
 mod models;
 mod nodes;
+mod placing;
+mod policies;
+mod turns;
 
 const HOLD: u64 = 100_000;
 
@@ -68,6 +71,7 @@ fn offer(core_hour: u64) -> Offer {
         tariff: Tariff { core_hour: Micro(core_hour), minimum: Micro(1_000), ..Tariff::default() },
         agent_version: Text::cut("0"),
         paused: false,
+        images: List::default(),
     }
 }
 
@@ -99,6 +103,7 @@ fn spec() -> JobSpec {
         priority: 0,
         labels: Map::default(),
         input: Input::None,
+        policy: Policy::Cheapest,
     }
 }
 

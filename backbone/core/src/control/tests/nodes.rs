@@ -168,7 +168,8 @@ fn a_restart_forgets_nothing_and_declares_nobody_lost_for_a_minute() {
     let (before, balances) = (world.control.clone(), world.available("alice"));
     world.control = world.replayed();
     assert_eq!(world.control.jobs, before.jobs);
-    assert_eq!((&world.control.ledger, &world.control.queue), (&before.ledger, &before.queue));
+    assert_eq!((&world.control.ledger, world.control.queue.shares()), (&before.ledger, before.queue.shares()));
+    assert_eq!(world.control.queue.turns(), before.queue.clone().turns());
     assert_eq!(world.available("alice"), balances);
     world.start();
     world.changes.clear();

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use modchain_core::{Command, Control, EventBody, NodeFit, Reply};
-use modchain_types::{Digest, JobId, JobSpec, JobState, List, Micro, Task, TaskBody};
+use modchain_core::{Command, Control, EventBody, NodeFit, Outlook, Reply};
+use modchain_types::{Digest, JobId, JobSpec, JobState, List, Micro, Span, Task, TaskBody};
 use modchain_wire::Sentence;
 use modchain_wire::console::{
     ExplainQuery, QuoteRequest, Refusal, RefusalCode, SpecQuery, SpecView, Submit, Submitted,
 };
-use modchain_wire::view::{ExplanationView, NodeVerdictView, OfferView, QuoteView};
+use modchain_wire::view::{ExplanationView, NodeVerdictView, OfferView, QueueView, QuoteView};
 use modchain_wire::{encode_task, spec_digest};
 
 use super::super::jobs_blobs::{named_by, reference_blobs, task_of};
@@ -159,16 +159,16 @@ impl ConsoleSession {
     pub(super) async fn explain(&self, writer: &mut Writer, query: ExplainQuery) -> Result<(), Failure> {
         let id = self.resolve(&query.job).await?;
         let judged = move |control: &Control, now| {
-            let queued = control.job(id).filter(|job| job.placement().is_none());
-            let fits = queued.map(|job| control.fitness(now, &job.spec)).unwrap_or_default();
-            (fits, control.jobs_ahead(id), control.last_number())
+            let fits = control.fitness_of(now, id).unwrap_or_default();
+            let priority = control.job(id).map_or(0, |job| job.spec.priority);
+            (fits, control.outlook(now, id).map(|outlook| queue_view(&outlook, priority)), control.last_number())
         };
-        let (fits, ahead, number) = self.context.services.engine.query(judged).await?;
+        let (fits, queue, number) = self.context.services.engine.query(judged).await?;
         // The job as the engine judged it, or as it was later: one that is queued no more must not be shown as waiting.
         self.context.feed.reached(number).await?;
         let job = self.context.feed.job(&self.actor, id).await?.ok_or_else(|| refuse::no_job(&query.job))?;
         let summary = match job.state {
-            JobState::Queued => waits_for(&fits, ahead),
+            JobState::Queued => waits_for(&fits, queue.as_ref()),
             JobState::Completed | JobState::Failed | JobState::TimedOut | JobState::Cancelled | JobState::Expired => {
                 let reason = job.reason.map_or("", modchain_types::Reason::word);
                 let why = if job.message.is_empty() { String::new() } else { format!(": {}", job.message.as_str()) };
@@ -186,7 +186,7 @@ impl ConsoleSession {
             }
         };
         let nodes = List::cut(fits.iter().map(verdict).collect());
-        let view = ExplanationView { job, summary: Sentence::cut(summary), ahead, nodes };
+        let view = ExplanationView { job, summary: Sentence::cut(summary), queue, nodes };
         Ok(writer.write(&view.into()).await?)
     }
 }
@@ -225,13 +225,14 @@ fn verdict(fit: &NodeFit) -> NodeVerdictView {
     }
 }
 
+fn queue_view(outlook: &Outlook, priority: i8) -> QueueView {
+    let Outlook { ahead, counts_as, starts_within } = *outlook;
+    QueueView { ahead: ahead.all, ahead_own: ahead.own, priority, counts_as, starts_within }
+}
+
 /// Why a queued job waits, and what would help.
-fn waits_for(fits: &[NodeFit], ahead: Option<u64>) -> String {
-    let before = match ahead {
-        None | Some(0) => String::new(),
-        Some(1) => "; one job goes before it".to_owned(),
-        Some(jobs) => format!("; {jobs} jobs go before it"),
-    };
+fn waits_for(fits: &[NodeFit], queue: Option<&QueueView>) -> String {
+    let before = queue.map(place_in_the_queue).unwrap_or_default();
     if fits.is_empty() {
         return format!("it waits: there are no nodes{before}");
     }
@@ -255,4 +256,69 @@ fn waits_for(fits: &[NodeFit], ahead: Option<u64>) -> String {
         "waiting does not help: ask for less, raise the price cap, or wait for other nodes to join"
     };
     format!("it waits: none of {} nodes fits: {}; {hint}{before}", fits.len(), reasons.join(", "))
+}
+
+/// Its place, and when it may start.
+fn place_in_the_queue(queue: &QueueView) -> String {
+    let QueueView { ahead, ahead_own, priority, counts_as, starts_within } = *queue;
+    let own = match ahead_own {
+        0 => String::new(),
+        own if own == ahead => ", all of its own account".to_owned(),
+        own => format!(", {own} of its own account"),
+    };
+    let before = match ahead {
+        0 => "; no job goes before it".to_owned(),
+        1 => format!("; one job goes before it{own}"),
+        jobs => format!("; {jobs} jobs go before it{own}"),
+    };
+    let within = match (starts_within, ahead) {
+        (Some(Span::ZERO), 0) => String::new(),
+        (Some(within), 0) => format!("; there is room for it within {within}, when what runs has reached its limits"),
+        (Some(within), _) => {
+            format!(
+                "; it starts within {within} if they are like it and all of them, and what runs, reach their limits"
+            )
+        }
+        (None, _) => "; when it starts is not known".to_owned(),
+    };
+    let counts = match counts_as == priority {
+        true => String::new(),
+        false => format!("; its priority of {priority} counts as {counts_as} against other accounts"),
+    };
+    format!("{before}{within}{counts}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_in_the_queue_is_told_in_words_that_are_true() {
+        let minute = Some(Span::from_secs(60));
+        for (ahead, ahead_own, priority, counts_as, starts_within, words) in [
+            (0, 0, 0, 0, Some(Span::ZERO), "; no job goes before it"),
+            (
+                0,
+                0,
+                5,
+                0,
+                minute,
+                "; no job goes before it; there is room for it within 1m00s, when what runs has reached its limits; its \
+                 priority of 5 counts as 0 against other accounts",
+            ),
+            (1, 1, 0, 0, None, "; one job goes before it, all of its own account; when it starts is not known"),
+            (
+                12,
+                3,
+                -2,
+                -2,
+                minute,
+                "; 12 jobs go before it, 3 of its own account; it starts within 1m00s if they are like it and all of them, \
+                 and what runs, reach their limits",
+            ),
+        ] {
+            let queue = QueueView { ahead, ahead_own, priority, counts_as, starts_within };
+            assert_eq!(place_in_the_queue(&queue), words);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use modchain_types::{Asset, JobId, LlmRequest, Micro, Span};
+use modchain_types::{Asset, JobId, LlmRequest, Micro, Policy, Span};
 use modchain_wire::view::QuoteView;
 
 use super::super::super::theme::Role;
@@ -83,7 +83,8 @@ fields! {
     "retries" "retries" Control::Text, 3, ALL, joined, "attempts beyond the first, 0 to 19; 2 by default";
     "start-by" "Start within" Control::Text, 8, ALL, rare, "longest wait in the queue";
     "lost-after" "lost after" Control::Text, 8, ALL, rarely_joined, "silence of a node after which the job moves on, 60s by default";
-    "priority" "priority" Control::Text, 4, ALL, rarely_joined, "higher goes first, -100 to 100";
+    "priority" "priority" Control::Text, 4, ALL, rarely_joined, "higher goes first among your own jobs, -100 to 100";
+    "policy" "Prefer" Control::Choice(&[("", "cheapest"), ("fastest", "fastest"), ("spread", "least reserved")]), 0, ALL, rare, "which of the nodes that fit";
     "on-disconnect" "Cut off" Control::Choice(&[("", "keep"), ("stop", "stop")]), 0, ALL, rare, "what it does while its node cannot reach the orchestrator";
     "pull-timeout" "Pull within" Control::Text, 8, "df", rare, "longest pull of the image, never billed; 10m by default";
     "pids" "processes" Control::Text, 6, "df", rarely_joined, "processes and threads at once, 512 by default";
@@ -202,6 +203,10 @@ fn value(file: &JobFile, env: &BTreeMap<String, String>, word: &str) -> String {
         "start-by" => span(file.start_by),
         "lost-after" => span(file.lost_after),
         "priority" => file.priority.map(|priority| priority.to_string()),
+        "policy" => {
+            let policy = file.policy.map(Policy::from).filter(|policy| *policy != Policy::default());
+            policy.map(|policy| policy.word().to_owned())
+        }
         "on-disconnect" => (file.on_disconnect == Some(OnDisconnectFlag::Stop)).then(|| "stop".to_owned()),
         "pull-timeout" => span(container.pull_timeout),
         "pids" => container.pids.map(|count| count.to_string()),

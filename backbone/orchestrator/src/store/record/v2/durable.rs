@@ -1,11 +1,15 @@
 //! What a snapshot keeps: a list of items, of which the first is the head.
 
+use std::sync::Arc;
+
 use modchain_core::control::{Durable, DurableNode, EndedJob};
 use modchain_core::deadline::Deadline as CoreDeadline;
 use modchain_core::job as j;
 use modchain_core::ledger::Account as CoreAccount;
 use modchain_core::membership as m;
 use modchain_core::node as n;
+use modchain_core::scheduler::needs::Needs;
+use modchain_core::scheduler::shares::Served;
 use modchain_types as t;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +37,8 @@ enum Body {
     Ended { job: [u8; 16], account: String, spec_digest: [u8; 32], state: JobState, hold: u64 },
     Node(Box<Node>),
     Deadline { at: u64, what: Deadline },
+    Newcomer { account: String, since: u64 },
+    Served { account: String, number: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,6 +212,7 @@ pub(in super::super) fn items<E>(
         ended,
         nodes,
         deadlines,
+        served,
     } = state;
     let mut each = |body| each(Item(body));
     let asset = match asset {
@@ -249,6 +256,13 @@ pub(in super::super) fn items<E>(
     for (at, deadline) in deadlines {
         each(Body::Deadline { at: at.0, what: deadline.into() })?;
     }
+    for (account, served) in served {
+        let account = account.to_string();
+        each(match served {
+            Served::Never(since) => Body::Newcomer { account, since: *since },
+            Served::At(number) => Body::Served { account, number: *number },
+        })?;
+    }
     Ok(())
 }
 
@@ -280,6 +294,7 @@ impl Assembly {
             ended: Vec::new(),
             nodes: Vec::new(),
             deadlines: Vec::new(),
+            served: Vec::new(),
         }))
     }
 
@@ -306,6 +321,8 @@ impl Assembly {
             }
             Body::Node(node) => state.nodes.push(node.into_core()?),
             Body::Deadline { at, what } => state.deadlines.push((t::Timestamp(at), what.into())),
+            Body::Newcomer { account, since } => state.served.push((account.parse()?, Served::Never(since))),
+            Body::Served { account, number } => state.served.push((account.parse()?, Served::At(number))),
         }
         Ok(())
     }
@@ -469,6 +486,7 @@ impl From<&j::Job> for Job {
             attempts_counted,
             avoided,
             image,
+            needs: _, // follow from the specification and the image
             stop,
             phase,
         } = job;
@@ -509,11 +527,14 @@ impl Job {
             };
             Ok(j::StopWish { grace: t::Span(wish.grace), cause })
         };
+        let spec = Box::new(self.spec.into_core()?);
+        let image = self.image.map(t::Text::new).transpose()?;
         Ok(j::Job {
+            needs: Arc::new(Needs::of(&spec, image.as_ref())),
             id: t::JobId(self.id),
             account: self.account.parse()?,
             key: self.key.parse()?,
-            spec: Box::new(self.spec.into_core()?),
+            spec,
             spec_digest: t::Digest(self.spec_digest),
             fee_basis_points: self.fee_basis_points,
             queued_at: t::Timestamp(self.queued_at),
@@ -521,7 +542,7 @@ impl Job {
             attempts_made: self.attempts_made,
             attempts_counted: self.attempts_counted,
             avoided: self.avoided.into_iter().map(t::NodeId).collect(),
-            image: self.image.map(t::Text::new).transpose()?,
+            image,
             stop: self.stop.map(wish).transpose()?,
             phase: match self.placement {
                 None => j::Phase::Queued,

@@ -15,7 +15,16 @@ pub(super) struct JobSpec {
     max_cost: u64,
     priority: i8,
     labels: Vec<(String, String)>,
-    input: Input,
+    end: End,
+}
+
+/// Standard input, and what joined the specification later: there are no optional fields, and variants may be appended.
+#[derive(Serialize, Deserialize)]
+enum End {
+    None,
+    Stream,
+    NoneBy(Policy),
+    StreamBy(Policy),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,7 +115,7 @@ macro_rules! mirror {
 }
 pub(super) use mirror;
 
-mirror!(Input { None, Stream });
+mirror!(Policy { Cheapest, Fastest, Spread });
 mirror!(LlmKind { Generate, Chat, Embed });
 mirror!(OnDisconnect { Keep, Stop });
 mirror!(ExitFrom { Job, Limit, Node, Modchain, Client });
@@ -169,7 +178,7 @@ fn texts<const K: usize, const V: usize>(pairs: Vec<(String, String)>) -> Result
 
 impl From<&t::JobSpec> for JobSpec {
     fn from(spec: &t::JobSpec) -> Self {
-        let t::JobSpec { name, body, requirements, limits, max_cost, priority, labels, input } = spec;
+        let t::JobSpec { name, body, requirements, limits, max_cost, priority, labels, input, policy } = spec;
         Self {
             name: name.to_string(),
             body: body.into(),
@@ -178,13 +187,24 @@ impl From<&t::JobSpec> for JobSpec {
             max_cost: max_cost.0,
             priority: *priority,
             labels: pairs(labels.iter()),
-            input: (*input).into(),
+            end: match (input, policy) {
+                (t::Input::None, t::Policy::Cheapest) => End::None,
+                (t::Input::Stream, t::Policy::Cheapest) => End::Stream,
+                (t::Input::None, policy) => End::NoneBy((*policy).into()),
+                (t::Input::Stream, policy) => End::StreamBy((*policy).into()),
+            },
         }
     }
 }
 
 impl JobSpec {
     pub(super) fn into_core(self) -> Result<t::JobSpec> {
+        let (input, policy) = match self.end {
+            End::None => (t::Input::None, t::Policy::default()),
+            End::Stream => (t::Input::Stream, t::Policy::default()),
+            End::NoneBy(policy) => (t::Input::None, policy.into()),
+            End::StreamBy(policy) => (t::Input::Stream, policy.into()),
+        };
         Ok(t::JobSpec {
             name: t::Text::new(self.name)?,
             body: self.body.into_core()?,
@@ -193,7 +213,8 @@ impl JobSpec {
             max_cost: t::Micro(self.max_cost),
             priority: self.priority,
             labels: t::Map::new(texts(self.labels)?.into_iter().collect())?,
-            input: self.input.into(),
+            input,
+            policy,
         })
     }
 }

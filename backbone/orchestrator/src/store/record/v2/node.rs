@@ -107,7 +107,17 @@ pub(super) struct Offer {
     region: String,
     tariff: Tariff,
     agent_version: String,
-    paused: bool,
+    end: End,
+}
+
+/// Whether it is paused, and what joined the offer later: the first two are the bytes of the flag that they once were, and
+/// variants may be appended.
+#[derive(Serialize, Deserialize)]
+enum End {
+    Open,
+    Paused,
+    OpenWith { images: Vec<[u8; 8]> },
+    PausedWith { images: Vec<[u8; 8]> },
 }
 
 impl From<&t::Tariff> for Tariff {
@@ -191,7 +201,9 @@ impl From<&t::Offer> for Offer {
             tariff,
             agent_version,
             paused,
+            images,
         } = offer;
+        let images: Vec<[u8; 8]> = images.iter().map(|image| image.to_bytes()).collect();
         let gpu = |gpu: &t::GpuInfo| {
             let t::GpuInfo { uuid, vendor, model, memory_bytes, driver, compute } = gpu;
             Gpu {
@@ -222,7 +234,12 @@ impl From<&t::Offer> for Offer {
             region: region.to_string(),
             tariff: tariff.into(),
             agent_version: agent_version.to_string(),
-            paused: *paused,
+            end: match (paused, images.is_empty()) {
+                (false, true) => End::Open,
+                (true, true) => End::Paused,
+                (false, false) => End::OpenWith { images },
+                (true, false) => End::PausedWith { images },
+            },
         }
     }
 }
@@ -247,6 +264,12 @@ impl Offer {
                 warm: model.warm,
             })
         };
+        let (paused, images) = match self.end {
+            End::Open => (false, Vec::new()),
+            End::Paused => (true, Vec::new()),
+            End::OpenWith { images } => (false, images),
+            End::PausedWith { images } => (true, images),
+        };
         let pullable = self.pullable.into_iter().map(t::Text::new).collect::<std::result::Result<_, _>>()?;
         let labels = self
             .labels
@@ -270,7 +293,8 @@ impl Offer {
             },
             tariff: self.tariff.into_core()?,
             agent_version: t::Text::new(self.agent_version)?,
-            paused: self.paused,
+            paused,
+            images: t::List::new(images.into_iter().map(t::ImageMark::from_bytes).collect())?,
         })
     }
 }
