@@ -18,9 +18,14 @@ pub mod ledger;
 pub mod membership;
 pub mod meter;
 pub mod node;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod scheduler;
 pub mod settle;
 pub mod supervisor;
+
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("planted bugs are for tests, and for builds that check themselves");
 
 pub use command::{Actor, AgentArrival, Command, Redemption, Refused, Reply, SessionId};
 pub use control::{Control, ControlConfig, Decision};

@@ -95,6 +95,10 @@ pub fn believed(reported: &Usage, seen: Span, request_bytes: u64, output: &Outpu
 
 /// The platform's part of a cost, rounded down.
 pub fn fee(gross: Micro, basis_points: u16) -> Micro {
+    #[cfg(feature = "planted")]
+    if crate::planted::is(crate::planted::Bug::FeeRoundedUp) {
+        return saturated((u128::from(gross.0) * u128::from(basis_points)).div_ceil(10_000));
+    }
     saturated(u128::from(gross.0) * u128::from(basis_points) / 10_000)
 }
 

@@ -117,6 +117,11 @@ pub fn fate(ending: &Ending, wish: Wish, limit_reason: Reason, started: bool) ->
 /// `gross` is at most `hold`.
 pub fn split(hold: Micro, gross: Micro, fee_basis_points: u16, owner: Option<modchain_types::AccountId>) -> Settlement {
     let fee = meter::fee(gross, fee_basis_points);
+    #[cfg(feature = "planted")]
+    if crate::planted::is(crate::planted::Bug::SettledAndReleased) {
+        let net = Micro(gross.0 - fee.0);
+        return Settlement { gross, fee, net, refund: hold, owner: owner.filter(|_| gross > Micro::ZERO) };
+    }
     Settlement {
         gross,
         fee,

@@ -12,8 +12,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use modchain_core::{Actor, Command, Control, Event, EventBody, Refused, Reply};
-use modchain_orchestrator::clock::SystemSource;
+use modchain_core::{Actor, AgentArrival, Command, Control, Event, EventBody, Refused, Reply, SessionId};
+use modchain_orchestrator::clock::{SystemSource, TimeSource};
 use modchain_orchestrator::engine::{Engine, EngineGone, EngineHandle, EngineOptions, journal_dir};
 use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{AppendError, Disk, Journal};
@@ -333,6 +333,50 @@ async fn refusals_change_nothing_on_disk() {
     let reply = soon(engine.command(submit("too-poor"))).await;
     assert!(matches!(reply, Ok(Reply::Refused(Refused::InsufficientFunds { .. }))), "{reply:?}");
     assert_eq!(disk.count("sync"), syncs);
+    engine.stop().await.expect("stops");
+    assert!(thread.join());
+}
+
+/// A clock that a test moves on.
+struct JumpingSource(Arc<Mutex<Span>>);
+
+impl TimeSource for JumpingSource {
+    fn boot(&self) -> BootId {
+        BootId([1; 16])
+    }
+
+    fn boot_clock(&self) -> Span {
+        *self.0.lock().expect("lock")
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_there_before_the_engine_stood_still_is_there_afterwards() {
+    let dir = tempfile::tempdir().expect("directory");
+    make(dir.path());
+    let clock = Arc::new(Mutex::new(Span::from_secs(1)));
+    let mut options = options(dir.path(), TestDisk::default());
+    options.time = Box::new(JumpingSource(clock.clone()));
+    options.founders.members.push(founder(Role::Node, "n1"));
+    let (engine, _outlets, thread) = Engine::open(options, 0, |_| {}).expect("opens").spawn().expect("spawns");
+    let (node, session) = (NodeId(identity(Role::Node, "n1").id.0), SessionId(1));
+    let arrival = AgentArrival {
+        instance: InstanceId([1; 16]),
+        highest_fence: None,
+        inventory: Vec::new(),
+        offer: support::offer(),
+    };
+    let hello = Command::AgentConnected { node, session, arrival: Box::new(arrival) };
+    assert_eq!(soon(engine.command(hello)).await.expect("answers"), Reply::Welcome);
+    let state = || soon(engine.query(move |control, now| control.node(node).expect("known").state(now)));
+    let before = state().await.expect("answers");
+    assert!(!matches!(before, NodeState::Suspect | NodeState::Lost), "{before:?}");
+    *clock.lock().expect("lock") = Span::from_secs(3_600);
+    assert_eq!(state().await.expect("answers"), before);
     engine.stop().await.expect("stops");
     assert!(thread.join());
 }

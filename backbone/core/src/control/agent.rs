@@ -11,6 +11,8 @@ use crate::deadline::{self, Deadline};
 use crate::effect::{Effect, NodeMessage, SessionEnd};
 use crate::event::EventBody;
 use crate::job::{Done, Job, Placement, Progress};
+#[cfg(feature = "planted")]
+use crate::planted::{self, Bug};
 use crate::{meter, node, settle};
 
 impl Control {
@@ -26,6 +28,10 @@ impl Control {
             && fence > self.last_fence
         {
             self.rollback = Some(self.rollback.map_or(fence, |known| known.max(fence)));
+        }
+        #[cfg(feature = "planted")]
+        if planted::is(Bug::FenceNotAbove) && arrival.highest_fence == Some(self.last_fence) {
+            self.rollback = arrival.highest_fence;
         }
         let entry = self.nodes.get_mut(&id).expect("make_room knows the node");
         if let Some((old, _)) = entry.presence.session.replace((session, arrival.instance)) {
@@ -89,13 +95,16 @@ impl Control {
 
     fn verdict(&self, node: NodeId, item: &InventoryItem) -> Verdict {
         let ours = self.jobs.get(&item.attempt.job).and_then(|job| job.placement_of(item.attempt, item.fence));
-        match (ours.is_some_and(|placement| placement.node == node), item.state) {
-            (true, ItemState::Ended) => Verdict::SendResult,
-            (true, ItemState::Starting | ItemState::Running) => Verdict::Keep,
+        let ours = ours.filter(|placement| placement.node == node);
+        match (ours.map(|placement| &placement.progress), item.state) {
+            (Some(_), ItemState::Ended) => Verdict::SendResult,
+            // Only its output is waited for: what still runs there belongs to nobody.
+            (Some(Progress::Done(_)), ItemState::Starting | ItemState::Running) => Verdict::Kill,
+            (Some(_), ItemState::Starting | ItemState::Running) => Verdict::Keep,
             // What we were never told after a roll-back may still be somebody's work: touch nothing.
-            (false, _) if self.rollback.is_some() => Verdict::Keep,
-            (false, ItemState::Ended) => Verdict::Forget,
-            (false, ItemState::Starting | ItemState::Running) => Verdict::Kill,
+            (None, _) if self.rollback.is_some() => Verdict::Keep,
+            (None, ItemState::Ended) => Verdict::Forget,
+            (None, ItemState::Starting | ItemState::Running) => Verdict::Kill,
         }
     }
 
@@ -122,6 +131,10 @@ impl Control {
             | (Progress::Starting, Some(ItemState::Starting))
             | (Progress::Running { .. }, Some(_))
             | (Progress::Done(_), _) => {}
+        }
+        #[cfg(feature = "planted")]
+        if planted::is(Bug::CancelNotRepeated) {
+            return;
         }
         if let Some(wish) = &job.stop {
             let (fence, grace) = (placement.fence, wish.grace);
@@ -207,6 +220,17 @@ impl Control {
             return Ok(Reply::Done);
         }
         let Report { attempt, fence, body } = report;
+        #[cfg(feature = "planted")]
+        let (id, attempt, fence) = match self.jobs.get(&attempt.job).and_then(Job::placement) {
+            Some(newest) if planted::is(Bug::LostResultAccepted) => (newest.node, newest.attempt, newest.fence),
+            Some(_) | None => (id, attempt, fence),
+        };
+        #[cfg(feature = "planted")]
+        if let (true, Some(ended), ReportBody::Ended { output, .. }) =
+            (planted::is(Bug::SettledByAttempt), self.ended.get(&attempt.job), &body)
+        {
+            self.settle_once_more(attempt, ended.state, *output, draft);
+        }
         let ours = self
             .jobs
             .get(&attempt.job)
@@ -244,15 +268,36 @@ impl Control {
         Ok(Reply::Done)
     }
 
+    #[cfg(feature = "planted")]
+    fn settle_once_more(
+        &self,
+        attempt: AttemptId,
+        state: modchain_types::JobState,
+        output: OutputLengths,
+        draft: &mut Draft,
+    ) {
+        let (reason, exit) = (Reason::Exit, modchain_types::Exit::job(0));
+        let (message, usage) = (Text::default(), modchain_types::Usage::default());
+        let outcome = crate::event::Outcome { state, reason, exit, message, usage, output };
+        let settlement = settle::split(modchain_types::Micro::ZERO, modchain_types::Micro::ZERO, 0, None);
+        draft.emit(EventBody::JobFinished { job: attempt.job, attempt: Some(attempt.number), outcome, settlement });
+    }
+
     fn refused(&mut self, job: &Job, placement: &Placement, message: Text<512>, draft: &mut Draft) {
-        match placement.progress {
-            Progress::Assigned | Progress::Starting => {}
-            Progress::Running { .. } | Progress::Done(_) => return,
-        }
-        if let Some(stop) = &job.stop {
-            self.finish_stopped(job, &stop.cause, placement, draft);
-        } else {
-            draft.emit(EventBody::AttemptEnded { attempt: placement.attempt, reason: Reason::Refused, message });
+        match (&placement.progress, &job.stop) {
+            (Progress::Assigned, None) => {
+                draft.emit(EventBody::AttemptEnded { attempt: placement.attempt, reason: Reason::Refused, message });
+            }
+            (Progress::Assigned, Some(stop)) => self.finish_stopped(job, &stop.cause, placement, draft),
+            #[cfg(feature = "planted")]
+            (Progress::Starting, None) if planted::is(Bug::RefusedAfterTaking) => {
+                draft.emit(EventBody::AttemptEnded { attempt: placement.attempt, reason: Reason::Refused, message });
+            }
+            // It had taken it: that was one of the job's attempts, or a node could have it tried for ever.
+            (Progress::Starting, _) => {
+                self.retry_or_fail(job, placement, Reason::NodeFault, message, OutputLengths::default(), draft);
+            }
+            (Progress::Running { .. } | Progress::Done(_), _) => return,
         }
         self.cool_down(placement.node, draft.now);
     }

@@ -9,6 +9,8 @@ use crate::command::{Actor, Refused, Reply};
 use crate::effect::NodeMessage;
 use crate::event::EventBody;
 use crate::job::{self, Phase};
+#[cfg(feature = "planted")]
+use crate::planted::{self, Bug};
 use crate::scheduler;
 use crate::scheduler::needs::Needs;
 use crate::scheduler::shortlist::Except;
@@ -70,6 +72,11 @@ impl Control {
             return Err(Refused::NotAllowed { what: "submitting jobs" });
         }
         let id = JobId::derive(&by.account, &key);
+        #[cfg(feature = "planted")]
+        let id = match "everybody".parse() {
+            Ok(everybody) if planted::is(Bug::KeyWithoutAccount) => JobId::derive(&everybody, &key),
+            Ok(_) | Err(_) => id,
+        };
         // Before anything that could refuse: the answer to a repetition is the first answer.
         if let Some(answer) = self.submitted_before(id, spec_digest) {
             return answer;
@@ -106,6 +113,8 @@ impl Control {
             (None, Some(ended)) => (ended.spec_digest, ended.state, ended.hold),
             (None, None) => return None,
         };
+        #[cfg(feature = "planted")]
+        let spec_digest = if planted::is(Bug::SpecificationIgnored) { digest } else { spec_digest };
         Some(if digest == spec_digest {
             Ok(Reply::Submitted { job: id, state, held, existing: true })
         } else {

@@ -1,14 +1,17 @@
 //! What time brings about: deadlines, and placing what waits.
 
 use modchain_types::{
-    AttemptId, Fence, JobId, JobState, NodeId, NodeState, OnDisconnect, Reason, Span, Text, Timestamp,
+    AttemptId, Fence, JobId, JobState, NodeId, NodeState, OnDisconnect, Reason, Span, StopCause, Text, Timestamp,
 };
 
 use super::{Control, Decision, Draft};
 use crate::deadline::{self, Deadline};
+use crate::effect::NodeMessage;
 use crate::event::EventBody;
 use crate::job::{Job, Phase, Placement, Progress};
 use crate::node::{self, Node};
+#[cfg(feature = "planted")]
+use crate::planted::{self, Bug};
 use crate::scheduler::explain::Kept;
 use crate::scheduler::feasible::Fit;
 use crate::scheduler::outlook;
@@ -84,17 +87,24 @@ impl Control {
 
     fn prepare_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
-        if placement.progress == Progress::Starting {
+        // One that has started unheard says so when it comes back; and over a connection it can be told to end.
+        let deadline = Deadline::Prepare(attempt, fence);
+        if placement.progress == Progress::Starting
+            && self.has_had(placement.node, deadline::ACCEPT_WITHIN, deadline, draft.now)
+        {
             self.give_up(&job, &placement, Reason::NodeFault, "the node took too long to prepare it", draft);
         }
     }
 
     fn run_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
+        let Progress::Running { started_at } = placement.progress else { return };
         let deadline = Deadline::Overdue(attempt, fence);
-        if matches!(placement.progress, Progress::Running { .. })
-            && self.has_had(placement.node, deadline::OVERDUE_MARGIN, deadline, draft.now)
-        {
+        // Over a reboot the timeline may have leapt: what ran before a start has its whole time again once its node is back,
+        // which keeps the limit by its own clock.
+        let limit = if started_at < self.listening_since() { placement.run_limit } else { Span::ZERO };
+        let wait = limit.saturating_add(deadline::OVERDUE_MARGIN);
+        if self.has_had(placement.node, wait, deadline, draft.now) {
             self.give_up(&job, &placement, Reason::NodeFault, "the node did not end it at its run limit", draft);
         }
     }
@@ -118,7 +128,12 @@ impl Control {
             self.deadlines.arm(draft.now + deadline::OUTPUT_WITHIN, Deadline::Output(attempt, fence));
             return;
         }
-        if let Progress::Done(done) = &placement.progress {
+        let Progress::Done(done) = &placement.progress else { return };
+        // Time in which nobody listened here is no time that the node had.
+        let due = self.listening_since() + deadline::OUTPUT_WITHIN;
+        if due > draft.now {
+            self.deadlines.arm(due, Deadline::Output(attempt, fence));
+        } else {
             self.conclude(&job, &placement, done, draft);
         }
     }
@@ -134,9 +149,13 @@ impl Control {
     }
 
     /// The moment at which a silence that began when the node was last heard has lasted `patience`; never within the minute
-    /// after a start of the engine.
+    /// after a start or a standstill of the engine.
     fn given_up_at(&self, heard: Timestamp, patience: Span) -> Timestamp {
-        (heard + patience).max(self.started_at + deadline::RECOVERY_WINDOW)
+        #[cfg(feature = "planted")]
+        if planted::is(Bug::NoTimeToComeBack) {
+            return heard + patience;
+        }
+        (heard + patience).max(self.listening_since() + deadline::RECOVERY_WINDOW)
     }
 
     fn attempt_lost(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
@@ -150,6 +169,12 @@ impl Control {
                 // Its result is here: only output is missing, and that has its own deadline.
                 Progress::Done(_) => {}
                 Progress::Assigned | Progress::Starting | Progress::Running { .. } => {
+                    // A connection that lives although nothing came over it must not leave the attempt running.
+                    let (grace, cause) = (Span::ZERO, StopCause::Superseded);
+                    let stop = NodeMessage::Stop { attempt, fence, grace, cause };
+                    #[cfg(feature = "planted")]
+                    let stop = if planted::is(Bug::LostNotTold) { NodeMessage::Probe } else { stop };
+                    self.tell(placement.node, stop, draft);
                     self.retry_or_fail(&job, &placement, Reason::NodeLost, message, output, draft);
                 }
             }

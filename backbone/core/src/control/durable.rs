@@ -97,6 +97,7 @@ impl Control {
             open_jobs: _,
             shortlists: _,
             // Learnt again.
+            stood_still_at: _,
             stored: _,
             output_waits: _,
             look_again: _,

@@ -132,6 +132,8 @@ pub struct Control {
     deadlines: Deadlines,
 
     // What is forgotten when the engine stops.
+    /// When it last stood still.
+    stood_still_at: Timestamp,
     /// Synced output of live attempts whose agents have sent all of it.
     stored: BTreeMap<AttemptId, OutputLengths>,
     /// Whether output cannot be stored for want of room: results wait for theirs as long as that lasts.
@@ -168,6 +170,7 @@ impl Control {
             shortlists: Shortlists::default(),
             open_jobs: BTreeMap::new(),
             deadlines: Deadlines::default(),
+            stood_still_at: Timestamp::ZERO,
             stored: BTreeMap::new(),
             output_waits: false,
             look_again: false,
@@ -264,6 +267,20 @@ impl Control {
     /// Tells whether output cannot be stored at present, because there is no room for it. Not durable.
     pub fn set_output_waits(&mut self, waits: bool) {
         self.output_waits = waits;
+    }
+
+    /// The engine could not look for a while (it was stopped, or its machine slept): what nodes said meanwhile may still wait
+    /// to be heard. Their silence is counted from now on, and everybody has the time to come back that a start gives.
+    pub fn stood_still(&mut self, now: Timestamp) {
+        self.stood_still_at = now;
+        for node in self.nodes.values_mut().filter(|node| node.session().is_some()) {
+            node.presence.heard = now;
+        }
+    }
+
+    /// Since when it has been listening: its start, or the end of a standstill.
+    fn listening_since(&self) -> Timestamp {
+        self.started_at.max(self.stood_still_at)
     }
 
     /// When to call [`Control::advance`] if no command comes.

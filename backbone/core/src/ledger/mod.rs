@@ -98,6 +98,13 @@ impl Ledger {
                 self.closed.insert(*job);
             }
         }
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Bug::NothingToGiveBack)
+            && matches!(transfer.id, TransferId::Close(_))
+            && transfer.legs.last().is_some_and(|refund| refund.amount == 0)
+        {
+            return;
+        }
         for leg in transfer.legs {
             let balance = self.balances.entry(leg.account.clone()).or_insert(0);
             *balance += leg.amount;

@@ -11,6 +11,8 @@ use super::admission::{Objection, admit};
 use super::attempt::{Attempt, Live, Phase, StopReason, node_fault};
 use super::lease::Lease;
 use super::{Action, Input, Recovered, Survivor};
+#[cfg(feature = "planted")]
+use crate::planted::{self, Bug};
 
 /// Grace time of an attempt that reaches its run limit: what `docker stop` gives, and what a client's cancel gives unless it
 /// says otherwise. It is not billed beyond the hold.
@@ -131,6 +133,16 @@ impl Supervisor {
         }
         self.fire(now, &mut actions);
         match input {
+            #[cfg(feature = "planted")]
+            Input::Disconnected if planted::is(Bug::ResultForgotten) => {
+                self.attempts.retain(|_, attempt| matches!(attempt, Attempt::Live(_)));
+            }
+            #[cfg(feature = "planted")]
+            Input::HeartbeatAnswered { .. } if planted::is(Bug::LeaseFromAnswer) => {
+                if let Some(lease) = &mut self.lease {
+                    lease.renew(now);
+                }
+            }
             Input::Connected { lease, sent } => self.lease = Some(Lease::new(lease, sent)),
             // What follows from it follows from the lease.
             Input::Disconnected => {}

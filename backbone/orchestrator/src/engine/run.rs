@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use modchain_core::{Command, Control, Effect, Event, Refused, Reply};
-use modchain_types::Span;
+use modchain_types::{Span, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::snapshots::Writer;
@@ -25,6 +25,10 @@ const BEHIND_MAX: usize = 4096;
 /// How long each batch is put off then.
 const SLOW_DOWN: Duration = Duration::from_millis(10);
 
+/// A pause between two rounds, or in one, that is no waiting: the process was stopped, or its machine slept. Well above the
+/// longest sleep and a slow sync, well below the silence that makes a node suspect.
+const STANDSTILL: Span = Span::from_secs(5);
+
 /// Time between two looks at the free space.
 const STORAGE_EVERY: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,8 @@ pub(super) struct Runner {
     effects: Outlet<Vec<Effect>>,
     events: Outlet<Arc<Vec<Event>>>,
     health: Arc<Health>,
+    /// When it decided last.
+    decided: Timestamp,
     audited: Instant,
     storage_seen: Option<Instant>,
 }
@@ -62,7 +68,8 @@ impl Runner {
         events: Outlet<Arc<Vec<Event>>>,
         health: Arc<Health>,
     ) -> Self {
-        let Engine { control, clock, journal, space, gate, snapshots, on_fatal, effects: first } = engine;
+        let Engine { control, mut clock, journal, space, gate, snapshots, on_fatal, effects: first } = engine;
+        let decided = clock.now();
         if !first.is_empty() {
             effects.send(first);
         }
@@ -80,6 +87,7 @@ impl Runner {
             effects,
             events,
             health,
+            decided,
             audited,
             storage_seen: None,
         }
@@ -128,6 +136,11 @@ impl Runner {
     /// Decides everything in memory. Nothing of it may be seen outside before it is committed.
     fn decide(&mut self, messages: impl Iterator<Item = Message>) -> Batch {
         let now = self.clock.now();
+        let gap = now.since(std::mem::replace(&mut self.decided, now));
+        if gap >= STANDSTILL {
+            tracing::warn!("nothing was decided for {gap}: nodes get the time to be heard that a start gives them");
+            self.control.stood_still(now);
+        }
         let mut batch = Batch::default();
         for message in messages {
             match message {

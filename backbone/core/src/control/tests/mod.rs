@@ -14,6 +14,7 @@ mod closing;
 mod durable;
 mod gpus;
 mod jobs;
+mod jobs_model;
 mod members;
 mod membership_model;
 mod models;

@@ -292,3 +292,83 @@ fn an_old_copy_stays_found_out_however_often_it_is_started_again() {
     world.control.apply(world.now, Command::AgentConnected { node: node(1), session: SessionId(1), arrival });
     assert!(world.control.problems()[0].contains("rolled back"), "{:?}", world.control.problems());
 }
+
+#[test]
+fn a_node_that_has_taken_an_attempt_cannot_refuse_it_for_ever() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| spec.limits.attempts_max = 2);
+    for _ in 0..2 {
+        world.report(job, session, ReportBody::Starting);
+        world.report(job, session, ReportBody::Refused { message: Text::cut("after all") });
+        world.wait_heard(Span::from_secs(10), node(1), session);
+    }
+    assert_eq!(world.fate(job), (JobState::Failed, Reason::Attempts, 0));
+}
+
+#[test]
+fn what_is_lost_over_a_connection_that_still_lives_is_told_to_end() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, session);
+    let item = world.item(job, ItemState::Running);
+    world.sent();
+    world.wait(Span::from_secs(61));
+    let (attempt, fence, grace, cause) = (item.attempt, item.fence, Span::ZERO, StopCause::Superseded);
+    assert_eq!(world.sent(), [(node(1), NodeMessage::Stop { attempt, fence, grace, cause })]);
+}
+
+#[test]
+fn after_a_standstill_nobody_is_taken_for_silent_before_there_was_time_to_be_heard() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let away = world.connect(2, 72_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, session);
+    world.done(Command::AgentDisconnected { node: node(2), session: away });
+    world.now = world.now + Span::from_secs(3_600);
+    world.control.stood_still(world.now);
+    world.changes.clear();
+    world.settle_down();
+    assert_eq!(world.changes, [(node(2), NodeState::Suspect)], "it is away, and has a minute to come back");
+    world.done(Command::AgentHeard { node: node(1), session });
+    world.wait_heard(Span::from_secs(59), node(1), session);
+    assert_eq!(world.state(job), JobState::Running);
+    world.wait(Span::from_secs(2));
+    assert!(world.changes.contains(&(node(2), NodeState::Lost)));
+    world.wait(Span::from_secs(60));
+    assert_eq!(world.state(job), JobState::Queued, "from then on silence counts as ever");
+}
+
+#[test]
+fn a_leap_of_the_clock_over_a_reboot_gives_nothing_up_before_its_node_could_come_back() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let (prepared, done) = (world.submit("a", |_| {}), world.submit("b", |_| {}));
+    let runs = world.submit("c", |spec| spec.limits.time_limit = Some(Span::from_secs(3_600)));
+    world.report(prepared, session, ReportBody::Starting);
+    world.run(runs, session);
+    let still = world.item(runs, ItemState::Running);
+    world.run(done, session);
+    let item = world.item(prepared, ItemState::Running);
+    let output = OutputLengths { stdout: 5, ..OutputLengths::default() };
+    let ending = Ending::Exited { code: 0 };
+    world.report(done, session, ReportBody::Ended { ending, usage: Usage::default(), output });
+    let waits = world.item(done, ItemState::Ended);
+
+    world.now = world.now + Span::from_secs(24 * 3600);
+    world.control = world.replayed();
+    world.start();
+    world.wait(Span::from_secs(50));
+    let session = world.connect_holding(1, vec![item, waits, still]);
+    assert_eq!(world.state(prepared), JobState::Running, "it had started unheard");
+    let (attempt, fence) = (waits.attempt, waits.fence);
+    world.done(Command::OutputStored { attempt, fence, stored: output });
+    assert_eq!(world.finished(done).0.output, output);
+    world.wait_heard(Span::from_secs(600), node(1), session);
+    assert_eq!((world.state(prepared), world.state(runs)), (JobState::Running, JobState::Running));
+    world.wait_heard(Span::from_secs(3_100), node(1), session);
+    let attempts = world.control.job(runs).map(|job| job.attempts_made);
+    assert!(attempts > Some(1), "a node that keeps no limit keeps no job for ever");
+}
