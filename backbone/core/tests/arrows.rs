@@ -89,6 +89,26 @@ fn crates_use_only_what_stands_below_them() {
 }
 
 #[test]
+fn bugs_on_purpose_are_compiled_in_for_the_simulator_alone_and_by_nobody_who_does_not_ask() {
+    let metadata = metadata();
+    let asks = |package: &Value| {
+        let by_feature = package["features"].as_object().expect("features").iter();
+        let features = by_feature.filter(|(_, asked)| items(asked).any(|asked| asked == "modchain-core/planted"));
+        let features: Vec<String> = features.map(|(name, _)| name.clone()).collect();
+        let of_dependency = |dep: &Value| items(&dep["features"]).any(|feature| feature == "planted");
+        (features, items(&package["dependencies"]).any(of_dependency))
+    };
+    for package in items(&metadata["packages"]) {
+        let name = package["name"].as_str().expect("a name");
+        let expected: &[&str] = if name == "modchain-sim" { &["planted"] } else { &[] };
+        let (features, always) = asks(package);
+        assert!(features == expected && !always, "{name} asks for the core's planted bugs");
+        let default = package["features"]["default"].as_array();
+        assert!(!default.is_some_and(|all| all.iter().any(|feature| feature == "planted")), "{name} has bugs by default");
+    }
+}
+
+#[test]
 fn the_core_reaches_neither_a_runtime_nor_a_clock_nor_randomness() {
     let deps = normal_dependencies(&metadata());
     let start = deps.keys().find(|package| package.starts_with("modchain-core ")).expect("the core").clone();

@@ -10,35 +10,48 @@
 //! Nothing here reads a clock, draws true randomness or iterates in an order of chance: a seed is a complete bug report.
 
 pub mod auditor;
+pub mod coverage;
 pub mod random;
 pub mod swarm;
 pub mod witness;
 pub mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use modchain_core::Event;
-use modchain_types::Timestamp;
+use modchain_types::{Span, Timestamp};
 
 pub use auditor::{Auditor, Breach, Edge, Rule};
+pub use coverage::EndingMet;
 
-/// What a world that kept every rule went through.
+/// What worlds that kept every rule went through.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
+    /// How many there were.
+    pub worlds: u64,
     /// How often each move of the state table was made.
-    pub edges: std::collections::BTreeMap<Edge, u64>,
-    /// Events in the journal at the end.
+    pub edges: BTreeMap<Edge, u64>,
+    /// How often each row of the table of endings was met.
+    pub endings: BTreeMap<EndingMet, u64>,
+    /// How often each fault befell them.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Events in their journals at the end.
     pub events: u64,
     /// Virtual time that passed.
-    pub elapsed: modchain_types::Span,
+    pub elapsed: Span,
 }
 
 impl Tally {
-    /// Adds what another world went through.
+    /// Adds what others went through.
     pub fn absorb(&mut self, other: Self) {
-        for (edge, count) in other.edges {
-            *self.edges.entry(edge).or_default() += count;
+        fn add<K: Ord>(to: &mut BTreeMap<K, u64>, from: BTreeMap<K, u64>) {
+            from.into_iter().for_each(|(key, count)| *to.entry(key).or_default() += count);
         }
+        add(&mut self.edges, other.edges);
+        add(&mut self.endings, other.endings);
+        add(&mut self.faults, other.faults);
+        self.worlds += other.worlds;
         self.events += other.events;
         self.elapsed = self.elapsed.saturating_add(other.elapsed);
     }

@@ -34,6 +34,20 @@ pub struct Swarm {
     pub crash_before_sync: u32,
     /// That the orchestrator dies after its events are synced and before anything is let out.
     pub crash_after_sync: u32,
+    /// Longest time that decisions of which nobody waits for an answer wait for a common sync.
+    pub commit_window: Span,
+    /// That a look at the whole state leaves a snapshot behind, from which the next start goes on.
+    pub snapshots: u32,
+    /// Longest time that a process stands still.
+    pub stop_max: Span,
+    /// Longest time that a disk stays full.
+    pub full_max: Span,
+    /// Nodes whose agents say what is not true.
+    pub liars: u64,
+    /// That a client's request comes twice at once.
+    pub request_twice: u32,
+    /// That an agent says something twice.
+    pub report_twice: u32,
     /// That the answer to a client is lost.
     pub answer_lost: u32,
     /// That an attempt's output never arrives.
@@ -69,6 +83,10 @@ pub struct ExecutorOdds {
     pub stuck_prepare: u32,
     /// A stop takes as long as it may.
     pub late_stop: u32,
+    /// A stop does nothing, for as long as things go wrong.
+    pub stuck_stop: u32,
+    /// A container that outlived its agent is not found again.
+    pub inspect_fails: u32,
     /// The program starts although it was told to stop while it was prepared.
     pub start_after_stop: u32,
     /// It is a container, and goes on when its agent dies.
@@ -96,6 +114,92 @@ pub enum Trouble {
     Revocation,
     /// Somebody closes a node to new jobs, drains it, or opens it again.
     NodeSet,
+    /// Nothing arrives any more in one direction of a link.
+    OneWayLoss,
+    /// An agent's machine stands still.
+    AgentStandsStill,
+    /// The orchestrator's process stands still.
+    OrchestratorStandsStill,
+    /// The orchestrator's machine boots again, and its wall clock may be wrong then.
+    OrchestratorReboot,
+    /// Somebody moves the orchestrator's wall clock.
+    WallJump,
+    /// An agent's disk is full for a while.
+    AgentDiskFull,
+    /// The orchestrator's disk is full for a while: nearly, so that nothing new is taken, or wholly.
+    OrchestratorDiskFull,
+    /// A node that lies does so.
+    Lie,
+}
+
+impl Trouble {
+    /// Every trouble, with how often it comes beside the others.
+    const WEIGHTS: [(Self, usize); 16] = [
+        (Self::Partition, 6),
+        (Self::AgentCrash, 4),
+        (Self::AgentShutDown, 2),
+        (Self::OfferChange, 2),
+        (Self::OrchestratorCrash, 2),
+        (Self::BodyUnreadable, 1),
+        (Self::InputFailed, 2),
+        (Self::Revocation, 1),
+        (Self::NodeSet, 3),
+        (Self::OneWayLoss, 3),
+        (Self::AgentStandsStill, 3),
+        (Self::OrchestratorStandsStill, 2),
+        (Self::OrchestratorReboot, 1),
+        (Self::WallJump, 1),
+        (Self::AgentDiskFull, 2),
+        (Self::OrchestratorDiskFull, 1),
+    ];
+
+    /// Every trouble.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::WEIGHTS.into_iter().map(|(trouble, _)| trouble).chain([Self::Lie])
+    }
+
+    /// What it is called in tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Partition => "link cut for a while",
+            Self::AgentCrash => "agent killed",
+            Self::AgentShutDown => "agent told to stop",
+            Self::OfferChange => "offer changed",
+            Self::OrchestratorCrash => "orchestrator killed",
+            Self::BodyUnreadable => "body unreadable",
+            Self::InputFailed => "input failed",
+            Self::Revocation => "revocation",
+            Self::NodeSet => "node cordoned, drained or opened",
+            Self::OneWayLoss => "one direction lost",
+            Self::AgentStandsStill => "agent stands still",
+            Self::OrchestratorStandsStill => "orchestrator stands still",
+            Self::OrchestratorReboot => "orchestrator's machine booted",
+            Self::WallJump => "wall clock moved",
+            Self::AgentDiskFull => "agent's disk full",
+            Self::OrchestratorDiskFull => "orchestrator's disk full",
+            Self::Lie => "node lies",
+        }
+    }
+
+    /// Whether it is something that the orchestrator's own process takes part in.
+    pub(crate) fn asks_the_orchestrator(self) -> bool {
+        match self {
+            Self::BodyUnreadable | Self::InputFailed | Self::Revocation | Self::OrchestratorStandsStill => true,
+            Self::Partition
+            | Self::AgentCrash
+            | Self::AgentShutDown
+            | Self::OfferChange
+            | Self::OrchestratorCrash
+            | Self::NodeSet
+            | Self::OneWayLoss
+            | Self::AgentStandsStill
+            | Self::OrchestratorReboot
+            | Self::WallJump
+            | Self::AgentDiskFull
+            | Self::OrchestratorDiskFull
+            | Self::Lie => false,
+        }
+    }
 }
 
 impl Swarm {
@@ -107,9 +211,11 @@ impl Swarm {
         let crash_before_sync = sometimes(&[20, 200]);
         let crash_after_sync = sometimes(&[20, 200]);
         let answer_lost = sometimes(&[1_000, 20_000, 50_000]);
-        let output_lost = sometimes(&[500, 10_000]);
+        let output_lost = sometimes(&[500, 10_000, 50_000]);
         let tokens_stolen = sometimes(&[5_000, 50_000]);
         let wrong_proofs = sometimes(&[10_000, 50_000]);
+        let request_twice = sometimes(&[1_000, 20_000]);
+        let report_twice = sometimes(&[1_000, 20_000]);
         let executor = ExecutorOdds {
             cannot_start: sometimes(&[1_000, 20_000]),
             node_fault: sometimes(&[1_000, 20_000]),
@@ -118,27 +224,24 @@ impl Swarm {
             slow_prepare: sometimes(&[1_000, 20_000]),
             stuck_prepare: sometimes(&[200, 2_000]),
             late_stop: sometimes(&[10_000, 90_000]),
+            stuck_stop: sometimes(&[500, 5_000]),
+            inspect_fails: sometimes(&[10_000, 90_000]),
             start_after_stop: sometimes(&[50_000]),
             container: sometimes(&[50_000, 90_000]),
         };
         let mut troubles = Vec::new();
-        for (trouble, weight) in [
-            (Trouble::Partition, 6),
-            (Trouble::AgentCrash, 4),
-            (Trouble::AgentShutDown, 2),
-            (Trouble::OfferChange, 2),
-            (Trouble::OrchestratorCrash, 2),
-            (Trouble::BodyUnreadable, 1),
-            (Trouble::InputFailed, 1),
-            (Trouble::Revocation, 1),
-            (Trouble::NodeSet, 3),
-        ] {
+        for (trouble, weight) in Trouble::WEIGHTS {
             if random.chance(50_000) {
                 troubles.extend([trouble].repeat(weight));
             }
         }
+        let nodes = random.between(1, 8);
+        let liars = if random.chance(30_000) { random.between(1, nodes) } else { 0 };
+        if liars > 0 {
+            troubles.extend([Trouble::Lie].repeat(8));
+        }
         Self {
-            nodes: random.between(1, 8),
+            nodes,
             clients: random.between(1, 5),
             steps: random.between(400, 500),
             pace: Span::from_millis(random.pick(&[300, 2_000, 8_000])),
@@ -151,6 +254,13 @@ impl Swarm {
             crash_at_action,
             crash_before_sync,
             crash_after_sync,
+            commit_window: Span::from_millis(random.pick(&[0, 0, 5, 100])),
+            snapshots: random.pick(&[0, 10_000, 50_000]),
+            stop_max: Span::from_secs(random.pick(&[1, 10, 60, 100])),
+            full_max: Span::from_secs(random.pick(&[1, 30, 200])),
+            liars,
+            request_twice,
+            report_twice,
             answer_lost,
             output_lost,
             joins_by_token: random.pick(&[0, 50_000, 100_000]),
@@ -169,6 +279,9 @@ impl Swarm {
         self.crash_at_action = 0;
         self.crash_before_sync = 0;
         self.crash_after_sync = 0;
+        self.request_twice = 0;
+        self.report_twice = 0;
+        self.liars = 0;
         self.answer_lost = 0;
         self.output_lost = 0;
         self.tokens_stolen = 0;
@@ -181,6 +294,8 @@ impl Swarm {
             slow_prepare: 0,
             stuck_prepare: 0,
             late_stop: 0,
+            stuck_stop: 0,
+            inspect_fails: 0,
             start_after_stop: 0,
             container: 0,
         };

@@ -1,9 +1,9 @@
 //! Sees what executors really do, in virtual time, and compares it with what the journal says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modchain_core::{Event, EventBody, Outcome, Settlement};
-use modchain_types::{AttemptId, Ending, JobId, Micro, OnDisconnect, Reason, Span, Timestamp};
+use modchain_types::{AttemptId, Ending, JobId, Micro, NodeId, OnDisconnect, Reason, Span, Timestamp};
 
 use crate::auditor::{Breach, Rule, rule};
 
@@ -19,6 +19,13 @@ enum Run {
 #[derive(Debug, Default)]
 pub struct Witness {
     runs: BTreeMap<AttemptId, Run>,
+    /// Attempts whose result is on their agent's disk.
+    results: BTreeSet<AttemptId>,
+    /// Nodes that lie: of their attempts nobody knows what is true.
+    doubted_nodes: BTreeSet<NodeId>,
+    doubted: BTreeSet<AttemptId>,
+    /// Attempts that may run beside another one: nothing can end them in time.
+    excused: BTreeSet<AttemptId>,
 }
 
 impl Witness {
@@ -31,11 +38,38 @@ impl Witness {
     /// Its code runs.
     pub fn starts(&mut self, at: Timestamp, attempt: AttemptId, on_disconnect: OnDisconnect) -> Result<(), Breach> {
         self.runs.insert(attempt, Run::Running { since: at });
-        if on_disconnect == OnDisconnect::Keep {
+        if on_disconnect == OnDisconnect::Keep || self.may_overlap(attempt) {
             return Ok(());
         }
-        let others: Vec<AttemptId> = self.running(attempt.job).filter(|other| *other != attempt).collect();
+        let beside = |other: &AttemptId| *other != attempt && !self.may_overlap(*other);
+        let others: Vec<AttemptId> = self.running(attempt.job).filter(beside).collect();
         rule(Rule::AtMostOneRuns, others.is_empty(), || format!("{attempt} runs beside {others:?}"))
+    }
+
+    /// Nothing that this node says of its attempts need be true.
+    pub fn doubt_node(&mut self, node: NodeId) {
+        self.doubted_nodes.insert(node);
+    }
+
+    /// Nothing can end this attempt in time, if it has to.
+    pub fn excuse(&mut self, attempt: AttemptId) {
+        self.excused.insert(attempt);
+    }
+
+    fn may_overlap(&self, attempt: AttemptId) -> bool {
+        self.excused.contains(&attempt) || self.doubted.contains(&attempt)
+    }
+
+    /// Its agent has written its result down.
+    pub fn has_result(&mut self, attempt: AttemptId) {
+        self.results.insert(attempt);
+    }
+
+    /// What an agent has written down, it has when it comes back.
+    pub fn result_is_not_missed(&self, event: &Event) -> Result<(), Breach> {
+        let EventBody::AttemptEnded { attempt, reason: Reason::NodeFault, .. } = event.body else { return Ok(()) };
+        let missed = self.results.contains(&attempt) && !self.doubted.contains(&attempt);
+        rule(Rule::ResultsKept, !missed, || format!("the result of {attempt} was written down and is not there"))
     }
 
     /// Nothing of it runs any more.
@@ -50,11 +84,20 @@ impl Witness {
     }
 
     /// Compares the closing of a job with what its attempt really did.
-    pub fn take(&self, event: &Event) -> Result<(), Breach> {
+    pub fn take(&mut self, now: Timestamp, event: &Event) -> Result<(), Breach> {
+        if let EventBody::AttemptAssigned { attempt, node, .. } = &event.body
+            && self.doubted_nodes.contains(node)
+        {
+            self.doubted.insert(*attempt);
+        }
         let EventBody::JobFinished { job, attempt, outcome, settlement } = &event.body else { return Ok(()) };
-        let run = attempt.and_then(|number| self.runs.get(&AttemptId { job: *job, number }));
+        let attempt = attempt.map(|number| AttemptId { job: *job, number });
+        if attempt.is_some_and(|attempt| self.doubted.contains(&attempt)) {
+            return Ok(());
+        }
+        let run = attempt.and_then(|attempt| self.runs.get(&attempt));
         let true_outcome = match run {
-            Some(run) => is_true(run, event.at, outcome, settlement),
+            Some(run) => is_true(run, now, outcome, settlement),
             None => settlement.gross == Micro::ZERO && !claims_work(outcome.reason),
         };
         rule(Rule::TrueOutcome, true_outcome, || {
@@ -70,7 +113,16 @@ impl Witness {
 
 /// Whether this reason says that the job's own code did something.
 fn claims_work(reason: Reason) -> bool {
-    matches!(reason, Reason::Exit | Reason::Signal | Reason::Trap | Reason::Memory | Reason::TimeLimit | Reason::Budget)
+    matches!(
+        reason,
+        Reason::Exit
+            | Reason::Signal
+            | Reason::Trap
+            | Reason::Memory
+            | Reason::Pids
+            | Reason::TimeLimit
+            | Reason::Budget
+    )
 }
 
 fn is_true(run: &Run, at: Timestamp, outcome: &Outcome, settlement: &Settlement) -> bool {
@@ -84,6 +136,7 @@ fn is_true(run: &Run, at: Timestamp, outcome: &Outcome, settlement: &Settlement)
         (Reason::Signal, Some(Ending::Signalled { .. }))
         | (Reason::Trap, Some(Ending::Trapped { .. }))
         | (Reason::Memory, Some(Ending::MemoryLimit))
+        | (Reason::Pids, Some(Ending::PidsLimit { .. }))
         // Executors know only that they were stopped; why is the supervisor's to tell.
         | (Reason::TimeLimit | Reason::Budget, Some(Ending::Stopped)) => true,
         (reason, _) => !claims_work(reason),

@@ -20,6 +20,7 @@ pub(super) struct JobRecord {
     attempts_counted: u32,
     /// How the job has to end, once it was told to stop.
     stopping: Option<JobState>,
+    stop_wished_at: Option<Timestamp>,
     pub(super) unreachable: bool,
     stage: Stage,
 }
@@ -44,7 +45,29 @@ struct Placed {
     result_at: Option<Timestamp>,
 }
 
+/// An attempt that is its job's live one.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveAttempt {
+    /// Where it is.
+    pub node: NodeId,
+    /// Whether its result is remembered, and its output waited for.
+    pub has_result: bool,
+    /// When its job was told to stop.
+    pub stop_wished_at: Option<Timestamp>,
+}
+
 impl JobRecord {
+    pub(super) fn live(&self, number: u32) -> Option<LiveAttempt> {
+        match &self.stage {
+            Stage::Placed(placed) if placed.number == number => Some(LiveAttempt {
+                node: placed.node,
+                has_result: placed.result_at.is_some(),
+                stop_wished_at: self.stop_wished_at,
+            }),
+            Stage::Queued | Stage::Placed(_) | Stage::Ended(_) => None,
+        }
+    }
+
     pub(super) fn ended(&self) -> Option<JobState> {
         match self.stage {
             Stage::Ended(state) => Some(state),
@@ -81,6 +104,7 @@ impl Auditor {
                     attempts_made: 0,
                     attempts_counted: 0,
                     stopping: None,
+                    stop_wished_at: None,
                     unreachable: false,
                     stage: Stage::Queued,
                 };
@@ -105,8 +129,8 @@ impl Auditor {
                 self.progress(*attempt, JobState::Starting, JobState::Running)?;
             }
             EventBody::ImagePinned { attempt, .. } => self.on_trusted_node(*attempt)?,
-            EventBody::CancelRequested { job, .. } => self.stop_wished(*job, JobState::Cancelled)?,
-            EventBody::InputFailed { job, .. } => self.stop_wished(*job, JobState::Failed)?,
+            EventBody::CancelRequested { job, .. } => self.stop_wished(event, *job, JobState::Cancelled)?,
+            EventBody::InputFailed { job, .. } => self.stop_wished(event, *job, JobState::Failed)?,
             EventBody::ResultRecorded { attempt, .. } => {
                 self.on_trusted_node(*attempt)?;
                 let placed = self.placed(*attempt)?;
@@ -123,6 +147,7 @@ impl Auditor {
                 })?;
                 record.stage = Stage::Queued;
                 record.unreachable = false;
+                self.over.insert(*attempt, event.at);
                 self.node(node)?.placed.remove(&attempt.job);
                 self.count(Some(from), JobState::Queued, Some(*reason));
             }
@@ -154,13 +179,14 @@ impl Auditor {
         rule(Rule::RevokedStaysOut, !revoked, || format!("{attempt} goes on by the word of {node}, which was revoked"))
     }
 
-    fn stop_wished(&mut self, job: JobId, end: JobState) -> Result<(), Breach> {
+    fn stop_wished(&mut self, event: &Event, job: JobId, end: JobState) -> Result<(), Breach> {
         let record = self.open(job)?;
         let from = record.state();
         let placed = matches!(record.stage, Stage::Placed(_));
         rule(Rule::StateTable, placed, || format!("{job} is queued and told to stop instead of ended"))?;
         rule(Rule::Once, record.stopping.is_none(), || format!("{job} told to stop again"))?;
         record.stopping = Some(end);
+        record.stop_wished_at = Some(event.at);
         self.count(Some(from), JobState::Cancelling, None);
         Ok(())
     }
@@ -277,6 +303,7 @@ impl Auditor {
 
         self.books.close(&account, job, settlement);
         if let Some(placed) = placed {
+            self.over.insert(AttemptId { job, number: placed.number }, event.at);
             self.node(placed.node)?.placed.remove(&job);
         }
         self.open(job)?.stage = Stage::Ended(to);

@@ -13,12 +13,13 @@ use std::fmt;
 
 use modchain_core::{Event, EventBody};
 use modchain_types::{
-    AccountId, Capabilities, Identity, IdentityId, JobId, JobState, NodeId, NodeWish, Reason, Reservation, Role,
-    SubmitKey, Timestamp,
+    AccountId, AttemptId, Capabilities, Identity, IdentityId, JobId, JobState, NodeId, NodeWish, Reason, Reservation,
+    Role, SubmitKey, Timestamp,
 };
 
 pub use books::Books;
 use job::JobRecord;
+pub use job::LiveAttempt;
 use member::Membership;
 
 /// What must always hold.
@@ -87,6 +88,14 @@ pub enum Rule {
     AnswersKept,
     /// Whoever has a certificate by an answer that arrived comes in, unless it was revoked.
     NobodyLockedOut,
+    /// What an agent has written down is not missed when it comes back.
+    ResultsKept,
+    /// After a start nobody is lost before there was time to come back.
+    TimeToComeBack,
+    /// What is to end is told so, also over a new connection.
+    CancelIsHeard,
+    /// What is over for its job is told to end, wherever a connection allows.
+    NothingRunsInVain,
     /// Replaying the journal gives the same state.
     ReplayIsLive,
     /// `Control` finds nothing wrong with itself.
@@ -166,6 +175,8 @@ pub struct Auditor {
     books: Books,
     jobs: BTreeMap<JobId, JobRecord>,
     nodes: BTreeMap<NodeId, NodeRecord>,
+    /// When each attempt that is over was over for its job.
+    over: BTreeMap<AttemptId, Timestamp>,
     edges: BTreeMap<Edge, u64>,
 }
 
@@ -210,6 +221,16 @@ impl Auditor {
     /// The final state of a job that has ended.
     pub fn ended(&self, job: JobId) -> Option<JobState> {
         self.jobs.get(&job).and_then(JobRecord::ended)
+    }
+
+    /// An attempt, if it is its job's live one.
+    pub fn live(&self, attempt: AttemptId) -> Option<LiveAttempt> {
+        self.jobs.get(&attempt.job)?.live(attempt.number)
+    }
+
+    /// When an attempt was over for its job, whatever still runs of it.
+    pub fn over_since(&self, attempt: AttemptId) -> Option<Timestamp> {
+        self.over.get(&attempt).copied()
     }
 
     /// The node is silent, or is heard again: its live jobs are, or are no longer, unreachable.

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use modchain_core::supervisor::{Recovered, Survivor};
 use modchain_core::{Action, AgentArrival, NodeMessage, Supervisor, SupervisorConfig, SupervisorInput};
 use modchain_types::{
-    Adapter, Assignment, AttemptId, Capabilities, Ending, Exceptions, Fence, GpuInfo, InstanceId, List, Map, Micro,
-    NodeId, Offer, OutputLengths, Report, ReportBody, Span, Tariff, Text, Timestamp,
+    Adapter, Assignment, AttemptId, Capabilities, Ending, Exceptions, Fault, Fence, GpuInfo, InstanceId, List, Map,
+    Micro, NodeId, Offer, OutputLengths, Report, ReportBody, Span, Tariff, Text, Timestamp, Usage,
 };
 
 use super::executor::Executor;
-use super::network::{Connection, ConnectionId, FromAgent, ToAgent};
+use super::network::{Connection, ConnectionId, Direction, FromAgent, ToAgent};
 use super::{Happening, World};
 use crate::auditor::Breach;
 use crate::random::Random;
+
+/// A machine that stands still for so long may find, when it goes on, that its lease has ended and its jobs run elsewhere:
+/// the margin of a lease is 5 s, of which its end takes 3, and clocks drift.
+const STILL_HARMLESS: Span = Span::from_secs(1);
+/// Silence after which a connection may be given up.
+const IDLE: Span = Span::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Agent {
@@ -27,6 +33,12 @@ pub(super) struct Agent {
     gone: bool,
     /// Until then no connection can be made.
     pub(super) cut_off_until: Timestamp,
+    /// Its machine stands still, and goes on after this moment.
+    pub(super) stopped_until: Timestamp,
+    /// Until then its disk takes nothing more.
+    pub(super) full_until: Timestamp,
+    /// Whether it says what is not true, for as long as things go wrong.
+    pub(super) lies: bool,
 }
 
 /// What survives a crash.
@@ -49,14 +61,16 @@ struct Kept {
 pub(super) struct Process {
     pub(super) instance: InstanceId,
     pub(super) supervisor: Supervisor,
-    session: Session,
+    pub(super) session: Session,
     wakes_at: Option<Timestamp>,
+    /// What could not be written down, to be tried again.
+    unwritten: Vec<Action>,
     /// Children of the process, which die with it, and containers, which go on.
     pub(super) executors: BTreeMap<AttemptId, Executor>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Session {
+pub(super) enum Session {
     None,
     /// The hello was sent then, by the agent's own clock.
     Hello {
@@ -69,7 +83,7 @@ enum Session {
 }
 
 impl Session {
-    fn connection(self) -> Option<ConnectionId> {
+    pub(super) fn connection(self) -> Option<ConnectionId> {
         match self {
             Self::None => None,
             Self::Hello { connection, .. } | Self::Open { connection } => Some(connection),
@@ -138,8 +152,14 @@ impl World {
             process: None,
             gone: false,
             cut_off_until: Timestamp::ZERO,
+            stopped_until: Timestamp::ZERO,
+            full_until: Timestamp::ZERO,
+            lies: number < self.swarm.liars,
         };
         let node = NodeId([number as u8 + 1; 16]);
+        if agent.lies {
+            self.witness.doubt_node(node);
+        }
         self.agents.insert(node, agent);
         let at = self.soon(Span::from_secs(2));
         self.at(at, Happening::AgentStarts(node));
@@ -158,6 +178,7 @@ impl World {
     pub(super) fn agent_starts(&mut self, node: NodeId) -> Result<(), Breach> {
         let instance = InstanceId(self.random.bytes());
         let now = self.now;
+        self.some_containers_are_not_found(node);
         let agent = self.agent(node);
         if agent.process.is_some() || agent.gone {
             return Ok(());
@@ -182,8 +203,14 @@ impl World {
             })
             .collect();
         let actions = supervisor.recover(clock.local(now), found);
-        agent.process =
-            Some(Process { instance, supervisor, session: Session::None, wakes_at: None, executors: BTreeMap::new() });
+        agent.process = Some(Process {
+            instance,
+            supervisor,
+            session: Session::None,
+            wakes_at: None,
+            unwritten: Vec::new(),
+            executors: BTreeMap::new(),
+        });
         self.note(|| format!("{node} starts"));
         self.perform(node, actions)?;
         if self.process(node, instance).is_none() {
@@ -196,6 +223,18 @@ impl World {
         Ok(())
     }
 
+    /// Looking for a container fails: it belongs to nobody then, and is removed.
+    fn some_containers_are_not_found(&mut self, node: NodeId) {
+        let there: Vec<AttemptId> = self.agent(node).containers.keys().copied().collect();
+        for attempt in there {
+            if self.random.chance(self.swarm.executor.inspect_fails) {
+                self.fault("container not found again");
+                self.agent(node).containers.remove(&attempt);
+                self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
+            }
+        }
+    }
+
     fn containers_end(&mut self, node: NodeId) {
         for attempt in std::mem::take(&mut self.agent(node).containers).into_keys() {
             self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
@@ -206,6 +245,7 @@ impl World {
     pub(super) fn agent_dies(&mut self, node: NodeId, restart_within: Span) {
         let Some(process) = self.agent(node).process.take() else { return };
         self.note(|| format!("{node} dies"));
+        self.agent(node).stopped_until = self.now;
         for (attempt, mut executor) in process.executors {
             if executor.outlives_its_agent() {
                 self.agent(node).containers.insert(attempt, executor);
@@ -243,6 +283,7 @@ impl World {
             return Ok(());
         }
         let inventory = process.supervisor.inventory();
+        let inventory = self.inventory_told(node, inventory);
         self.last_connection += 1;
         let connection = self.last_connection;
         self.process(node, instance).expect("just seen").session = Session::Hello { connection, sent };
@@ -288,7 +329,7 @@ impl World {
     }
 
     pub(super) fn arrives_at_agent(&mut self, connection: ConnectionId, message: ToAgent) -> Result<(), Breach> {
-        if !self.gets_through(connection) {
+        if !self.gets_through(connection, Direction::Down) {
             return Ok(());
         }
         let node = self.connections[&connection].node;
@@ -364,14 +405,36 @@ impl World {
     }
 
     fn perform(&mut self, node: NodeId, actions: Vec<Action>) -> Result<(), Breach> {
+        // What follows from it comes after what was decided before it.
+        let mut follows = Vec::new();
         for action in actions {
             if self.random.chance(self.swarm.crash_at_action) {
+                self.fault("agent killed between two actions");
                 self.agent_dies(node, Span::from_secs(30));
                 return Ok(());
             }
             self.note(|| format!("  {node} does {action:?}"));
+            let now = self.now;
             let agent = self.agent(node);
+            let is_full = now < agent.full_until;
             match action {
+                Action::Begin(assignment) if is_full => {
+                    let message = Text::cut("the node cannot write the attempt down");
+                    follows.push(SupervisorInput::Ended {
+                        attempt: assignment.attempt,
+                        ending: Ending::CannotStart { fault: Fault::Node, message },
+                        usage: Usage::default(),
+                        output: OutputLengths::default(),
+                    });
+                }
+                Action::RememberFence(_) | Action::Record(_) if is_full => {
+                    let at = agent.full_until;
+                    if let Some(process) = &mut agent.process {
+                        process.unwritten.push(action);
+                        let instance = process.instance;
+                        self.at(at, Happening::AgentDiskFrees(node, instance));
+                    }
+                }
                 Action::RememberFence(claim) => {
                     agent.disk.highest_fence = agent.disk.highest_fence.max(Some(claim.fence));
                 }
@@ -389,16 +452,46 @@ impl World {
                 Action::Record(report) => {
                     let kept = Kept { fence: report.fence, assignment: None, result: Some(report.clone()) };
                     agent.disk.attempts.insert(report.attempt, kept);
+                    self.witness.has_result(report.attempt);
                     self.send_if_open(node, FromAgent::Report(report.clone()));
                     self.hand_over_output(node, &report);
                 }
                 Action::Send(report) => self.send_if_open(node, FromAgent::Report(report)),
                 Action::Discard { attempt } => {
                     agent.disk.attempts.remove(&attempt);
+                    if let Some(process) = &mut agent.process {
+                        process
+                            .unwritten
+                            .retain(|later| !matches!(later, Action::Record(report) if report.attempt == attempt));
+                    }
                 }
             }
         }
-        Ok(())
+        follows.into_iter().try_for_each(|input| self.supervise(node, input))
+    }
+
+    /// What could not be written down is tried again.
+    pub(super) fn agent_disk_frees(&mut self, node: NodeId, instance: InstanceId) -> Result<(), Breach> {
+        let Some(process) = self.process(node, instance) else { return Ok(()) };
+        let unwritten = std::mem::take(&mut process.unwritten);
+        self.perform(node, unwritten)
+    }
+
+    /// The machine stands still, and nothing of it sees time pass; a long while costs it some connections.
+    pub(super) fn agent_stands_still(&mut self, node: NodeId, span: Span) {
+        let now = self.now;
+        let agent = self.agent(node);
+        agent.stopped_until = now + span;
+        let Some(process) = &agent.process else { return };
+        let connection = process.session.connection();
+        let runs: Vec<AttemptId> = process.executors.keys().copied().collect();
+        if span > STILL_HARMLESS {
+            // What it runs is behind the time when it goes on, and ends as soon as that is noticed.
+            runs.into_iter().for_each(|attempt| self.witness.excuse(attempt));
+        }
+        if let Some(connection) = connection.filter(|_| span > IDLE && self.random.chance(50_000)) {
+            self.cut(connection);
+        }
     }
 
     /// The spool of an ended attempt goes up on a stream of its own.
@@ -432,7 +525,22 @@ impl World {
         }
     }
 
-    fn send_if_open(&mut self, node: NodeId, message: FromAgent) {
+    /// The link loses one direction, and no new connection can be made meanwhile.
+    pub(super) fn loses_one_direction(&mut self, node: NodeId, until: Timestamp) {
+        let agent = self.agent(node);
+        agent.cut_off_until = agent.cut_off_until.max(until);
+        if let Some(connection) = agent.process.as_ref().and_then(|process| process.session.connection()) {
+            self.loses_a_direction(connection);
+        }
+    }
+
+    /// Whether nothing need be true of what this node says and does.
+    pub(super) fn is_excused(&self, node: NodeId) -> bool {
+        let agent = &self.agents[&node];
+        agent.lies || agent.stopped_until + Span::from_secs(60) > self.now
+    }
+
+    pub(super) fn send_if_open(&mut self, node: NodeId, message: FromAgent) {
         let session = self.agent(node).process.as_ref().map(|process| process.session);
         if let Some(Session::Open { connection }) = session {
             self.send_up(connection, message);

@@ -145,6 +145,11 @@ impl World {
         Ok(())
     }
 
+    /// Jobs whose acceptance a client has heard of, or may have.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = JobId> {
+        self.clients.accepted.keys().copied()
+    }
+
     /// Requests that were never answered.
     pub(super) fn unanswered(&self) -> Vec<u64> {
         self.clients.requests.keys().copied().collect()
@@ -156,10 +161,25 @@ impl World {
         self.clients.requests.insert(number, wish);
         let at = self.soon(self.swarm.delay_max);
         self.at(at, Happening::Request(number));
+        if self.random.chance(self.swarm.request_twice) {
+            self.fault("request sent twice");
+            let at = self.soon(self.swarm.delay_max);
+            self.at(at, Happening::Request(number));
+        }
     }
 
     pub(super) fn request_arrives(&mut self, number: u64) -> Result<(), Breach> {
-        let wish = self.clients.requests[&number].clone();
+        let Some(wish) = self.clients.requests.get(&number).cloned() else { return Ok(()) };
+        let is_full = self.now < self.orchestrator.nearly_full_until.max(self.orchestrator.full_until);
+        if is_full && matches!(wish, Wish::Submit(_) | Wish::Credit { .. }) {
+            // Refused before it is decided: it may come again.
+            self.ask_again(number);
+            return Ok(());
+        }
+        if !self.commit()? {
+            self.ask_again(number);
+            return Ok(());
+        }
         let command = self.command_of(&wish);
         let by = command.actor().expect("somebody asks").clone();
         // Operators and owners of nodes are introduced, and have no certificate here.
@@ -186,9 +206,13 @@ impl World {
                 self.clients.accepted.entry(submit.job).or_insert((submit.digest, submit.spec.max_cost));
             }
         }
+        self.ask_again(number);
+        Ok(())
+    }
+
+    fn ask_again(&mut self, number: u64) {
         let again = self.soon(Span::from_secs(5)) + Span::from_millis(100);
         self.at(again, Happening::Request(number));
-        Ok(())
     }
 
     fn command_of(&self, wish: &Wish) -> Command {
@@ -260,7 +284,9 @@ impl World {
                         _ => spec.limits.attempts_max = 0,
                     }
                 }
-                let key = key(format!("k{number}"));
+                // Two accounts use the same keys for their own jobs.
+                let before = self.clients.submits.iter().filter(|submit| submit.account == account).count();
+                let key = key(format!("k{before}"));
                 let submit = Submit {
                     job: JobId::derive(&account, &key),
                     account,

@@ -19,6 +19,8 @@ pub(super) struct Executor {
     stage: Stage,
     /// What comes next by itself, if anything does.
     next: Option<(Timestamp, Next)>,
+    /// Whether it was told to stop.
+    told: bool,
     /// When it is gone because it was told to stop.
     killed_at: Option<Timestamp>,
 }
@@ -44,9 +46,14 @@ impl Executor {
         }
     }
 
+    /// Whether nobody has told it to stop.
+    pub(super) fn is_untold(&self) -> bool {
+        !self.told
+    }
+
     /// Whether it goes on without its agent, which is just dying: then nobody is left to carry out an order to stop.
     pub(super) fn outlives_its_agent(&mut self) -> bool {
-        self.killed_at = None;
+        (self.told, self.killed_at) = (false, None);
         self.is_container && self.runs_since().is_some()
     }
 }
@@ -60,7 +67,7 @@ impl World {
         let next = if self.random.chance(odds.stuck_prepare) {
             None
         } else if self.random.chance(odds.cannot_start) {
-            let fault = self.random.pick(&[Fault::Job, Fault::NotFound, Fault::Node, Fault::Node]);
+            let fault = self.random.pick(&[Fault::Job, Fault::NotFound, Fault::Command, Fault::Node, Fault::Node]);
             Some((at, Next::End(Ending::CannotStart { fault, message: Text::cut("cannot start") })))
         } else {
             Some((at, Next::Start))
@@ -69,7 +76,8 @@ impl World {
         // A killed agent cannot end what was to end with its lease: that is said to whoever asks for it, so containers of
         // that kind are left out here.
         let is_container = on_disconnect == OnDisconnect::Keep && self.random.chance(odds.container);
-        let executor = Executor { on_disconnect, is_container, stage: Stage::Preparing, next, killed_at: None };
+        let stage = Stage::Preparing;
+        let executor = Executor { on_disconnect, is_container, stage, next, told: false, killed_at: None };
         let process = self.agent(node).process.as_mut().expect("only a process begins attempts");
         process.executors.insert(assignment.attempt, executor);
         self.plan_executor(node, assignment.attempt);
@@ -92,7 +100,15 @@ impl World {
             if self.random.chance(self.swarm.executor.late_stop) { KILL_WITHIN } else { Span::from_millis(200) };
         let at = self.soon(grace.saturating_add(latest));
         let starts_anyway = self.random.chance(self.swarm.executor.start_after_stop);
+        let is_stuck = self.random.chance(self.swarm.executor.stuck_stop);
         let Some(executor) = self.executor(node, attempt) else { return };
+        executor.told = true;
+        if is_stuck && executor.killed_at.is_none() {
+            // Nobody can promise anything of what cannot be killed.
+            self.witness.excuse(attempt);
+            self.fault("stop that does nothing");
+            return;
+        }
         executor.killed_at = Some(executor.killed_at.map_or(at, |before| before.min(at)));
         if matches!(executor.stage, Stage::Preparing) && !starts_anyway {
             executor.next = None;
@@ -129,10 +145,11 @@ impl World {
         } else if self.random.chance(odds.node_fault) {
             Some(Ending::NodeFault { message: Text::cut("the engine died") })
         } else if self.random.chance(odds.own_failure) {
-            Some(match self.random.below(4) {
+            Some(match self.random.below(5) {
                 0 => Ending::Signalled { signal: 11 },
                 1 => Ending::Trapped { message: Text::cut("unreachable") },
                 2 => Ending::MemoryLimit,
+                3 => Ending::PidsLimit { code: self.random.between(1, 255) as u8 },
                 _ => Ending::Exited { code: self.random.between(1, 255) as u8 },
             })
         } else {
@@ -148,6 +165,7 @@ impl World {
     }
 
     fn executor_ends(&mut self, node: NodeId, attempt: AttemptId, ending: Ending) -> Result<(), Breach> {
+        self.did_not_run_in_vain(node, attempt)?;
         let now = self.now;
         let agent = self.agent(node);
         let process = agent.process.as_mut().expect("executors die with their process");
@@ -160,6 +178,29 @@ impl World {
         let usage = Usage { ran, ..Usage::default() };
         let output = OutputLengths { stdout, ..OutputLengths::default() };
         self.supervise(node, SupervisorInput::Ended { attempt, ending, usage, output })
+    }
+
+    /// What would not stop stops now.
+    pub(super) fn stuck_stops_end(&mut self) {
+        let stuck: Vec<(NodeId, AttemptId)> = self
+            .agents
+            .iter()
+            .flat_map(|(node, agent)| agent.process.iter().map(move |process| (*node, process)))
+            .flat_map(|(node, process)| {
+                process.executors.iter().map(move |(attempt, executor)| (node, *attempt, executor))
+            })
+            .filter(|(_, _, executor)| executor.told && executor.killed_at.is_none())
+            .map(|(node, attempt, _)| (node, attempt))
+            .collect();
+        for (node, attempt) in stuck {
+            self.executor_stops(node, attempt, Span::ZERO);
+        }
+    }
+
+    /// Whether an attempt runs there that nobody has told to stop.
+    pub(super) fn runs_untold(&self, node: NodeId, attempt: AttemptId) -> bool {
+        let process = self.agents[&node].process.as_ref();
+        process.and_then(|process| process.executors.get(&attempt)).is_some_and(Executor::is_untold)
     }
 
     fn executor(&mut self, node: NodeId, attempt: AttemptId) -> Option<&mut Executor> {

@@ -20,12 +20,20 @@ impl World {
         self.note(|| "everything heals".into());
         self.swarm.heal();
         let now = self.now;
-        self.agents.values_mut().for_each(|agent| agent.cut_off_until = now);
+        for agent in self.agents.values_mut() {
+            (agent.cut_off_until, agent.full_until) = (now, agent.full_until.min(now));
+        }
+        (self.orchestrator.full_until, self.orchestrator.nearly_full_until) = (now, now);
+        self.orchestrator_looks_at_its_disk();
+        self.stuck_stops_end();
+        self.liars_become_honest();
         self.take_revoked_machines_away();
         self.live_for(QUIET)?;
+        self.commit()?;
         self.nothing_waits_in_vain()?;
         self.cancel_everything()?;
         self.live_for(LAST_ORDERS)?;
+        self.commit()?;
         self.everything_has_ended()?;
         self.everybody_comes_in()?;
         self.look_at_the_whole()?;
@@ -43,23 +51,24 @@ impl World {
 
     /// What is queued fits nowhere; what is placed is on its node, and nothing else is.
     fn nothing_waits_in_vain(&mut self) -> Result<(), Breach> {
+        let now = self.engine_now();
         let control = self.orchestrator.control.as_ref().expect("it came back");
         for job in control.jobs() {
             match job.placement() {
                 None => {
-                    let fits = control.fitness_of(self.now, job.id).expect("it is queued");
+                    let fits = control.fitness_of(now, job.id).expect("it is queued");
                     let fit = fits.iter().find(|fit| fit.reasons.is_empty());
                     rule(Rule::NothingWaitsInVain, fit.is_none(), || format!("{} waits, and {fit:?} fits", job.id))?;
                 }
                 Some(placement) => {
                     let drained = control.node(placement.node).is_some_and(|node| match node.standing {
-                        Standing::Draining(Some(until)) => until + DRAINED_WITHIN <= self.now,
+                        Standing::Draining(Some(until)) => until + DRAINED_WITHIN <= now,
                         Standing::Draining(None) | Standing::Cordoned | Standing::Open => false,
                     });
                     rule(Rule::NothingWaitsInVain, !drained, || {
                         format!("{} is {:?} on a node that was drained", placement.attempt, placement.progress)
                     })?;
-                    let on_its_way = self.now.since(placement.assigned_at) < IN_FLIGHT;
+                    let on_its_way = now.since(placement.assigned_at) < IN_FLIGHT;
                     let held = self.on_node(placement.node).iter().any(|item| item.attempt == placement.attempt);
                     rule(Rule::NothingWaitsInVain, held || on_its_way, || {
                         format!(
@@ -102,6 +111,8 @@ impl World {
                 format!("{node} has {left:?}, {running} executors and {} attempts on disk", agent.kept())
             })?;
         }
+        let missing = self.accepted().find(|job| self.auditor.ended(*job).is_none());
+        rule(Rule::AnswersKept, missing.is_none(), || format!("{missing:?} was accepted and has not ended"))?;
         let unanswered = self.unanswered();
         ends(unanswered.is_empty(), &|| format!("never answered: {unanswered:?}"))
     }

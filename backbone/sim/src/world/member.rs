@@ -246,13 +246,14 @@ impl World {
 
     /// The alarm has been read: whoever used the token in place of `honest` is revoked.
     fn revoke_who_used(&mut self, token: TokenId, honest: IdentityId) -> Result<(), Breach> {
+        let wall = self.wall();
         let Some(control) = &self.orchestrator.control else { return Ok(()) };
         let used = control.tokens().get(token).and_then(|token| token.binding.as_ref());
         let Some(thief) = used.map(|binding| binding.identity).filter(|thief| *thief != honest) else {
             return Ok(());
         };
         let why = Text::cut("it used another's token");
-        self.command(Command::RevokeIdentity { wall: WallTime(0), by: operator(), identity: thief, why }).map(|_| ())
+        self.command(Command::RevokeIdentity { wall, by: operator(), identity: thief, why }).map(|_| ())
     }
 
     /// A new certificate for a new key; both answers to it and the orchestrator may be lost over it.
@@ -315,8 +316,8 @@ impl World {
         let id = self.random.pick(&left);
         let why = Text::cut("sold");
         let late = self.output_on_its_way(id.into());
-        let answer =
-            self.command_in_batch(Command::RevokeIdentity { wall: WallTime(0), by: operator(), identity: id, why })?;
+        let wall = self.wall();
+        let answer = self.command_in_batch(Command::RevokeIdentity { wall, by: operator(), identity: id, why })?;
         for command in late {
             self.command_in_batch(command)?;
         }

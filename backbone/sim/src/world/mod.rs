@@ -3,34 +3,40 @@
 //! One step of [`World::live`] takes the next thing out of the queue, moves the clock there, and lets it happen. Whatever
 //! follows later is put into the queue; whatever breaks a rule ends the world with a [`Failure`].
 //!
-//! * `network.rs`: connections, delays, cuts
-//! * `orchestrator.rs`: the shell around `Control`: journal, sessions, crash and replay
+//! * `network.rs`: connections, delays, cuts, lost directions
+//! * `orchestrator.rs`: the shell around `Control`: batches, sessions, crash and replay
+//! * `log.rs`: its journal; `timeline.rs`: its clocks
 //! * `agent.rs`: the shell around `Supervisor`: disk, connection, crash and recovery
 //! * `executor.rs`: what jobs do
 //! * `client.rs`: the workload, and what clients may expect of answers
 //! * `member.rs`: joining, renewing, revoking
 //! * `trouble.rs`: faults that come from outside
+//! * `liar.rs`: agents that say what is not true
 //! * `healing.rs`: the end, in which everything must come to rest
 
 mod agent;
 mod client;
 mod executor;
 mod healing;
+mod liar;
+mod log;
 mod member;
 mod network;
 mod orchestrator;
+mod timeline;
 mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use modchain_core::Event;
-use modchain_types::{AttemptId, IdentityId, InstanceId, NodeId, Timestamp};
+use modchain_core::job::Progress;
+use modchain_types::{AttemptId, IdentityId, InstanceId, NodeId, Report, ReportBody, Span, Timestamp};
 
 use crate::auditor::{Auditor, Breach};
 use crate::random::Random;
 use crate::swarm::Swarm;
 use crate::witness::Witness;
-use crate::{Failure, Tally};
+use crate::{EndingMet, Failure, Tally};
 
 use agent::Agent;
 use client::Clients;
@@ -64,6 +70,8 @@ enum Happening {
     OrchestratorNotices(ConnectionId),
     /// The agent notices that a connection is dead.
     AgentNotices(ConnectionId),
+    /// A connection that is lost in one direction dies.
+    ConnectionDies(ConnectionId),
     /// An agent that has no connection tries to get one.
     Connect(NodeId, InstanceId),
     /// The next heartbeat of this connection is due.
@@ -74,10 +82,18 @@ enum Happening {
     Executor(NodeId, InstanceId, AttemptId),
     /// A stopped or crashed agent starts.
     AgentStarts(NodeId),
+    /// There is room again on an agent's disk.
+    AgentDiskFrees(NodeId, InstanceId),
     /// An agent that shuts down stops at last, whatever still runs.
     AgentStops(NodeId, InstanceId),
     /// A deadline of the control may have come.
     ControlWakes,
+    /// What was decided is synced.
+    Commit,
+    /// There is room again on the orchestrator's disk.
+    OrchestratorDiskFrees,
+    /// An orchestrator that stood still goes on.
+    OrchestratorGoesOn,
     /// The orchestrator starts after a crash.
     OrchestratorStarts,
     /// A client does something.
@@ -90,6 +106,13 @@ enum Happening {
     Renews(IdentityId),
     /// Something befalls the world.
     Trouble,
+}
+
+/// What is counted on the way.
+#[derive(Debug, Default)]
+struct Counts {
+    endings: BTreeMap<EndingMet, u64>,
+    faults: BTreeMap<&'static str, u64>,
 }
 
 /// Everything there is.
@@ -111,6 +134,7 @@ pub struct World {
 
     auditor: Auditor,
     witness: Witness,
+    counts: Counts,
     trace: Option<VecDeque<String>>,
 }
 
@@ -119,20 +143,22 @@ impl World {
     pub fn new(seed: u64, trace: Trace) -> Self {
         let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random);
+        let now = Timestamp(1_000_000);
         let mut world = Self {
             seed,
             random,
-            now: Timestamp(1_000_000),
+            now,
             queue: BTreeMap::new(),
             queued: 0,
             connections: BTreeMap::new(),
             last_connection: 0,
-            orchestrator: Orchestrator::new(),
+            orchestrator: Orchestrator::new(now),
             agents: BTreeMap::new(),
             clients: Clients::default(),
             members: Members::default(),
             auditor: Auditor::default(),
             witness: Witness::default(),
+            counts: Counts::default(),
             trace: (trace == Trace::On).then(VecDeque::new),
             swarm,
         };
@@ -156,7 +182,10 @@ impl World {
     /// What it went through.
     pub fn tally(&self) -> Tally {
         Tally {
+            worlds: 1,
             edges: self.auditor.edges().clone(),
+            endings: self.counts.endings.clone(),
+            faults: self.counts.faults.clone(),
             events: self.orchestrator.journal().len() as u64,
             elapsed: self.now.since(Timestamp::ZERO),
         }
@@ -194,6 +223,11 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), Breach> {
+        if let Some(until) = self.stopped_until(&happening).filter(|until| self.now <= *until) {
+            // Whoever is stopped meets everything afterwards, in the same order.
+            self.at(until + Span(1), happening);
+            return Ok(());
+        }
         match happening {
             Happening::ToOrchestrator(connection, message) => self.arrives_at_orchestrator(connection, message),
             Happening::ToAgent(connection, message) => self.arrives_at_agent(connection, message),
@@ -206,12 +240,55 @@ impl World {
             Happening::AgentStarts(node) => self.agent_starts(node),
             Happening::AgentStops(node, instance) => self.agent_stops(node, instance),
             Happening::ControlWakes => self.control_wakes(),
+            Happening::Commit => self.commit_is_due(),
+            Happening::OrchestratorDiskFrees => {
+                self.orchestrator_looks_at_its_disk();
+                Ok(())
+            }
+            Happening::OrchestratorGoesOn => {
+                self.orchestrator_goes_on();
+                Ok(())
+            }
+            Happening::ConnectionDies(connection) => {
+                self.cut(connection);
+                Ok(())
+            }
+            Happening::AgentDiskFrees(node, instance) => self.agent_disk_frees(node, instance),
             Happening::OrchestratorStarts => self.orchestrator_starts(),
             Happening::ClientActs => self.client_acts(),
             Happening::Request(request) => self.request_arrives(request),
             Happening::Joins(identity) => self.joins(identity),
             Happening::Renews(identity) => self.renews(identity),
             Happening::Trouble => self.trouble(),
+        }
+    }
+
+    /// Until when whoever this happens to is stopped, if it can be.
+    fn stopped_until(&self, happening: &Happening) -> Option<Timestamp> {
+        let of = |node: &NodeId| self.agents.get(node).map(|agent| agent.stopped_until);
+        match happening {
+            Happening::ToOrchestrator(..)
+            | Happening::OrchestratorNotices(_)
+            | Happening::ControlWakes
+            | Happening::Commit
+            | Happening::Request(_)
+            | Happening::Joins(_)
+            | Happening::Renews(_) => Some(self.orchestrator.stopped_until),
+            Happening::ToAgent(connection, _)
+            | Happening::AgentNotices(connection)
+            | Happening::Heartbeat(connection) => of(&self.connections.get(connection)?.node),
+            Happening::Connect(node, _)
+            | Happening::SupervisorWakes(node, _)
+            | Happening::Executor(node, ..)
+            | Happening::AgentDiskFrees(node, _)
+            | Happening::AgentStops(node, _) => of(node),
+            Happening::AgentStarts(_)
+            | Happening::ConnectionDies(_)
+            | Happening::OrchestratorStarts
+            | Happening::OrchestratorGoesOn
+            | Happening::OrchestratorDiskFrees
+            | Happening::ClientActs
+            | Happening::Trouble => None,
         }
     }
 
@@ -222,8 +299,27 @@ impl World {
     }
 
     /// A moment within this span from now.
-    fn soon(&mut self, within: modchain_types::Span) -> Timestamp {
-        self.now + modchain_types::Span(self.random.below(within.0 + 1))
+    fn soon(&mut self, within: Span) -> Timestamp {
+        self.now + Span(self.random.below(within.0 + 1))
+    }
+
+    /// A fault has befallen the world.
+    fn fault(&mut self, what: &'static str) {
+        *self.counts.faults.entry(what).or_default() += 1;
+    }
+
+    /// An agent says how the attempt ended that is placed on it.
+    fn count_ending(&mut self, node: NodeId, report: &Report) {
+        let ReportBody::Ended { ending, .. } = &report.body else { return };
+        let Some(control) = &self.orchestrator.control else { return };
+        let Some(job) = control.job(report.attempt.job) else { return };
+        let fresh = job
+            .placement_of(report.attempt, report.fence)
+            .is_some_and(|placement| placement.node == node && !matches!(placement.progress, Progress::Done(_)));
+        if fresh {
+            let met = EndingMet::of(ending, job.stop.as_ref().map(|wish| &wish.cause));
+            *self.counts.endings.entry(met).or_default() += 1;
+        }
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
