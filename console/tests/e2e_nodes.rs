@@ -202,3 +202,48 @@ fn nodes_are_closed_drained_and_opened_with_the_exit_codes_that_are_promised() {
     assert_eq!((opened.stdout.as_str(), state("rig-1").as_str()), ("rig-1\n", "ready"));
     world.alice.run(&["cancel", "-y", &job, "--grace", "0s", "--wait"]).expect(0);
 }
+
+#[test]
+fn a_policy_chooses_the_node_and_who_holds_nothing_goes_before_who_waits_with_more() {
+    let world = World::start(2);
+    world.operator.run(&["credit", "bob", "5.00"]).expect(0);
+    // Both cost the same: the name decides, unless the job wants the one of which less is reserved.
+    let (_, cheapest) = world.forever(&[]);
+    let (_, spread) = world.forever(&["--policy", "spread"]);
+    assert_eq!((cheapest.as_str(), spread.as_str()), ("rig-1", "rig-2"));
+    world.alice.run(&["node", "cordon", "rig-2"]).expect(0);
+
+    // Each of these wants all that is left of rig-1.
+    let node = world.node("rig-1");
+    let amount = |key: &str| node[key].as_u64().expect("a number");
+    let milli = amount("cpu_milli") - amount("cpu_milli_reserved");
+    let cores = format!("{}.{:03}", milli / 1_000, milli % 1_000);
+    let submit = |home: &Home, more: &[&str]| {
+        let line = ["run", "-d", "-q", "--wasm", "forever.wat", "--max-cost", "0.10", "--cpus", &cores];
+        home.run(&[&line[..], more].concat()).expect(0).stdout.trim().to_owned()
+    };
+    let first = submit(&world.alice, &[]);
+    world.runs_on(&first, 1);
+    let waits = submit(&world.alice, &[]);
+    let urgent = submit(&world.alice, &["--priority", "50"]);
+    let of_bob = submit(&world.bob, &[]);
+    let explained = |home: &Home, id: &str| home.run(&["job", "explain", id, "-o", "json"]).expect(0).json();
+    let place = |home: &Home, id: &str| {
+        let why = explained(home, id);
+        (why["ahead"].as_u64(), why["ahead_own"].as_u64(), why["priority_counts_as"].as_i64())
+    };
+    assert_eq!(place(&world.bob, &of_bob), (Some(0), Some(0), Some(0)));
+    assert_eq!(place(&world.alice, &urgent), (Some(1), Some(0), Some(0)), "urgent among her own only");
+    assert_eq!(place(&world.alice, &waits), (Some(2), Some(1), Some(0)));
+    let words = explained(&world.alice, &waits)["summary"].as_str().expect("words").to_owned();
+    assert!(words.contains("2 jobs go before it, 1 of its own account"), "{words}");
+
+    for (ends, begins, whose) in
+        [(&first, &of_bob, &world.bob), (&of_bob, &urgent, &world.alice), (&urgent, &waits, &world.alice)]
+    {
+        world.operator.run(&["cancel", "-y", ends, "--grace", "0s", "--wait"]).expect(0);
+        eventually("the one whose turn it is runs", || {
+            whose.run(&["job", begins, "-o", "json"]).expect(0).json()["state"] == "running"
+        });
+    }
+}

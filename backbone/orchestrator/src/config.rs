@@ -1,11 +1,13 @@
 //! Settings of `serve`: flag, then environment, then file, then default.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use modchain_core::scheduler::queue::Ceilings;
 use modchain_types::Span;
 use serde::Deserialize;
 
@@ -23,6 +25,8 @@ pub const CERT_LIFE: Span = Span::from_secs(24 * 3600);
 pub const CERT_LIFE_MIN: Span = Span::from_secs(10);
 /// Longest life that can be set.
 pub const CERT_LIFE_MAX: Span = Span::from_secs(90 * 24 * 3600);
+/// What a priority can be.
+const PRIORITIES: std::ops::RangeInclusive<i8> = -100..=100;
 
 /// The settings' file. Unknown keys are errors: a key that is misspelt must not be a setting that is silently not made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -42,6 +46,11 @@ pub struct FileSettings {
     pub storage_low_mib: Option<u64>,
     /// Mebibytes of the ballast, which is given up when the disk is full.
     pub ballast_mib: Option<u64>,
+    /// How far priorities count against other accounts, for accounts that are not named below.
+    pub priority_ceiling: Option<i8>,
+    /// How far they do for these accounts.
+    #[serde(default)]
+    pub priority_ceilings: BTreeMap<String, i8>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -63,6 +72,8 @@ pub struct Settings {
     pub storage_low: Option<u64>,
     /// Bytes of the ballast, which is given up when the disk is full. By the size of the disk if `None`.
     pub ballast: Option<u64>,
+    /// How far priorities count against other accounts.
+    pub ceilings: Ceilings,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -126,9 +137,22 @@ impl Settings {
             cert_life,
             storage_low: file.storage_low_mib.map(mib).transpose().context("storage_low_mib")?,
             ballast: file.ballast_mib.map(mib).transpose().context("ballast_mib")?,
+            ceilings: ceilings(file.priority_ceiling, &file.priority_ceilings)?,
             log: file.log,
         })
     }
+}
+
+fn ceilings(default: Option<i8>, accounts: &BTreeMap<String, i8>) -> anyhow::Result<Ceilings> {
+    let default = default.unwrap_or_default();
+    let (least, most) = PRIORITIES.into_inner();
+    for ceiling in accounts.values().chain([&default]) {
+        ensure!(PRIORITIES.contains(ceiling), "priorities go from {least} to {most}: none can be {ceiling}");
+    }
+    let read = |(account, ceiling): (&String, &i8)| {
+        Ok((account.parse().with_context(|| format!("priority_ceilings: `{account}` is no account"))?, *ceiling))
+    };
+    Ok(Ceilings { default, accounts: accounts.iter().map(read).collect::<anyhow::Result<_>>()? })
 }
 
 /// Mebibytes in bytes.
@@ -187,6 +211,23 @@ mod tests {
             let overrides = Overrides { listen: Some(listen.parse().expect("address")), ..Overrides::default() };
             let settings = Settings::resolve(overrides, FileSettings::default());
             assert_eq!(settings.ok().map(|settings| settings.join_listen.port()), join, "{listen}");
+        }
+    }
+
+    #[test]
+    fn priorities_count_as_far_as_the_file_says() {
+        let read = |text: &str| {
+            let file: FileSettings = toml::from_str(text).expect("settings");
+            Settings::resolve(Overrides::default(), file).map(|settings| settings.ceilings)
+        };
+        let count = |text: &str, account: &str| {
+            read(text).expect("fits").counts_as(&account.parse().expect("an account"), 70)
+        };
+        assert_eq!(count("", "alice"), 0);
+        let some = "priority_ceiling = -5\n[priority_ceilings]\nalice = 50";
+        assert_eq!((count(some, "alice"), count(some, "bob")), (50, -5));
+        for bad in ["priority_ceiling = 101", "priority_ceilings = { alice = -101 }", "priority_ceilings = { 'A b' = 1 }"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

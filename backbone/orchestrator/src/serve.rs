@@ -220,7 +220,8 @@ fn open_stores(
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
-    let options = EngineOptions { gate, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
+    let ceilings = settings.ceilings.clone();
+    let options = EngineOptions { gate, ceilings, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
     let known = view.applied();
     let (mut broken, mut last) = (None, 0);
     let engine = Engine::open(options, 0, |event| {

@@ -15,8 +15,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use modchain_core::scheduler::queue::Ceilings;
 use modchain_core::{Command, Control, ControlConfig, Effect, Event, Refused, Reply};
-use modchain_types::{Asset, JournalId, Text, Timestamp};
+use modchain_types::{JournalId, Text, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Past, TimeSource};
@@ -180,6 +181,8 @@ pub struct EngineOptions {
     pub space: Arc<Space>,
     /// When a snapshot is written.
     pub snapshot_every: SnapshotEvery,
+    /// How far priorities count between accounts.
+    pub ceilings: Ceilings,
     /// What happens when the journal fails.
     pub on_fatal: OnFatal,
 }
@@ -222,6 +225,7 @@ impl EngineOptions {
             disk: Box::new(RealDisk),
             space,
             snapshot_every: SnapshotEvery::default(),
+            ceilings: Ceilings::default(),
             on_fatal: Box::new(on_fatal),
         }
     }
@@ -256,16 +260,17 @@ impl Engine {
     /// Goes on from the newest snapshot or replays the journal, audits the state, records the start and the identities that
     /// are missing. Every event behind `observed` goes to `observe`, in order: what follows comes out of the outlets. Blocks.
     pub fn open(options: EngineOptions, observed: u64, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
-        let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, on_fatal } = options;
+        let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, ceilings, on_fatal } = options;
         let dir = journal_dir(&data);
         let (id, asset) = journal::identify(&dir).map_err(OpenError::from)?;
         let snapshots = Snapshots::at(&snapshots_dir(&data));
-        let (mut control, mut past) = match restore(&snapshots, id, asset, &dir)? {
+        let config = ControlConfig { ceilings, ..ControlConfig::new(asset) };
+        let (mut control, mut past) = match restore(&snapshots, id, &config, &dir)? {
             Some((control, past)) => {
                 gate.seed(control.members());
                 (control, past)
             }
-            None => (Control::new(ControlConfig::new(asset)), Past::default()),
+            None => (Control::new(config), Past::default()),
         };
         let known = control.last_number();
         let replay = |events: Vec<Event>| {
@@ -364,7 +369,7 @@ fn append_with_ballast(journal: &mut Journal, events: &[Event], space: &Space) -
 fn restore(
     snapshots: &Snapshots,
     journal: JournalId,
-    asset: Asset,
+    config: &ControlConfig,
     dir: &Path,
 ) -> Result<Option<(Control, Past)>, StartError> {
     if let Err(error) = snapshots.remove_temporaries() {
@@ -379,7 +384,7 @@ fn restore(
         }
     };
     let (past, number) = (snapshot.past(), snapshot.place.number);
-    let control = Control::restore(ControlConfig::new(asset), snapshot.state);
+    let control = Control::restore(config.clone(), snapshot.state);
     if let Err(breach) = control.audit() {
         tracing::error!(number, %breach, "the newest snapshot is not sound: replaying the whole journal");
         return Ok(None);

@@ -61,6 +61,7 @@ impl World {
             cert_life: CERT_LIFE,
             storage_low: None,
             ballast: None,
+            ceilings: Default::default(),
             log: None,
         };
         let orchestrator = Orchestrator::start(&settings).await.expect("it starts");

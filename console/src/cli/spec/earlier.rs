@@ -38,7 +38,7 @@ pub(super) struct Kept {
 }
 
 /// What can be left out of an earlier job, by the words of a job file: it is as if nothing had been said.
-pub(crate) const LEFT_OUT: [&str; 32] = [
+pub(crate) const LEFT_OUT: [&str; 33] = [
     "args",
     "cpus",
     "entrypoint",
@@ -56,6 +56,7 @@ pub(crate) const LEFT_OUT: [&str; 32] = [
     "node",
     "on-disconnect",
     "pids",
+    "policy",
     "price-per-hour",
     "priority",
     "pull-timeout",
@@ -242,6 +243,7 @@ impl Earlier {
                 "node" => file.node = None,
                 "on-disconnect" => file.on_disconnect = None,
                 "pids" => container.pids = None,
+                "policy" => file.policy = None,
                 "price-per-hour" => machine.price_per_hour = None,
                 "priority" => file.priority = None,
                 "pull-timeout" => container.pull_timeout = None,
