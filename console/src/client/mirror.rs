@@ -289,7 +289,7 @@ impl Mirror {
                 }
             }
         }
-        self.series.nodes.retain(|name, _| fresh.nodes.contains_key(name));
+        self.series.retain(|name| fresh.nodes.contains_key(name));
         self.histories.retain(|name, _| fresh.nodes.contains_key(name));
         self.index = Index::default();
         (self.jobs, self.nodes) = (fresh.jobs, fresh.nodes);
@@ -377,7 +377,7 @@ impl Mirror {
         if let Some(old) = self.nodes.remove(name) {
             self.index.count_node(&old, false);
         }
-        self.series.nodes.remove(name);
+        self.series.remove(name);
         self.histories.remove(name);
         self.node_changes.note(name.clone());
     }

@@ -6,7 +6,7 @@ use modchain_types::{JobId, Micro, Name};
 use super::super::app::{App, Ctx, Place};
 use super::nodes;
 use crate::client::mirror::{Spending, midnight};
-use crate::client::series::{STEP_MS, mean, percent};
+use crate::client::series::{STEP_MS, percent};
 
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;
@@ -103,10 +103,9 @@ impl Known {
         let step = ctx.local_now.0.div_euclid(STEP_MS);
         if self.lines_of != Some(step) {
             self.lines_of = Some(step);
-            let nodes = || ctx.mirror.series.nodes.values();
-            self.whole.gpu_line = mean(nodes().map(|node| &node.gpu), ctx.local_now);
-            self.whole.vram_line = mean(nodes().map(|node| &node.vram), ctx.local_now);
-            self.whole.cpu_line = mean(nodes().map(|node| &node.cpu), ctx.local_now);
+            self.whole.gpu_line = ctx.mirror.series.gpu(ctx.local_now);
+            self.whole.vram_line = ctx.mirror.series.vram(ctx.local_now);
+            self.whole.cpu_line = ctx.mirror.series.cpu(ctx.local_now);
         }
     }
 

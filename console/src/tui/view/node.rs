@@ -30,7 +30,7 @@ const CHART_ROWS: usize = 4;
 /// lately goes before what the orchestrator remembers.
 pub(crate) fn line(ctx: &Ctx<'_>, node: &NodeView) -> Vec<Option<u8>> {
     let has_gpus = node.offer.as_ref().is_none_or(|offer| !offer.capabilities.gpus.is_empty());
-    let heard = ctx.mirror.series.nodes.get(&node.name);
+    let heard = ctx.mirror.series.of(&node.name);
     let mut points = match (heard, has_gpus) {
         (Some(series), true) => series.gpu.points(ctx.local_now),
         (Some(series), false) => series.cpu.points(ctx.local_now),
