@@ -430,9 +430,12 @@ impl World {
                 Action::RememberFence(_) | Action::Record(_) if is_full => {
                     let at = agent.full_until;
                     if let Some(process) = &mut agent.process {
-                        process.unwritten.push(action);
                         let instance = process.instance;
-                        self.at(at, Happening::AgentDiskFrees(node, instance));
+                        process.unwritten.push(action);
+                        // Once for all of them: it may be full again by then.
+                        if process.unwritten.len() == 1 {
+                            self.at(at, Happening::AgentDiskFrees(node, instance));
+                        }
                     }
                 }
                 Action::RememberFence(claim) => {
