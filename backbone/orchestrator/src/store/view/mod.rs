@@ -1,0 +1,231 @@
+//! The view: ended jobs, entries of statements and events, indexed for queries. The one folder that knows sled.
+//!
+//! It is written behind the journal, each batch with the number of its last event in one atomic write, and can be lost: where it
+//! is missing, broken, of another journal or of another format it is begun anew, and what it lacks of the journal is written
+//! again. It never decides anything.
+//!
+//! One tree holds everything; the first byte of a key says what it is. Numbers are big endian, so that order is age.
+//!
+//! | key | value |
+//! |---|---|
+//! | `J` number of the event that made the job | the job ([`JobRow`]) |
+//! | `I` job | number |
+//! | `A` account 0 number | – |
+//! | `S` state number | – |
+//! | `T` account 0 state number | – |
+//! | `N` name 0 number | account |
+//! | `L` label 0 value 0 number | account |
+//! | `C` account 0 state | how many |
+//! | `E` account 0 number, place in its event | entry |
+//! | `D` account 0 number, place in its event | –, for deposits |
+//! | `V` number of the first of some events | the events |
+//! | `M` word | about the view itself |
+
+mod entries;
+mod events;
+mod jobs;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use modchain_types::{AccountId, JobState, JournalId};
+use modchain_wire::WIRE_VERSION;
+use modchain_wire::view::LedgerKind;
+use serde::de::DeserializeOwned;
+
+use super::record::{decode_row, encode_row};
+
+pub use rows::{EntriesWanted, EventRow, JobRow, JobsFound, Rows, Wanted};
+
+/// Raised whenever keys or rows change.
+const FORMAT: u32 = 1;
+/// Memory that the store may take for its pages.
+const CACHE_BYTES: u64 = 64 << 20;
+/// Rows that one question looks at: what matches less than one in so many is found page by page.
+const ROWS_PER_QUESTION: usize = 20_000;
+/// Events under one key.
+const EVENTS_PER_KEY: usize = 64;
+
+const JOB: u8 = b'J';
+const JOB_ID: u8 = b'I';
+const OF_ACCOUNT: u8 = b'A';
+const OF_STATE: u8 = b'S';
+const OF_ACCOUNT_AND_STATE: u8 = b'T';
+const NAMED: u8 = b'N';
+const LABELLED: u8 = b'L';
+const COUNT: u8 = b'C';
+const ENTRY: u8 = b'E';
+const DEPOSIT: u8 = b'D';
+const EVENTS: u8 = b'V';
+const META: u8 = b'M';
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the view of ended jobs failed: {0}; it is made anew at the next start")]
+pub struct ViewError(String);
+
+impl From<sled::Error> for ViewError {
+    fn from(error: sled::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn garbled(why: String) -> ViewError {
+    ViewError(why)
+}
+
+/// How many jobs have ended how, by account.
+type Counts = BTreeMap<(AccountId, u8), u64>;
+
+/// The view. One thread writes; anybody reads, blocking.
+#[derive(Debug)]
+pub struct View {
+    tree: sled::Tree,
+    db: sled::Db,
+    /// For making durable what sled has only handed to the kernel.
+    file: Option<File>,
+    applied: AtomicU64,
+    counts: Mutex<Counts>,
+}
+
+fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind];
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+fn account_key(kind: u8, account: &AccountId, rest: &[&[u8]]) -> Vec<u8> {
+    let mut key = key(kind, &[account.as_str().as_bytes(), &[0]]);
+    rest.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+fn state_code(state: JobState) -> u8 {
+    state as u8
+}
+
+fn number_at_end(key: &[u8]) -> Result<u64, ViewError> {
+    let bytes = key.last_chunk::<8>().ok_or_else(|| garbled("a key is too short".into()))?;
+    Ok(u64::from_be_bytes(*bytes))
+}
+
+impl View {
+    /// Opens the view of a journal whose last event is `last`, or begins an empty one where there is none that can be used.
+    /// Tells it with a warning. Blocks.
+    pub fn open(dir: &Path, journal: JournalId) -> io::Result<Self> {
+        match Self::try_open(dir, journal) {
+            Ok(view) => Ok(view),
+            Err(why) => {
+                tracing::warn!(%why, "the view of ended jobs is made anew from the journal");
+                match fs::remove_dir_all(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                Self::try_open(dir, journal).map_err(io::Error::other)
+            }
+        }
+    }
+
+    fn try_open(dir: &Path, journal: JournalId) -> Result<Self, ViewError> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).mode(sled::Mode::HighThroughput);
+        // It may panic on damage.
+        let db = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| garbled("it is damaged".into()))??;
+        let tree = db.open_tree("view")?;
+        let made_by = format!("{FORMAT} {WIRE_VERSION} {} {journal}", env!("CARGO_PKG_VERSION"));
+        match tree.get(key(META, &[b"made by"]))? {
+            Some(there) if there == made_by.as_bytes() => {}
+            Some(_) => return Err(garbled("it is of another journal or program".into())),
+            None if tree.is_empty() => drop(tree.insert(key(META, &[b"made by"]), made_by.as_bytes())?),
+            None => return Err(garbled("it does not say what it is of".into())),
+        }
+        let applied = match tree.get(key(META, &[b"applied"]))? {
+            Some(bytes) => number_at_end(&bytes)?,
+            None => 0,
+        };
+        let mut counts = Counts::new();
+        for row in tree.scan_prefix([COUNT]) {
+            let (key, count) = row?;
+            let (account, state) = key[1..].split_at(key.len().saturating_sub(3));
+            let account = std::str::from_utf8(account).ok().and_then(|account| account.parse().ok());
+            let account = account.ok_or_else(|| garbled("an account is garbled".into()))?;
+            counts.insert((account, *state.last().unwrap_or(&0)), number_at_end(&count)?);
+        }
+        let file = File::open(dir.join("db")).ok();
+        Ok(Self { tree, db, file, applied: AtomicU64::new(applied), counts: Mutex::new(counts) })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("no holder of this lock panics")
+    }
+
+    /// The last event that is in it.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Writes what came of the events after the last ones, all or nothing. Rows that it has already are passed over, so that
+    /// the journal can be replayed into it. One caller at a time.
+    pub fn apply(&self, rows: &Rows) -> Result<(), ViewError> {
+        let applied = self.applied();
+        if rows.upto <= applied {
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        let mut counts = self.counts().clone();
+        for row in rows.jobs.iter().filter(|row| row.finished > applied) {
+            jobs::add_job(&mut batch, row)?;
+            let count = counts.entry((row.view.account.clone(), state_code(row.view.state))).or_insert(0);
+            *count += 1;
+            let at = account_key(COUNT, &row.view.account, &[&[state_code(row.view.state)]]);
+            batch.insert(at, &count.to_be_bytes());
+        }
+        let (mut before, mut place) = (0, 0u8);
+        for (account, entry) in rows.entries.iter().filter(|(_, entry)| entry.number > applied) {
+            place = if entry.number == before { place + 1 } else { 0 };
+            before = entry.number;
+            let at = [&entry.number.to_be_bytes()[..], &[place]];
+            batch.insert(account_key(ENTRY, account, &at), encode_row(entry).map_err(garbled)?);
+            if entry.kind == LedgerKind::Deposit {
+                batch.insert(account_key(DEPOSIT, account, &at), &[]);
+            }
+        }
+        let fresh: Vec<&EventRow> = rows.events.iter().filter(|row| row.view.number > applied).collect();
+        for some in fresh.chunks(EVENTS_PER_KEY) {
+            let at = key(EVENTS, &[&some[0].view.number.to_be_bytes()]);
+            batch.insert(at, encode_row(&some).map_err(garbled)?);
+        }
+        batch.insert(key(META, &[b"applied"]), &rows.upto.to_be_bytes());
+        self.tree.apply_batch(batch)?;
+        *self.counts() = counts;
+        self.applied.store(rows.upto, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes what was written survive the loss of power. Nothing depends on it: what is lost is written again.
+    pub fn flush(&self) -> Result<(), ViewError> {
+        self.db.flush()?;
+        if let Some(file) = &self.file {
+            file.sync_data().map_err(|error| ViewError(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// A row from its bytes. Where they are garbled the view no longer says what it is of, so that the next start makes it anew.
+    fn decoded<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ViewError> {
+        decode_row(bytes).map_err(|why| match self.tree.remove(key(META, &[b"made by"])) {
+            Ok(_) => garbled(why),
+            Err(error) => error.into(),
+        })
+    }
+}
+
+/// Where the view of a data directory is.
+pub fn view_dir(data: &Path) -> PathBuf {
+    data.join("view")
+}
