@@ -198,30 +198,26 @@ impl FeedHandle {
     pub async fn ledger(&self, account: AccountId, filter: LedgerFilter) -> Result<Option<LedgerPage>, FeedError> {
         let applied = self.view.applied();
         let (of, asked) = (account.clone(), filter.clone());
-        let Some(here) = self.ask(move |feed| feed.model.ledger_part(&of, &asked, applied)).await? else {
-            return Ok(None);
-        };
+        let here = self.ask(move |feed| {
+            let made = asked.job.and_then(|job| feed.model.jobs.get(&job)).map(|job| job.number);
+            Some((feed.model.ledger_part(&of, &asked, applied)?, made))
+        });
+        let Some((here, made)) = here.await? else { return Ok(None) };
         let limit = filter.page_limit();
+        let older = |limit| {
+            let below = filter.before.unwrap_or(u64::MAX).min(applied.saturating_add(1));
+            let LedgerFilter { since, kind, job, .. } = filter;
+            let (account, wanted) =
+                (account.clone(), EntriesWanted { since, kind, job, made, below: Some(below), limit });
+            self.ask_view(move |view| view.entries(&account, &wanted))
+        };
         if here.more || here.items.len() >= limit {
-            let more = here.more || !self.older(&account, &filter, applied, 1).await?.0.is_empty();
+            let more = here.more || !older(1).await?.0.is_empty();
             return Ok(Some(LedgerPage { more, ..here }));
         }
-        let (older, more) = self.older(&account, &filter, applied, limit - here.items.len()).await?;
+        let (older, more) = older(limit - here.items.len()).await?;
         let items = here.items.iter().cloned().chain(older).collect();
         Ok(Some(LedgerPage { account, items: List::cut(items), more }))
-    }
-
-    async fn older(
-        &self,
-        account: &AccountId,
-        filter: &LedgerFilter,
-        applied: u64,
-        limit: usize,
-    ) -> Result<(Vec<modchain_wire::view::LedgerEntryView>, bool), FeedError> {
-        let below = filter.before.unwrap_or(u64::MAX).min(applied.saturating_add(1));
-        let LedgerFilter { since, kind, job, .. } = *filter;
-        let (account, wanted) = (account.clone(), EntriesWanted { since, kind, job, below: Some(below), limit });
-        self.ask_view(move |view| view.entries(&account, &wanted)).await
     }
 
     /// Events after `after` that there are already, one page, and how far the answer goes.
@@ -255,10 +251,12 @@ impl FeedHandle {
                     let takes = |row: &crate::store::view::EventRow| {
                         Audience::from_row(row.audience.as_ref()).has(&asker) && asked.takes(&row.view)
                     };
-                    let Some(numbers) = numbers else { return view.events(after, forgotten, EVENTS_PAGE, takes) };
+                    let Some(numbers) = numbers else {
+                        return view.events(after, forgotten, asked.since, EVENTS_PAGE, takes);
+                    };
                     let mut found = Vec::new();
                     for number in numbers.into_iter().filter(|number| *number > after && *number <= forgotten) {
-                        found.extend(view.events(number - 1, number, 1, takes)?.0);
+                        found.extend(view.events(number - 1, number, None, 1, takes)?.0);
                         if found.len() == EVENTS_PAGE {
                             return Ok((found, number));
                         }

@@ -4,23 +4,27 @@
 //! is missing, broken, of another journal or of another format it is begun anew, and what it lacks of the journal is written
 //! again. It never decides anything.
 //!
-//! One tree holds everything; the first byte of a key says what it is. Numbers are big endian, so that order is age.
+//! One tree holds everything; the first byte of a key says what it is. Numbers are big endian, so that order is age. Texts that
+//! may have any character stand behind their length. What a block is says [`blocks`].
 //!
 //! | key | value |
 //! |---|---|
 //! | `J` number of the event that made the job | the job ([`JobRow`]) |
-//! | `I` job | number |
-//! | `A` account 0 number | – |
-//! | `S` state number | – |
-//! | `T` account 0 state number | – |
-//! | `N` name 0 number | account |
-//! | `L` label 0 value 0 number | account |
+//! | `I` job | number, account |
+//! | `N` account 0 name number | job |
+//! | `F` account 0 number of the event that ended the job | number |
+//! | `A` account 0 block | jobs of this account |
+//! | `S` state block | jobs that ended so |
+//! | `L` label value block | jobs with this label |
+//! | `B` block | moments and ids of all its jobs |
+//! | `W` block | names of all its jobs |
 //! | `C` account 0 state | how many |
 //! | `E` account 0 number, place in its event | entry |
-//! | `D` account 0 number, place in its event | –, for deposits |
+//! | `D` account 0 kind number, place in its event | – |
 //! | `V` number of the first of some events | the events |
 //! | `M` word | about the view itself |
 
+mod blocks;
 mod entries;
 mod events;
 mod jobs;
@@ -34,34 +38,34 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use modchain_types::{AccountId, JobState, JournalId};
+use modchain_types::{AccountId, JobState, JournalId, WallTime};
 use modchain_wire::WIRE_VERSION;
-use modchain_wire::view::LedgerKind;
 use serde::de::DeserializeOwned;
 
 use super::record::{decode_row, encode_row};
+use blocks::Edits;
 
 pub use rows::{EntriesWanted, EventRow, JobRow, JobsFound, Rows, Wanted};
 
 /// Raised whenever keys or rows change.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Memory that the store may take for its pages.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Rows that one question looks at: what matches less than one in so many is found page by page.
-const ROWS_PER_QUESTION: usize = 20_000;
 /// Events under one key.
 const EVENTS_PER_KEY: usize = 64;
 
 const JOB: u8 = b'J';
 const JOB_ID: u8 = b'I';
+const NAMED: u8 = b'N';
+const ENDED: u8 = b'F';
 const OF_ACCOUNT: u8 = b'A';
 const OF_STATE: u8 = b'S';
-const OF_ACCOUNT_AND_STATE: u8 = b'T';
-const NAMED: u8 = b'N';
 const LABELLED: u8 = b'L';
+const MOMENTS: u8 = b'B';
+const NAMES: u8 = b'W';
 const COUNT: u8 = b'C';
 const ENTRY: u8 = b'E';
-const DEPOSIT: u8 = b'D';
+const ENTRY_OF_KIND: u8 = b'D';
 const EVENTS: u8 = b'V';
 const META: u8 = b'M';
 
@@ -80,8 +84,32 @@ fn garbled(why: String) -> ViewError {
     ViewError(why)
 }
 
-/// How many jobs have ended how, by account.
-type Counts = BTreeMap<(AccountId, u8), u64>;
+/// What is known of all rows together.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// How many jobs have ended how, by account.
+    counts: BTreeMap<(AccountId, u8), u64>,
+    /// The latest moment of an event, by the calendar.
+    latest: WallTime,
+    /// How far the calendar was ever set back, in milliseconds: an event can be dated so much later than one behind it.
+    set_back_ms: i64,
+}
+
+impl Known {
+    fn dated(&mut self, at: WallTime) {
+        self.set_back_ms = self.set_back_ms.max(self.latest.0.saturating_sub(at.0));
+        self.latest = self.latest.max(at);
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<(WallTime, i64)> {
+        let (latest, set_back) = bytes.split_first_chunk::<8>()?;
+        Some((WallTime(i64::from_be_bytes(*latest)), i64::from_be_bytes(set_back.try_into().ok()?)))
+    }
+
+    fn calendar_bytes(&self) -> Vec<u8> {
+        [self.latest.0.to_be_bytes(), self.set_back_ms.to_be_bytes()].concat()
+    }
+}
 
 /// The view. One thread writes; anybody reads, blocking.
 #[derive(Debug)]
@@ -91,7 +119,7 @@ pub struct View {
     /// For making durable what sled has only handed to the kernel.
     file: Option<File>,
     applied: AtomicU64,
-    counts: Mutex<Counts>,
+    known: Mutex<Known>,
 }
 
 fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -148,20 +176,24 @@ impl View {
             Some(bytes) => number_at_end(&bytes)?,
             None => 0,
         };
-        let mut counts = Counts::new();
+        let mut known = Known::default();
         for row in tree.scan_prefix([COUNT]) {
             let (key, count) = row?;
             let (account, state) = key[1..].split_at(key.len().saturating_sub(3));
             let account = std::str::from_utf8(account).ok().and_then(|account| account.parse().ok());
             let account = account.ok_or_else(|| garbled("an account is garbled".into()))?;
-            counts.insert((account, *state.last().unwrap_or(&0)), number_at_end(&count)?);
+            known.counts.insert((account, *state.last().unwrap_or(&0)), number_at_end(&count)?);
+        }
+        if let Some(bytes) = tree.get(key(META, &[b"calendar"]))? {
+            let calendar = Known::from_bytes(&bytes).ok_or_else(|| garbled("its calendar is garbled".into()))?;
+            (known.latest, known.set_back_ms) = calendar;
         }
         let file = File::open(dir.join("db")).ok();
-        Ok(Self { tree, db, file, applied: AtomicU64::new(applied), counts: Mutex::new(counts) })
+        Ok(Self { tree, db, file, applied: AtomicU64::new(applied), known: Mutex::new(known) })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().expect("no holder of this lock panics")
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no holder of this lock panics")
     }
 
     /// The last event that is in it.
@@ -177,32 +209,28 @@ impl View {
             return Ok(());
         }
         let mut batch = sled::Batch::default();
-        let mut counts = self.counts().clone();
+        let mut edits = Edits::of(&self.tree);
+        let mut known = self.known().clone();
         for row in rows.jobs.iter().filter(|row| row.finished > applied) {
-            jobs::add_job(&mut batch, row)?;
-            let count = counts.entry((row.view.account.clone(), state_code(row.view.state))).or_insert(0);
+            self.checked(jobs::add_job(&mut batch, &mut edits, row))?;
+            let count = known.counts.entry((row.view.account.clone(), state_code(row.view.state))).or_insert(0);
             *count += 1;
             let at = account_key(COUNT, &row.view.account, &[&[state_code(row.view.state)]]);
             batch.insert(at, &count.to_be_bytes());
         }
-        let (mut before, mut place) = (0, 0u8);
-        for (account, entry) in rows.entries.iter().filter(|(_, entry)| entry.number > applied) {
-            place = if entry.number == before { place + 1 } else { 0 };
-            before = entry.number;
-            let at = [&entry.number.to_be_bytes()[..], &[place]];
-            batch.insert(account_key(ENTRY, account, &at), encode_row(entry).map_err(garbled)?);
-            if entry.kind == LedgerKind::Deposit {
-                batch.insert(account_key(DEPOSIT, account, &at), &[]);
-            }
-        }
+        edits.write(&mut batch);
+        let fresh = rows.entries.iter().filter(|(_, entry)| entry.number > applied);
+        entries::add_entries(&mut batch, fresh)?;
         let fresh: Vec<&EventRow> = rows.events.iter().filter(|row| row.view.number > applied).collect();
         for some in fresh.chunks(EVENTS_PER_KEY) {
             let at = key(EVENTS, &[&some[0].view.number.to_be_bytes()]);
             batch.insert(at, encode_row(&some).map_err(garbled)?);
         }
+        fresh.iter().for_each(|row| known.dated(row.view.at));
+        batch.insert(key(META, &[b"calendar"]), known.calendar_bytes());
         batch.insert(key(META, &[b"applied"]), &rows.upto.to_be_bytes());
         self.tree.apply_batch(batch)?;
-        *self.counts() = counts;
+        *self.known() = known;
         self.applied.store(rows.upto, Ordering::Release);
         Ok(())
     }
@@ -216,10 +244,20 @@ impl View {
         Ok(())
     }
 
-    /// A row from its bytes. Where they are garbled the view no longer says what it is of, so that the next start makes it anew.
+    /// Whether no event before one of the moment `at` can be dated `since` or later.
+    fn none_before(&self, at: i64, since: WallTime) -> bool {
+        at.saturating_add(self.known().set_back_ms) < since.0
+    }
+
+    /// A row from its bytes.
     fn decoded<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ViewError> {
-        decode_row(bytes).map_err(|why| match self.tree.remove(key(META, &[b"made by"])) {
-            Ok(_) => garbled(why),
+        self.checked(decode_row(bytes).map_err(garbled))
+    }
+
+    /// Where something is garbled the view no longer says what it is of, so that the next start makes it anew.
+    fn checked<T>(&self, read: Result<T, ViewError>) -> Result<T, ViewError> {
+        read.map_err(|why| match self.tree.remove(key(META, &[b"made by"])) {
+            Ok(_) => why,
             Err(error) => error.into(),
         })
     }

@@ -63,10 +63,12 @@ pub struct Wanted {
 pub struct JobsFound {
     /// At most as many as were wanted.
     pub items: Vec<JobRow>,
-    /// How many there are in all, wherever the page begins; at least so many where very many had to be looked at.
+    /// How many there are in all, wherever the page begins; at least so many where there are more than some ten million.
     pub total: u64,
     /// Whether there are more after the last one.
     pub more: bool,
+    /// How many blocks were looked at to find them. Of rows it were those of the items alone.
+    pub blocks: u64,
 }
 
 /// Which entries of a statement are wanted.
@@ -78,6 +80,8 @@ pub struct EntriesWanted {
     pub kind: Option<LedgerKind>,
     /// Only about this job.
     pub job: Option<JobId>,
+    /// Number of the event that made this job, if it has not ended: the view knows the others'.
+    pub made: Option<u64>,
     /// Only of events before this one.
     pub below: Option<u64>,
     /// At most this many; those of one event stay together, so it can be three more.
