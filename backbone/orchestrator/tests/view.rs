@@ -123,6 +123,18 @@ fn sparse_rows(first: u64, count: u64, apart: u64, dice: &mut Dice) -> Rows {
     rows
 }
 
+/// The store under a view that was closed, once it has let go of its files.
+fn store_at(place: &std::path::Path) -> sled::Db {
+    loop {
+        match sled::open(place) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.expect("opens"),
+        }
+    }
+}
+
 fn wanted(dice: &mut Dice) -> Wanted {
     Wanted {
         account: (dice.roll(2) == 0).then(|| account(dice.roll(4))),
@@ -323,7 +335,7 @@ fn a_page_reads_the_rows_of_its_own_jobs_and_of_no_others_whatever_is_asked() {
         drop(view);
         let all: Vec<&JobRow> = rows.jobs.iter().rev().filter(|row| is_wanted(row, &asked)).collect();
         let expected: Vec<&JobRow> = all.iter().filter(|row| row.number < asked.below).take(5).copied().collect();
-        let database = sled::open(&place).expect("opens");
+        let database = store_at(&place);
         let tree = database.open_tree("view").expect("it has rows");
         let others = rows.jobs.iter().filter(|row| expected.iter().all(|expected| expected.number != row.number));
         for row in others {
@@ -415,7 +427,7 @@ fn a_view_with_a_row_that_cannot_be_read_says_so_and_is_begun_anew_at_the_next_s
     view.apply(&rows(1, 50, &mut Dice(3))).expect("applies");
     view.flush().expect("flushes");
     drop(view);
-    let database = sled::open(&place).expect("opens");
+    let database = store_at(&place);
     let tree = database.open_tree("view").expect("it has rows");
     for row in tree.scan_prefix(b"J") {
         tree.insert(row.expect("reads").0, &[0xff; 3]).expect("writes");
@@ -429,6 +441,34 @@ fn a_view_with_a_row_that_cannot_be_read_says_so_and_is_begun_anew_at_the_next_s
     let view = View::open(&place, JOURNAL).expect("opens");
     assert_eq!(view.applied(), 0);
     assert!(view.jobs(&everything).expect("it is empty").items.is_empty());
+}
+
+#[test]
+fn a_view_that_cannot_be_written_says_so_and_is_never_written_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("view");
+    let view = View::open(&place, JOURNAL).expect("opens");
+    view.apply(&rows(1, 50, &mut Dice(3))).expect("applies");
+    view.flush().expect("flushes");
+    drop(view);
+    let database = store_at(&place);
+    let tree = database.open_tree("view").expect("it has rows");
+    for row in tree.scan_prefix(b"S") {
+        tree.insert(row.expect("reads").0, &[0xff; 3]).expect("writes");
+    }
+    drop((tree, database));
+    let view = View::open(&place, JOURNAL).expect("nothing is seen of it yet");
+    assert_eq!(view.failure(), None);
+    view.apply(&rows(151, 5, &mut Dice(4))).expect_err("its sets cannot be read");
+    let why = view.failure().expect("it says so").to_owned();
+    assert_eq!(view.applied(), 150, "nothing of it is there");
+    let nothing_wrong = Rows { upto: 200, ..Rows::default() };
+    view.apply(&nothing_wrong).expect_err("what it lacks would be in the midst of what it has");
+    assert_eq!((view.applied(), view.failure()), (150, Some(&*why)));
+    let newest = Wanted { below: u64::MAX, limit: 5, ..Wanted::default() };
+    assert_eq!(view.jobs(&newest).expect("what it has it tells").items.len(), 5);
+    drop(view);
+    assert_eq!(View::open(&place, JOURNAL).expect("opens").applied(), 0, "begun anew");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use modchain_wire::view::{EventView, JobView};
 use tokio::sync::mpsc;
 
 use super::describe::Audience;
+use super::known::Known;
 use super::query::{EventFilter, JobsPart, LedgerFilter, Sight, Unresolved, one_of, page_limit, prefix_range};
 use super::{EVENTS_PAGE, FeedGone, FeedHandle, JobStanding, Waiter};
 use crate::store::view::{EntriesWanted, JobRow, Rows, View, ViewError, Wanted};
@@ -37,10 +38,21 @@ pub enum FeedError {
     View(#[from] ViewError),
 }
 
+/// The thread that writes the view.
+#[derive(Debug)]
+pub struct Archivist(thread::JoinHandle<()>);
+
+impl Archivist {
+    /// Waits until everything is written, which the feed's end must come before. Blocks.
+    pub fn join(self) {
+        let _ = self.0.join(); // it says itself what went wrong
+    }
+}
+
 /// Starts the thread that writes the view. It ends when the sender is dropped.
-pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<mpsc::Sender<Rows>> {
+pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<(mpsc::Sender<Rows>, Archivist)> {
     let (sender, mut batches) = mpsc::channel::<Rows>(BATCHES_MAX);
-    thread::Builder::new().name("view".into()).spawn(move || {
+    let thread = thread::Builder::new().name("view".into()).spawn(move || {
         while let Some(mut rows) = batches.blocking_recv() {
             while rows.events.len() < EVENTS_AT_ONCE
                 && let Ok(more) = batches.try_recv()
@@ -49,10 +61,11 @@ pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<mpsc::Sender<Rows
                 rows.jobs.extend(more.jobs);
                 rows.entries.extend(more.entries);
                 rows.events.extend(more.events);
+                rows.kept.extend(more.kept);
             }
             if let Err(error) = view.apply(&rows) {
                 // What it lacks stays in the feed's memory, and the next start writes it again.
-                tracing::error!(%error, "what has ended is kept in memory from here on");
+                tracing::error!(%error, "what has ended is kept in memory from here on; restart the orchestrator");
                 return;
             }
         }
@@ -60,7 +73,7 @@ pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<mpsc::Sender<Rows
             tracing::warn!(%error, "the next start writes it again");
         }
     })?;
-    Ok(sender)
+    Ok((sender, Archivist(thread)))
 }
 
 impl FeedHandle {
@@ -122,7 +135,7 @@ impl FeedHandle {
     pub async fn origin(&self, actor: &Actor, job: JobId) -> Result<Option<(AccountId, u64)>, FeedError> {
         let asker = actor.clone();
         let here =
-            self.ask(move |feed| feed.model.visible_job(&asker, job).map(|job| (job.account.clone(), job.number)));
+            self.ask(move |feed| feed.model.visible_job(&asker, job).map(|job| (job.account().clone(), job.number())));
         match here.await? {
             Some(origin) => Ok(Some(origin)),
             None => Ok(self.ended_job(actor, job).await?.map(|row| (row.view.account, row.number))),
@@ -199,7 +212,7 @@ impl FeedHandle {
         let applied = self.view.applied();
         let (of, asked) = (account.clone(), filter.clone());
         let here = self.ask(move |feed| {
-            let made = asked.job.and_then(|job| feed.model.jobs.get(&job)).map(|job| job.number);
+            let made = asked.job.and_then(|job| feed.model.jobs.get(&job)).map(Known::number);
             Some((feed.model.ledger_part(&of, &asked, applied)?, made))
         });
         let Some((here, made)) = here.await? else { return Ok(None) };
@@ -235,7 +248,7 @@ impl FeedHandle {
                     return Ok(model.events_after(&asker, &asked, after, EVENTS_PAGE));
                 }
                 let job = asked.job.and_then(|job| model.visible_job(&asker, job));
-                Err((model.forgotten, job.map(|job| job.events.clone())))
+                Err((model.forgotten, job.map(|job| job.events().to_vec())))
             });
             let (forgotten, numbers) = match here.await? {
                 Ok(page) => return Ok(page),

@@ -1,5 +1,7 @@
 //! Events.
 
+use std::collections::VecDeque;
+
 use modchain_types::WallTime;
 use modchain_wire::view::EventView;
 
@@ -41,6 +43,19 @@ impl View {
             }
         }
         Ok((found, seen))
+    }
+
+    /// The last events, in order, at most `max`.
+    pub fn last_events(&self, max: usize) -> Result<Vec<EventRow>, ViewError> {
+        let mut found = VecDeque::new();
+        for rows in self.tree.scan_prefix([EVENTS]).values().rev() {
+            let rows: Vec<EventRow> = self.decoded(&rows?)?;
+            rows.into_iter().rev().for_each(|row| found.push_front(row));
+            if found.len() >= max {
+                break;
+            }
+        }
+        Ok(found.split_off(found.len().saturating_sub(max)).into())
     }
 
     /// The key that an event is under.

@@ -22,6 +22,7 @@
 //! | `E` account 0 number, place in its event | entry |
 //! | `D` account 0 kind number, place in its event | – |
 //! | `V` number of the first of some events | the events |
+//! | `K` anything | what the feed keeps for itself |
 //! | `M` word | about the view itself |
 
 mod blocks;
@@ -36,7 +37,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::thread;
+use std::time::Duration;
 
 use modchain_types::{AccountId, JobState, JournalId, WallTime};
 use modchain_wire::WIRE_VERSION;
@@ -45,10 +48,15 @@ use serde::de::DeserializeOwned;
 use super::record::{decode_row, encode_row};
 use blocks::Edits;
 
-pub use rows::{EntriesWanted, EventRow, JobRow, JobsFound, Rows, Wanted};
+pub use rows::{EntriesWanted, EventRow, JobRow, JobsFound, Kept, Rows, Wanted};
 
 /// Raised whenever keys or rows change.
 const FORMAT: u32 = 2;
+/// A view that was closed in this process lets go of its files a moment later; other processes keep out by the lock of the whole
+/// data directory.
+const LET_GO_TRIES: u32 = 200;
+/// Time between two looks whether it has.
+const LET_GO_EVERY: Duration = Duration::from_millis(10);
 /// Memory that the store may take for its pages.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Events under one key.
@@ -67,6 +75,7 @@ const COUNT: u8 = b'C';
 const ENTRY: u8 = b'E';
 const ENTRY_OF_KIND: u8 = b'D';
 const EVENTS: u8 = b'V';
+const KEPT: u8 = b'K';
 const META: u8 = b'M';
 
 /// Why a question has no answer.
@@ -77,6 +86,13 @@ pub struct ViewError(String);
 impl From<sled::Error> for ViewError {
     fn from(error: sled::Error) -> Self {
         Self(error.to_string())
+    }
+}
+
+impl ViewError {
+    /// What is in the view makes no sense.
+    pub(crate) fn garbled(why: impl Into<String>) -> Self {
+        Self(why.into())
     }
 }
 
@@ -120,6 +136,8 @@ pub struct View {
     file: Option<File>,
     applied: AtomicU64,
     known: Mutex<Known>,
+    /// Why nothing is written any more.
+    failure: OnceLock<String>,
 }
 
 fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -144,26 +162,36 @@ fn number_at_end(key: &[u8]) -> Result<u64, ViewError> {
 }
 
 impl View {
-    /// Opens the view of a journal whose last event is `last`, or begins an empty one where there is none that can be used.
+    /// Opens the view of a journal, or begins an empty one where there is none that can be used.
     /// Tells it with a warning. Blocks.
     pub fn open(dir: &Path, journal: JournalId) -> io::Result<Self> {
-        match Self::try_open(dir, journal) {
-            Ok(view) => Ok(view),
-            Err(why) => {
-                tracing::warn!(%why, "the view of ended jobs is made anew from the journal");
-                match fs::remove_dir_all(dir) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                Self::try_open(dir, journal).map_err(io::Error::other)
-            }
+        Self::try_open(dir, journal).or_else(|why| {
+            tracing::warn!(%why, "the view of ended jobs is made anew from the journal");
+            Self::anew(dir, journal)
+        })
+    }
+
+    /// Begins an empty one in the place of whatever is there. Blocks.
+    pub fn anew(dir: &Path, journal: JournalId) -> io::Result<Self> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Self::try_open(dir, journal).map_err(io::Error::other),
         }
     }
 
     fn try_open(dir: &Path, journal: JournalId) -> Result<Self, ViewError> {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).mode(sled::Mode::HighThroughput);
-        // It may panic on damage.
-        let db = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| garbled("it is damaged".into()))??;
+        let mut patience = LET_GO_TRIES;
+        let db = loop {
+            // It may panic on damage.
+            match catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|_| garbled("it is damaged".into()))? {
+                Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") && patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(LET_GO_EVERY);
+                }
+                opened => break opened?,
+            }
+        };
         let tree = db.open_tree("view")?;
         let made_by = format!("{FORMAT} {WIRE_VERSION} {} {journal}", env!("CARGO_PKG_VERSION"));
         match tree.get(key(META, &[b"made by"]))? {
@@ -189,7 +217,14 @@ impl View {
             (known.latest, known.set_back_ms) = calendar;
         }
         let file = File::open(dir.join("db")).ok();
-        Ok(Self { tree, db, file, applied: AtomicU64::new(applied), known: Mutex::new(known) })
+        Ok(Self {
+            tree,
+            db,
+            file,
+            applied: AtomicU64::new(applied),
+            known: Mutex::new(known),
+            failure: OnceLock::new(),
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -202,8 +237,26 @@ impl View {
     }
 
     /// Writes what came of the events after the last ones, all or nothing. Rows that it has already are passed over, so that
-    /// the journal can be replayed into it. One caller at a time.
+    /// the journal can be replayed into it. One caller at a time. After one failure nothing is written any more: what it lacks
+    /// would be in the midst of what it has.
     pub fn apply(&self, rows: &Rows) -> Result<(), ViewError> {
+        if let Some(why) = self.failure() {
+            return Err(garbled(why.to_owned()));
+        }
+        self.try_apply(rows).inspect_err(|error| self.fail(error))
+    }
+
+    /// Writes nothing any more.
+    pub(crate) fn fail(&self, error: &ViewError) {
+        let _ = self.failure.set(error.0.clone()); // the first is the one to look at
+    }
+
+    /// Why nothing is written any more; `None` as long as all is well.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    fn try_apply(&self, rows: &Rows) -> Result<(), ViewError> {
         let applied = self.applied();
         if rows.upto <= applied {
             return Ok(());
@@ -226,6 +279,12 @@ impl View {
             let at = key(EVENTS, &[&some[0].view.number.to_be_bytes()]);
             batch.insert(at, encode_row(&some).map_err(garbled)?);
         }
+        for (at, row) in &rows.kept {
+            match row {
+                Some(row) => batch.insert(key(KEPT, &[at]), &row[..]),
+                None => batch.remove(key(KEPT, &[at])),
+            }
+        }
         fresh.iter().for_each(|row| known.dated(row.view.at));
         batch.insert(key(META, &[b"calendar"]), known.calendar_bytes());
         batch.insert(key(META, &[b"applied"]), &rows.upto.to_be_bytes());
@@ -240,6 +299,15 @@ impl View {
         self.db.flush()?;
         if let Some(file) = &self.file {
             file.sync_data().map_err(|error| ViewError(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with the key and the value of everything that the feed keeps here, in the order of the keys.
+    pub fn kept(&self, mut each: impl FnMut(&[u8], &[u8]) -> Result<(), ViewError>) -> Result<(), ViewError> {
+        for row in self.tree.scan_prefix([KEPT]) {
+            let (key, value) = row?;
+            self.checked(each(&key[1..], &value))?;
         }
         Ok(())
     }

@@ -26,6 +26,9 @@ pub struct EventRow {
     pub view: EventView,
 }
 
+/// Something that the feed keeps for itself: its key, and what it is from now on; `None` if it is no more.
+pub type Kept = (Vec<u8>, Option<Vec<u8>>);
+
 /// What some events of the journal led to.
 #[derive(Debug, Default)]
 pub struct Rows {
@@ -37,6 +40,8 @@ pub struct Rows {
     pub entries: Vec<(AccountId, LedgerEntryView)>,
     /// The events, in order and without a gap.
     pub events: Vec<EventRow>,
+    /// What the feed keeps, as it is behind the last of the events.
+    pub kept: Vec<Kept>,
 }
 
 /// Which ended jobs are wanted.
