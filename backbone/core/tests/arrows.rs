@@ -148,7 +148,7 @@ fn each_risky_dependency_is_named_only_in_its_own_files() {
         ("sysinfo", &["agent/src/probe/system.rs"][..]),
         ("quinn", &["backbone/link/src"][..]),
         ("rcgen", &["certs/src"][..]),
-        ("sled", &["backbone/orchestrator/src/store/view.rs"][..]),
+        ("sled", &["backbone/orchestrator/src/store/view"][..]),
         ("bollard", &["agent/src/executor/docker", "agent/src/probe/docker.rs"][..]),
         ("ollama_rs", &["agent/src/executor/llm", "agent/src/probe/ollama.rs"][..]),
         ("nvml_wrapper", &["agent/src/probe/nvml.rs"][..]),

@@ -91,7 +91,7 @@ fn engine(data: &Path) -> (EngineHandle, Outlets, EngineThread) {
     let time = SystemSource::new().expect("a clock");
     let space = Arc::new(Space::open(data, Some(0), Some(0)).expect("a disk"));
     let options = EngineOptions::new(data, Text::cut("0"), Box::new(time), founders, space);
-    let engine = Engine::open(options, 0, |_| {});
+    let engine = Engine::open(options, Some(0), |_| {});
     engine.expect("it opens").spawn().expect("it starts")
 }
 

@@ -1,10 +1,7 @@
 //! `view rebuild`: makes the view of ended jobs anew from the journal. `serve` does the same by itself where it finds none that
 //! it can use; this is for doing it beforehand, or when somebody has reason to.
 
-use std::fs;
-use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -18,13 +15,9 @@ use crate::store::view::{View, view_dir};
 pub fn rebuild_view(data: &Path) -> anyhow::Result<u64> {
     let _lock = DataLock::take(data).context("the view is made while nobody serves")?;
     let dir = view_dir(data);
-    match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("the old view"),
-        _ => {}
-    }
     let (id, asset) = identify(&journal_dir(data))?;
-    let view = Arc::new(View::open(&dir, id).context("the new view")?);
-    let mut feed = Feed::new(id, asset, Arc::clone(&view));
+    drop(View::anew(&dir, id).context("the new view")?);
+    let mut feed = Feed::open(id, asset, &dir).context("the new view")?;
     let mut written = Ok(());
     walk(&journal_dir(data), |events| {
         for event in &events {
@@ -34,6 +27,6 @@ pub fn rebuild_view(data: &Path) -> anyhow::Result<u64> {
         }
     })?;
     written.and_then(|()| feed.write_replayed())?;
-    view.flush()?;
-    Ok(view.applied())
+    feed.view().flush()?;
+    Ok(feed.view().applied())
 }

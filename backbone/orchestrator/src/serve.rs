@@ -1,8 +1,9 @@
 //! `serve`: opens the stores, starts the engine, the read model and the sessions, and stops them in order.
 //!
-//! Start: lock, journal replay (each event goes to the gate and the feed too), audit, engine thread, feed, dispatch,
-//! sockets (only now, so that nobody comes in whom the journal has revoked), sessions, ready line. Stop: sessions (agents and
-//! consoles are told to come back later), engine (everything accepted is committed), exit.
+//! Start: lock, view, snapshot, journal replay (what is not in the snapshot goes to the gate and the engine, what is not in the
+//! view to the feed), audit, engine thread, feed, dispatch, sockets (only now, so that nobody comes in whom the journal has
+//! revoked), sessions, ready line. Stop: sessions (agents and consoles are told to come back later), engine (everything accepted
+//! is committed), view, exit.
 //!
 //! A service manager is told that it is ready only then, and after it that it is alive for as long as the engine's own thread
 //! answers.
@@ -12,8 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, ensure};
-use modchain_core::EventBody;
+use anyhow::Context;
 use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
 use modchain_service::notify::{self, Note};
 use modchain_types::{Asset, JobId, JournalId, Name, Span, Text};
@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 
 use crate::clock::SystemSource;
 use crate::config::Settings;
-use crate::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets};
-use crate::feed::Feed;
+use crate::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets, StartError};
+use crate::feed::{Archivist, Feed, FeedHandle};
 use crate::fence::FenceKey;
 use crate::founders::{self, Founders};
 use crate::gate::Gate;
@@ -36,7 +36,7 @@ use crate::store::journal::JournalReader;
 use crate::store::lock::DataLock;
 use crate::store::output::OutputStore;
 use crate::store::space::Space;
-use crate::store::view::{View, view_dir};
+use crate::store::view::view_dir;
 use crate::{dispatch, init};
 
 /// Longest wait for the engine to commit what it has accepted.
@@ -86,6 +86,9 @@ pub struct Orchestrator {
     server: Server,
     engine: EngineHandle,
     thread: EngineThread,
+    feed: FeedHandle,
+    /// Writes what has ended to the view, after the engine's end too.
+    archivist: Archivist,
     sweeper: JoinHandle<()>,
     renewer: JoinHandle<()>,
     /// Ends, with its name, when a part ends that the others cannot do without.
@@ -126,7 +129,7 @@ impl Orchestrator {
         let fence_key = FenceKey::load(&data, journal_id)?;
 
         let (engine, Outlets { effects, events }, thread) = engine.spawn()?;
-        let (feed, feed_task) = feed.start(events)?; // ends with the engine
+        let (feed, feed_task, archivist) = feed.start(events)?; // ends with the engine
         let (dispatch, dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone()); // likewise
         let watched = engine.clone();
         let watch = tokio::spawn(async move {
@@ -165,9 +168,9 @@ impl Orchestrator {
             advertise,
             join_address,
         };
-        let server = Server::start(endpoint, join_endpoint, services, feed, dispatch);
+        let server = Server::start(endpoint, join_endpoint, services, feed.clone(), dispatch);
         let renewer = tokio::spawn(keep_certificates(issuer, server.shower()));
-        Ok(Self { server, engine, thread, sweeper, renewer, watch, _lock: lock })
+        Ok(Self { server, engine, thread, feed, archivist, sweeper, renewer, watch, _lock: lock })
     }
 
     /// Where it listens.
@@ -187,7 +190,8 @@ impl Orchestrator {
 
     /// Says goodbye to everybody, commits what was accepted, ends the engine. Takes some seconds at most.
     pub async fn shutdown(self) -> anyhow::Result<()> {
-        let Self { server, engine, thread, sweeper, renewer, watch, _lock } = self;
+        let Self { server, engine, thread, feed, archivist, sweeper, renewer, watch, _lock } = self;
+        drop(feed);
         sweeper.abort();
         renewer.abort();
         watch.abort();
@@ -198,6 +202,11 @@ impl Orchestrator {
             .await
             .context("the engine did not stop in time; what it acknowledged is on disk")??;
         anyhow::ensure!(clean, "the engine's thread panicked");
+        // Nothing is lost without it; with it the next start has nothing to write again.
+        let written = tokio::task::spawn_blocking(move || archivist.join());
+        if tokio::time::timeout(DRAIN_TIMEOUT, written).await.is_err() {
+            tracing::warn!("the view of ended jobs is not written to the end; the next start does it");
+        }
         Ok(())
     }
 }
@@ -214,31 +223,27 @@ fn open_stores(
     let input = InputStore::at(&place("input")).context("the input store cannot be opened")?.within(space.clone());
     let blobs = BlobStore::at(&place("blobs")).context("the blob store cannot be opened")?;
     let (id, asset) = crate::store::journal::identify(&crate::engine::journal_dir(data))?;
-    let view = Arc::new(View::open(&view_dir(data), id).context("the view of ended jobs cannot be made")?);
-    let mut feed = Feed::new(id, asset, view.clone());
+    let mut feed = Feed::open(id, asset, &view_dir(data)).context("the view of ended jobs cannot be made")?;
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
     let ceilings = settings.ceilings.clone();
     let options = EngineOptions { gate, ceilings, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
-    let known = view.applied();
-    let (mut broken, mut last) = (None, 0);
-    let engine = Engine::open(options, 0, |event| {
-        if matches!(event.body, EventBody::EngineStarted { .. }) {
-            last = event.number - 1; // in the end, that before this start
+    let mut written = Ok(());
+    let engine = Engine::open(options, Some(feed.upto()), |event| {
+        if written.is_ok() {
+            written = feed.replay(event);
         }
-        if let Err(error) = feed.replay(event) {
-            broken.get_or_insert(error);
-        }
+    });
+    let engine = engine.map_err(|error| match error {
+        StartError::Gone { .. } => anyhow::Error::new(error).context(format!(
+            "bring the whole data directory back; if you know better, remove the view of ended jobs, the folder {}",
+            view_dir(data).display()
+        )),
+        error => error.into(),
     })?;
-    ensure!(
-        known <= last || broken.is_some(),
-        "the view of ended jobs knows event {known}, and the journal ends with event {last}: what was acknowledged in between is \
-         gone. Bring the whole data directory back; if you know better, remove the folder {}",
-        view_dir(data).display()
-    );
-    broken.map_or_else(|| feed.write_replayed(), Err)?;
+    written.and_then(|()| feed.write_replayed())?;
     if let Some(token) = token {
         Founders::forget_token(data, &token)?;
     }
@@ -282,13 +287,14 @@ async fn sweep(blobs: BlobStore) {
 }
 
 /// Tells the service manager, if there is one, how the orchestrator is, by what the engine's thread answers.
-async fn report_to_manager(engine: EngineHandle, listen: SocketAddr) {
+async fn report_to_manager(engine: EngineHandle, feed: FeedHandle, listen: SocketAddr) {
     if !notify::is_managed() {
         return;
     }
     let look = || async {
         let (nodes, jobs) = engine.query(|control, _| (connected(control), control.jobs().count())).await.ok()?;
-        Some(format!("serving on {listen}, {nodes} nodes connected, {jobs} open jobs"))
+        let wrong = feed.complaint().map_or(String::new(), |wrong| format!("; {wrong}"));
+        Some(format!("serving on {listen}, {nodes} nodes connected, {jobs} open jobs{wrong}"))
     };
     notify::report(notify::round(), look, notify::tell).await;
 }
@@ -316,7 +322,7 @@ pub async fn serve(settings: &Settings) -> anyhow::Result<Ended> {
     let _ = writeln!(std::io::stdout(), "{ready}");
     tracing::info!(%listen, %join, data = %settings.data.display(), "serving");
 
-    let managed = tokio::spawn(report_to_manager(orchestrator.engine.clone(), listen));
+    let managed = tokio::spawn(report_to_manager(orchestrator.engine.clone(), orchestrator.feed.clone(), listen));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

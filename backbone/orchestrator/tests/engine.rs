@@ -119,7 +119,7 @@ async fn nothing_is_let_out_before_its_batch_is_synced_and_those_who_wait_share_
     let (opener, gate) = mpsc::channel();
     let (open, syncs) = (Arc::new(Mutex::new(true)), Arc::new(Mutex::new(0)));
     let disk = GatedDisk { entered, gate, open: open.clone(), syncs: syncs.clone() };
-    let engine = Engine::open(options(dir.path(), disk), 0, |_| {}).expect("opens");
+    let engine = Engine::open(options(dir.path(), disk), Some(0), |_| {}).expect("opens");
     let (engine, mut outlets, thread) = engine.spawn().expect("spawns");
     let before = *syncs.lock().expect("lock");
     *open.lock().expect("lock") = false;
@@ -175,8 +175,9 @@ async fn a_restart_replays_to_the_same_state_and_tells_the_feed_every_event_once
     let mut before = None;
     for run in 0..4 {
         let mut replayed = Vec::new();
-        let engine = Engine::open(options(dir.path(), TestDisk::default()), 0, |event| replayed.push(event.clone()))
-            .expect("opens");
+        let engine =
+            Engine::open(options(dir.path(), TestDisk::default()), Some(0), |event| replayed.push(event.clone()))
+                .expect("opens");
         assert_eq!(replayed[..known.len()], known[..], "the past is the past");
         if let Some((balances, jobs, number)) = before.take() {
             let (now_balances, now_jobs, now_number) = standing(engine.control());
@@ -221,7 +222,8 @@ async fn a_failed_sync_answers_nobody_and_ends_the_engine() {
             let fatal = fatal.clone();
             move |error: &AppendError| *fatal.lock().expect("lock") = Some(error.to_string())
         });
-        let (engine, mut outlets, thread) = Engine::open(options, 0, |_| {}).expect("opens").spawn().expect("spawns");
+        let (engine, mut outlets, thread) =
+            Engine::open(options, Some(0), |_| {}).expect("opens").spawn().expect("spawns");
         assert_eq!(soon(engine.command(credit("kept", 1))).await, Ok(Reply::Done));
         assert_eq!(soon(engine.command(credit("lost", 1))).await, Err(EngineGone));
         soon(engine.ended()).await;
@@ -232,7 +234,8 @@ async fn a_failed_sync_answers_nobody_and_ends_the_engine() {
         assert!(soon(outlets.events.recv()).await.is_none(), "the failed batch was let out");
 
         // At the next start the disk decides: the batch is whole or gone, and what was acknowledged is there.
-        let engine = Engine::open(self::options(dir.path(), TestDisk::default()), 0, |_| {}).expect("opens again");
+        let engine =
+            Engine::open(self::options(dir.path(), TestDisk::default()), Some(0), |_| {}).expect("opens again");
         assert!(engine.control().ledger().available(&"alice".parse().expect("account")) >= Micro(1));
     }
 }
@@ -242,7 +245,7 @@ async fn without_room_for_the_journal_everything_waits_and_goes_on_by_itself() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
     let disk = TestDisk::default();
-    let engine = Engine::open(options(dir.path(), disk.clone()), 0, |_| {}).expect("opens");
+    let engine = Engine::open(options(dir.path(), disk.clone()), Some(0), |_| {}).expect("opens");
     let (engine, _outlets, thread) = engine.spawn().expect("spawns");
     assert_eq!(soon(engine.command(credit("before", 1))).await, Ok(Reply::Done));
     disk.full.store(true, Ordering::Relaxed);
@@ -269,7 +272,7 @@ async fn without_room_for_the_journal_everything_waits_and_goes_on_by_itself() {
 async fn deadlines_fire_without_a_command() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
-    let engine = Engine::open(options(dir.path(), TestDisk::default()), 0, |_| {}).expect("opens");
+    let engine = Engine::open(options(dir.path(), TestDisk::default()), Some(0), |_| {}).expect("opens");
     let (engine, mut outlets, thread) = engine.spawn().expect("spawns");
     soon(engine.command(credit("c", 10_000))).await.expect("answers");
     let Command::Submit { by, key, mut spec, spec_digest, no_queue } = submit("short") else { panic!("a submit") };
@@ -289,12 +292,12 @@ async fn deadlines_fire_without_a_command() {
 fn an_identity_that_contradicts_the_journal_stays_out_and_stops_no_start() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
-    Engine::open(options(dir.path(), TestDisk::default()), 0, |_| {}).expect("opens");
+    Engine::open(options(dir.path(), TestDisk::default()), Some(0), |_| {}).expect("opens");
     let mut wrong = options(dir.path(), TestDisk::default());
     let identity = Identity { id: IdentityId([9; 16]), ..identity(Role::Client, "alice") };
     let other = founder(Role::Client, "zoe");
     wrong.founders.members = vec![Founder { identity, certificate: None }, other.clone()];
-    let engine = Engine::open(wrong, 0, |_| {}).expect("opens");
+    let engine = Engine::open(wrong, Some(0), |_| {}).expect("opens");
     assert!(engine.control().member(IdentityId([9; 16])).is_none());
     assert!(engine.control().member(other.identity.id).is_some(), "those after it are taken in");
 }
@@ -303,8 +306,8 @@ fn an_identity_that_contradicts_the_journal_stays_out_and_stops_no_start() {
 fn verify_names_torn_ends_and_changed_bytes_and_changes_nothing() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
-    Engine::open(options(dir.path(), TestDisk::default()), 0, |_| {}).expect("opens");
-    Engine::open(options(dir.path(), TestDisk::default()), 0, |_| {}).expect("opens");
+    Engine::open(options(dir.path(), TestDisk::default()), Some(0), |_| {}).expect("opens");
+    Engine::open(options(dir.path(), TestDisk::default()), Some(0), |_| {}).expect("opens");
     verify(dir.path()).expect("whole");
     let path = journal_dir(dir.path()).join("00000000000000000001.seg");
     let prepared = std::fs::read(&path).expect("reads");
@@ -327,7 +330,7 @@ async fn refusals_change_nothing_on_disk() {
     let dir = tempfile::tempdir().expect("directory");
     make(dir.path());
     let disk = TestDisk::default();
-    let engine = Engine::open(options(dir.path(), disk.clone()), 0, |_| {}).expect("opens");
+    let engine = Engine::open(options(dir.path(), disk.clone()), Some(0), |_| {}).expect("opens");
     let (engine, _outlets, thread) = engine.spawn().expect("spawns");
     let syncs = disk.count("sync");
     let reply = soon(engine.command(submit("too-poor"))).await;

@@ -21,10 +21,12 @@ use modchain_core::{Actor, Command, Control, Event, EventBody, Reply};
 use modchain_orchestrator::clock::{Started, SystemSource};
 use modchain_orchestrator::engine::{Engine, EngineOptions, SnapshotEvery, StartError, journal_dir, snapshots_dir};
 use modchain_orchestrator::export::{ExportFormat, export};
+use modchain_orchestrator::feed::Feed;
 use modchain_orchestrator::founders::{Founder, Founders};
 use modchain_orchestrator::store::journal::{Journal, OpenError, Place};
 use modchain_orchestrator::store::snapshot::{SNAPSHOT_VERSION, Snapshot, Snapshots};
 use modchain_orchestrator::store::space::Space;
+use modchain_orchestrator::store::view::view_dir;
 use modchain_orchestrator::verify::verify;
 use modchain_types::*;
 use support::{JOURNAL, TestDisk, endings, offer, other_tasks, spec, tariff, text, wasm_task};
@@ -277,7 +279,7 @@ fn options(data: &Path, every: u64) -> EngineOptions {
 /// Works for a while: money and jobs come in and are cancelled again.
 fn run(data: &Path, round: u64, every: u64) -> Durable {
     let by = |role, name: &str| Actor { id: IdentityId([0; 16]), role, account: account(name) };
-    let engine = Engine::open(options(data, every), u64::MAX, |_| {}).expect("opens");
+    let engine = Engine::open(options(data, every), None, |_| {}).expect("opens");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -353,17 +355,80 @@ fn a_start_from_a_snapshot_comes_to_the_state_of_the_whole_journal_and_reads_onl
         assert_eq!(kept.len(), if round == 0 { 1 } else { 2 }, "the two newest stay: {kept:?}");
         let newest = Snapshot::decode(&fs::read(&kept[kept.len() - 1]).expect("reads")).expect("good");
         let mut seen = Vec::new();
-        let engine = Engine::open(options(dir.path(), 1000), newest.place.number, |event| seen.push(event.clone()));
+        let engine =
+            Engine::open(options(dir.path(), 1000), Some(newest.place.number), |event| seen.push(event.clone()));
         let state = engine.expect("opens").control().durable();
         assert_eq!(seen[..seen.len() - 1], events[newest.place.number as usize..], "and the start itself");
         assert!(matches!(seen[seen.len() - 1].body, EventBody::EngineStarted { .. }));
         assert_eq!(state, replayed(dir.path()).0);
         // Who wants to see everything sees everything.
         let mut all = 0;
-        Engine::open(options(dir.path(), 1000), 0, |_| all += 1).expect("opens");
+        Engine::open(options(dir.path(), 1000), Some(0), |_| all += 1).expect("opens");
         assert_eq!(all, replayed(dir.path()).1.len());
     }
     verify(dir.path()).expect("whole");
+}
+
+/// Opens the engine and what consoles are shown, as `serve` does. Tells the numbers of the events that the feed was given.
+fn open_with_feed(data: &Path) -> Result<(Feed, Vec<u64>), StartError> {
+    let mut feed = Feed::open(JOURNAL, Asset::Test, &view_dir(data)).expect("opens");
+    let mut given = Vec::new();
+    Engine::open(options(data, 1000), Some(feed.upto()), |event| {
+        given.push(event.number);
+        feed.replay(event).expect("the view is written");
+    })?;
+    feed.write_replayed().expect("the view is written");
+    feed.view().flush().expect("flushes");
+    Ok((feed, given))
+}
+
+#[test]
+fn a_start_gives_the_feed_what_the_view_lacks_and_nothing_else() {
+    let dir = pool();
+    let last = || replayed(dir.path()).0.number;
+    let mut known = 0;
+    for round in 0..4 {
+        // Meanwhile nobody writes the view: it falls behind the newest snapshot.
+        run(dir.path(), round, 17);
+        let (feed, given) = open_with_feed(dir.path()).expect("opens");
+        assert!(given.iter().copied().eq(known + 1..=last()), "round {round}: {given:?} after {known}");
+        known = last();
+        assert_eq!((feed.upto(), feed.view().applied()), (known, known));
+    }
+    // It is up to date, and of the whole journal the start alone is left.
+    assert_eq!(open_with_feed(dir.path()).expect("opens").1, [known + 1]);
+    fs::remove_dir_all(snapshots_dir(dir.path())).expect("removes");
+    assert_eq!(open_with_feed(dir.path()).expect("opens").1, [known + 2], "whatever became of the snapshots");
+    fs::remove_dir_all(view_dir(dir.path())).expect("removes");
+    assert!(open_with_feed(dir.path()).expect("opens").1.into_iter().eq(1..=known + 3), "everything");
+}
+
+#[test]
+fn a_journal_that_lost_what_the_view_knows_is_not_gone_on_with_however_often_it_is_tried() {
+    let dir = pool();
+    run(dir.path(), 0, 1000);
+    let older: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(journal_dir(dir.path()))
+        .expect("reads")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| (path.clone(), fs::read(path).expect("reads")))
+        .collect();
+    let lost = replayed(dir.path()).0.number;
+    run(dir.path(), 1, 1000);
+    let (feed, _) = open_with_feed(dir.path()).expect("opens");
+    let known = feed.upto();
+    drop(feed);
+    fs::remove_dir_all(journal_dir(dir.path())).expect("removes");
+    fs::create_dir(journal_dir(dir.path())).expect("makes");
+    older.iter().for_each(|(path, bytes)| fs::write(path, bytes).expect("writes"));
+    for _ in 0..3 {
+        match open_with_feed(dir.path()) {
+            Err(StartError::Gone { observed, last }) => assert_eq!((observed, last), (known, lost)),
+            other => panic!("{:?}", other.map(|(_, given)| given)),
+        }
+        assert_eq!(replayed(dir.path()).0.number, lost, "a start that is refused leaves no event");
+    }
+    fs::remove_dir_all(view_dir(dir.path())).expect("removes");
+    assert!(open_with_feed(dir.path()).is_ok(), "whoever knows better can go on");
 }
 
 #[test]
@@ -388,16 +453,16 @@ fn snapshots_that_cannot_be_used_are_passed_over() {
         let left = fs::write(good[1].with_extension("tmp"), &bytes);
         left.expect("writes");
         let opened =
-            Engine::open(options(dir.path(), 1000), u64::MAX, |_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
+            Engine::open(options(dir.path(), 1000), None, |_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(opened.control().durable(), replayed(dir.path()).0, "{what}, the one before");
         assert!(!good[1].with_extension("tmp").exists(), "what a crash left is removed");
         fs::write(&good[0], &bytes).expect("writes");
         let opened =
-            Engine::open(options(dir.path(), 1000), u64::MAX, |_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
+            Engine::open(options(dir.path(), 1000), None, |_| {}).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(opened.control().durable(), replayed(dir.path()).0, "{what}, no other");
     }
     fs::remove_dir_all(snapshots_dir(dir.path())).expect("removes");
-    let opened = Engine::open(options(dir.path(), 1000), u64::MAX, |_| {}).expect("opens");
+    let opened = Engine::open(options(dir.path(), 1000), None, |_| {}).expect("opens");
     assert_eq!(opened.control().durable(), replayed(dir.path()).0, "none");
 }
 
@@ -409,13 +474,13 @@ fn a_journal_that_lost_what_a_snapshot_knows_is_not_served() {
     run(dir.path(), 1, 15);
     fs::write(journal_dir(dir.path()).join("00000000000000000001.seg"), early).expect("writes");
     let Err(StartError::Journal(OpenError::Lost { last, known, .. })) =
-        Engine::open(options(dir.path(), 1000), u64::MAX, |_| {})
+        Engine::open(options(dir.path(), 1000), None, |_| {})
     else {
         panic!("acknowledged events are missing")
     };
     assert!(last < known, "{last}, {known}");
     fs::remove_dir_all(snapshots_dir(dir.path())).expect("removes");
-    Engine::open(options(dir.path(), 1000), u64::MAX, |_| {}).expect("whoever knows better can go on");
+    Engine::open(options(dir.path(), 1000), None, |_| {}).expect("whoever knows better can go on");
 }
 
 #[test]
@@ -526,7 +591,7 @@ fn the_time_of_a_start_with_a_million_events() {
     drop(journal);
     let time = |what: &str| {
         let began = std::time::Instant::now();
-        let engine = Engine::open(options(dir.path(), u64::MAX), u64::MAX, |_| {}).expect("opens");
+        let engine = Engine::open(options(dir.path(), u64::MAX), None, |_| {}).expect("opens");
         println!("{what}: {:?} for {} events", began.elapsed(), engine.control().last_number());
     };
     time("the whole journal");
@@ -538,4 +603,9 @@ fn the_time_of_a_start_with_a_million_events() {
     let path = Snapshots::at(&snapshots_dir(dir.path())).write(&kept).expect("writes");
     println!("writing it: {:?}, {} bytes", began.elapsed(), fs::metadata(path).expect("it is there").len());
     time("from the snapshot");
+    for what in ["with what consoles are shown, which is made anew", "the same from the snapshot and the view"] {
+        let began = std::time::Instant::now();
+        let (_, given) = open_with_feed(dir.path()).expect("opens");
+        println!("{what}: {:?}, {} events for the feed", began.elapsed(), given.len());
+    }
 }

@@ -63,22 +63,28 @@ fn job(number: u64, dice: &mut Dice) -> JobRow {
         image: None,
         model: None,
         gpus: List::default(),
-        created_at: WallTime(number as i64 * 10),
+        created_at: moment(number),
         started_at: None,
-        ended_at: Some(WallTime(number as i64 * 10 + 5)),
+        ended_at: Some(moment(number + 1)),
     };
     JobRow { number, finished: number + 1, events: vec![number, number + 1], view }
 }
 
+/// The calendar was set back twice, by the time of some thousand events.
+fn moment(number: u64) -> WallTime {
+    let back = [(4_000, 1_500), (9_000, 3_000)].iter().filter(|(from, _)| number >= *from).map(|(_, back)| back);
+    WallTime((number as i64 - back.sum::<i64>()) * 10)
+}
+
 fn entry(number: u64, kind: LedgerKind, job: Option<JobId>) -> LedgerEntryView {
-    let (at, balance) = (WallTime(number as i64 * 10), Micro(number));
+    let (at, balance) = (moment(number), Micro(number));
     LedgerEntryView { number, at, kind, amount: -7, balance, job, text: text("held") }
 }
 
 fn event(number: u64, job: Option<JobId>, audience: Option<&str>) -> EventRow {
     let view = EventView {
         number,
-        at: WallTime(number as i64 * 10),
+        at: moment(number),
         kind: EventKind::Job,
         job,
         attempt: None,
@@ -94,8 +100,13 @@ fn event(number: u64, job: Option<JobId>, audience: Option<&str>) -> EventRow {
 
 /// Rows of `count` jobs: three events each, the third a deposit.
 fn rows(first: u64, count: u64, dice: &mut Dice) -> Rows {
+    sparse_rows(first, count, 3, dice)
+}
+
+/// As [`rows`], each job so many events after the one before.
+fn sparse_rows(first: u64, count: u64, apart: u64, dice: &mut Dice) -> Rows {
     let mut rows = Rows { upto: first - 1, ..Rows::default() };
-    for number in (0..count).map(|job| first + 3 * job) {
+    for number in (0..count).map(|job| first + apart * job) {
         let row = job(number, dice);
         let (id, of) = (row.view.id, row.view.account.clone());
         rows.entries.push((of.clone(), entry(number, LedgerKind::Hold, Some(id))));
@@ -112,6 +123,18 @@ fn rows(first: u64, count: u64, dice: &mut Dice) -> Rows {
     rows
 }
 
+/// The store under a view that was closed, once it has let go of its files.
+fn store_at(place: &std::path::Path) -> sled::Db {
+    loop {
+        match sled::open(place) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.expect("opens"),
+        }
+    }
+}
+
 fn wanted(dice: &mut Dice) -> Wanted {
     Wanted {
         account: (dice.roll(2) == 0).then(|| account(dice.roll(4))),
@@ -119,8 +142,17 @@ fn wanted(dice: &mut Dice) -> Wanted {
         labels: (0..dice.roll(3))
             .map(|label| (text(&format!("label-{label}")), text(&dice.roll(3).to_string())))
             .collect(),
-        prefix: ["", "", "train", "x", "j-", "nothing"][dice.roll(6) as usize].to_owned(),
-        since: (dice.roll(3) == 0).then(|| WallTime(dice.roll(9_000) as i64)),
+        prefix: match dice.roll(8) {
+            0 => "train".to_owned(),
+            1 => "x".to_owned(),
+            2 => "nothing".to_owned(),
+            3 | 4 => {
+                let id = job(1 + 40 * dice.roll(320), &mut Dice(1)).view.id.to_string();
+                id[..1 + dice.roll(id.len() as u64) as usize].to_owned()
+            }
+            _ => String::new(),
+        },
+        since: (dice.roll(3) == 0).then(|| WallTime(dice.roll(110_000) as i64)),
         below: u64::MAX,
         limit: 1 + dice.roll(40) as usize,
     }
@@ -139,8 +171,14 @@ fn pages_of_every_question_together_are_what_a_search_by_hand_finds() {
     let dir = tempfile::tempdir().expect("a directory");
     let view = View::open(dir.path(), JOURNAL).expect("opens");
     let mut dice = Dice(7);
-    let rows = rows(1, 300, &mut dice);
-    view.apply(&rows).expect("applies");
+    // Some blocks of jobs, a few dozen in each, written in pieces.
+    let mut rows = Rows::default();
+    for piece in 0..10 {
+        let more = sparse_rows(1 + piece * 30 * 40, 30, 40, &mut dice);
+        view.apply(&more).expect("applies");
+        rows.jobs.extend(more.jobs);
+    }
+    let blocks = rows.jobs[299].number / 2_048 + 1;
     for round in 0..400 {
         let mut asked = wanted(&mut dice);
         let expected: Vec<&JobRow> = rows.jobs.iter().rev().filter(|row| is_wanted(row, &asked)).collect();
@@ -148,7 +186,8 @@ fn pages_of_every_question_together_are_what_a_search_by_hand_finds() {
         loop {
             let page = view.jobs(&asked).expect("answers");
             assert_eq!(page.total, expected.len() as u64, "round {round}: {asked:?}");
-            assert!(page.items.len() <= asked.limit);
+            assert!(page.items.len() == asked.limit || !page.more, "a page is full if there are more");
+            assert!(page.blocks <= blocks, "{} blocks for {asked:?}", page.blocks);
             let more = page.more;
             asked.below = page.items.last().map_or(0, |row| row.number);
             found.extend(page.items);
@@ -183,6 +222,8 @@ fn statements_and_events_page_without_gap_or_repeat() {
         (None, None, None),
         (Some(LedgerKind::Deposit), None, None),
         (Some(LedgerKind::Settle), None, Some(WallTime(2_000))),
+        (Some(LedgerKind::Earning), None, None),
+        (None, None, Some(WallTime(3_333))),
         (None, Some(job), None),
     ] {
         let expected: Vec<&LedgerEntryView> = rows
@@ -199,7 +240,7 @@ fn statements_and_events_page_without_gap_or_repeat() {
             .collect();
         let (mut found, mut below) = (Vec::new(), None);
         loop {
-            let asked = EntriesWanted { since, kind, job: about, below, limit: 7 };
+            let asked = EntriesWanted { since, kind, job: about, made: None, below, limit: 7 };
             let (page, more) = view.entries(&of, &asked).expect("answers");
             below = page.last().map(|entry| entry.number);
             found.extend(page);
@@ -213,7 +254,7 @@ fn statements_and_events_page_without_gap_or_repeat() {
         let takes = |row: &EventRow| row.audience.is_some();
         let (mut found, mut seen) = (Vec::new(), after);
         loop {
-            let (page, reached) = view.events(seen, upto, max, takes).expect("answers");
+            let (page, reached) = view.events(seen, upto, None, max, takes).expect("answers");
             assert!(page.len() <= max);
             let ended = page.is_empty();
             found.extend(page);
@@ -225,6 +266,88 @@ fn statements_and_events_page_without_gap_or_repeat() {
         let between = |row: &&EventRow| row.view.number > after && row.view.number <= upto && takes(row);
         let expected: Vec<&EventView> = rows.events.iter().filter(between).map(|row| &row.view).collect();
         assert!(found.iter().eq(expected.iter().copied()), "after {after} up to {upto}");
+    }
+}
+
+#[test]
+fn a_statement_of_a_job_that_has_not_ended_and_one_since_a_calendar_was_set_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let view = View::open(dir.path(), JOURNAL).expect("opens");
+    let live = JobId([0xbb; 16]);
+    let hold = (account(1), entry(1, LedgerKind::Hold, Some(live)));
+    view.apply(&Rows { upto: 1, entries: vec![hold.clone()], ..Rows::default() }).expect("applies");
+    let asked = EntriesWanted { job: Some(live), limit: 9, ..EntriesWanted::default() };
+    assert!(view.entries(&account(1), &asked).expect("answers").0.is_empty(), "it is in no row of a job");
+    let asked = EntriesWanted { made: Some(1), ..asked };
+    assert_eq!(view.entries(&account(1), &asked).expect("answers"), (vec![hold.1], false));
+    let rows = rows(3_100, 2_500, &mut Dice(2));
+    view.apply(&rows).expect("applies");
+    for since in [26_000, 38_000, 60_000, 64_000, 80_000].map(WallTime) {
+        for kind in [None, Some(LedgerKind::Deposit)] {
+            let asked = EntriesWanted { since: Some(since), kind, limit: 10_000, ..EntriesWanted::default() };
+            let (found, more) = view.entries(&account(1), &asked).expect("answers");
+            let expected = rows.entries.iter().rev().filter(|(of, entry)| {
+                *of == account(1) && entry.at >= since && kind.is_none_or(|kind| entry.kind == kind)
+            });
+            assert!(found.iter().eq(expected.map(|(_, entry)| entry)) && !more, "{since:?} {kind:?}");
+        }
+        let (mut found, mut seen) = (Vec::new(), 3_100);
+        while seen < rows.upto {
+            let (page, reached) =
+                view.events(seen, rows.upto, Some(since), 500, |row| row.view.at >= since).expect("answers");
+            found.extend(page);
+            seen = reached;
+        }
+        let expected =
+            rows.events.iter().map(|row| &row.view).filter(|event| event.number > 3_100 && event.at >= since);
+        assert!(found.iter().eq(expected), "events since {since:?}");
+    }
+}
+
+/// Every other row is made unreadable, so that one look at it is an error.
+#[test]
+fn a_page_reads_the_rows_of_its_own_jobs_and_of_no_others_whatever_is_asked() {
+    let newest = Wanted { below: u64::MAX, limit: 5, ..Wanted::default() };
+    let labelled = |label: &str, value: &str| (text(label), text(value));
+    let questions = [
+        newest.clone(),
+        Wanted { account: Some(account(1)), ..newest.clone() },
+        Wanted { states: vec![JobState::Expired], ..newest.clone() },
+        Wanted { states: vec![JobState::Expired, JobState::Failed], account: Some(account(2)), ..newest.clone() },
+        Wanted { labels: vec![labelled("label-1", "2")], account: Some(account(0)), ..newest.clone() },
+        Wanted { labels: vec![labelled("label-0", "1"), labelled("label-1", "2")], ..newest.clone() },
+        Wanted { labels: vec![labelled("label-0", "1"), labelled("label-0", "2")], ..newest.clone() },
+        Wanted { labels: vec![labelled("none", "such")], ..newest.clone() },
+        Wanted { prefix: "train-1".into(), since: Some(WallTime(30_000)), ..newest.clone() },
+        Wanted { prefix: "j-".into(), states: vec![JobState::TimedOut], ..newest.clone() },
+        Wanted { prefix: "j-4".into(), ..newest.clone() },
+        Wanted { prefix: "nothing".into(), ..newest.clone() },
+        Wanted { since: Some(WallTime(35_000)), account: Some(account(1)), ..newest.clone() },
+        Wanted { below: 700, ..newest.clone() },
+    ];
+    for asked in questions {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("view");
+        let view = View::open(&place, JOURNAL).expect("opens");
+        let rows = sparse_rows(1, 400, 30, &mut Dice(3));
+        view.apply(&rows).expect("applies");
+        view.flush().expect("flushes");
+        drop(view);
+        let all: Vec<&JobRow> = rows.jobs.iter().rev().filter(|row| is_wanted(row, &asked)).collect();
+        let expected: Vec<&JobRow> = all.iter().filter(|row| row.number < asked.below).take(5).copied().collect();
+        let database = store_at(&place);
+        let tree = database.open_tree("view").expect("it has rows");
+        let others = rows.jobs.iter().filter(|row| expected.iter().all(|expected| expected.number != row.number));
+        for row in others {
+            let at = [b"J", &row.number.to_be_bytes()[..]].concat();
+            assert!(tree.insert(at, &[0xff; 3]).expect("writes").is_some());
+        }
+        drop((tree, database));
+        let view = View::open(&place, JOURNAL).expect("opens");
+        let found = view.jobs(&asked).unwrap_or_else(|error| panic!("{asked:?}: {error}"));
+        assert!(found.items.iter().eq(expected), "{asked:?}");
+        assert_eq!(found.total, all.len() as u64, "{asked:?}");
+        assert!(found.blocks <= 400 * 30 / 2_048 + 1, "{asked:?}");
     }
 }
 
@@ -304,7 +427,7 @@ fn a_view_with_a_row_that_cannot_be_read_says_so_and_is_begun_anew_at_the_next_s
     view.apply(&rows(1, 50, &mut Dice(3))).expect("applies");
     view.flush().expect("flushes");
     drop(view);
-    let database = sled::open(&place).expect("opens");
+    let database = store_at(&place);
     let tree = database.open_tree("view").expect("it has rows");
     for row in tree.scan_prefix(b"J") {
         tree.insert(row.expect("reads").0, &[0xff; 3]).expect("writes");
@@ -318,6 +441,34 @@ fn a_view_with_a_row_that_cannot_be_read_says_so_and_is_begun_anew_at_the_next_s
     let view = View::open(&place, JOURNAL).expect("opens");
     assert_eq!(view.applied(), 0);
     assert!(view.jobs(&everything).expect("it is empty").items.is_empty());
+}
+
+#[test]
+fn a_view_that_cannot_be_written_says_so_and_is_never_written_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().join("view");
+    let view = View::open(&place, JOURNAL).expect("opens");
+    view.apply(&rows(1, 50, &mut Dice(3))).expect("applies");
+    view.flush().expect("flushes");
+    drop(view);
+    let database = store_at(&place);
+    let tree = database.open_tree("view").expect("it has rows");
+    for row in tree.scan_prefix(b"S") {
+        tree.insert(row.expect("reads").0, &[0xff; 3]).expect("writes");
+    }
+    drop((tree, database));
+    let view = View::open(&place, JOURNAL).expect("nothing is seen of it yet");
+    assert_eq!(view.failure(), None);
+    view.apply(&rows(151, 5, &mut Dice(4))).expect_err("its sets cannot be read");
+    let why = view.failure().expect("it says so").to_owned();
+    assert_eq!(view.applied(), 150, "nothing of it is there");
+    let nothing_wrong = Rows { upto: 200, ..Rows::default() };
+    view.apply(&nothing_wrong).expect_err("what it lacks would be in the midst of what it has");
+    assert_eq!((view.applied(), view.failure()), (150, Some(&*why)));
+    let newest = Wanted { below: u64::MAX, limit: 5, ..Wanted::default() };
+    assert_eq!(view.jobs(&newest).expect("what it has it tells").items.len(), 5);
+    drop(view);
+    assert_eq!(View::open(&place, JOURNAL).expect("opens").applied(), 0, "begun anew");
 }
 
 #[test]
@@ -342,8 +493,11 @@ fn a_page_of_a_million_ended_jobs() {
     let rare = Wanted { states: vec![JobState::Expired], ..newest.clone() };
     let labelled = Wanted { labels: vec![(text("label-1"), text("2"))], ..newest.clone() };
     let named = Wanted { prefix: "train-1".into(), ..newest.clone() };
-    let since = Wanted { since: Some(WallTime(29_000_000)), ..newest.clone() };
+    let since = Wanted { since: Some(moment(thousands * 2_900)), ..newest.clone() };
     let nothing = Wanted { prefix: "nothing".into(), ..newest.clone() };
+    let disjoint =
+        Wanted { labels: vec![(text("label-0"), text("1")), (text("label-0"), text("2"))], ..newest.clone() };
+    let begins = Wanted { prefix: "j-4z".into(), ..newest.clone() };
     let deep = Wanted { below: 10_000, ..newest.clone() };
     let questions = [
         ("the newest", newest.clone()),
@@ -355,6 +509,8 @@ fn a_page_of_a_million_ended_jobs() {
         ("a name", named),
         ("since", since),
         ("no such name", nothing),
+        ("two labels that no job has both", disjoint),
+        ("the beginning of an id", begins),
         ("the last page", deep),
     ];
     for (what, asked) in questions {
@@ -365,7 +521,8 @@ fn a_page_of_a_million_ended_jobs() {
             slowest = slowest.max(began.elapsed());
         }
         let found = found.expect("asked");
-        println!("{what}: {slowest:?} for {} jobs of {}", found.items.len(), found.total);
+        let (items, blocks) = (found.items.len(), found.blocks);
+        println!("{what}: {slowest:?} for {items} jobs of {}, {blocks} blocks looked at", found.total);
     }
     let began = Instant::now();
     assert!(view.job(middle.expect("there is one")).expect("answers").is_some());

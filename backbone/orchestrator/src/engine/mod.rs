@@ -50,6 +50,16 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// What was observed of the journal is not in it any more.
+    #[error(
+        "the journal ends with event {last}, and event {observed} was known: what was acknowledged in between is gone"
+    )]
+    Gone {
+        /// The last event that was known.
+        observed: u64,
+        /// The journal's.
+        last: u64,
+    },
     /// The journal replays to a state that breaks an invariant.
     #[error("the journal replays to a broken state, nothing is served: {0}")]
     Audit(modchain_core::audit::Breach),
@@ -258,8 +268,13 @@ impl EngineThread {
 
 impl Engine {
     /// Goes on from the newest snapshot or replays the journal, audits the state, records the start and the identities that
-    /// are missing. Every event behind `observed` goes to `observe`, in order: what follows comes out of the outlets. Blocks.
-    pub fn open(options: EngineOptions, observed: u64, mut observe: impl FnMut(&Event)) -> Result<Self, StartError> {
+    /// are missing. Every event behind `observed`, which must be in the journal, goes to `observe`, in order; without it those of
+    /// the start alone do. What follows comes out of the outlets. Blocks.
+    pub fn open(
+        options: EngineOptions,
+        observed: Option<u64>,
+        mut observe: impl FnMut(&Event),
+    ) -> Result<Self, StartError> {
         let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, ceilings, on_fatal } = options;
         let dir = journal_dir(&data);
         let (id, asset) = journal::identify(&dir).map_err(OpenError::from)?;
@@ -280,12 +295,18 @@ impl Engine {
                     control.evolve(event);
                     past.observe(event);
                 }
-                if event.number > observed {
+                if observed.is_some_and(|observed| event.number > observed) {
                     observe(event);
                 }
             }
         };
-        let mut journal = Journal::open_after(&dir, known.min(observed), replay, disk, journal::SEGMENT_BYTES_MAX)?;
+        let after = observed.map_or(known, |observed| observed.min(known));
+        let mut journal = Journal::open_after(&dir, after, replay, disk, journal::SEGMENT_BYTES_MAX)?;
+        let last = control.last_number();
+        if let Some(observed) = observed.filter(|observed| *observed > last) {
+            // Before anything is added: an old copy that is started often enough must not catch up.
+            return Err(StartError::Gone { observed, last });
+        }
         control.audit().map_err(StartError::Audit)?;
 
         let mut clock = Clock::resume(time, &past);

@@ -13,6 +13,7 @@ use modchain_wire::view::{EventView, JobView};
 use tokio::sync::mpsc;
 
 use super::describe::Audience;
+use super::known::Known;
 use super::query::{EventFilter, JobsPart, LedgerFilter, Sight, Unresolved, one_of, page_limit, prefix_range};
 use super::{EVENTS_PAGE, FeedGone, FeedHandle, JobStanding, Waiter};
 use crate::store::view::{EntriesWanted, JobRow, Rows, View, ViewError, Wanted};
@@ -37,10 +38,21 @@ pub enum FeedError {
     View(#[from] ViewError),
 }
 
+/// The thread that writes the view.
+#[derive(Debug)]
+pub struct Archivist(thread::JoinHandle<()>);
+
+impl Archivist {
+    /// Waits until everything is written, which the feed's end must come before. Blocks.
+    pub fn join(self) {
+        let _ = self.0.join(); // it says itself what went wrong
+    }
+}
+
 /// Starts the thread that writes the view. It ends when the sender is dropped.
-pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<mpsc::Sender<Rows>> {
+pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<(mpsc::Sender<Rows>, Archivist)> {
     let (sender, mut batches) = mpsc::channel::<Rows>(BATCHES_MAX);
-    thread::Builder::new().name("view".into()).spawn(move || {
+    let thread = thread::Builder::new().name("view".into()).spawn(move || {
         while let Some(mut rows) = batches.blocking_recv() {
             while rows.events.len() < EVENTS_AT_ONCE
                 && let Ok(more) = batches.try_recv()
@@ -49,10 +61,11 @@ pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<mpsc::Sender<Rows
                 rows.jobs.extend(more.jobs);
                 rows.entries.extend(more.entries);
                 rows.events.extend(more.events);
+                rows.kept.extend(more.kept);
             }
             if let Err(error) = view.apply(&rows) {
                 // What it lacks stays in the feed's memory, and the next start writes it again.
-                tracing::error!(%error, "what has ended is kept in memory from here on");
+                tracing::error!(%error, "what has ended is kept in memory from here on; restart the orchestrator");
                 return;
             }
         }
@@ -60,7 +73,7 @@ pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<mpsc::Sender<Rows
             tracing::warn!(%error, "the next start writes it again");
         }
     })?;
-    Ok(sender)
+    Ok((sender, Archivist(thread)))
 }
 
 impl FeedHandle {
@@ -122,7 +135,7 @@ impl FeedHandle {
     pub async fn origin(&self, actor: &Actor, job: JobId) -> Result<Option<(AccountId, u64)>, FeedError> {
         let asker = actor.clone();
         let here =
-            self.ask(move |feed| feed.model.visible_job(&asker, job).map(|job| (job.account.clone(), job.number)));
+            self.ask(move |feed| feed.model.visible_job(&asker, job).map(|job| (job.account().clone(), job.number())));
         match here.await? {
             Some(origin) => Ok(Some(origin)),
             None => Ok(self.ended_job(actor, job).await?.map(|row| (row.view.account, row.number))),
@@ -198,30 +211,26 @@ impl FeedHandle {
     pub async fn ledger(&self, account: AccountId, filter: LedgerFilter) -> Result<Option<LedgerPage>, FeedError> {
         let applied = self.view.applied();
         let (of, asked) = (account.clone(), filter.clone());
-        let Some(here) = self.ask(move |feed| feed.model.ledger_part(&of, &asked, applied)).await? else {
-            return Ok(None);
-        };
+        let here = self.ask(move |feed| {
+            let made = asked.job.and_then(|job| feed.model.jobs.get(&job)).map(Known::number);
+            Some((feed.model.ledger_part(&of, &asked, applied)?, made))
+        });
+        let Some((here, made)) = here.await? else { return Ok(None) };
         let limit = filter.page_limit();
+        let older = |limit| {
+            let below = filter.before.unwrap_or(u64::MAX).min(applied.saturating_add(1));
+            let LedgerFilter { since, kind, job, .. } = filter;
+            let (account, wanted) =
+                (account.clone(), EntriesWanted { since, kind, job, made, below: Some(below), limit });
+            self.ask_view(move |view| view.entries(&account, &wanted))
+        };
         if here.more || here.items.len() >= limit {
-            let more = here.more || !self.older(&account, &filter, applied, 1).await?.0.is_empty();
+            let more = here.more || !older(1).await?.0.is_empty();
             return Ok(Some(LedgerPage { more, ..here }));
         }
-        let (older, more) = self.older(&account, &filter, applied, limit - here.items.len()).await?;
+        let (older, more) = older(limit - here.items.len()).await?;
         let items = here.items.iter().cloned().chain(older).collect();
         Ok(Some(LedgerPage { account, items: List::cut(items), more }))
-    }
-
-    async fn older(
-        &self,
-        account: &AccountId,
-        filter: &LedgerFilter,
-        applied: u64,
-        limit: usize,
-    ) -> Result<(Vec<modchain_wire::view::LedgerEntryView>, bool), FeedError> {
-        let below = filter.before.unwrap_or(u64::MAX).min(applied.saturating_add(1));
-        let LedgerFilter { since, kind, job, .. } = *filter;
-        let (account, wanted) = (account.clone(), EntriesWanted { since, kind, job, below: Some(below), limit });
-        self.ask_view(move |view| view.entries(&account, &wanted)).await
     }
 
     /// Events after `after` that there are already, one page, and how far the answer goes.
@@ -239,7 +248,7 @@ impl FeedHandle {
                     return Ok(model.events_after(&asker, &asked, after, EVENTS_PAGE));
                 }
                 let job = asked.job.and_then(|job| model.visible_job(&asker, job));
-                Err((model.forgotten, job.map(|job| job.events.clone())))
+                Err((model.forgotten, job.map(|job| job.events().to_vec())))
             });
             let (forgotten, numbers) = match here.await? {
                 Ok(page) => return Ok(page),
@@ -255,10 +264,12 @@ impl FeedHandle {
                     let takes = |row: &crate::store::view::EventRow| {
                         Audience::from_row(row.audience.as_ref()).has(&asker) && asked.takes(&row.view)
                     };
-                    let Some(numbers) = numbers else { return view.events(after, forgotten, EVENTS_PAGE, takes) };
+                    let Some(numbers) = numbers else {
+                        return view.events(after, forgotten, asked.since, EVENTS_PAGE, takes);
+                    };
                     let mut found = Vec::new();
                     for number in numbers.into_iter().filter(|number| *number > after && *number <= forgotten) {
-                        found.extend(view.events(number - 1, number, 1, takes)?.0);
+                        found.extend(view.events(number - 1, number, None, 1, takes)?.0);
                         if found.len() == EVENTS_PAGE {
                             return Ok((found, number));
                         }

@@ -136,13 +136,13 @@ impl Model {
                 let mut next = None;
                 let mut last = below;
                 let ages = self.ages(actor, None).rev().filter(|(number, _)| **number < below);
-                let ended = ages.filter_map(|(_, id)| self.jobs.get(id)).filter(|job| job.is_ended()).take(left);
+                let ended = ages.filter_map(|(_, id)| self.jobs.get(id)).filter(|job| job.ended().is_some()).take(left);
                 for job in ended {
                     if !fits(job.weight(), items.len()) {
                         next = Some(Part::Ended(last, left - items.len()));
                         break;
                     }
-                    last = job.number;
+                    last = job.number();
                     items.push(job.view(self, now));
                 }
                 page.jobs = List::cut(items);
@@ -200,7 +200,7 @@ impl Model {
 
         let (mut jobs, mut weight) = (Vec::new(), 0);
         for (_, id) in self.changed_jobs.range(cursor.revision + 1..) {
-            let Some(job) = self.visible_job(actor, *id).filter(|job| concerns(Some(job.id))) else { continue };
+            let Some(job) = self.visible_job(actor, *id).filter(|job| concerns(Some(job.id()))) else { continue };
             weight += job.weight();
             if jobs.len() == ITEMS_MAX || (weight > DELTA_WEIGHT_MAX && !jobs.is_empty()) {
                 return reset;

@@ -1,4 +1,4 @@
-//! One job as the feed remembers it.
+//! One job as the feed remembers it as long as it has not ended.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,15 @@ use modchain_types::{
 };
 use modchain_wire::Sentence;
 use modchain_wire::view::{AttemptView, JobView};
+use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 
 /// Attempts of one job that are remembered, newest first to stay: what a [`JobView`] can carry.
 const ATTEMPTS_KEPT: usize = 64;
 
-/// One job.
-#[derive(Debug)]
+/// One job that has not ended. As the view keeps it too, but for what is not in the journal.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub(super) id: JobId,
     pub(super) account: AccountId,
@@ -37,18 +38,22 @@ pub(super) struct Job {
     message: Text<512>,
     pub(super) image: Option<ImagePin>,
     usage: Usage,
+    #[serde(skip)]
     outcome: Option<Outcome>,
+    #[serde(skip)]
     pub(super) settlement: Option<Settlement>,
+    #[serde(skip)]
     ended_at: Option<Timestamp>,
-    /// Number of the event that ended it; 0 before.
-    pub(super) finished: u64,
     /// Numbers of all events about it.
     pub(super) events: Vec<u64>,
+    /// The last event that changed what is shown of it.
+    pub(super) changed_by: u64,
+    #[serde(skip)]
     pub(super) changed: u64,
 }
 
 /// One attempt.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Attempt {
     pub(super) number: u32,
     pub(super) node: NodeId,
@@ -56,14 +61,19 @@ pub(super) struct Attempt {
     state: JobState,
     reason: Option<Reason>,
     message: Text<512>,
+    #[serde(skip)]
     preparing: Text<256>,
     tariff: Tariff,
-    reservation: Reservation,
+    pub(super) reservation: Reservation,
     run_limit: Span,
     assigned_at: Timestamp,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
-    output: OutputLengths,
+    /// As its agent reported it in the end.
+    reported: Option<OutputLengths>,
+    /// As much as is on disk, before that.
+    #[serde(skip)]
+    stored: OutputLengths,
 }
 
 impl Attempt {
@@ -90,7 +100,8 @@ impl Attempt {
             assigned_at: event.at,
             started_at: None,
             ended_at: None,
-            output: OutputLengths::default(),
+            reported: None,
+            stored: OutputLengths::default(),
         }
     }
 }
@@ -119,8 +130,8 @@ impl Job {
             outcome: None,
             settlement: None,
             ended_at: None,
-            finished: 0,
             events: Vec::new(),
+            changed_by: number,
             changed: 0,
         }
     }
@@ -159,7 +170,7 @@ impl Job {
     pub(super) fn result(&mut self, number: u32, usage: Usage, output: OutputLengths, at: Timestamp) {
         self.usage = usage;
         if let Some(attempt) = self.attempt_mut(number) {
-            attempt.output = output;
+            attempt.reported = Some(output);
             attempt.ended_at = Some(at);
         }
     }
@@ -181,7 +192,7 @@ impl Job {
             attempt.reason = Some(outcome.reason);
             attempt.message = outcome.message.clone();
             attempt.ended_at.get_or_insert(at);
-            attempt.output = outcome.output;
+            attempt.reported = Some(outcome.output);
         }
         self.usage = outcome.usage;
         self.outcome = Some(outcome.clone());
@@ -194,7 +205,7 @@ impl Job {
         if let Some(attempt) = self.attempt_mut(number)
             && attempt.ended_at.is_none()
         {
-            attempt.output = stored;
+            attempt.stored = stored;
         }
     }
 
@@ -210,19 +221,23 @@ impl Job {
         })
     }
 
-    /// Whether nothing can change any more.
-    pub(super) fn is_ended(&self) -> bool {
-        self.outcome.is_some()
+    /// As [`super::known::Known::state`].
+    pub(super) fn state(&self, model: &Model) -> JobState {
+        self.state_if(|node| model.is_silent(node))
     }
 
-    /// The state as everybody sees it.
-    pub(super) fn state(&self, model: &Model) -> JobState {
+    /// The state by the journal alone, which events tell of: the same whenever they are told.
+    pub(super) fn recorded_state(&self, model: &Model) -> JobState {
+        self.state_if(|node| model.is_lost(node))
+    }
+
+    fn state_if(&self, unheard: impl Fn(NodeId) -> bool) -> JobState {
         if let Some(outcome) = &self.outcome {
             return outcome.state;
         }
         match self.live_attempt() {
             _ if self.cancelling => JobState::Cancelling,
-            Some(attempt) if model.is_silent(attempt.node) => JobState::Unreachable,
+            Some(attempt) if unheard(attempt.node) => JobState::Unreachable,
             Some(attempt) => attempt.state,
             None => JobState::Queued,
         }
@@ -249,7 +264,7 @@ impl Job {
         meter::charge(&attempt.tariff, &attempt.reservation, &Usage { ran, ..Usage::default() }, self.hold)
     }
 
-    /// The whole view.
+    /// As [`super::known::Known::view`].
     pub(super) fn view(&self, model: &Model, now: Timestamp) -> JobView {
         let newest = self.attempts.back();
         let message = match &self.outcome {
@@ -282,7 +297,7 @@ impl Job {
             usage: self.usage,
             output: match (&self.outcome, newest) {
                 (Some(outcome), _) => outcome.output,
-                (None, Some(attempt)) => attempt.output,
+                (None, Some(attempt)) => attempt.reported.unwrap_or(attempt.stored),
                 (None, None) => OutputLengths::default(),
             },
             preparing: self.live_attempt().map(|attempt| attempt.preparing.clone()).unwrap_or_default(),
@@ -295,7 +310,7 @@ impl Job {
         }
     }
 
-    /// Bytes that its view takes in a frame, at most: what keeps a page below the cap on its frame.
+    /// As [`super::known::Known::weight`].
     pub(super) fn weight(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
         let attempts: usize = self.attempts.iter().map(|attempt| attempt.message.len() + 128).sum();
@@ -307,7 +322,7 @@ impl Job {
     }
 }
 
-/// As [`Job::weight`], of a view.
+/// As [`super::known::Known::weight`], of a view.
 pub(super) fn weight_of(view: &JobView) -> usize {
     let labels: usize = view.labels.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
     let attempts: usize = view.attempts.iter().map(|attempt| attempt.message.len() + 128).sum();

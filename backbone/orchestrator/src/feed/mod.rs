@@ -1,7 +1,8 @@
 //! The feed: one task that owns the read model which consoles see.
 //!
-//! It is built from committed events alone (replayed at the start, then batch by batch as the engine lets them out) and from
-//! two things that are not events: states of nodes, which follow from silence, and heartbeats, of which the latest wins.
+//! It is built from committed events alone (at the start from what the view keeps of them and the replay of those behind, then
+//! batch by batch as the engine lets them out) and from two things that are not events: states of nodes, which follow from
+//! silence, and heartbeats, of which the latest wins.
 //! Nobody shares its state: everything is asked by a message and answered with a view that the asker may see.
 //!
 //! It must never be asked by the engine, and must never decide anything: what it shows may be a moment old.
@@ -11,12 +12,16 @@ mod changes;
 mod describe;
 mod history;
 mod job;
+mod kept;
+mod known;
 mod model;
 mod query;
 mod statement;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +38,7 @@ use tokio::task::JoinHandle;
 use crate::engine::OutletReceiver;
 use crate::store::view::{Rows, View, ViewError};
 
-pub use archive::FeedError;
+pub use archive::{Archivist, FeedError};
 pub use changes::{Change, Cursor, SnapshotPlace};
 pub use history::{Pulse, Tick};
 pub use query::{EventFilter, LedgerFilter, Unresolved};
@@ -44,6 +49,9 @@ use model::Model;
 const QUESTIONS_MAX: usize = 256;
 /// Events of the journal whose rows are written to the view at once.
 const REPLAYED_AT_ONCE: usize = 4096;
+/// Events that are kept in memory, with all that they led to, when the view cannot be written: some hundred megabytes. Then the
+/// feed ends, and the process with it: the next start writes them, or says why it cannot.
+const EVENTS_KEPT_WITHOUT_VIEW: usize = 200_000;
 /// Events in one page of an event stream.
 pub const EVENTS_PAGE: usize = 200;
 /// Measurements and bare watermarks reach readers this often: often enough for a screen, seldom enough for a thousand nodes.
@@ -95,11 +103,32 @@ enum Waiter {
 }
 
 impl Feed {
-    /// Knows nothing yet: give it the whole journal. What has ended goes to the view, as far as that lacks it.
-    pub fn new(journal: JournalId, asset: Asset, view: Arc<View>) -> Self {
+    /// Knows what the view in `dir` knows: give it the journal behind [`Feed::upto`]. Where there is no view that can be used,
+    /// that is nothing yet. Blocks.
+    pub fn open(journal: JournalId, asset: Asset, dir: &Path) -> io::Result<Self> {
+        let mut view = View::open(dir, journal)?;
+        let model = match kept::restore(journal, asset, &view) {
+            Ok(model) => model,
+            Err(why) => {
+                tracing::warn!(%why, "the view of ended jobs is made anew from the journal");
+                drop(view);
+                view = View::anew(dir, journal)?;
+                Model::new(journal, asset)
+            }
+        };
         let now = Instant::now();
-        let (model, last) = (Model::new(journal, asset), (Timestamp::ZERO, now));
-        Self { model, view, started: now, last, waiters: Vec::new() }
+        let last = (Timestamp::ZERO, now);
+        Ok(Self { model, view: Arc::new(view), started: now, last, waiters: Vec::new() })
+    }
+
+    /// The last event that it knows.
+    pub fn upto(&self) -> u64 {
+        self.model.upto()
+    }
+
+    /// Where it puts what has ended.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// Takes an event of the journal, in order, before [`Feed::start`]. Blocks.
@@ -110,22 +139,22 @@ impl Feed {
 
     /// Writes what the replay led to. Call it when the replay is over. Blocks.
     pub fn write_replayed(&mut self) -> Result<(), ViewError> {
-        let rows = self.model.take_rows();
+        let rows = self.model.take_rows()?;
         self.view.apply(&rows)?;
         self.model.forget(self.view.applied());
         Ok(())
     }
 
-    /// Serves. The task ends by itself after the engine has: its outlet tells.
+    /// Serves. The task ends by itself after the engine has: its outlet tells. The thread that writes the view ends after it.
     pub fn start(
         mut self,
-        events: OutletReceiver<std::sync::Arc<Vec<Event>>>,
-    ) -> std::io::Result<(FeedHandle, JoinHandle<()>)> {
+        events: OutletReceiver<Arc<Vec<Event>>>,
+    ) -> io::Result<(FeedHandle, JoinHandle<()>, Archivist)> {
         self.model.replayed();
         let view = Arc::clone(&self.view);
-        let writer = archive::write_behind(Arc::clone(&view))?;
+        let (writer, archivist) = archive::write_behind(Arc::clone(&view))?;
         let (questions, inbox) = mpsc::channel(QUESTIONS_MAX);
-        Ok((FeedHandle { questions, view }, tokio::spawn(self.serve(events, inbox, writer))))
+        Ok((FeedHandle { questions, view }, tokio::spawn(self.serve(events, inbox, writer)), archivist))
     }
 
     /// Hands what has ended to the view's writer, and forgets what the view has. Waits for the writer only when very much
@@ -133,26 +162,37 @@ impl Feed {
     async fn hand_over(&mut self, writer: &mpsc::Sender<Rows>) {
         let crowded = self.model.rows_waiting() > archive::EVENTS_WAITING_MAX;
         let place = if crowded { writer.reserve().await.ok() } else { writer.try_reserve().ok() };
-        if let Some(place) = place {
-            place.send(self.model.take_rows());
-        } else if writer.is_closed() {
-            drop(self.model.take_rows());
+        if writer.is_closed() || place.is_some() {
+            match (self.model.take_rows(), place) {
+                (Ok(rows), Some(place)) => place.send(rows),
+                (Ok(_), None) => {}
+                (Err(error), _) => self.view.fail(&error),
+            }
         }
         self.model.forget(self.view.applied());
     }
 
     async fn serve(
         mut self,
-        mut events: OutletReceiver<std::sync::Arc<Vec<Event>>>,
+        mut events: OutletReceiver<Arc<Vec<Event>>>,
         mut questions: mpsc::Receiver<Question>,
         writer: mpsc::Sender<Rows>,
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            if self.view.failure().is_some() && self.model.events.len() > EVENTS_KEPT_WITHOUT_VIEW {
+                tracing::error!("no more can be kept in memory of what the view of ended jobs lacks; stopping");
+                return;
+            }
             tokio::select! {
                 batch = events.recv() => {
-                    let Some(batch) = batch else { return };
+                    let Some(batch) = batch else {
+                        if let (Ok(place), Ok(rows)) = (writer.reserve().await, self.model.take_rows()) {
+                            place.send(rows);
+                        }
+                        return;
+                    };
                     batch.iter().for_each(|event| self.take(event));
                     self.wake(false);
                     self.hand_over(&writer).await;
@@ -233,9 +273,9 @@ impl Feed {
 
     fn standing(&self, job: JobId) -> Option<JobStanding> {
         self.model.jobs.get(&job).map(|job| JobStanding {
-            attempt: job.attempts.back().map_or(0, |attempt| attempt.number),
-            ended: job.is_ended(),
-            revision: job.changed,
+            attempt: job.newest_attempt(),
+            ended: job.ended().is_some(),
+            revision: job.changed(),
         })
     }
 
@@ -345,6 +385,16 @@ impl FeedHandle {
     pub async fn status(&self, actor: &Actor) -> Result<StatusView, FeedGone> {
         let actor = actor.clone();
         self.ask(move |feed| feed.model.status(&actor, Span::from(feed.started.elapsed()), feed.now())).await
+    }
+
+    /// What is wrong with the view of ended jobs, if anything, and what is to be done.
+    pub fn complaint(&self) -> Option<String> {
+        self.view.failure().map(|why| {
+            format!(
+                "what has ended stays in memory, because the view of it cannot be written ({why}); when there is room on the \
+                 disk, restart the orchestrator: it catches up by itself, or makes the view anew"
+            )
+        })
     }
 
     /// The number of the last event.

@@ -14,11 +14,13 @@ use modchain_wire::agent::HostLoad;
 use super::describe::{self, Audience};
 use super::history::{History, Pulse};
 use super::job::{Attempt, Job};
+use super::kept::Fresh;
+use super::known::{Ended, Known};
 use super::statement::Statement;
-use crate::store::view::{EventRow, JobRow, Rows};
+use crate::store::view::{EventRow, JobRow, Rows, ViewError};
 
 /// Events that stay in memory when the view has them: far more than a reader may be behind.
-const EVENTS_KEPT: usize = 10_000;
+pub(super) const EVENTS_KEPT: usize = 10_000;
 /// Ended jobs of one account that stay in memory, the last to end: what a console is shown at first.
 pub(super) const ENDED_KEPT: usize = 200;
 
@@ -28,15 +30,15 @@ pub(super) struct Model {
     pub(super) journal: JournalId,
     pub(super) asset: Asset,
     /// Where the logical timeline meets the calendar, in order.
-    anchors: Vec<(Timestamp, WallTime)>,
+    pub(super) anchors: Vec<(Timestamp, WallTime)>,
     /// Every change of anything gets the next number; readers ask for what changed after the last one they saw.
     pub(super) revision: u64,
     pub(super) identities: BTreeMap<IdentityId, Identity>,
     /// Who made each join token: whoever holds its account may see what becomes of it.
     pub(super) token_makers: BTreeMap<TokenId, IdentityId>,
     /// The account that the platform's fees are shown under: the first operator's.
-    platform: Option<AccountId>,
-    pub(super) jobs: BTreeMap<JobId, Job>,
+    pub(super) platform: Option<AccountId>,
+    pub(super) jobs: BTreeMap<JobId, Known>,
     /// Jobs by the number of the event that made them.
     pub(super) by_age: BTreeMap<u64, JobId>,
     pub(super) live: BTreeSet<JobId>,
@@ -49,12 +51,16 @@ pub(super) struct Model {
     pub(super) forgotten: u64,
     /// What the events since somebody asked led to, for the view.
     rows: Rows,
+    /// What the view keeps of the feed's own, as far as it has changed since then.
+    pub(super) fresh: Fresh,
+    /// The event that is being taken in; 0 between two.
+    taking: u64,
     /// Accounts with entries that the view may have by now.
     posted: BTreeSet<AccountId>,
     /// Accounts with more ended jobs than are kept.
     crowded: BTreeSet<AccountId>,
     /// Ended jobs that are still here, by account, in the order of their ends.
-    ended: BTreeMap<AccountId, VecDeque<JobId>>,
+    pub(super) ended: BTreeMap<AccountId, VecDeque<JobId>>,
     /// Jobs by the revision of their last change.
     pub(super) changed_jobs: BTreeMap<u64, JobId>,
     /// Nodes by the revision of their last change of state.
@@ -89,14 +95,43 @@ pub(super) struct Node {
     pub(super) seen_at: Option<WallTime>,
     pub(super) connected_at: Option<WallTime>,
     /// Number of the event that let the newest connection in.
-    connected_by: u64,
+    pub(super) connected_by: u64,
+    /// When that was.
+    pub(super) let_in_at: Option<WallTime>,
+    /// Whether the journal says that it is lost. Its state follows from its silence too.
+    pub(super) lost: bool,
+    /// The last event that changed what is shown of it.
+    pub(super) changed_by: u64,
     pub(super) changed: u64,
     pub(super) measured: u64,
 }
 
 impl Node {
+    /// One that never connected.
+    pub(super) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            state: NodeState::Lost,
+            offer: None,
+            revoked: false,
+            standing: Standing::Open,
+            attempts: BTreeMap::new(),
+            load: None,
+            history: History::default(),
+            rtt: None,
+            seen_at: None,
+            connected_at: None,
+            connected_by: 0,
+            let_in_at: None,
+            lost: true,
+            changed_by: 0,
+            changed: 0,
+            measured: 0,
+        }
+    }
+
     /// Its state as long as it is heard.
-    fn heard_state(&self) -> NodeState {
+    pub(super) fn heard_state(&self) -> NodeState {
         self.standing.state(self.offer.as_ref())
     }
 }
@@ -107,6 +142,8 @@ pub(super) struct Account {
     pub(super) statement: Statement,
     pub(super) jobs: BTreeMap<u64, JobId>,
     pub(super) live: BTreeSet<JobId>,
+    /// The last event that changed what is shown of it.
+    pub(super) changed_by: u64,
     pub(super) changed: u64,
 }
 
@@ -130,6 +167,8 @@ impl Model {
             events: VecDeque::new(),
             forgotten: 0,
             rows: Rows::default(),
+            fresh: Fresh::default(),
+            taking: 0,
             posted: BTreeSet::new(),
             crowded: BTreeSet::new(),
             ended: BTreeMap::new(),
@@ -151,9 +190,9 @@ impl Model {
     }
 
     /// What the events since the call before led to, for the view.
-    pub(super) fn take_rows(&mut self) -> Rows {
-        let upto = self.upto();
-        Rows { upto, ..std::mem::take(&mut self.rows) }
+    pub(super) fn take_rows(&mut self) -> Result<Rows, ViewError> {
+        let (upto, kept) = (self.upto(), self.take_fresh()?);
+        Ok(Rows { upto, kept, ..std::mem::take(&mut self.rows) })
     }
 
     /// How many events wait for [`Model::take_rows`].
@@ -173,7 +212,7 @@ impl Model {
             let mut gone = Vec::new();
             while ended.len() > ENDED_KEPT
                 && let Some(oldest) = ended.front()
-                && self.jobs.get(oldest).is_none_or(|job| job.finished <= applied)
+                && self.jobs.get(oldest).and_then(Known::ended).is_none_or(|row| row.finished <= applied)
             {
                 gone.extend(ended.pop_front());
             }
@@ -181,10 +220,10 @@ impl Model {
                 self.crowded.insert(id.clone());
             }
             for job in gone.iter().filter_map(|job| self.jobs.remove(job)) {
-                self.by_age.remove(&job.number);
-                self.changed_jobs.remove(&job.changed);
+                self.by_age.remove(&job.number());
+                self.changed_jobs.remove(&job.changed());
                 if let Some(account) = self.accounts.get_mut(&id) {
-                    account.jobs.remove(&job.number);
+                    account.jobs.remove(&job.number());
                 }
             }
         }
@@ -208,13 +247,23 @@ impl Model {
     }
 
     /// The job, if the actor may see it.
-    pub(super) fn visible_job(&self, actor: &Actor, job: JobId) -> Option<&Job> {
-        self.jobs.get(&job).filter(|job| actor.may_touch(&job.account))
+    pub(super) fn visible_job(&self, actor: &Actor, job: JobId) -> Option<&Known> {
+        self.jobs.get(&job).filter(|job| actor.may_touch(job.account()))
+    }
+
+    /// A job that has not ended.
+    pub(super) fn live_job(&self, job: JobId) -> Option<&Job> {
+        self.jobs.get(&job)?.live()
     }
 
     /// Whether nobody can tell how the node's jobs are, because it is silent.
     pub(super) fn is_silent(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|node| matches!(node.state, NodeState::Suspect | NodeState::Lost))
+    }
+
+    /// Whether the journal says that the node is lost.
+    pub(super) fn is_lost(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.lost)
     }
 
     /// The name of a node for people.
@@ -225,32 +274,39 @@ impl Model {
     /// Takes one event in.
     pub(super) fn apply(&mut self, event: &Event) {
         debug_assert_eq!(event.number, self.upto() + 1, "events come without a gap");
-        let before = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job)).map(|job| job.state(self));
+        let of = describe::job_of(&event.body);
+        let before = of.and_then(|job| self.live_job(job)).map(|job| job.recorded_state(self));
+        self.taking = event.number;
         self.change(event);
-        if let Some(job) = describe::job_of(&event.body).and_then(|job| self.jobs.get_mut(&job)) {
+        self.taking = 0;
+        if let Some(Known::Live(job)) = of.and_then(|job| self.jobs.get_mut(&job)) {
             job.events.push(event.number);
+            self.fresh.jobs.insert(job.id);
         }
-        let job = describe::job_of(&event.body).and_then(|job| self.jobs.get(&job));
-        let after = job.map(|job| job.state(self));
+        let job = of.and_then(|job| self.live_job(job));
+        let after = job.map(|job| job.recorded_state(self));
         let view = describe::event(self, event, job, before, after);
         let audience = describe::audience(self, &event.body, job);
-        let ended = job.filter(|job| job.finished == event.number).map(|job| JobRow {
-            number: job.number,
-            finished: job.finished,
-            events: job.events.clone(),
-            view: job.view(self, event.at),
-        });
-        if let Some(row) = ended {
-            let account = &row.view.account;
-            let kept = self.ended.entry(account.clone()).or_default();
-            kept.push_back(row.view.id);
-            if kept.len() > ENDED_KEPT {
-                self.crowded.insert(account.clone());
-            }
-            self.rows.jobs.push(row);
+        if let (Some(job), EventBody::JobFinished { .. }) = (job, &event.body) {
+            let (number, finished, events) = (job.number, event.number, job.events.clone());
+            let row = JobRow { number, finished, events, view: job.view(self, event.at) };
+            self.has_ended(row);
         }
         self.rows.events.push(EventRow { audience: audience.to_row(), view: view.clone() });
         self.events.push_back(Row { audience, revision: self.revision, view });
+    }
+
+    /// Keeps of a job only what never changes again.
+    fn has_ended(&mut self, row: JobRow) {
+        let (id, account) = (row.view.id, row.view.account.clone());
+        let kept = self.ended.entry(account.clone()).or_default();
+        kept.push_back(id);
+        if kept.len() > ENDED_KEPT {
+            self.crowded.insert(account);
+        }
+        let changed = self.jobs.get(&id).map_or(0, Known::changed);
+        self.jobs.insert(id, Known::Ended(Box::new(Ended { row: row.clone(), changed })));
+        self.rows.jobs.push(row);
     }
 
     /// Notes for the view what an event has entered into a statement.
@@ -264,7 +320,10 @@ impl Model {
     fn change(&mut self, event: &Event) {
         let at = event.at;
         match &event.body {
-            EventBody::EngineStarted { wall, .. } => self.anchors.push((at, *wall)),
+            EventBody::EngineStarted { wall, .. } => {
+                self.anchors.push((at, *wall));
+                self.fresh.anchors.push((event.number, at, *wall));
+            }
             EventBody::IdentityAdded { identity } => self.add_identity(identity.clone()),
             EventBody::Deposited { account, amount, why, .. } => {
                 let wall = self.wall(at);
@@ -275,7 +334,8 @@ impl Model {
             EventBody::JobQueued { job, account, spec, .. } => {
                 let wall = self.wall(at);
                 let (id, hold) = (*job, spec.max_cost);
-                self.jobs.insert(id, Job::new(id, account.clone(), spec, event.number, at));
+                let made = Job::new(id, account.clone(), spec, event.number, at);
+                self.jobs.insert(id, Known::Live(Box::new(made)));
                 self.by_age.insert(event.number, id);
                 self.live.insert(id);
                 let account_entry = self.account(account);
@@ -316,10 +376,7 @@ impl Model {
             }
             EventBody::JobFinished { job, attempt, outcome, settlement } => {
                 self.free_node_of(*job);
-                self.with_job(*job, |job| {
-                    job.finished(*attempt, outcome, settlement, at);
-                    job.finished = event.number;
-                });
+                self.with_job(*job, |job| job.finished(*attempt, outcome, settlement, at));
                 self.settled(event.number, at, *job);
             }
             EventBody::NodeConnected { node, offer } => {
@@ -333,6 +390,8 @@ impl Model {
                     }
                     entry.connected_at = Some(wall);
                     entry.connected_by = event.number;
+                    entry.let_in_at = Some(wall);
+                    entry.lost = false;
                     entry.seen_at = Some(wall);
                     entry.state = entry.heard_state();
                 }
@@ -350,6 +409,7 @@ impl Model {
             EventBody::NodeLost { node } => {
                 if let Some(entry) = self.nodes.get_mut(node) {
                     entry.state = NodeState::Lost;
+                    entry.lost = true;
                     entry.connected_at = None;
                 }
                 self.node_state_changed(*node);
@@ -361,6 +421,7 @@ impl Model {
             }
             EventBody::TokenCreated { token, by: Some(by), .. } => {
                 self.token_makers.insert(*token, *by);
+                self.fresh.tokens.push(*token);
             }
             EventBody::IdentityRevoked { identity, .. } => self.remove_node(NodeId::from(*identity)),
             EventBody::TokenCreated { by: None, .. }
@@ -376,6 +437,7 @@ impl Model {
     fn remove_node(&mut self, node: NodeId) {
         if let Some(entry) = self.nodes.get_mut(&node) {
             entry.state = NodeState::Lost;
+            entry.lost = true;
             entry.connected_at = None;
             entry.revoked = true;
             self.node_names.remove(&entry.identity.name);
@@ -386,30 +448,15 @@ impl Model {
     fn add_identity(&mut self, identity: Identity) {
         if identity.role == Role::Operator && self.platform.is_none() {
             self.platform = Some(identity.account.clone());
+            self.fresh.platform = true;
         }
         self.account(&identity.account);
+        self.fresh.accounts.insert(identity.account.clone());
+        self.fresh.identities.insert(identity.id);
         if identity.role == Role::Node {
             let node = NodeId::from(identity.id);
             self.node_names.insert(identity.name.clone(), node);
-            self.nodes.insert(
-                node,
-                Node {
-                    identity: identity.clone(),
-                    state: NodeState::Lost,
-                    offer: None,
-                    revoked: false,
-                    standing: Standing::Open,
-                    attempts: BTreeMap::new(),
-                    load: None,
-                    history: History::default(),
-                    rtt: None,
-                    seen_at: None,
-                    connected_at: None,
-                    connected_by: 0,
-                    changed: 0,
-                    measured: 0,
-                },
-            );
+            self.nodes.insert(node, Node::new(identity.clone()));
             self.touch_node(node);
         }
         self.identities.insert(identity.id, identity);
@@ -418,7 +465,7 @@ impl Model {
     /// Posts the legs of a closing transfer to the statements they belong to.
     fn settled(&mut self, number: u64, at: Timestamp, id: JobId) {
         let wall = self.wall(at);
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.live_job(id) else { return };
         let (account, hold, settlement) = (job.account.clone(), job.hold, job.settlement.clone());
         let Some(settlement) = settlement else { return };
         let entry = self.account(&account);
@@ -510,7 +557,7 @@ impl Model {
     }
 
     fn free_node_of(&mut self, job: JobId) {
-        let node = self.jobs.get(&job).and_then(|job| job.live_attempt()).map(|attempt| attempt.node);
+        let node = self.live_job(job).and_then(Job::live_attempt).map(|attempt| attempt.node);
         if let Some(node) = node {
             if let Some(entry) = self.nodes.get_mut(&node) {
                 entry.attempts.remove(&job);
@@ -520,7 +567,7 @@ impl Model {
     }
 
     fn with_job(&mut self, id: JobId, change: impl FnOnce(&mut Job)) {
-        if let Some(job) = self.jobs.get_mut(&id) {
+        if let Some(Known::Live(job)) = self.jobs.get_mut(&id) {
             change(job);
             self.touch_job(id);
         }
@@ -530,27 +577,40 @@ impl Model {
         self.accounts.entry(account.clone()).or_default()
     }
 
-    fn touch_account(&mut self, account: &AccountId) {
+    fn touch_account(&mut self, id: &AccountId) {
         self.revision += 1;
-        let revision = self.revision;
-        self.account(account).changed = revision;
+        let (revision, taking) = (self.revision, self.taking);
+        let account = self.account(id);
+        account.changed = revision;
+        if taking != 0 {
+            account.changed_by = taking;
+            self.fresh.accounts.insert(id.clone());
+        }
     }
 
     fn touch_job(&mut self, id: JobId) {
         self.revision += 1;
-        if let Some(job) = self.jobs.get_mut(&id) {
-            self.changed_jobs.remove(&job.changed);
-            job.changed = self.revision;
-            self.changed_jobs.insert(self.revision, id);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        self.changed_jobs.remove(&job.changed());
+        job.set_changed(self.revision);
+        self.changed_jobs.insert(self.revision, id);
+        if self.taking != 0
+            && let Known::Live(job) = job
+        {
+            job.changed_by = self.taking;
+            self.fresh.jobs.insert(id);
         }
     }
 
     fn touch_node(&mut self, id: NodeId) {
         self.revision += 1;
-        if let Some(node) = self.nodes.get_mut(&id) {
-            self.changed_nodes.remove(&node.changed);
-            node.changed = self.revision;
-            self.changed_nodes.insert(self.revision, id);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        self.changed_nodes.remove(&node.changed);
+        node.changed = self.revision;
+        self.changed_nodes.insert(self.revision, id);
+        if self.taking != 0 {
+            node.changed_by = self.taking;
+            self.fresh.nodes.insert(id);
         }
     }
 }

@@ -13,6 +13,7 @@ use modchain_wire::view::{
 };
 
 use super::job::{Job, weight_of};
+use super::known::Known;
 use super::model::{Model, Node};
 
 /// Most jobs or nodes on one page.
@@ -150,17 +151,17 @@ impl Model {
     /// The jobs here that the asker may mean.
     pub(super) fn candidates(&self, actor: &Actor, text: &str) -> Vec<JobId> {
         if let Ok(id) = text.parse::<JobId>() {
-            return self.visible_job(actor, id).map(|job| job.id).into_iter().collect();
+            return self.visible_job(actor, id).map(Known::id).into_iter().collect();
         }
         let mut found: Vec<JobId> = Vec::new();
         if let Some((first, last)) = prefix_range(text.strip_prefix("j-").unwrap_or(text)) {
             found.extend(
-                self.jobs.range(first..=last).filter(|(_, job)| actor.may_touch(&job.account)).map(|(id, _)| *id),
+                self.jobs.range(first..=last).filter(|(_, job)| actor.may_touch(job.account())).map(|(id, _)| *id),
             );
         }
         if !text.is_empty() {
-            let named = self.ages(actor, None).filter_map(|(_, id)| self.jobs.get(id)).filter(|job| &*job.name == text);
-            found.extend(named.map(|job| job.id));
+            let named = self.ages(actor, None).filter_map(|(_, id)| self.jobs.get(id)).filter(|job| job.name() == text);
+            found.extend(named.map(Known::id));
         }
         found
     }
@@ -194,7 +195,7 @@ impl Model {
     ) -> JobsPart {
         let (limit, mut part) = (page_limit(query), JobsPart::default());
         for (number, id) in self.ages(actor, query.account.as_ref()).rev() {
-            let job = self.jobs.get(id).filter(|job| !job.is_ended() || job.finished > applied);
+            let job = self.jobs.get(id).filter(|job| job.ended().is_none_or(|row| row.finished > applied));
             let Some(job) = job.filter(|job| self.matches(job, query)) else { continue };
             part.total += 1;
             if *number >= below {
@@ -209,13 +210,13 @@ impl Model {
         part
     }
 
-    fn matches(&self, job: &Job, query: &JobsQuery) -> bool {
-        let id_begins = || job.id.to_string().starts_with(query.prefix.as_str());
-        (query.ended || !job.is_ended() || query.states.iter().any(|state| state.is_ended()))
+    fn matches(&self, job: &Known, query: &JobsQuery) -> bool {
+        let id_begins = || job.id().to_string().starts_with(query.prefix.as_str());
+        (query.ended || job.ended().is_none() || query.states.iter().any(|state| state.is_ended()))
             && (query.states.is_empty() || query.states.contains(&job.state(self)))
-            && query.labels.iter().all(|(key, value)| job.labels.get(key) == Some(value))
-            && (query.prefix.is_empty() || job.name.starts_with(query.prefix.as_str()) || id_begins())
-            && query.since.is_none_or(|since| self.wall(job.created_at) >= since)
+            && query.labels.iter().all(|(key, value)| job.labels().get(key) == Some(value))
+            && (query.prefix.is_empty() || job.name().starts_with(query.prefix.as_str()) || id_begins())
+            && query.since.is_none_or(|since| job.created_at(self) >= since)
     }
 
     /// A page of nodes by name. What nodes offer is public.
@@ -248,7 +249,7 @@ impl Model {
     /// An account; `None` if it does not exist.
     pub(super) fn account_view(&self, id: &AccountId) -> Option<AccountView> {
         let account = self.accounts.get(id)?;
-        let running = account.live.iter().filter_map(|id| self.jobs.get(id)).filter(|job| job.is_billed());
+        let running = account.live.iter().filter_map(|id| self.jobs.get(id)?.live()).filter(|job| job.is_billed());
         let burn = running.filter_map(Job::price_per_hour).fold(0u64, |sum, price| sum.saturating_add(price.0));
         Some(AccountView {
             id: id.clone(),
@@ -316,7 +317,7 @@ impl Model {
         let mut oldest: Option<Timestamp> = None;
         let live =
             if actor.may_touch_all() { Some(&self.live) } else { self.accounts.get(&actor.account).map(|a| &a.live) };
-        for job in live.into_iter().flatten().filter_map(|id| self.jobs.get(id)) {
+        for job in live.into_iter().flatten().filter_map(|id| self.jobs.get(id)?.live()) {
             let state = job.state(self);
             *jobs.entry(state).or_default() += 1;
             if state == JobState::Queued {

@@ -18,6 +18,11 @@ pub(super) struct Statement {
 }
 
 impl Statement {
+    /// As they were behind the last of the events whose entries are elsewhere.
+    pub(super) fn balances(&mut self, available: u64, held: u64, earned: u64) {
+        (self.available, self.held, self.earned) = (available, held, earned);
+    }
+
     pub(super) fn deposited(&mut self, number: u64, at: WallTime, amount: Micro, why: &str) {
         self.available = self.available.saturating_add(amount.0);
         self.enter(number, at, LedgerKind::Deposit, signed(amount), self.available, None, why.to_owned());

@@ -1,5 +1,7 @@
 //! The read model from hand-made events.
 
+mod restart;
+
 use modchain_core::{Actor, Event, EventBody, Outcome, Settlement};
 use modchain_types::{
     AccountId, Adapter, Asset, AttemptId, BootId, Digest, Exceptions, Exit, GpuRequest, Identity, IdentityId, Input,
@@ -15,6 +17,7 @@ use modchain_wire::view::LedgerKind;
 
 use super::changes::{Change, Cursor};
 use super::history::Pulse;
+use super::known::Known;
 use super::model::Model;
 use super::query::{EventFilter, JobsPart, LedgerFilter, Unresolved, one_of, page_limit};
 
@@ -286,7 +289,7 @@ fn prefixes_of_fewer_than_three_characters_resolve_to_nothing() {
 /// A page of the jobs that are here, as if there were no view.
 fn jobs_page(world: &World, actor: &Actor, query: &JobsQuery) -> JobsPage {
     let after = query.after.and_then(|id| world.model.visible_job(actor, id));
-    let below = after.map_or(u64::MAX, |job| job.number);
+    let below = after.map_or(u64::MAX, Known::number);
     world.model.jobs_part(actor, query, below, 0, world.at).merge(JobsPart::default(), page_limit(query))
 }
 
@@ -302,12 +305,12 @@ fn what_the_view_has_leaves_the_memory_but_for_the_newest() {
         })
         .collect();
     let live = world.submit("alice", "live");
-    let rows = world.model.take_rows();
+    let rows = world.model.take_rows().expect("encodes");
     assert_eq!((rows.upto, rows.events.len() as u64), (world.model.upto(), world.model.upto()));
     let ended: Vec<JobId> = rows.jobs.iter().map(|row| row.view.id).collect();
     assert_eq!(ended, jobs);
     assert!(rows.jobs.iter().all(|row| row.view.state.is_ended() && row.events.len() >= 2));
-    assert!(world.model.take_rows().jobs.is_empty(), "once");
+    assert!(world.model.take_rows().expect("encodes").jobs.is_empty(), "once");
     world.model.forget(0);
     assert_eq!(world.model.jobs.len(), many + 1, "nothing that the view lacks");
     let half = rows.jobs[20].finished;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use modchain_types::{JobId, JobState, List, Span, Text};
 use modchain_wire::ToConsole;
-use modchain_wire::console::{Cancel, EventsOpen, JobsQuery, LedgerQuery, RefusalCode};
+use modchain_wire::console::{Cancel, EventsOpen, JobsQuery, LedgerQuery, RefusalCode, StatusQuery};
 use modchain_wire::view::LedgerKind;
 
 use super::world::{Console, HOLD, World, read_output, soon, text};
@@ -130,4 +130,62 @@ async fn what_has_left_the_memory_is_found_as_before() {
     std::fs::remove_dir_all(world.place().join("view")).expect("it was there");
     world.serve().await;
     check(&world, &made).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_cannot_be_written_is_a_problem_that_operators_see_until_it_is_made_anew() {
+    let mut world = World::start().await;
+    let cancelled = async |world: &World, key: &str| {
+        let alice = world.console("alice").await;
+        let job = alice.submit(key).await.job;
+        let cancel = Cancel { job: text(job.to_string()), grace: Span::ZERO, why: text("") };
+        assert!(matches!(alice.ask(cancel).await, ToConsole::Job(_)));
+        job
+    };
+    let first = cancelled(&world, "first").await;
+    world.stop().await;
+    // What is added to is garbled; a start does not look at it.
+    let garbled = {
+        let database = loop {
+            match sled::open(world.place().join("view")) {
+                // A view that was closed in this process lets go of its files a moment later.
+                Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+                opened => break opened.expect("opens"),
+            }
+        };
+        let tree = database.open_tree("view").expect("it has rows");
+        let keys: Vec<_> = tree.scan_prefix(b"S").keys().map(|key| key.expect("reads")).collect();
+        keys.iter().for_each(|key| drop(tree.insert(key, &[0xff; 3]).expect("writes")));
+        keys.len()
+    };
+    assert_eq!(garbled, 1, "the state that a job has ended in");
+    world.serve().await;
+    let complaint = async |world: &World, who: &str| {
+        let ToConsole::Status(status) = world.console(who).await.ask(StatusQuery { detail: false }).await else {
+            panic!("no status")
+        };
+        status.problems.iter().any(|problem| problem.contains("what has ended stays in memory"))
+    };
+    assert!(!complaint(&world, "boss").await);
+    let second = cancelled(&world, "second").await;
+    soon("the complaint", async {
+        while !complaint(&world, "boss").await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(!complaint(&world, "alice").await, "she can do nothing about it");
+    let third = cancelled(&world, "third").await;
+    for _ in 0..2 {
+        let alice = world.console("alice").await;
+        for job in [first, second, third] {
+            assert!(alice.job(&job.to_string()).await.expect("it is there").state.is_ended());
+        }
+        drop(alice);
+        world.stop().await;
+        world.serve().await;
+        assert!(!complaint(&world, "boss").await, "made anew");
+    }
 }

@@ -132,6 +132,7 @@ impl ConsoleSession {
             let space = services.engine.space();
             problems.push(if operator { space.alarm() } else { space.complaint() });
         }
+        problems.extend(self.context.feed.complaint().filter(|_| operator));
         // Last: strangers cause them, and must not push out of the list what is wrong with the whole.
         problems.extend(alarms);
         if operator {

@@ -1,0 +1,282 @@
+//! Ended jobs: one, those of a name, those between two ids, and pages of them.
+
+use std::collections::BTreeSet;
+
+use modchain_types::{AccountId, JobId};
+use modchain_wire::view::JobView;
+
+use super::super::record::encode_row;
+use super::blocks::{self, Edits, ID_CHARS_KNOWN, Places, SPAN, Walk, block_of, ids_that_begin};
+use super::rows::{JobRow, JobsFound, Wanted};
+use super::{
+    ENDED, JOB, JOB_ID, LABELLED, MOMENTS, NAMED, NAMES, OF_ACCOUNT, OF_STATE, View, ViewError, account_key, garbled,
+    key, number_at_end, state_code,
+};
+
+/// Blocks that a question goes through only to count: those of some ten million jobs. What is on a page is looked for in all.
+const BLOCKS_COUNTED: u64 = 16_384;
+
+/// Jobs whose id begins as it is asked for.
+enum Ids {
+    /// Whatever their names.
+    Any,
+    /// Those whose id has a beginning between these two.
+    Within(u32, u32),
+    /// These, by number.
+    These(BTreeSet<u64>),
+}
+
+/// A question, as the blocks answer it.
+struct Search<'a> {
+    wanted: &'a Wanted,
+    /// A job belongs to one set of each group; all but the first group, whose sets are walked along.
+    groups: Vec<Vec<Vec<u8>>>,
+    ids: Ids,
+}
+
+impl View {
+    /// A job that has ended.
+    pub fn job(&self, id: JobId) -> Result<Option<JobRow>, ViewError> {
+        match self.tree.get(key(JOB_ID, &[&id.0]))? {
+            Some(of) => self.row(number_at_start(&of)?),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn row(&self, number: u64) -> Result<Option<JobRow>, ViewError> {
+        let row = self.tree.get(key(JOB, &[&number.to_be_bytes()]))?;
+        row.map(|bytes| self.decoded(&bytes)).transpose()
+    }
+
+    /// The jobs of this name, of all accounts or of one, newest first, at most `max`.
+    pub fn named(&self, account: Option<&AccountId>, name: &str, max: usize) -> Result<Vec<JobId>, ViewError> {
+        let accounts: BTreeSet<AccountId> = match account {
+            Some(account) => BTreeSet::from([account.clone()]),
+            None => self.known().counts.keys().map(|(account, _)| account.clone()).collect(),
+        };
+        let mut found = Vec::new();
+        for account in accounts {
+            for row in self.tree.scan_prefix(named_key(&account, name, &[])).rev().take(max) {
+                let (key, id) = row?;
+                let id = id.as_ref().try_into().map_err(|_| garbled("an id is garbled".into()))?;
+                found.push((number_at_end(&key)?, JobId(id)));
+            }
+        }
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(found.into_iter().map(|(_, id)| id).take(max).collect())
+    }
+
+    /// Jobs between two ids, both included, of all accounts or of one, at most `max`.
+    pub fn between(
+        &self,
+        account: Option<&AccountId>,
+        (first, last): (JobId, JobId),
+        max: usize,
+    ) -> Result<Vec<JobId>, ViewError> {
+        let mut found = Vec::new();
+        for row in self.tree.range(key(JOB_ID, &[&first.0])..=key(JOB_ID, &[&last.0])) {
+            let (key, of) = row?;
+            if account.is_none_or(|account| of.get(8..) == Some(account.as_str().as_bytes())) {
+                let id = key[1..].try_into().map_err(|_| garbled("an id is garbled".into()))?;
+                found.push(JobId(id));
+                if found.len() == max {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The last jobs of an account to end, at most `max`, the last first.
+    pub fn last_ended(&self, account: &AccountId, max: usize) -> Result<Vec<JobRow>, ViewError> {
+        let mut found = Vec::new();
+        for number in self.tree.scan_prefix(account_key(ENDED, account, &[])).values().rev().take(max) {
+            found.extend(self.row(number_at_end(&number?)?)?);
+        }
+        Ok(found)
+    }
+
+    /// A page of ended jobs. It reads the rows of those on the page and of no other, and goes through the blocks as far as it must
+    /// to fill the page and to know whether there are more; then on to count them, if they are not counted already.
+    pub fn jobs(&self, wanted: &Wanted) -> Result<JobsFound, ViewError> {
+        let mut found = JobsFound::default();
+        let search = self.search(wanted)?;
+        let counted = wanted.labels.is_empty() && wanted.prefix.is_empty() && wanted.since.is_none();
+        let page_from = block_of(wanted.below.saturating_sub(1));
+        let mut counting = !counted;
+        let mut walk = self.walk(&search, if counting { u64::MAX } else { page_from })?;
+        while let Some((block, values)) = walk.next()? {
+            found.blocks += 1;
+            let (places, past) = self.places(&search, block, &values)?;
+            if counting {
+                found.total += places.len();
+            }
+            if block <= page_from {
+                self.fill(&mut found, places.numbers(block), wanted)?;
+            }
+            if past || (found.more && !counting) {
+                break;
+            }
+            if counting && found.blocks >= BLOCKS_COUNTED {
+                counting = false;
+                if found.more {
+                    break;
+                }
+                if block > page_from {
+                    walk = self.walk(&search, page_from)?;
+                }
+            }
+        }
+        if counted {
+            found.total = self.counted(wanted);
+        }
+        Ok(found)
+    }
+
+    /// Puts jobs on the page until it is full.
+    fn fill(
+        &self,
+        found: &mut JobsFound,
+        numbers: impl Iterator<Item = u64>,
+        wanted: &Wanted,
+    ) -> Result<(), ViewError> {
+        for number in numbers.filter(|number| *number < wanted.below) {
+            if found.items.len() >= wanted.limit.max(1) {
+                found.more = true;
+                break;
+            }
+            let row = self.row(number)?.ok_or_else(|| garbled(format!("job {number} is in no row")))?;
+            found.items.push(row);
+        }
+        Ok(())
+    }
+
+    /// The question in terms of blocks.
+    fn search<'a>(&self, wanted: &'a Wanted) -> Result<Search<'a>, ViewError> {
+        let mut groups = Vec::new();
+        groups.extend(wanted.account.as_ref().map(|account| vec![account_key(OF_ACCOUNT, account, &[])]));
+        groups.extend(wanted.labels.iter().map(|(label, value)| vec![label_key(label, value, &[])]));
+        // Each once, whatever the question says.
+        let codes: BTreeSet<u8> = wanted.states.iter().copied().map(state_code).collect();
+        if !codes.is_empty() {
+            groups.push(codes.into_iter().map(|code| key(OF_STATE, &[&[code]])).collect());
+        }
+        let ids = if wanted.prefix.is_empty() {
+            Ids::Any
+        } else {
+            match ids_that_begin(&wanted.prefix) {
+                None => Ids::These(BTreeSet::new()),
+                Some((0, u128::MAX)) => Ids::Any,
+                Some((first, last)) if wanted.prefix.len() <= "j-".len() + ID_CHARS_KNOWN => {
+                    Ids::Within((first >> 96) as u32, (last >> 96) as u32)
+                }
+                Some((first, last)) => {
+                    let ids = key(JOB_ID, &[&first.to_be_bytes()])..=key(JOB_ID, &[&last.to_be_bytes()]);
+                    let numbers = self.tree.range(ids).values().map(|of| number_at_start(&of?));
+                    Ids::These(numbers.collect::<Result<_, _>>()?)
+                }
+            }
+        };
+        Ok(Search { wanted, groups, ids })
+    }
+
+    fn walk(&self, search: &Search<'_>, newest: u64) -> Result<Walk<'_>, ViewError> {
+        match search.groups.first() {
+            Some(group) => Walk::new(&self.tree, group, newest),
+            None => Walk::new(&self.tree, &[key(MOMENTS, &[])], newest),
+        }
+    }
+
+    /// Where in a block jobs are that are asked for, and whether all older ones are too old. `values` is what the walk found.
+    fn places(&self, search: &Search<'_>, block: u64, values: &[sled::IVec]) -> Result<(Places, bool), ViewError> {
+        let Search { wanted, groups, ids } = search;
+        let under = |kind: u8| self.tree.get(key(kind, &[&block.to_be_bytes()]));
+        let mut places = Places::NONE;
+        for value in values {
+            places.join(&self.checked(match groups.first() {
+                Some(_) => Places::decode(value),
+                None => blocks::places_of_moments(value, |_, _| true).map(|(places, _)| places),
+            })?);
+        }
+        let mut past = false;
+        if let Some(since) = wanted.since {
+            let column = under(MOMENTS)?.unwrap_or_default();
+            let (young, earliest) = self.checked(blocks::places_of_moments(&column, |at, _| at >= since.0))?;
+            places.meet(&young);
+            past = earliest.is_some_and(|earliest| self.none_before(earliest, since));
+        }
+        for group in groups.iter().skip(1) {
+            let mut of_group = Places::NONE;
+            for prefix in group {
+                if let Some(value) = self.tree.get([&prefix[..], &block.to_be_bytes()].concat())? {
+                    of_group.join(&self.checked(Places::decode(&value))?);
+                }
+            }
+            places.meet(&of_group);
+        }
+        if !wanted.prefix.is_empty() && !places.is_empty() && !matches!(ids, Ids::Any) {
+            let column = under(NAMES)?.unwrap_or_default();
+            let mut begin_so = self.checked(blocks::places_of_names(&column, &wanted.prefix))?;
+            match ids {
+                Ids::Within(first, last) => {
+                    let column = under(MOMENTS)?.unwrap_or_default();
+                    let within = |_, id| *first <= id && id <= *last;
+                    begin_so.join(&self.checked(blocks::places_of_moments(&column, within))?.0);
+                }
+                Ids::These(numbers) => {
+                    let first = block * SPAN;
+                    numbers.range(first..first.saturating_add(SPAN)).for_each(|number| begin_so.add(*number));
+                }
+                Ids::Any => {}
+            }
+            places.meet(&begin_so);
+        }
+        Ok((places, past))
+    }
+
+    fn counted(&self, wanted: &Wanted) -> u64 {
+        let known = self.known();
+        let states: Vec<u8> = wanted.states.iter().copied().map(state_code).collect();
+        let of = |(account, state): &(AccountId, u8)| {
+            wanted.account.as_ref().is_none_or(|wanted| wanted == account)
+                && (states.is_empty() || states.contains(state))
+        };
+        known.counts.iter().filter(|(key, _)| of(key)).map(|(_, count)| count).sum()
+    }
+}
+
+/// The number that an id leads to.
+fn number_at_start(of: &[u8]) -> Result<u64, ViewError> {
+    let bytes = of.first_chunk::<8>().ok_or_else(|| garbled("an id leads nowhere".into()))?;
+    Ok(u64::from_be_bytes(*bytes))
+}
+
+/// With its length before it, because any character may be in it.
+fn measured(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn named_key(account: &AccountId, name: &str, number: &[u8]) -> Vec<u8> {
+    account_key(NAMED, account, &[&measured(name), number])
+}
+
+fn label_key(label: &str, value: &str, block: &[u8]) -> Vec<u8> {
+    key(LABELLED, &[&measured(label), &measured(value), block])
+}
+
+pub(super) fn add_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &JobRow) -> Result<(), ViewError> {
+    let JobView { id, name, account, state, labels, created_at, .. } = &row.view;
+    let (number, block) = (row.number.to_be_bytes(), block_of(row.number).to_be_bytes());
+    batch.insert(key(JOB, &[&number]), encode_row(row).map_err(garbled)?);
+    batch.insert(key(JOB_ID, &[&id.0]), [&number[..], account.as_str().as_bytes()].concat());
+    batch.insert(named_key(account, name, &number), &id.0);
+    batch.insert(account_key(ENDED, account, &[&row.finished.to_be_bytes()]), &number);
+    edits.add(account_key(OF_ACCOUNT, account, &[&block]), row.number)?;
+    edits.add(key(OF_STATE, &[&[state_code(*state)], &block]), row.number)?;
+    for (label, value) in labels.iter() {
+        edits.add(label_key(label, value, &block), row.number)?;
+    }
+    blocks::add_moment(edits.column(key(MOMENTS, &[&block]))?, row.number, created_at.0, *id);
+    blocks::add_name(edits.column(key(NAMES, &[&block]))?, row.number, name);
+    Ok(())
+}
