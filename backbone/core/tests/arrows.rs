@@ -104,7 +104,10 @@ fn bugs_on_purpose_are_compiled_in_for_the_simulator_alone_and_by_nobody_who_doe
         let (features, always) = asks(package);
         assert!(features == expected && !always, "{name} asks for the core's planted bugs");
         let default = package["features"]["default"].as_array();
-        assert!(!default.is_some_and(|all| all.iter().any(|feature| feature == "planted")), "{name} has bugs by default");
+        assert!(
+            !default.is_some_and(|all| all.iter().any(|feature| feature == "planted")),
+            "{name} has bugs by default"
+        );
     }
 }
 

@@ -220,13 +220,14 @@ mod tests {
             let file: FileSettings = toml::from_str(text).expect("settings");
             Settings::resolve(Overrides::default(), file).map(|settings| settings.ceilings)
         };
-        let count = |text: &str, account: &str| {
-            read(text).expect("fits").counts_as(&account.parse().expect("an account"), 70)
-        };
+        let count =
+            |text: &str, account: &str| read(text).expect("fits").counts_as(&account.parse().expect("an account"), 70);
         assert_eq!(count("", "alice"), 0);
         let some = "priority_ceiling = -5\n[priority_ceilings]\nalice = 50";
         assert_eq!((count(some, "alice"), count(some, "bob")), (50, -5));
-        for bad in ["priority_ceiling = 101", "priority_ceilings = { alice = -101 }", "priority_ceilings = { 'A b' = 1 }"] {
+        for bad in
+            ["priority_ceiling = 101", "priority_ceilings = { alice = -101 }", "priority_ceilings = { 'A b' = 1 }"]
+        {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -229,7 +229,8 @@ fn open_stores(
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
     let ceilings = settings.ceilings.clone();
-    let options = EngineOptions { gate, ceilings, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
+    let options =
+        EngineOptions { gate, ceilings, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
     let mut written = Ok(());
     let engine = Engine::open(options, Some(feed.upto()), |event| {
         if written.is_ok() {

@@ -81,7 +81,10 @@ fn placements(queued: u64) {
     let took = begun.elapsed().as_secs_f64();
     assert!(!pool.assigned.is_empty(), "others took their places");
     let turned = pool.assigned.len();
-    println!("{queued} jobs queued: {:.0} placements/s as jobs end one by one, their ends included", turned as f64 / took);
+    println!(
+        "{queued} jobs queued: {:.0} placements/s as jobs end one by one, their ends included",
+        turned as f64 / took
+    );
 }
 
 /// An attempt, and where it is.

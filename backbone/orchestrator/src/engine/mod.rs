@@ -275,7 +275,8 @@ impl Engine {
         observed: Option<u64>,
         mut observe: impl FnMut(&Event),
     ) -> Result<Self, StartError> {
-        let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, ceilings, on_fatal } = options;
+        let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, ceilings, on_fatal } =
+            options;
         let dir = journal_dir(&data);
         let (id, asset) = journal::identify(&dir).map_err(OpenError::from)?;
         let snapshots = Snapshots::at(&snapshots_dir(&data));
