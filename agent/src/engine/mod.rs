@@ -303,6 +303,7 @@ impl Engine {
         let (inputs_in, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: offer.capabilities.clone() });
         supervisor.set_paused(offer.paused);
+        executors.wasm.set_slots(offer.capabilities.slots);
         let mut engine = Self {
             supervisor,
             offer,
@@ -416,6 +417,7 @@ impl Engine {
             EngineInput::OfferChanged(offer) if *offer != self.offer => {
                 self.supervisor.set_capabilities(offer.capabilities.clone());
                 self.supervisor.set_paused(offer.paused);
+                self.executors.wasm.set_slots(offer.capabilities.slots);
                 self.offer = (*offer).clone();
                 self.offer_unsaid = true;
                 self.tell(ToSession::Offer(offer));

@@ -86,7 +86,7 @@ impl Runner {
             },
             None => {
                 let request = tokio::select! {
-                    prepared = prepare(&self.assignment, &self.folder, &self.blobs) => prepared,
+                    prepared = prepare(&self.assignment, &self.folder, &self.blobs, &self.executors) => prepared,
                     _ = stop_wish(&mut self.stop) => Err(End::before_start(Ending::Stopped)),
                 };
                 match request {
@@ -171,7 +171,12 @@ impl Runner {
 }
 
 /// Everything that the executor needs, on disk.
-async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFetcher) -> Result<StartRequest, End> {
+async fn prepare(
+    assignment: &Assignment,
+    folder: &AttemptFolder,
+    blobs: &BlobFetcher,
+    executors: &Executors,
+) -> Result<StartRequest, End> {
     let task = match &assignment.spec.body {
         TaskBody::Inline(task) => task,
         TaskBody::Blob { .. } => {
@@ -183,7 +188,11 @@ async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFe
         Task::Llm(llm) => Some(("the request", llm.request, llm.request_bytes, LlmTask::REQUEST_BYTES_MAX)),
         Task::Docker(_) => None,
     };
-    if let Some((what, digest, bytes, bytes_max)) = main_file {
+    let compiled = match task {
+        Task::Wasm(wasm) => executors.wasm.compiled(wasm).await,
+        Task::Llm(_) | Task::Docker(_) => None,
+    };
+    if let Some((what, digest, bytes, bytes_max)) = main_file.filter(|_| compiled.is_none()) {
         if bytes > bytes_max {
             let why = format!("{what} has {bytes} bytes, at most {bytes_max} are allowed");
             return Err(End::cannot_start(Fault::Job, why));
@@ -209,8 +218,8 @@ async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFe
         task: task.clone(),
         memory_bytes: assignment.reservation.memory_bytes,
         cpu_milli: assignment.reservation.cpu_milli,
-        run_dir: folder.run_dir(),
         module: folder.module(),
+        compiled,
         state: folder.state(),
         gpus: assignment.reservation.gpus.iter().map(|(uuid, _)| uuid.clone()).collect(),
         exceptions: assignment.spec.requirements.exceptions,
