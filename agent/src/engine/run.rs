@@ -16,7 +16,7 @@ use crate::clock;
 use crate::executor::wasm::MODULE_BYTES_MAX;
 use crate::executor::{EVENTS_WAITING_MAX, ExecutorEvent, Executors, Resumed, StartRequest, StdinWriter, StopAs};
 use crate::outbox::AttemptFolder;
-use crate::spool::SpoolWriter;
+use crate::spool::{Finished, SpoolWriter};
 
 /// Longest grace time, so that no wish overflows a timer.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -60,18 +60,25 @@ impl Runner {
         let attempt = self.assignment.attempt;
         let engine = self.engine.clone();
         let (mut end, writer) = self.run_to_end().await;
-        let mut output = OutputLengths::default();
+        let (mut output, mut short_output) = (OutputLengths::default(), Vec::new());
         if let Some(writer) = writer {
-            let (lengths, synced) = blocking(move || writer.finish()).await;
+            let Finished { lengths, short } = match writer.is_short() {
+                true => writer.finish(),
+                false => blocking(move || writer.finish()).await,
+            };
             output = lengths;
-            if let Err(error) = synced {
-                // The result would promise output that a power loss could take back.
-                tracing::error!(%attempt, %error, "output cannot be made durable");
-                end.ending = output_lost(&error);
+            match short {
+                Ok(short) => short_output = short,
+                Err(error) => {
+                    // The result would promise output that a power loss could take back.
+                    tracing::error!(%attempt, %error, "output cannot be made durable");
+                    end.ending = output_lost(&error);
+                }
             }
         }
+        let End { ending, usage } = end;
         // The engine outlives its runners, or is gone together with the program.
-        let _ = engine.send(EngineInput::Ended { attempt, ending: end.ending, usage: end.usage, output }).await;
+        let _ = engine.send(EngineInput::Ended { attempt, ending, usage, output, short_output }).await;
     }
 
     /// The writer comes back unless it was lost with a panic of the disk's thread.
