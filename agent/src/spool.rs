@@ -9,8 +9,10 @@
 //! There is one [`SpoolWriter`], and any number of [`SpoolReader`]s that each begin at the offsets that the orchestrator
 //! names. Readers see whole records only, and are woken through a [`watch`] channel, so a slow reader holds nobody up.
 //!
-//! An append survives the death of the agent at once, and a power loss after [`SpoolWriter::finish`]: an attempt that lived
-//! through a power loss does not exist, so nothing is lost by that. What a crash tore is cut off by [`Spool::recover`].
+//! An append survives the death of the agent at once. A power loss it need not survive before the end, because an attempt that
+//! lived through a power loss does not exist. At the end ([`SpoolWriter::finish`]) a long file is synced, and a short one is
+//! handed to whoever makes the result durable, so that one sync is enough for both. Without output there is no file at all.
+//! What a crash tore is cut off by [`Spool::recover`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -24,6 +26,9 @@ use modchain_wire::agent::OutputStream;
 use tokio::sync::watch;
 
 use crate::files;
+
+/// Bytes of a file that is handed over at its end instead of being synced, at most.
+pub const SHORT_BYTES_MAX: usize = 4096;
 
 /// Bytes before the data of a record.
 const HEADER_BYTES: usize = 4 + 4 + 1 + 8;
@@ -60,8 +65,9 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// The spool that an earlier run of the agent left at `path`: cuts off a torn end and counts the rest. A file that is not
-    /// there counts as empty. `dropped` comes from the attempt's result, where there is one.
+    /// The spool that an earlier run of the agent left at `path`: cuts off a torn end, counts the rest, and makes it durable,
+    /// because it is promised from now on. A file that is not there counts as empty. `dropped` comes from the attempt's
+    /// result, where there is one.
     pub fn recover(path: &Path, dropped: u64) -> io::Result<Self> {
         let mut state = SpoolState { ended: true, ..SpoolState::default() };
         match OpenOptions::new().read(true).write(true).open(path) {
@@ -74,8 +80,8 @@ impl Spool {
                 let file = scan.into_inner();
                 if file.metadata()?.len() != state.file_bytes {
                     file.set_len(state.file_bytes)?;
-                    file.sync_all()?;
                 }
+                sync(&file, path)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -111,30 +117,56 @@ impl Spool {
 /// Appends to a spool. Its methods wait for the disk: call them where that is allowed.
 #[derive(Debug)]
 pub struct SpoolWriter {
-    file: File,
+    path: Arc<Path>,
+    /// From the first output on.
+    file: Option<File>,
+    /// All of the file, as long as it is short.
+    short: Option<Vec<u8>>,
     bytes_max: u64,
     state: SpoolState,
     published: watch::Sender<SpoolState>,
 }
 
+/// How a spool ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// How much there is.
+    pub lengths: OutputLengths,
+    /// Its file, if that is short and in no way durable; empty when it survives a power loss already.
+    pub short: io::Result<Vec<u8>>,
+}
+
 impl SpoolWriter {
-    /// A new spool that keeps at most `bytes_max` bytes of both streams together. The caller syncs the folder.
-    pub fn create(path: &Path, bytes_max: u64) -> io::Result<(Self, Spool)> {
-        let file = files::create_private(path)?;
+    /// A new spool that keeps at most `bytes_max` bytes of both streams together. Nothing is on disk before the first output.
+    pub fn create(path: &Path, bytes_max: u64) -> (Self, Spool) {
         let (published, receiver) = watch::channel(SpoolState::default());
-        let spool = Spool { path: path.into(), state: receiver };
-        Ok((Self { file, bytes_max, state: SpoolState::default(), published }, spool))
+        let path: Arc<Path> = path.into();
+        let spool = Spool { path: path.clone(), state: receiver };
+        let state = SpoolState::default();
+        (Self { path, file: None, short: Some(Vec::new()), bytes_max, state, published }, spool)
     }
 
     /// Goes on with the spool that an earlier run of the agent left at `path`. What was dropped over the limit is not known any
     /// more: whoever wrote it has to give it again.
     pub fn reopen(path: &Path, bytes_max: u64) -> io::Result<(Self, Spool)> {
         let state = SpoolState { ended: false, ..Spool::recover(path, 0)?.state() };
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.seek(SeekFrom::Start(state.file_bytes))?;
+        let file = match state.file_bytes {
+            0 => None,
+            bytes => {
+                let mut file = OpenOptions::new().write(true).open(path)?;
+                file.seek(SeekFrom::Start(bytes))?;
+                Some(file)
+            }
+        };
         let (published, receiver) = watch::channel(state);
-        let spool = Spool { path: path.into(), state: receiver };
-        Ok((Self { file, bytes_max, state, published }, spool))
+        let path: Arc<Path> = path.into();
+        let spool = Spool { path: path.clone(), state: receiver };
+        Ok((Self { path, file, short: None, bytes_max, state, published }, spool))
+    }
+
+    /// Whether all of it is short, so that [`SpoolWriter::finish`] does not wait for the disk.
+    pub fn is_short(&self) -> bool {
+        self.short.is_some()
     }
 
     /// Whether nothing more is kept.
@@ -171,11 +203,8 @@ impl SpoolWriter {
         if let Some((stream, data)) = open {
             write_record(&mut buffer, stream, at, &data);
         }
-        if let Err(error) = self.file.write_all(&buffer) {
-            // What was half written would be in the way of the next record.
-            self.file.set_len(self.state.file_bytes)?;
-            self.file.seek(SeekFrom::Start(self.state.file_bytes))?;
-            return Err(error);
+        if !buffer.is_empty() {
+            self.write(&buffer)?;
         }
         state.file_bytes += buffer.len() as u64;
         self.state = state;
@@ -183,13 +212,42 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// Ends the spool: what was appended survives a power loss when this returns. Readers learn of the end in any case.
-    pub fn finish(mut self) -> (OutputLengths, io::Result<()>) {
-        let synced = self.file.sync_all();
+    fn write(&mut self, buffer: &[u8]) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(files::create_private(&self.path)?),
+        };
+        if let Err(error) = file.write_all(buffer) {
+            // What was half written would be in the way of the next record.
+            file.set_len(self.state.file_bytes)?;
+            file.seek(SeekFrom::Start(self.state.file_bytes))?;
+            return Err(error);
+        }
+        match &mut self.short {
+            Some(short) if short.len() + buffer.len() <= SHORT_BYTES_MAX => short.extend_from_slice(buffer),
+            short => *short = None,
+        }
+        Ok(())
+    }
+
+    /// Ends the spool. What was appended survives a power loss when this returns, unless it is short: then it does once
+    /// [`Finished::short`] does. Readers learn of the end in any case.
+    pub fn finish(mut self) -> Finished {
+        let short = match (&self.file, self.short.take()) {
+            (_, Some(short)) => Ok(short),
+            (Some(file), None) => sync(file, &self.path).map(|()| Vec::new()),
+            (None, None) => Ok(Vec::new()),
+        };
         self.state.ended = true;
         self.published.send_replace(self.state);
-        (self.state.lengths, synced)
+        Finished { lengths: self.state.lengths, short }
     }
+}
+
+/// Makes a file durable together with its name and that of its folder.
+fn sync(file: &File, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    path.ancestors().skip(1).take(2).try_for_each(files::sync_dir)
 }
 
 /// Reads a spool while it grows. [`SpoolReader::read`] waits for the disk, never for output.
@@ -364,7 +422,7 @@ mod tests {
     #[test]
     fn streams_keep_their_common_order_and_neighbours_are_joined() {
         let dir = tempfile::tempdir().expect("dir");
-        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), 1000).expect("creates");
+        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), 1000);
         writer.append(WallTime(5), &[out("a"), out("b"), err("E"), out("c")]).expect("appends");
         writer.append(WallTime(6), &[out("d")]).expect("appends");
         let expected = [
@@ -390,15 +448,15 @@ mod tests {
     #[test]
     fn output_over_the_limit_is_counted_and_dropped() {
         let dir = tempfile::tempdir().expect("dir");
-        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), 5).expect("creates");
+        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), 5);
         writer.append(WallTime(0), &[out("abc"), err("def"), out("g")]).expect("appends");
         writer.append(WallTime(0), &[out("h")]).expect("appends");
         assert_eq!(
             all(&spool, 0, 0),
             [(OutputStream::Out, 0, "abc".to_owned()), (OutputStream::Err, 0, "de".to_owned())]
         );
-        let (lengths, synced) = writer.finish();
-        synced.expect("syncs");
+        let Finished { lengths, short } = writer.finish();
+        short.expect("ends");
         assert_eq!(lengths, OutputLengths { stdout: 3, stderr: 2, dropped: 3 });
         assert!(spool.state().ended);
     }
@@ -406,7 +464,7 @@ mod tests {
     #[test]
     fn a_piece_larger_than_a_chunk_becomes_several_records() {
         let dir = tempfile::tempdir().expect("dir");
-        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), u64::MAX).expect("creates");
+        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), u64::MAX);
         let big = Bytes::from(vec![7; 3 * CHUNK_BYTES_MAX + 1]);
         writer.append(WallTime(0), &[(OutputStream::Out, big.clone())]).expect("appends");
         let records = spool.reader(0, 0).read(usize::MAX).expect("reads");
@@ -421,7 +479,7 @@ mod tests {
     fn a_torn_end_is_cut_off_wherever_it_was_torn() {
         let dir = tempfile::tempdir().expect("dir");
         let path = spool_file(dir.path());
-        let (mut writer, _spool) = SpoolWriter::create(&path, 1000).expect("creates");
+        let (mut writer, _spool) = SpoolWriter::create(&path, 1000);
         writer.append(WallTime(1), &[out("first"), err("second")]).expect("appends");
         let whole = fs::metadata(&path).expect("there").len();
         writer.append(WallTime(2), &[out("third")]).expect("appends");
@@ -447,7 +505,7 @@ mod tests {
     fn a_spool_that_is_reopened_goes_on_behind_its_last_whole_record_and_keeps_its_limit() {
         let dir = tempfile::tempdir().expect("dir");
         let path = spool_file(dir.path());
-        let (mut writer, _) = SpoolWriter::create(&path, 8).expect("creates");
+        let (mut writer, _) = SpoolWriter::create(&path, 8);
         writer.append(WallTime(1), &[out("abc"), err("E")]).expect("appends");
         drop(writer);
         fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(b"torn")).expect("writes");
@@ -460,9 +518,26 @@ mod tests {
             (OutputStream::Out, 3, "defg".to_owned()),
         ];
         assert_eq!(all(&spool, 0, 0), expected);
-        let (lengths, synced) = writer.finish();
-        synced.expect("syncs");
+        let Finished { lengths, short } = writer.finish();
+        short.expect("ends");
         assert_eq!(lengths, OutputLengths { stdout: 7, stderr: 1, dropped: 2 });
+    }
+
+    #[test]
+    fn a_short_file_is_handed_over_at_its_end_and_without_output_there_is_none() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = spool_file(dir.path());
+        let (mut writer, _) = SpoolWriter::create(&path, 0);
+        writer.append(WallTime(1), &[out("over the limit")]).expect("appends");
+        assert_eq!(writer.finish().short.expect("ends"), b"");
+        assert!(!path.exists());
+        let most = SHORT_BYTES_MAX - HEADER_BYTES;
+        for (bytes, is_short) in [(1, true), (most, true), (most + 1, false)] {
+            let (mut writer, _) = SpoolWriter::create(&path, 1 << 20);
+            writer.append(WallTime(1), &[out(&"x".repeat(bytes))]).expect("appends");
+            let expected = if is_short { fs::read(&path).expect("reads") } else { Vec::new() };
+            assert_eq!(writer.finish().short.expect("ends"), expected, "{bytes}");
+        }
     }
 
     #[test]
@@ -476,7 +551,7 @@ mod tests {
     #[tokio::test]
     async fn readers_are_woken_by_output_and_by_the_end() {
         let dir = tempfile::tempdir().expect("dir");
-        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), 1000).expect("creates");
+        let (mut writer, spool) = SpoolWriter::create(&spool_file(dir.path()), 1000);
         let mut waiting = spool.clone();
         let start = spool.state();
         let woken = tokio::spawn(async move { (waiting.changed(start).await, waiting) });
@@ -484,7 +559,7 @@ mod tests {
         let (more, mut waiting) = woken.await.expect("joins");
         assert!(more);
         let seen = waiting.state();
-        writer.finish().1.expect("syncs");
+        writer.finish().short.expect("ends");
         assert!(waiting.changed(seen).await);
         let seen = waiting.state();
         assert!(seen.ended);

@@ -99,7 +99,7 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
     let mut probe = SystemProbe::new(&data);
     let (findings_in, findings) = watch::channel(Findings::default());
     let gpus = GpuTicks::default();
-    let executors = executors(&config, facts.node, findings_in, &gpus)?;
+    let executors = executors(&config, &facts, findings_in, &gpus)?;
     let machine = probe.machine();
     let parts = OwnerParts {
         source,
@@ -160,11 +160,12 @@ async fn run(source: ConfigSource, config: Config, facts: Facts, session: Sessio
 /// Who runs jobs here, and the probes that look whether they can: each keeps its part of the findings.
 fn executors(
     config: &Config,
-    node: NodeId,
+    facts: &Facts,
     findings: watch::Sender<Findings>,
     gpus: &GpuTicks,
 ) -> anyhow::Result<Executors> {
-    let wasm = WasmExecutor::new().context("failed to find this program's own file")?;
+    let node = facts.node;
+    let wasm = WasmExecutor::new(&facts.data).context("failed to prepare for WebAssembly")?;
     let docker = config.adapters.contains(&Adapter::Docker).then(|| {
         let host = config.docker.host.clone();
         let docker = DockerExecutor::new(DockerSettings { host, node, policy: config.docker.policy() });

@@ -9,7 +9,11 @@ use modchain_agent::engine::{Engine, EngineInput, Survivors, ToSession};
 use modchain_agent::executor::Executors;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
-use modchain_types::{Adapter, Capabilities, Exceptions, JournalId, List, Map, Offer, Span, Tariff, Text};
+use modchain_types::{
+    Adapter, Assignment, AttemptId, Capabilities, DockerTask, Exceptions, Fence, FenceClaim, GpuRequest, Input, JobId,
+    JobSpec, JournalId, Limits, List, Map, Micro, Offer, Reason, ReportBody, Requirements, Reservation, Span, Tariff,
+    Task, TaskBody, Text,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 fn offer(adapters: &[Adapter]) -> Offer {
@@ -33,6 +37,112 @@ fn offer(adapters: &[Adapter]) -> Offer {
         paused: false,
         images: List::default(),
     }
+}
+
+/// An attempt at something that this engine has no executor for: it is written down, refused, and that is written down.
+fn assignment(number: u8) -> Assignment {
+    let task = DockerTask {
+        image: Text::cut("busybox"),
+        command: List::default(),
+        entrypoint: None,
+        env: Map::default(),
+        workdir: None,
+        tmp_bytes: 0,
+        pids_max: DockerTask::PIDS_DEFAULT,
+        pull_timeout: Span::from_secs(60),
+    };
+    Assignment {
+        attempt: AttemptId { job: JobId([number; 16]), number: 1 },
+        claim: FenceClaim { fence: Fence(u64::from(number)), mac: [number; 16] },
+        spec: JobSpec {
+            name: Text::cut("test"),
+            body: TaskBody::Inline(Task::Docker(task)),
+            requirements: Requirements {
+                adapter: Adapter::Docker,
+                cpu_milli: 1,
+                memory_bytes: 1,
+                disk_bytes: 0,
+                gpus: GpuRequest { count: 0, memory_bytes_min: 0, model: None },
+                labels: Default::default(),
+                region: None,
+                node: None,
+                price_per_hour_max: None,
+                model: None,
+                exceptions: Exceptions::default(),
+            },
+            limits: Limits::default(),
+            max_cost: Micro::UNIT,
+            priority: 0,
+            labels: Map::default(),
+            input: Input::None,
+        },
+        reservation: Reservation { cpu_milli: 1, memory_bytes: 1, ..Reservation::default() },
+        tariff: Tariff::default(),
+        run_limit: Span::from_secs(60),
+        run_limit_reason: Reason::Budget,
+        image: None,
+        output_tokens_max: None,
+    }
+}
+
+/// What a start would find if the agent died now: attempts, those of them with a result, and the highest fence.
+fn on_disk(data: &std::path::Path) -> (Vec<u8>, Vec<u8>, Option<u64>) {
+    let copy = tempfile::tempdir().expect("folder");
+    std::fs::copy(data.join("attempts.log"), copy.path().join("attempts.log")).expect("copies");
+    let mut outbox = Outbox::open(copy.path()).expect("an outbox");
+    let left = outbox.recover().expect("recovers");
+    let ended = left.iter().filter(|one| one.result.is_some()).map(|one| one.attempt.job.0[0]).collect();
+    let fence = outbox.fence().map(|seen| seen.claim.fence.0);
+    (left.iter().map(|one| one.attempt.job.0[0]).collect(), ended, fence)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_said_of_many_attempts_at_once_was_on_disk_before() {
+    const COUNT: u8 = 50;
+    let folder = tempfile::tempdir().expect("folder");
+    let outbox = Outbox::open(folder.path()).expect("an outbox");
+    let cache = BlobCache::open(folder.path(), CACHE_BYTES_MAX).expect("a cache");
+    let (_connection, live) = watch::channel(None);
+    let (blobs, _downloads) = BlobFetcher::start(cache, live);
+    let executors = Executors::wasm_alone(WasmExecutor::with_program("/nowhere"));
+    let mut offer = offer(&[Adapter::Docker]);
+    offer.capabilities.slots = u32::from(COUNT);
+    let (engine, inputs) = Engine::new(offer, outbox, executors, blobs, &Survivors::default()).expect("an engine");
+    // All of them wait before the engine looks.
+    let (line, mut messages) = mpsc::channel(1024);
+    let (journal, lease, sent) = (JournalId([1; 16]), Span::from_secs(30), clock::now());
+    inputs.send(EngineInput::Connected { journal, lease, sent, line }).await.expect("there is room");
+    inputs.send(EngineInput::Reconcile(Vec::new())).await.expect("there is room");
+    for number in 1..=COUNT {
+        inputs.send(EngineInput::Assign(Box::new(assignment(number)))).await.expect("there is room");
+    }
+    let running = tokio::task::spawn_blocking({
+        let runtime = tokio::runtime::Handle::current();
+        move || runtime.block_on(engine.run())
+    });
+    let mut results = Vec::new();
+    while results.len() < usize::from(COUNT) {
+        let told = tokio::time::timeout(Duration::from_secs(60), messages.recv()).await.expect("in time");
+        let Some(ToSession::Report(report)) = told else { continue };
+        let (began, ended, fence) = on_disk(folder.path());
+        let number = report.attempt.job.0[0];
+        assert!(began.contains(&number) && fence >= Some(u64::from(number)), "{number} is not in {began:?}");
+        if let ReportBody::Ended { .. } = report.body {
+            assert!(ended.contains(&number), "{number} is not in {ended:?}");
+            results.push(report);
+        }
+    }
+    for report in results {
+        let (attempt, fence) = (report.attempt, report.fence);
+        inputs.send(EngineInput::Ack { attempt, fence }).await.expect("the engine runs");
+    }
+    let (ask, sight) = oneshot::channel();
+    inputs.send(EngineInput::Look(ask)).await.expect("the engine runs");
+    assert!(sight.await.expect("it answers").attempts.is_empty());
+    assert_eq!(on_disk(folder.path()), (vec![], vec![], Some(u64::from(COUNT))));
+    assert_eq!(std::fs::read_dir(folder.path().join("attempts")).expect("reads").count(), 0);
+    inputs.send(EngineInput::ShutDown).await.expect("the engine runs");
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
 }
 
 #[tokio::test]

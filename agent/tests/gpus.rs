@@ -172,7 +172,7 @@ async fn an_offer_that_changes_between_the_hello_and_the_welcome_is_said_after_i
     let (_connection, live) = tokio::sync::watch::channel(None);
     let cache = BlobCache::open(dir.path(), CACHE_BYTES_MAX).expect("opens");
     let (blobs, _downloads) = BlobFetcher::start(cache, live);
-    let executors = Executors::wasm_alone(WasmExecutor::new().expect("finds this program"));
+    let executors = Executors::wasm_alone(WasmExecutor::new(dir.path()).expect("finds this program"));
     let outbox = Outbox::open(dir.path()).expect("opens");
     let (engine, inputs) = Engine::new(offer(false), outbox, executors, blobs, &Survivors::default()).expect("opens");
     let running = tokio::spawn(engine.run());

@@ -102,7 +102,9 @@ fn a_container_whose_agent_never_comes_back_is_swept_away_by_the_next_one_that_d
     eventually("it runs", || fleet.site.job(&id)["state"] == "running");
     fleet.agents[0].kill();
     // Its memory is lost, as after a disk that was replaced.
-    std::fs::remove_dir_all(fleet.site.home.path().join("agent0/attempts")).expect("removes");
+    let data = fleet.site.home.path().join("agent0");
+    std::fs::remove_dir_all(data.join("attempts")).expect("removes");
+    std::fs::remove_file(data.join("attempts.log")).expect("removes");
     fleet.agents[0] = fleet.site.agent(0);
     eventually("a second attempt runs", || {
         let job = fleet.site.job(&id);
@@ -118,9 +120,7 @@ fn a_result_that_came_while_the_orchestrator_was_away_is_delivered_and_paid() {
     let mut fleet = Fleet::start(1);
     let id = submit_slow(&fleet.site, &[]);
     fleet.orchestrator.kill();
-    eventually("the agent has the result on disk", || {
-        fleet.site.folders_of_attempts(0).iter().any(|folder| folder.join("result.json").is_file())
-    });
+    eventually("the agent has the result on disk", || fleet.site.results_kept(0) == 1);
     fleet.restart_orchestrator();
     fleet.site.run(&["-c", "alice", "wait", &id, "--timeout", "100s"]).expect(0);
     assert_completed_and_paid_once(&fleet.site, &id, &[("completed", "exit")]);

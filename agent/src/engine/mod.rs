@@ -9,7 +9,8 @@
 //!
 //! One task owns all of it, on a thread that may wait for the disk; everything else asks by message. It waits for nothing but
 //! its inputs and the disk: a session that does not take its messages is dropped, never waited for. *Remember before you
-//! speak*: a report of an end leaves only after it is on disk, and nothing starts before its assignment is.
+//! speak*: a report of an end leaves only after it is on disk, and nothing starts before its assignment is. What waits
+//! together is decided together and shares one sync (`Engine::settle`); while it goes on, the next inputs gather.
 
 mod run;
 mod stdin;
@@ -18,14 +19,15 @@ mod survivors;
 pub use stdin::{StdinFeed, StdinPiece};
 pub use survivors::Survivors;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::Duration;
 
 use modchain_core::supervisor::{Action, Input, Recovered, Supervisor, SupervisorConfig};
 use modchain_types::{
-    Adapter, Assignment, AttemptId, BootId, Ending, Fault, Fence, FenceClaim, ImagePin, Input as JobInput,
-    InventoryItem, ItemState, JournalId, Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp,
-    Usage, Verdict, WallTime,
+    Adapter, Assignment, AttemptId, BootId, Ending, Fault, Fence, ImagePin, Input as JobInput, InventoryItem,
+    ItemState, JournalId, Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
+    WallTime,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -38,6 +40,9 @@ use crate::spool::{Spool, SpoolWriter};
 
 /// Inputs that may wait. The engine is busy for one disk write at most, so this is never full for long; then senders wait.
 pub const INPUTS_WAITING_MAX: usize = 256;
+
+/// Inputs that are decided before what was decided is made durable and carried out.
+const BATCH_MAX: usize = 64;
 
 /// Messages that may wait for the session: a few for each attempt that can be live. A session that lets more gather is dead.
 pub const MESSAGES_WAITING_MAX: usize = 1024;
@@ -144,6 +149,8 @@ pub enum EngineInput {
         usage: Usage,
         /// How much it printed.
         output: OutputLengths,
+        /// The spool's file, where only the record of the result makes it durable.
+        short_output: Vec<u8>,
     },
     /// Nothing is left on the machine of an attempt whose result is on disk.
     Cleared {
@@ -244,6 +251,8 @@ struct Held {
     stdin: Option<StdinFeed>,
     /// How it is to be stopped.
     stop: Option<watch::Sender<Option<Span>>>,
+    /// Its output, if that goes into the record of its result.
+    short_output: Vec<u8>,
 }
 
 /// The owner of the supervisor.
@@ -262,8 +271,10 @@ pub struct Engine {
     runners: JoinSet<()>,
     runner_of: BTreeMap<Id, AttemptId>,
     connection: Option<Line>,
-    unrecorded: VecDeque<Report>,
-    unremembered: Option<FenceSeen>,
+    /// What was decided and is neither durable nor done.
+    decided: Vec<Action>,
+    /// Results that could not be made durable.
+    unrecorded: Vec<Report>,
     retry_at: Option<Timestamp>,
     shutdown: Option<Shutdown>,
     /// This boot of the machine; `None` where it does not tell, and then nothing is ever taken up again.
@@ -290,6 +301,32 @@ struct Shutdown {
     idle_since: Option<Timestamp>,
 }
 
+impl EngineInput {
+    /// Whether what follows from it may wait for what else is there, to share its sync. Whatever asks how things stand, or
+    /// changes who is told, comes after all that was decided before it is done.
+    fn gathers(&self) -> bool {
+        match self {
+            Self::Assign(_)
+            | Self::Stop { .. }
+            | Self::Ack { .. }
+            | Self::HeartbeatAnswered { .. }
+            | Self::Preparing { .. }
+            | Self::Pinned { .. }
+            | Self::Started { .. }
+            | Self::Ended { .. } => true,
+            Self::Hello(_)
+            | Self::Connected { .. }
+            | Self::Disconnected
+            | Self::Reconcile(_)
+            | Self::OfferChanged(_)
+            | Self::Cleared { .. }
+            | Self::Look(_)
+            | Self::Evict
+            | Self::ShutDown => false,
+        }
+    }
+}
+
 impl Engine {
     /// Takes over what an earlier run left on disk and, in `survivors`, on the machine. The sender is how everybody talks to
     /// the engine.
@@ -299,10 +336,11 @@ impl Engine {
         executors: Executors,
         blobs: BlobFetcher,
         survivors: &Survivors,
-    ) -> std::io::Result<(Self, mpsc::Sender<EngineInput>)> {
+    ) -> io::Result<(Self, mpsc::Sender<EngineInput>)> {
         let (inputs_in, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
         let mut supervisor = Supervisor::new(SupervisorConfig { capabilities: offer.capabilities.clone() });
         supervisor.set_paused(offer.paused);
+        executors.wasm.set_slots(offer.capabilities.slots);
         let mut engine = Self {
             supervisor,
             offer,
@@ -316,8 +354,8 @@ impl Engine {
             runners: JoinSet::new(),
             runner_of: BTreeMap::new(),
             connection: None,
-            unrecorded: VecDeque::new(),
-            unremembered: None,
+            decided: Vec::new(),
+            unrecorded: Vec::new(),
             retry_at: None,
             shutdown: None,
             boot: clock::boot_id().ok(),
@@ -328,12 +366,13 @@ impl Engine {
 
     /// Runs until a shutdown is complete. To be called where waiting for the disk is allowed, within a tokio runtime.
     pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
         while !self.is_done() {
             let sleep = self.sleep();
             tokio::select! {
-                input = self.inputs.recv() => {
-                    // The engine holds a sender itself, so there always is one.
-                    if let Some(input) = input {
+                // The engine holds a sender itself, so there always is one.
+                _ = self.inputs.recv_many(&mut batch, BATCH_MAX) => {
+                    for input in batch.drain(..) {
                         self.on_input(input);
                     }
                 }
@@ -341,6 +380,7 @@ impl Engine {
                 () = tokio::time::sleep(sleep.unwrap_or(Duration::MAX)), if sleep.is_some() => {}
             }
             self.on_time();
+            self.settle();
         }
         if !self.runners.is_empty() {
             tracing::warn!(attempts = self.runners.len(), "attempts still run; they are killed");
@@ -351,26 +391,30 @@ impl Engine {
         }
     }
 
-    fn recover(&mut self, survivors: &Survivors) -> std::io::Result<()> {
+    fn recover(&mut self, survivors: &Survivors) -> io::Result<()> {
         let left = self.outbox.recover()?;
         let mut found = Vec::with_capacity(left.len());
         for one in left {
             let fence = one.assignment.claim.fence;
             let survivor = survivors.of(&one);
             let output = one.spool.state().lengths;
-            let held = Held { fence, assignment: None, spool: Some(one.spool), stdin: None, stop: None };
+            let spool = Some(one.spool);
+            let held = Held { fence, assignment: None, spool, stdin: None, stop: None, short_output: Vec::new() };
             self.attempts.insert(one.attempt, held);
             found.push(Recovered { attempt: one.attempt, fence, result: one.result, survivor, output });
         }
         if !found.is_empty() {
             tracing::info!(attempts = found.len(), "an earlier run left attempts");
         }
-        let actions = self.supervisor.recover(clock::now(), found);
-        self.carry_out(actions);
+        self.decided = self.supervisor.recover(clock::now(), found);
+        self.settle();
         Ok(())
     }
 
     fn on_input(&mut self, input: EngineInput) {
+        if !input.gathers() {
+            self.settle();
+        }
         match input {
             EngineInput::Hello(reply) => {
                 let facts = HelloFacts {
@@ -391,6 +435,7 @@ impl Engine {
                     results_sent: BTreeSet::new(),
                 });
                 self.handle(Input::Connected { lease, sent });
+                self.settle();
                 // What changed while the hello was on its way has not been heard by anybody.
                 if self.offer_unsaid {
                     self.tell(ToSession::Offer(Box::new(self.offer.clone())));
@@ -403,6 +448,7 @@ impl Engine {
             EngineInput::HeartbeatAnswered { sent } => self.handle(Input::HeartbeatAnswered { sent }),
             EngineInput::Reconcile(verdicts) => {
                 self.handle(Input::Reconcile(verdicts));
+                self.settle();
                 self.after_reconcile();
             }
             EngineInput::Assign(assignment) => self.handle(Input::Assign(assignment)),
@@ -416,6 +462,7 @@ impl Engine {
             EngineInput::OfferChanged(offer) if *offer != self.offer => {
                 self.supervisor.set_capabilities(offer.capabilities.clone());
                 self.supervisor.set_paused(offer.paused);
+                self.executors.wasm.set_slots(offer.capabilities.slots);
                 self.offer = (*offer).clone();
                 self.offer_unsaid = true;
                 self.tell(ToSession::Offer(offer));
@@ -426,8 +473,11 @@ impl Engine {
                 self.note_start(attempt);
                 self.handle(Input::Started { attempt });
             }
-            EngineInput::Ended { attempt, ending, usage, output } => {
+            EngineInput::Ended { attempt, ending, usage, output, short_output } => {
                 tracing::info!(%attempt, ?ending, ran = %usage.ran, "ended");
+                if let Some(held) = self.attempts.get_mut(&attempt) {
+                    held.short_output = short_output;
+                }
                 self.handle(Input::Ended { attempt, ending, usage, output });
             }
             EngineInput::Cleared { attempt } => self.on_cleared(attempt),
@@ -468,50 +518,92 @@ impl Engine {
         let now = clock::now();
         if self.supervisor.next_deadline().is_some_and(|deadline| deadline <= now) {
             let actions = self.supervisor.handle(now, Input::Tick);
-            self.carry_out(actions);
+            self.decided.extend(actions);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_writes(now);
+            self.retry_writes();
         }
     }
 
     fn handle(&mut self, input: Input) {
         let now = clock::now();
         let actions = self.supervisor.handle(now, input);
-        self.carry_out(actions);
+        self.decided.extend(actions);
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) {
-        let mut waiting = VecDeque::from(actions);
-        while let Some(action) = waiting.pop_front() {
-            match action {
-                Action::Begin(assignment) => {
-                    if let Err(input) = self.begin(assignment) {
-                        // What follows from it comes after what was decided before it.
-                        waiting.extend(self.supervisor.handle(clock::now(), *input));
-                    }
-                }
-                Action::Resume { assignment, since } => {
-                    if let Err(input) = self.resume(assignment, since) {
-                        waiting.extend(self.supervisor.handle(clock::now(), *input));
-                    }
-                }
-                Action::Stop { attempt, grace } => self.stop(attempt, grace),
-                Action::Record(report) => self.record(report),
-                Action::Send(report) => self.send(report),
-                Action::Discard { attempt } => self.discard(attempt),
-                Action::RememberFence(claim) => self.remember_fence(claim),
+    /// Makes what was decided durable, all of it with one sync, and then does it, in its order.
+    fn settle(&mut self) {
+        while !self.decided.is_empty() || (self.retry_at.is_none() && !self.outbox.is_committed()) {
+            let decided = std::mem::take(&mut self.decided);
+            decided.iter().for_each(|action| self.note(action));
+            let written = self.outbox.commit().inspect_err(|error| {
+                tracing::error!(%error, "what the agent must not forget cannot be written down; trying again");
+                self.retry_soon();
+            });
+            for action in decided {
+                self.carry_out(action, &written);
             }
         }
     }
 
+    /// Hands what must not be forgotten to the outbox.
+    fn note(&mut self, action: &Action) {
+        match action {
+            Action::Begin(assignment) => self.outbox.begin(assignment),
+            Action::Record(report) => {
+                let held = self.attempts.get_mut(&report.attempt);
+                let output = held.map(|held| std::mem::take(&mut held.short_output)).unwrap_or_default();
+                let assignment = self.attempts.get(&report.attempt).and_then(|held| held.assignment.as_deref());
+                self.outbox.record(assignment, report, &output);
+            }
+            Action::Discard { attempt } => self.outbox.discard(*attempt),
+            Action::RememberFence(claim) => match &self.connection {
+                Some(line) => self.outbox.remember_fence(FenceSeen { journal: line.journal, claim: *claim }),
+                None => tracing::warn!(fence = claim.fence.0, "a fence came without a connection"),
+            },
+            Action::Resume { .. } | Action::Stop { .. } | Action::Send(_) => {}
+        }
+    }
+
+    fn carry_out(&mut self, action: Action, written: &io::Result<()>) {
+        match action {
+            Action::Begin(assignment) => {
+                // What follows from a failure comes after what was decided before it.
+                if let Err(input) = self.begin(assignment, written) {
+                    self.handle(*input);
+                }
+            }
+            Action::Resume { assignment, since } => {
+                if let Err(input) = self.resume(assignment, since) {
+                    self.handle(*input);
+                }
+            }
+            Action::Stop { attempt, grace } => self.stop(attempt, grace),
+            Action::Record(report) if written.is_ok() => self.recorded(report),
+            Action::Record(report) => self.unrecorded.push(report),
+            Action::Send(report) => self.send(report),
+            Action::Discard { attempt } => self.discard(attempt),
+            Action::RememberFence(_) => {}
+        }
+    }
+
     /// Fails with what the supervisor is to be told.
-    fn begin(&mut self, assignment: Box<Assignment>) -> Result<(), Box<Input>> {
+    fn begin(&mut self, assignment: Box<Assignment>, written: &io::Result<()>) -> Result<(), Box<Input>> {
         let attempt = assignment.attempt;
         let fence = assignment.claim.fence;
         tracing::info!(%attempt, fence = fence.0, job = %assignment.spec.name, "beginning");
-        let begun = self.outbox.begin(&assignment);
-        let mut held = Held { fence, assignment: Some(assignment.clone()), spool: None, stdin: None, stop: None };
+        let begun = match written {
+            Ok(()) => self.outbox.folder(&assignment),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        let mut held = Held {
+            fence,
+            assignment: Some(assignment.clone()),
+            spool: None,
+            stdin: None,
+            stop: None,
+            short_output: Vec::new(),
+        };
         let (folder, writer, spool) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -590,13 +682,11 @@ impl Engine {
         self.runner_of.insert(handle.id(), attempt);
     }
 
-    /// Without the note the attempt goes on all the same; only a restart of the agent could not take it up again.
-    fn note_start(&self, attempt: AttemptId) {
-        let Some(boot) = self.boot else { return };
-        let started = Started { since: clock::now(), boot };
-        if let Err(error) = self.outbox.started(attempt, started) {
-            tracing::warn!(%attempt, %error, "since when an attempt runs cannot be written down");
-        }
+    /// Without the note the attempt goes on all the same; only a restart of the agent could not take it up again. Nothing but
+    /// a container ever is.
+    fn note_start(&mut self, attempt: AttemptId) {
+        let Some(boot) = self.boot.filter(|_| self.is_container(attempt)) else { return };
+        self.outbox.started(attempt, Started { since: clock::now(), boot });
     }
 
     fn stop(&mut self, attempt: AttemptId, grace: Span) {
@@ -608,26 +698,23 @@ impl Engine {
         }
     }
 
-    fn record(&mut self, report: Report) {
-        let assignment = self.attempts.get(&report.attempt).and_then(|held| held.assignment.as_deref());
-        match self.outbox.record(assignment, &report) {
-            Ok(()) => match self.executors.clear_away(report.attempt, report.fence) {
-                // Not before its result is on disk: until then a restarted agent learns from the container how the attempt
-                // ended. And not after it is told: who hears of the end finds nothing left.
-                Some(cleared) if self.is_container(report.attempt) => {
-                    let (attempt, engine) = (report.attempt, self.inputs_in.clone());
-                    self.runners.spawn(async move {
-                        let _ = tokio::time::timeout(CLEAR_BEFORE_REPORT_MAX, cleared).await;
-                        let _ = engine.send(EngineInput::Cleared { attempt }).await;
-                    });
-                }
-                Some(_) | None => self.send(report),
-            },
-            Err(error) => {
-                tracing::error!(attempt = %report.attempt, %error, "a result cannot be written down; trying again");
-                self.unrecorded.push_back(report);
-                self.retry_soon();
+    /// A result is durable: it may be told.
+    fn recorded(&mut self, report: Report) {
+        let attempt = report.attempt;
+        if let Err(error) = self.outbox.clear_scratch(attempt) {
+            tracing::warn!(%attempt, %error, "what an attempt needed to run cannot be removed yet");
+        }
+        match self.executors.clear_away(attempt, report.fence) {
+            // Not before its result is on disk: until then a restarted agent learns from the container how the attempt ended.
+            // And not after it is told: who hears of the end finds nothing left.
+            Some(cleared) if self.is_container(attempt) => {
+                let engine = self.inputs_in.clone();
+                self.runners.spawn(async move {
+                    let _ = tokio::time::timeout(CLEAR_BEFORE_REPORT_MAX, cleared).await;
+                    let _ = engine.send(EngineInput::Cleared { attempt }).await;
+                });
             }
+            Some(_) | None => self.send(report),
         }
     }
 
@@ -703,22 +790,9 @@ impl Engine {
         }
         self.unrecorded.retain(|report| report.attempt != attempt);
         self.tell(ToSession::Forget(attempt));
-        if let Err(error) = self.outbox.discard(attempt) {
-            // It comes up again after the next start, and is discarded then.
+        if let Err(error) = self.outbox.remove(attempt) {
+            // The next start removes what the log knows nothing of.
             tracing::warn!(%attempt, %error, "what was kept about an attempt cannot be removed");
-        }
-    }
-
-    fn remember_fence(&mut self, claim: FenceClaim) {
-        let Some(line) = &self.connection else {
-            tracing::warn!(fence = claim.fence.0, "a fence came without a connection");
-            return;
-        };
-        let seen = FenceSeen { journal: line.journal, claim };
-        if let Err(error) = self.outbox.remember_fence(seen) {
-            tracing::error!(%error, "the highest fence cannot be written down; trying again");
-            self.unremembered = Some(seen);
-            self.retry_soon();
         }
     }
 
@@ -726,18 +800,18 @@ impl Engine {
         self.retry_at.get_or_insert(clock::now() + WRITE_RETRY);
     }
 
-    fn retry_writes(&mut self, now: Timestamp) {
+    fn retry_writes(&mut self) {
         self.retry_at = None;
-        if let Some(seen) = self.unremembered.take()
-            && self.outbox.remember_fence(seen).is_err()
-        {
-            self.unremembered = Some(seen);
-        }
-        for report in std::mem::take(&mut self.unrecorded) {
-            self.record(report);
-        }
-        if self.unremembered.is_some() || !self.unrecorded.is_empty() {
-            self.retry_at = Some(now + WRITE_RETRY);
+        match self.outbox.commit() {
+            Ok(()) => {
+                for report in std::mem::take(&mut self.unrecorded) {
+                    self.recorded(report);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "still not");
+                self.retry_soon();
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::executor::wasm::MODULE_BYTES_MAX;
 use crate::executor::{EVENTS_WAITING_MAX, ExecutorEvent, Executors, Resumed, StartRequest, StdinWriter, StopAs};
 use crate::outbox::AttemptFolder;
-use crate::spool::SpoolWriter;
+use crate::spool::{Finished, SpoolWriter};
 
 /// Longest grace time, so that no wish overflows a timer.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -60,18 +60,25 @@ impl Runner {
         let attempt = self.assignment.attempt;
         let engine = self.engine.clone();
         let (mut end, writer) = self.run_to_end().await;
-        let mut output = OutputLengths::default();
+        let (mut output, mut short_output) = (OutputLengths::default(), Vec::new());
         if let Some(writer) = writer {
-            let (lengths, synced) = blocking(move || writer.finish()).await;
+            let Finished { lengths, short } = match writer.is_short() {
+                true => writer.finish(),
+                false => blocking(move || writer.finish()).await,
+            };
             output = lengths;
-            if let Err(error) = synced {
-                // The result would promise output that a power loss could take back.
-                tracing::error!(%attempt, %error, "output cannot be made durable");
-                end.ending = output_lost(&error);
+            match short {
+                Ok(short) => short_output = short,
+                Err(error) => {
+                    // The result would promise output that a power loss could take back.
+                    tracing::error!(%attempt, %error, "output cannot be made durable");
+                    end.ending = output_lost(&error);
+                }
             }
         }
+        let End { ending, usage } = end;
         // The engine outlives its runners, or is gone together with the program.
-        let _ = engine.send(EngineInput::Ended { attempt, ending: end.ending, usage: end.usage, output }).await;
+        let _ = engine.send(EngineInput::Ended { attempt, ending, usage, output, short_output }).await;
     }
 
     /// The writer comes back unless it was lost with a panic of the disk's thread.
@@ -86,7 +93,7 @@ impl Runner {
             },
             None => {
                 let request = tokio::select! {
-                    prepared = prepare(&self.assignment, &self.folder, &self.blobs) => prepared,
+                    prepared = prepare(&self.assignment, &self.folder, &self.blobs, &self.executors) => prepared,
                     _ = stop_wish(&mut self.stop) => Err(End::before_start(Ending::Stopped)),
                 };
                 match request {
@@ -171,7 +178,12 @@ impl Runner {
 }
 
 /// Everything that the executor needs, on disk.
-async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFetcher) -> Result<StartRequest, End> {
+async fn prepare(
+    assignment: &Assignment,
+    folder: &AttemptFolder,
+    blobs: &BlobFetcher,
+    executors: &Executors,
+) -> Result<StartRequest, End> {
     let task = match &assignment.spec.body {
         TaskBody::Inline(task) => task,
         TaskBody::Blob { .. } => {
@@ -183,7 +195,11 @@ async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFe
         Task::Llm(llm) => Some(("the request", llm.request, llm.request_bytes, LlmTask::REQUEST_BYTES_MAX)),
         Task::Docker(_) => None,
     };
-    if let Some((what, digest, bytes, bytes_max)) = main_file {
+    let compiled = match task {
+        Task::Wasm(wasm) => executors.wasm.compiled(wasm).await,
+        Task::Llm(_) | Task::Docker(_) => None,
+    };
+    if let Some((what, digest, bytes, bytes_max)) = main_file.filter(|_| compiled.is_none()) {
         if bytes > bytes_max {
             let why = format!("{what} has {bytes} bytes, at most {bytes_max} are allowed");
             return Err(End::cannot_start(Fault::Job, why));
@@ -209,8 +225,8 @@ async fn prepare(assignment: &Assignment, folder: &AttemptFolder, blobs: &BlobFe
         task: task.clone(),
         memory_bytes: assignment.reservation.memory_bytes,
         cpu_milli: assignment.reservation.cpu_milli,
-        run_dir: folder.run_dir(),
         module: folder.module(),
+        compiled,
         state: folder.state(),
         gpus: assignment.reservation.gpus.iter().map(|(uuid, _)| uuid.clone()).collect(),
         exceptions: assignment.spec.requirements.exceptions,

@@ -62,10 +62,10 @@ pub struct StartRequest {
     pub memory_bytes: u64,
     /// Thousandths of a core it has reserved.
     pub cpu_milli: u32,
-    /// Scratch of this attempt alone: exists, mode 0700, removed by the shell after the end.
-    pub run_dir: PathBuf,
     /// The task's main file on disk, its digest verified: a WebAssembly module, or what is asked of a language model.
     pub module: PathBuf,
+    /// The module as it was compiled before; then it may have no file.
+    pub compiled: Option<Bytes>,
     /// A file of this attempt alone that lives as long as its output does, for what an executor needs to take the attempt up
     /// again after the agent died. Not there at first.
     pub state: PathBuf,

@@ -285,15 +285,21 @@ impl Agent {
         self.0.wait().expect("waits");
     }
 
-    /// How many children work for it.
-    pub(crate) fn children(&self) -> usize {
+    /// Its children, the oldest first: the one of the first job comes before those that wait for another.
+    pub(crate) fn children(&self) -> Vec<u32> {
         let parent = self.0.id().to_string();
-        let entries = std::fs::read_dir("/proc").expect("lists").flatten();
-        let is_child =
-            |stat: &str| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent));
-        entries
-            .filter(|entry| std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_child(&stat)))
-            .count()
+        let mut children = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("lists").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            if fields[1] == parent {
+                children.push((fields[19].parse::<u64>().expect("when it was started"), pid));
+            }
+        }
+        children.sort_unstable();
+        children.into_iter().map(|(_, pid)| pid).collect()
     }
 
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {

@@ -1,6 +1,5 @@
 //! How programs end by themselves, or cannot begin, and whose fault it is.
 
-use modchain_agent::executor::Executors;
 use modchain_agent::executor::StopAs;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_types::{Ending, Fault, Span};
@@ -70,10 +69,10 @@ async fn what_the_node_lacks_is_the_nodes_fault() {
     let mut missing = Program::text(b"");
     missing.module = missing.dir.path().join("not-there");
     let no_module = missing.run().await;
-    let nowhere = Executors::wasm_alone(WasmExecutor::with_program("/nonexistent/agent"));
+    let nowhere = WasmExecutor::with_program("/nonexistent/agent");
     let no_child = Program::example("hello.wat").start_with(&nowhere).story().await;
     // Something that starts, but is no agent.
-    let stranger = Executors::wasm_alone(WasmExecutor::with_program("/bin/false"));
+    let stranger = WasmExecutor::with_program("/bin/false");
     let no_agent = Program::example("hello.wat").start_with(&stranger).story().await;
     for story in [no_module, no_child, no_agent] {
         assert!(matches!(story.ending(), Ending::CannotStart { fault: Fault::Node, .. }), "{story:?}");

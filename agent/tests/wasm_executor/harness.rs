@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::executor::{ExecutorEvent, Executors, RunControl, Running, StartRequest, StdinWriter};
 use modchain_types::{
@@ -62,20 +63,37 @@ impl Program {
     }
 
     pub(crate) fn start(self) -> Attempt {
-        self.start_with(&executors())
+        let executor = executor().in_dir(self.dir.path());
+        self.start_with(&executor)
     }
 
-    pub(crate) fn start_with(self, executors: &Executors) -> Attempt {
+    pub(crate) fn start_with(self, executor: &WasmExecutor) -> Attempt {
+        self.start_compiled(executor, None)
+    }
+
+    /// As the shell does it: with what is kept of its module, if anything is.
+    pub(crate) async fn start_as_kept(self, executor: &WasmExecutor) -> (bool, Attempt) {
+        let compiled = executor.compiled(&self.task()).await;
+        (compiled.is_some(), self.start_compiled(executor, compiled))
+    }
+
+    fn task(&self) -> WasmTask {
         let args = self.args.iter().map(|arg| Text::new(arg).unwrap()).collect();
         let env: BTreeMap<_, _> =
             self.env.iter().map(|(name, value)| (Text::new(name).unwrap(), Text::new(value).unwrap())).collect();
-        let task = WasmTask {
-            module: Digest([0; 32]),
-            module_bytes: 0,
+        let module = std::fs::read(&self.module).unwrap_or_default();
+        WasmTask {
+            module: Digest::of(&module),
+            module_bytes: module.len() as u64,
             module_name: Text::new("program.wasm").unwrap(),
             args: List::new(args).unwrap(),
             env: Map::new(env).unwrap(),
-        };
+        }
+    }
+
+    fn start_compiled(self, executor: &WasmExecutor, compiled: Option<Bytes>) -> Attempt {
+        let task = self.task();
+        let executors = Executors::wasm_alone(executor.clone());
         let Running { events, control, stdin } = executors.start(StartRequest {
             attempt: AttemptId { job: JobId([7; 16]), number: 1 },
             fence: Fence(1),
@@ -83,8 +101,8 @@ impl Program {
             task: Task::Wasm(task),
             memory_bytes: self.memory_bytes,
             cpu_milli: self.cpu_milli,
-            run_dir: self.dir.path().to_owned(),
             module: self.module.clone(),
+            compiled,
             state: self.dir.path().join("state"),
             gpus: Vec::new(),
             exceptions: Exceptions::default(),
@@ -100,8 +118,8 @@ impl Program {
     }
 }
 
-pub(crate) fn executors() -> Executors {
-    Executors::wasm_alone(WasmExecutor::with_program(env!("CARGO_BIN_EXE_modchain-agent")))
+pub(crate) fn executor() -> WasmExecutor {
+    WasmExecutor::with_program(env!("CARGO_BIN_EXE_modchain-agent"))
 }
 
 /// A started attempt.
@@ -224,11 +242,15 @@ pub(crate) fn children_of(parent: u32) -> Vec<u32> {
 
 /// The child that works in this directory.
 pub(crate) fn child_in(dir: &Path) -> u32 {
+    children_in(dir).pop().expect("the child is there")
+}
+
+/// The children that work in this directory.
+pub(crate) fn children_in(dir: &Path) -> Vec<u32> {
     let dir = dir.canonicalize().unwrap();
-    children_of(std::process::id())
-        .into_iter()
-        .find(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir))
-        .expect("the child is there")
+    let mut children = children_of(std::process::id());
+    children.retain(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir));
+    children
 }
 
 pub(crate) fn is_alive(pid: u32) -> bool {
@@ -239,14 +261,36 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     }
 }
 
+/// Hundredths of a second of processor time that the process has used.
+pub(crate) fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(11).unwrap().parse().unwrap()
+}
+
+/// Waits until every thread of a child is locked in as far as the kernel can, and waits for its orders.
+pub(crate) async fn until_locked(pid: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    let locked = || {
+        let threads: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().collect();
+        let status = |thread: &std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).unwrap();
+        let can = std::fs::read_to_string("/proc/self/status").unwrap().contains("Seccomp:");
+        let is_locked = |status: String| {
+            status.contains("NoNewPrivs:\t1")
+                && status.contains("S (sleeping)")
+                && (!can || status.contains("Seccomp:\t2"))
+        };
+        threads.len() == 2 && threads.iter().map(status).all(is_locked)
+    };
+    while !locked() {
+        assert!(Instant::now() < deadline, "process {pid} is not locked in");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits until the process has used 50 ms of processor time since now.
 pub(crate) async fn burn_a_little(pid: u32) {
-    let ticks = || -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(11).unwrap().parse().unwrap()
-    };
-    let (before, deadline) = (ticks(), Instant::now() + PATIENCE);
-    while ticks() < before + 5 {
+    let (before, deadline) = (ticks(pid), Instant::now() + PATIENCE);
+    while ticks(pid) < before + 5 {
         assert!(Instant::now() < deadline, "process {pid} does nothing");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

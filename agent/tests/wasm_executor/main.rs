@@ -3,5 +3,6 @@
 mod confinement;
 mod endings;
 mod harness;
+mod kept;
 mod stops;
 mod streams;

@@ -128,7 +128,8 @@ fn the_child_ends_when_its_agent_dies() {
     let number = theirs.as_raw_fd();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_modchain-agent"));
     command.args(["wasm-child", &number.to_string()]).env_clear();
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let pipe = std::process::Stdio::piped;
+    command.stdin(pipe()).stdout(pipe()).stderr(pipe());
     // SAFETY: one system call on a descriptor that is open in the parent until the spawn is over.
     unsafe {
         command.pre_exec(move || {
@@ -137,20 +138,26 @@ fn the_child_ends_when_its_agent_dies() {
     }
     let mut child = command.spawn().unwrap();
     drop(theirs);
+    let module = std::fs::read(&program.module).unwrap();
     let orders = serde_json::json!({
-        "module": program.module, "args": ["forever"], "env": {}, "memory_bytes": 1 << 20,
-        "cpu_milli": 1_000, "input": "None",
+        "form": { "Source": { "keep": false } }, "module_bytes": module.len(), "args": ["forever"], "env": {},
+        "memory_bytes": 1 << 20, "cpu_milli": 1_000, "input": "None",
     });
     let orders = serde_json::to_vec(&orders).unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = |ours: &mut std::os::unix::net::UnixStream| {
+        let mut length = [0; 4];
+        ours.read_exact(&mut length).unwrap();
+        let mut notice = vec![0; u32::from_be_bytes(length) as usize];
+        ours.read_exact(&mut notice).unwrap();
+        String::from_utf8(notice).unwrap()
+    };
     use std::io::{Read, Write};
+    assert!(hear(&mut ours).contains("Ready"));
     ours.write_all(&u32::try_from(orders.len()).unwrap().to_be_bytes()).unwrap();
     ours.write_all(&orders).unwrap();
-    ours.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut length = [0; 4];
-    ours.read_exact(&mut length).unwrap();
-    let mut notice = vec![0; u32::from_be_bytes(length) as usize];
-    ours.read_exact(&mut notice).unwrap();
-    assert!(String::from_utf8(notice).unwrap().contains("Started"));
+    ours.write_all(&module).unwrap();
+    assert!(hear(&mut ours).contains("Started"));
     drop(ours);
     wait_until_gone(child.id());
     assert!(!child.wait().unwrap().success());

@@ -1,7 +1,7 @@
 //! One attempt's stream: output up to the store, input down from the spool.
 //!
-//! The agent may forget output only once it is synced here, so an acknowledgement follows a sync, and one sync covers
-//! whatever arrived meanwhile. Output goes up on one task and acknowledgements and input go down on another: a job that does
+//! The agent may forget output only once it is synced here, so an acknowledgement follows a sync. While it goes on, more is
+//! received, and the next sync covers all of that. Output goes up on one task and acknowledgements and input go down on another: a job that does
 //! not read its input must not hold its output up.
 //!
 //! A node is not believed: an attempt that is not live on this node under this fence gets no stream, offsets must continue,
@@ -30,8 +30,12 @@ use crate::store::output::{OutputError, OutputLog};
 
 /// Longest wait for an agent to take the last word on a stream.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Chunks taken before they are synced: 4 MiB, which bounds what an acknowledgement waits for.
-const CHUNKS_PER_SYNC: usize = 64;
+/// Bytes taken and not synced, at most: while one half is synced the other one comes. It bounds the memory for one attempt and
+/// what an acknowledgement waits for.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+
+/// What a chunk costs beside its bytes, about.
+const CHUNK_BYTES_EXTRA: u64 = 64;
 
 type Writer = FrameWriter<ToAgent>;
 type Reader = FrameReader<FromAgent>;
@@ -204,45 +208,73 @@ struct Upward<'a> {
 
 impl Upward<'_> {
     async fn run(self, reader: &mut Reader) -> Up {
+        // Bytes that came, and those of them that are synced or being synced.
+        let (mut taken, mut covered) = (0, 0);
+        let mut syncing = None;
+        let mut end = None;
+        let mut closed = false;
         loop {
-            let mut end = None;
-            let mut next = reader.read().await;
-            let mut taken = 0;
+            if syncing.is_none() && taken > covered {
+                covered = taken;
+                syncing = Some(Box::pin(self.sync()));
+            }
+            if syncing.is_none() && (end.is_some() || closed) {
+                // Once more, so that the agent hears of what an earlier stream has brought, too.
+                let stored = match self.sync().await {
+                    Ok(stored) => stored,
+                    Err(ended) => return ended,
+                };
+                if let Some(all) = end.take()
+                    && let Err(ended) = self.complete(&all, stored).await
+                {
+                    return ended;
+                }
+                if closed {
+                    return Up::Closed;
+                }
+            }
+            let wait = async {
+                match &mut syncing {
+                    Some(syncing) => syncing.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let has_room = taken - covered < UNSYNCED_BYTES_MAX / 2;
+            let mut next = tokio::select! {
+                done = wait => {
+                    syncing = None;
+                    if let Err(ended) = done {
+                        return ended;
+                    }
+                    continue;
+                }
+                next = reader.read(), if has_room && end.is_none() && !closed => next,
+            };
             // What has arrived already shares one sync.
             loop {
                 match next {
                     Ok(Some(FromAgent::OutputChunk(chunk))) => {
+                        taken += chunk.data.len() as u64 + CHUNK_BYTES_EXTRA;
                         if let Err(ended) = self.append(chunk) {
-                            return ended;
+                            // A sync that failed has taken back what this would follow: then its reason counts.
+                            return match syncing {
+                                Some(syncing) => syncing.await.err().unwrap_or(ended),
+                                None => ended,
+                            };
                         }
                     }
                     Ok(Some(FromAgent::OutputEnd(all))) => end = Some(all),
                     Ok(Some(_)) => return Up::Broken(Some(StreamCode::Refused)),
-                    Ok(None) => {
-                        return match self.sync().await {
-                            Ok(_) => Up::Closed,
-                            Err(ended) => ended,
-                        };
-                    }
+                    Ok(None) => closed = true,
                     Err(error) => return self.broken(&error).await,
                 }
-                taken += 1;
-                if taken == CHUNKS_PER_SYNC || end.is_some() {
+                if end.is_some() || closed || taken - covered >= UNSYNCED_BYTES_MAX / 2 {
                     break;
                 }
                 match reader.read().now_or_never() {
                     Some(more) => next = more,
                     None => break,
                 }
-            }
-            let stored = match self.sync().await {
-                Ok(stored) => stored,
-                Err(ended) => return ended,
-            };
-            if let Some(all) = end
-                && let Err(ended) = self.complete(&all, stored).await
-            {
-                return ended;
             }
         }
     }

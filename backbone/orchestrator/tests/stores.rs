@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use modchain_orchestrator::store::blobs::{BLOB_BYTES_MAX, BlobError, BlobStore, GRACE, Put};
 use modchain_orchestrator::store::input::{INPUT_BYTES_MAX, InputError, InputProgress, InputStore};
-use modchain_orchestrator::store::output::{OutputError, OutputRecord, OutputStore};
+use modchain_orchestrator::store::output::{OutputError, OutputLog, OutputRecord, OutputStore};
 use modchain_types::{AccountId, AttemptId, Digest, JobId, OutputLengths, WallTime};
 use modchain_wire::CHUNK_BYTES_MAX;
 use modchain_wire::agent::OutputStream::{Err as Stderr, Note, Out};
@@ -158,6 +158,51 @@ async fn a_reader_pages_through_everything_while_a_writer_goes_on() {
     }
     writer.await.expect("ends");
     assert_eq!(seen, (0..LINES).map(|line| format!("line {line}\n")).collect::<String>());
+}
+
+/// Pages of one record each over what is stored, from the first one on.
+async fn pages(log: &OutputLog, from: u64, upto: u64) -> Result<Vec<u8>, OutputError> {
+    let mut found = Vec::new();
+    for index in from..upto {
+        let page = log.read(index, 1).await?;
+        assert_eq!(page.iter().map(|record| record.index).collect::<Vec<_>>(), [index]);
+        found.extend_from_slice(&page[0].data);
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn what_was_just_written_is_read_from_memory_and_a_reader_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = OutputStore::at(&dir.path().join("output")).expect("opens");
+    let log = store.open(ATTEMPT).await.expect("opens");
+    let path = dir.path().join("output").join(JOB.to_string()).join("2.log");
+    let mut printed = Vec::new();
+    let print = async |printed: &mut Vec<u8>| {
+        for number in 0..30u8 {
+            let piece = Bytes::from(vec![number; 1000]);
+            // So far apart that each is a record of its own.
+            let when = at(printed.len() as i64);
+            log.append(Out, printed.len() as u64, when, piece.clone(), u64::MAX).expect("is taken");
+            printed.extend_from_slice(&piece);
+        }
+        log.sync().await.expect("syncs");
+    };
+    print(&mut printed).await;
+    let on_disk = fs::read(&path).expect("reads");
+    // The disk has nothing any more, and nobody asks it.
+    fs::write(&path, b"").expect("writes");
+    assert_eq!(pages(&log, 0, 30).await.expect("reads"), printed);
+    fs::write(&path, &on_disk).expect("writes");
+    print(&mut printed).await;
+
+    // Of two writes the first one is on disk alone. What a reader has behind it is not read again: it may be damaged.
+    assert_eq!(pages(&log, 0, 20).await.expect("reads"), printed[..20_000]);
+    let mut damaged = fs::read(&path).expect("reads");
+    damaged[500] ^= 1;
+    fs::write(&path, damaged).expect("writes");
+    assert_eq!(pages(&log, 20, 60).await.expect("reads"), printed[20_000..]);
+    assert!(matches!(pages(&log, 0, 1).await, Err(OutputError::Disk(_))), "who begins anew reads it");
 }
 
 #[tokio::test]

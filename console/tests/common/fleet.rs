@@ -248,6 +248,15 @@ impl Site {
         entries.map(|entry| entry.expect("reads").path()).collect()
     }
 
+    /// Results that the agent keeps, by its own word: it tells of none that is not on its disk.
+    pub(crate) fn results_kept(&self, agent: usize) -> usize {
+        let data = format!("agent{agent}");
+        let asked = self.command("modchain-agent").args(["status", "-o", "json", "--data", &data]).output();
+        let Ok(status) = serde_json::from_slice::<Value>(&asked.expect("starts").stdout) else { return 0 };
+        let attempts = status["attempts"].as_array().expect("a list");
+        attempts.iter().filter(|attempt| attempt["state"] == "ended").count()
+    }
+
     /// Amounts of an account: available, held, earned. One that nothing was ever paid into is not known, and has none.
     pub(crate) fn account(&self, account: &str) -> [u64; 3] {
         let done = self.run(&["-c", "root", "account", account, "-o", "json"]);

@@ -1,20 +1,19 @@
 //! The child: this same program, started again to run one guest and nothing else.
 //!
-//! In order: take limits, read orders and module, take hold of the guest's pipes, lock the process in
-//! ([`super::lockdown`]), compile, link, say `Started`, run, say `Ended`, exit. What happens after the lock has no
-//! files, no network and no other process to reach, and the compiler is after the lock on purpose: it reads a stranger's bytes.
+//! In order: take limits, take hold of the guest's pipes, start the engine, lock the process in ([`super::lockdown`]), say
+//! `Ready` and wait. Then, once: read orders and module, compile, link, say `Started`, run, say `Ended`, exit. What happens
+//! after the lock has no files, no network and no other process to reach, and everything of a job is after the lock: orders
+//! and module come over the socket. Waiting costs nothing but memory, and ends with the agent.
 //!
-//! Two threads: this one runs the guest; the other one listens to the agent and ticks the epoch, so that a guest that never
-//! pauses can be stopped, and ends the process at once when the agent is gone.
+//! Two threads: this one runs the guest; the other one listens to the agent from the orders on and ticks the epoch, so that a
+//! guest that never pauses can be stopped, and ends the process at once when the agent is gone.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use modchain_types::{Fault, Input, Text};
 use rustix::io::FdFlags;
@@ -24,7 +23,7 @@ use tokio::sync::Notify;
 use wasmtime::Engine;
 
 use super::guest::{self, Stdio};
-use super::protocol::{LockdownReport, Notice, ORDERS_BYTES_MAX, Orders, Outcome, frame};
+use super::protocol::{COMPILED_BYTES_MAX, Form, LockdownReport, Notice, ORDERS_BYTES_MAX, Orders, Outcome, frame};
 use super::{MODULE_BYTES_MAX, boot_micros, lockdown};
 
 /// First argument of a child's command line; the second is the number of its socket.
@@ -48,7 +47,7 @@ const OPEN_FILES_MAX: u64 = 32;
 const NICENESS: i32 = 5;
 
 /// How often the guest is interrupted to look for a stop. Its share of the guest's time is below a thousandth.
-const TICK: Duration = Duration::from_millis(10);
+const TICK_MILLIS: libc::c_int = 10;
 
 /// Exit status of a child that said how it went. The agent looks at what it said.
 const STATUS_REPORTED: i32 = 0;
@@ -113,10 +112,8 @@ fn cannot_start(fault: Fault, message: String) -> Outcome {
 
 fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, Outcome), Failure> {
     let node = |what| move |error: io::Error| Failure::Node(what, error);
-    let orders = read_orders(socket).map_err(node("could not read its orders"))?;
-    take_limits(orders.memory_bytes).map_err(node("could not limit itself"))?;
-    let module = read_module(&orders.module)?;
-
+    let no_engine = |error: wasmtime::Error| Failure::Node("could not start the engine", io::Error::other(error));
+    take_limits().map_err(node("could not limit itself"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -124,16 +121,38 @@ fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, 
         .map_err(node("could not start its event loop"))?;
     // The pipes belong to this event loop. Without it they would start one of their own, threads and all.
     let context = runtime.enter();
-    let stdio = take_stdio(orders.input).map_err(node("could not take its pipes"))?;
-    let engine =
-        guest::engine().map_err(|error| Failure::Node("could not start the engine", io::Error::other(error)))?;
+    let mut stdio = take_stdio().map_err(node("could not take its pipes"))?;
+    let engine = guest::engine().map_err(no_engine)?;
+    let linker = guest::linker(&engine).map_err(no_engine)?;
+    let compiler = guest::compiler(&engine);
     let stop = Arc::new(Notify::new());
-    let lockdown = lock_in(socket, &engine, agent, &stop)?;
+    let (lockdown, listen) = lock_in(socket, &engine, agent, &stop)?;
+    agent.say(&Notice::Ready { compiler, lockdown });
 
-    let guest = guest::prepare(&engine, &module, &orders, stdio).map_err(Failure::Job)?;
-    drop((module, context));
+    let orders = read_orders(socket).map_err(node("could not read its orders"))?;
+    take_limits_of_job(orders.memory_bytes).map_err(node("could not limit itself"))?;
+    let module = read_module(socket, &orders)?;
+    listen.send(()).map_err(io::Error::other).map_err(node("could not listen"))?;
+    if orders.input == Input::None {
+        stdio.stdin = None;
+    }
+    let compiled = match orders.form {
+        Form::Compiled => guest::load(&engine, &module)
+            .map_err(|error| Failure::Node("could not load what was compiled before", io::Error::other(error)))?,
+        Form::Source { .. } => guest::compile(&engine, &module).map_err(Failure::Job)?,
+    };
+    drop(module);
+    let guest = guest::prepare(&engine, &linker, &compiled, &orders, stdio).map_err(Failure::Job)?;
+    if orders.form == (Form::Source { keep: true }) {
+        // The agent can do without it: the next child compiles again.
+        let bytes = compiled.serialize().unwrap_or_default();
+        if !bytes.is_empty() && bytes.len() as u64 <= COMPILED_BYTES_MAX {
+            agent.compiled(&bytes);
+        }
+    }
+    drop(context);
     unlimit_run_time().map_err(node("could not lift the limit on compiling"))?;
-    agent.started(lockdown);
+    agent.started();
     Ok(runtime.block_on(guest.run(&stop)))
 }
 
@@ -167,18 +186,26 @@ fn read_orders(socket: &mut UnixStream) -> io::Result<Orders> {
     serde_json::from_slice(&body).map_err(io::Error::other)
 }
 
-fn take_limits(memory_bytes: u64) -> io::Result<()> {
-    let set = |resource, soft, hard| setrlimit(resource, Rlimit { current: Some(soft), maximum: hard });
-    set(Resource::Core, 0, Some(0))?;
-    set(Resource::Nofile, OPEN_FILES_MAX, Some(OPEN_FILES_MAX))?;
-    set(Resource::Fsize, 0, Some(0))?;
-    set(Resource::Cpu, COMPILE_CPU_SECS_MAX, getrlimit(Resource::Cpu).maximum)?;
-    let run_bytes = memory_bytes.saturating_add(RUN_ADDRESS_BYTES_EXTRA);
-    set(Resource::As, COMPILE_ADDRESS_BYTES_MAX.min(run_bytes), Some(run_bytes))?;
+fn set_limit(resource: Resource, soft: u64, hard: Option<u64>) -> io::Result<()> {
+    Ok(setrlimit(resource, Rlimit { current: Some(soft), maximum: hard })?)
+}
+
+/// What is the same for every job.
+fn take_limits() -> io::Result<()> {
+    set_limit(Resource::Core, 0, Some(0))?;
+    set_limit(Resource::Nofile, OPEN_FILES_MAX, Some(OPEN_FILES_MAX))?;
+    set_limit(Resource::Fsize, 0, Some(0))?;
     // Both are kindness to the machine and fail only where it forbids them.
     let _ = rustix::process::nice(NICENESS);
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
+}
+
+/// Before anything of a job is read but its orders.
+fn take_limits_of_job(memory_bytes: u64) -> io::Result<()> {
+    set_limit(Resource::Cpu, COMPILE_CPU_SECS_MAX, getrlimit(Resource::Cpu).maximum)?;
+    let run_bytes = memory_bytes.saturating_add(RUN_ADDRESS_BYTES_EXTRA);
+    set_limit(Resource::As, COMPILE_ADDRESS_BYTES_MAX.min(run_bytes), Some(run_bytes))
 }
 
 /// After compiling: the guest's own time is the supervisor's business, and its memory is counted by the engine.
@@ -190,23 +217,22 @@ fn unlimit_run_time() -> io::Result<()> {
     Ok(())
 }
 
-fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error| Failure::Node("could not read the module", error);
-    let file = File::open(path).map_err(unreadable)?;
-    let mut module = Vec::new();
-    file.take(MODULE_BYTES_MAX + 1).read_to_end(&mut module).map_err(unreadable)?;
-    if module.len() as u64 > MODULE_BYTES_MAX {
-        return Err(Failure::Job(format!("the module is larger than {} MiB", MODULE_BYTES_MAX >> 20)));
+fn read_module(socket: &mut UnixStream, orders: &Orders) -> Result<Vec<u8>, Failure> {
+    let bytes_max = match orders.form {
+        Form::Source { .. } => MODULE_BYTES_MAX,
+        Form::Compiled => COMPILED_BYTES_MAX,
+    };
+    if orders.module_bytes > bytes_max {
+        return Err(Failure::Job(format!("the module is larger than {} MiB", bytes_max >> 20)));
     }
+    let mut module = vec![0; usize::try_from(orders.module_bytes).expect("below the limit")];
+    socket.read_exact(&mut module).map_err(|error| Failure::Node("could not read the module", error))?;
     Ok(module)
 }
 
 /// Takes the guest's pipes off the standard descriptors, so that nothing but the guest writes into them.
-fn take_stdio(input: Input) -> io::Result<Stdio> {
-    let stdin = match input {
-        Input::None => None,
-        Input::Stream => Some(pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?),
-    };
+fn take_stdio() -> io::Result<Stdio> {
+    let stdin = Some(pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?);
     let stdout = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
     let stderr = pipe::Sender::from_owned_fd(io::stderr().as_fd().try_clone_to_owned()?)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -216,15 +242,17 @@ fn take_stdio(input: Input) -> io::Result<Stdio> {
     Ok(Stdio { stdin, stdout, stderr })
 }
 
-/// Starts the listening thread and locks both threads in: the locks belong to threads, and after them no thread can start.
+/// Starts the listening thread and locks both threads in: the locks belong to threads, and after them no thread can start. The
+/// thread begins to listen when it is told to, once the socket carries nothing but stops any more.
 fn lock_in(
     socket: &UnixStream,
     engine: &Engine,
     agent: &Arc<Agent>,
     stop: &Arc<Notify>,
-) -> Result<LockdownReport, Failure> {
+) -> Result<(LockdownReport, SyncSender<()>), Failure> {
     let failed = |error| Failure::Node("could not lock itself in", error);
-    let (locked, is_locked) = std::sync::mpsc::sync_channel(1);
+    let (locked, is_locked) = sync_channel(1);
+    let (listen, to_listen) = sync_channel(1);
     let listener = Listener {
         socket: socket.try_clone().map_err(failed)?,
         engine: engine.clone(),
@@ -232,10 +260,14 @@ fn lock_in(
         stop: Arc::clone(stop),
     };
     // The thread is never joined: it lives as long as the process.
-    std::thread::Builder::new().name("listen".into()).spawn(move || listener.run(&locked)).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("listen".into())
+        .spawn(move || listener.run(&locked, &to_listen))
+        .map_err(failed)?;
     let theirs = is_locked.recv().map_err(io::Error::other).map_err(failed)?.map_err(failed)?;
     let ours = lockdown::apply().map_err(failed)?;
-    Ok(LockdownReport { landlock: ours.landlock && theirs.landlock, seccomp: ours.seccomp && theirs.seccomp })
+    let both = LockdownReport { landlock: ours.landlock && theirs.landlock, seccomp: ours.seccomp && theirs.seccomp };
+    Ok((both, listen))
 }
 
 /// Listens to the agent and ticks.
@@ -247,26 +279,35 @@ struct Listener {
 }
 
 impl Listener {
-    fn run(mut self, locked: &SyncSender<io::Result<LockdownReport>>) {
-        let lock = self.socket.set_read_timeout(Some(TICK)).and_then(|()| lockdown::apply());
-        if locked.send(lock).is_err() {
+    fn run(mut self, locked: &SyncSender<io::Result<LockdownReport>>, listen: &Receiver<()>) {
+        if locked.send(lockdown::apply()).is_err() || listen.recv().is_err() {
             return;
         }
         let mut byte = [0];
         loop {
-            match self.socket.read(&mut byte) {
-                // The agent is gone: nobody wants this guest any more.
-                Ok(0) => exit_now(STATUS_ALONE),
-                Ok(_) => {
-                    self.agent.end_if_not_started();
-                    self.stop.notify_one();
+            if self.is_readable() {
+                match self.socket.read(&mut byte) {
+                    // The agent is gone: nobody wants this guest any more.
+                    Ok(0) => exit_now(STATUS_ALONE),
+                    Ok(_) => {
+                        self.agent.end_if_not_started();
+                        self.stop.notify_one();
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => exit_now(STATUS_ALONE),
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {}
-                    _ => exit_now(STATUS_ALONE),
-                },
             }
             self.engine.increment_epoch();
+        }
+    }
+
+    /// Waits until there is something to read, for a tick at most.
+    fn is_readable(&self) -> bool {
+        let mut polled = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: `polled` is one entry and lives through the call.
+        match unsafe { libc::poll(&raw mut polled, 1, TICK_MILLIS) } {
+            -1 if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted => exit_now(STATUS_ALONE),
+            ready => ready > 0,
         }
     }
 }
@@ -299,10 +340,23 @@ impl Agent {
         Ok(Self { says: Mutex::new(Says { socket: socket.try_clone()?, started: false }) })
     }
 
-    fn started(&self, lockdown: LockdownReport) {
+    fn say(&self, notice: &Notice) {
+        self.says.lock().unwrap_or_else(PoisonError::into_inner).send(notice);
+    }
+
+    /// Hands over a compiled module. Nobody speaks in between.
+    fn compiled(&self, module: &[u8]) {
+        let mut says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
+        says.send(&Notice::Compiled { bytes: module.len() as u64 });
+        if says.socket.write_all(module).is_err() {
+            exit_now(STATUS_ALONE);
+        }
+    }
+
+    fn started(&self) {
         let mut says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
         says.started = true;
-        says.send(&Notice::Started { at: boot_micros(), lockdown });
+        says.send(&Notice::Started { at: boot_micros() });
     }
 
     /// Ends the process with this outcome. Exits with the lock held, so that nobody speaks after it.

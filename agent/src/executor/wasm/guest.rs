@@ -4,6 +4,8 @@
 //! sockets, other processes. What it may use is bounded by [`Limits`]; how long it may run is not decided here, it can be
 //! stopped at every tick of the epoch and at every wait.
 
+use std::hash::{Hash, Hasher};
+
 use modchain_types::Text;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
@@ -74,30 +76,51 @@ pub(super) struct Guest {
     cpu_milli: u32,
 }
 
-/// Compiles and links. The error is one line for the job's author.
-pub(super) fn prepare(engine: &Engine, module: &[u8], orders: &Orders, stdio: Stdio) -> Result<Guest, String> {
-    let module = compile(engine, module)?;
-    check_exports(&module)?;
-    check_size(&module, orders.memory_bytes)?;
+/// Names what this engine compiles: version, settings and processor.
+pub(super) fn compiler(engine: &Engine) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
 
+/// What the guest's imports are found in.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)
-        .map_err(|error| format!("the engine offers no WASI: {error:#}"))?;
+    p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
     // The engine's own refuses codes of 126 and more, which a program may well mean.
     linker.allow_shadowing(true);
-    linker
-        .func_wrap(WASI_MODULE, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(GuestExit(code).into()) })
-        .map_err(|error| format!("the engine offers no exit: {error:#}"))?;
+    linker.func_wrap(WASI_MODULE, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(GuestExit(code).into()) })?;
+    Ok(linker)
+}
 
+/// Takes up what [`Module::serialize`] gave before.
+pub(super) fn load(engine: &Engine, compiled: &[u8]) -> wasmtime::Result<Module> {
+    // SAFETY: these bytes are what a child of this very program compiled a module to, under this compiler's name. They came
+    // from there over its own socket before its guest began, and the agent, who alone can write to where they were kept,
+    // checked that they are the same. What a stranger's module could make of the compiler is code that runs for that module
+    // alone, behind the same locks.
+    unsafe { Module::deserialize(engine, compiled) }
+}
+
+/// Checks and links a module. The error is one line for the job's author.
+pub(super) fn prepare(
+    engine: &Engine,
+    linker: &Linker<State>,
+    module: &Module,
+    orders: &Orders,
+    stdio: Stdio,
+) -> Result<Guest, String> {
+    check_exports(module)?;
+    check_size(module, orders.memory_bytes)?;
     let state = State {
         wasi: wasi(orders, stdio),
         limits: Limits { memory_bytes_max: orders.memory_bytes, memory_denied: false },
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limits);
-    check_imports(&module, &linker, &mut store)?;
+    check_imports(module, linker, &mut store)?;
     let instance =
-        linker.instantiate_pre(&module).map_err(|error| format!("the module does not fit its imports: {error:#}"))?;
+        linker.instantiate_pre(module).map_err(|error| format!("the module does not fit its imports: {error:#}"))?;
     Ok(Guest { store, instance, cpu_milli: orders.cpu_milli })
 }
 
@@ -172,7 +195,7 @@ fn describe_trap(error: &wasmtime::Error) -> String {
 struct GuestExit(i32);
 
 /// What belongs to the guest's store.
-struct State {
+pub(super) struct State {
     wasi: WasiP1Ctx,
     limits: Limits,
 }
@@ -190,7 +213,8 @@ fn wasi(orders: &Orders, stdio: Stdio) -> WasiP1Ctx {
     builder.build_p1()
 }
 
-fn compile(engine: &Engine, module: &[u8]) -> Result<Module, String> {
+/// Compiles a module. The error is one line for the job's author.
+pub(super) fn compile(engine: &Engine, module: &[u8]) -> Result<Module, String> {
     const MAGIC: &[u8] = b"\0asm";
     const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
     if let Some(rest) = module.strip_prefix(MAGIC) {

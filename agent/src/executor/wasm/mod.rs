@@ -2,7 +2,10 @@
 //!
 //! ```text
 //!   agent                                     child: this same program, `wasm-child`
-//!   WasmExecutor::start ── spawn, Orders ───▶ lock itself in, compile, link
+//!                        ──  spawn  ────────▶ start the engine, lock itself in
+//!                        ◀── Ready ────────── and wait
+//!   WasmExecutor::start ─── Orders, module ─▶ compile, link
+//!        │               ◀── Compiled ─────── for the next job of the module
 //!        │               ◀── Started ──────── about to run the guest
 //!        │               ◀── stdout, stderr ─ pipes of the guest's own
 //!        │               ─── stdin, STOP ───▶
@@ -14,11 +17,15 @@
 //! child. The agent's side is [`supervise`], the child's is [`child`]; they speak [`protocol`]. The child ends when its socket
 //! closes, so it cannot outlive a killed agent.
 //!
-//! Each attempt compiles its module again (milliseconds for most), before the billing clock starts.
+//! One child runs one job. It may have been started before ([`spares`]), and its module may have been compiled before
+//! ([`compiled`]); either way nothing of a job gets into it before it is locked in. What is done before the start is not
+//! billed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use modchain_types::{Ending, Fault, Text, Usage, WasmTask};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
@@ -26,45 +33,81 @@ use tokio::sync::mpsc;
 use super::{EVENTS_WAITING_MAX, ExecutorEvent, RunControl, Running, StartRequest};
 
 pub mod child;
+mod compiled;
 mod guest;
 mod lockdown;
 mod protocol;
+mod spares;
 mod supervise;
 mod throttle;
+
+use compiled::CompiledCache;
+use spares::Spares;
+use supervise::Job;
 
 pub use child::{CHILD_COMMAND, child_main};
 
 /// Largest module: 32 MiB.
 pub const MODULE_BYTES_MAX: u64 = 32 << 20;
 
-/// Runs WebAssembly attempts, each in a child process.
+/// Runs WebAssembly attempts, each in a child process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WasmExecutor {
-    program: PathBuf,
+    spares: Arc<Spares>,
+    cache: Option<Arc<CompiledCache>>,
 }
 
 impl WasmExecutor {
-    /// With this very program as the child. Fails when the system does not tell where it is.
-    pub fn new() -> io::Result<Self> {
+    /// With this very program as the child; compiled modules are kept below `data`. Fails when the system does not tell where
+    /// the program is, or the folder cannot be made.
+    pub fn new(data: &Path) -> io::Result<Self> {
         // The link keeps naming the running file when another version is installed over it, so that both ends of the socket
         // are always the same program.
         let link = PathBuf::from("/proc/self/exe");
         let program = if link.exists() { link } else { std::env::current_exe()? };
-        Ok(Self { program })
+        Self::with_program(program).keeping(data)
     }
 
-    /// With another program that calls [`child_main`] when [`CHILD_COMMAND`] is its first argument. For tests.
+    /// With another program that calls [`child_main`] when [`CHILD_COMMAND`] is its first argument, and nothing kept. For
+    /// tests.
     pub fn with_program(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { spares: Arc::new(Spares::new(program.into(), "/".into())), cache: None }
+    }
+
+    /// The same, with compiled modules kept below `data`.
+    pub fn keeping(self, data: &Path) -> io::Result<Self> {
+        Ok(Self { cache: Some(Arc::new(CompiledCache::open(data)?)), ..self })
+    }
+
+    /// The same with children that work in this folder, by which a test knows its own.
+    pub fn in_dir(self, dir: &Path) -> Self {
+        let spares = Arc::into_inner(self.spares).expect("nobody has a copy of what is being made");
+        Self { spares: Arc::new(spares.in_dir(dir.to_owned())), cache: self.cache }
+    }
+
+    /// As many jobs may run at once: so many children may wait for one, once there has been a job.
+    pub fn set_slots(&self, slots: u32) {
+        self.spares.set_slots(slots);
+    }
+
+    /// The task's module as it was compiled before, if it was: then its file is not needed.
+    pub async fn compiled(&self, task: &WasmTask) -> Option<Bytes> {
+        let cache = self.cache.clone()?;
+        if let Some(recent) = cache.get_recent(task) {
+            return Some(recent);
+        }
+        let task = task.clone();
+        tokio::task::spawn_blocking(move || cache.get(&task)).await.ok()?
     }
 
     /// Starts an attempt. Never fails: what cannot be started says so in its only event. To be called within a tokio runtime.
     pub fn start(&self, request: &StartRequest, task: &WasmTask) -> Running {
         let (events_in, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let (control, wish) = RunControl::new();
-        let stdin = match supervise::spawn(&self.program, request, task) {
-            Ok((spawned, stdin)) => {
-                tokio::spawn(spawned.supervise(wish, events_in));
+        let stdin = match self.spares.take() {
+            Ok(waiting) => {
+                let (job, stdin) = Job::new(waiting, request, task, self.cache.clone());
+                tokio::spawn(job.supervise(wish, events_in));
                 stdin
             }
             Err(error) => {

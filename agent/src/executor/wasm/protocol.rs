@@ -1,14 +1,14 @@
 //! What the agent and its WebAssembly child tell each other, over the one socket between them.
 //!
-//! Down: one framed [`Orders`], later perhaps the single byte [`STOP`]. Up: framed [`Notice`]s. A frame is a `u32` length in
-//! big-endian order and that many bytes of JSON. Both ends are the same program, started from the same file, so there are no
-//! versions. The end of the socket means that the other side is gone: the child then ends at once.
+//! Up: framed [`Notice`]s, of which [`Notice::Compiled`] is followed by bytes of its own. Down, once there is a job: one framed
+//! [`Orders`] and the module; later perhaps the single byte [`STOP`]. A frame is a `u32` length in big-endian order and that
+//! many bytes of JSON. Both ends are the same program, started from the same file, so there are no versions. The end of the
+//! socket means that the other side is gone: the child then ends at once.
 //!
 //! Results come this way and not as an exit status, because a status cannot tell a trap from an exit, nor the child's own
 //! death from the guest's code.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use modchain_types::{Fault, Input, Text};
 use serde::{Deserialize, Serialize};
@@ -22,11 +22,16 @@ pub(super) const ORDERS_BYTES_MAX: usize = 16 << 20;
 /// Largest notice: a message of 512 bytes and a few numbers, with room for escapes.
 pub(super) const NOTICE_BYTES_MAX: usize = 16 << 10;
 
-/// What the child is to run.
+/// Longest compiled module that is kept. Machine code is some times as long as the module that it was made from.
+pub(super) const COMPILED_BYTES_MAX: u64 = 64 << 20;
+
+/// What the child is to run. The module's bytes follow.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Orders {
-    /// The module's file.
-    pub module: PathBuf,
+    /// In which form the module comes.
+    pub form: Form,
+    /// Bytes of the module.
+    pub module_bytes: u64,
     /// All arguments, the program's name first.
     pub args: Vec<String>,
     /// The guest's environment. The child's own is empty.
@@ -39,15 +44,38 @@ pub(super) struct Orders {
     pub input: Input,
 }
 
+/// In which form a module comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Form {
+    /// As its author made it: a stranger's bytes.
+    Source {
+        /// Whether the agent wants what it is compiled to.
+        keep: bool,
+    },
+    /// As a child compiled it before: machine code, which is trusted.
+    Compiled,
+}
+
 /// What the child tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Notice {
+    /// It is locked in and waits for its orders.
+    Ready {
+        /// Names the compiler with its version, its settings and this machine's processor: what was compiled under one name
+        /// runs under that name alone.
+        compiler: u64,
+        /// What protects the node beside the sandbox itself.
+        lockdown: LockdownReport,
+    },
+    /// The compiled module follows, of so many bytes. Before the start, and only if it was asked for.
+    Compiled {
+        /// At most [`COMPILED_BYTES_MAX`].
+        bytes: u64,
+    },
     /// The guest's code is about to run.
     Started {
         /// The child's clock, [`boot_micros`](super::boot_micros).
         at: u64,
-        /// What protects the node beside the sandbox itself.
-        lockdown: LockdownReport,
     },
     /// It is over; the child exits now.
     Ended {

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use modchain_types::{AttemptId, Ending, Fault, Input, Span, Text, Usage, WasmTask};
 use modchain_wire::agent::OutputStream;
 use rustix::io::FdFlags;
@@ -20,10 +20,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::boot_micros;
 use super::child::{CHILD_COMMAND, COMPILE_CPU_SECS_MAX};
-use super::protocol::{LockdownReport, NOTICE_BYTES_MAX, Notice, ORDERS_BYTES_MAX, Orders, Outcome, STOP, frame};
-use crate::executor::{ExecutorEvent, OUTPUT_PIECE_BYTES_MAX, StdinWriter, StopAs, Wish};
+use super::compiled::CompiledCache;
+use super::protocol::{
+    COMPILED_BYTES_MAX, Form, LockdownReport, NOTICE_BYTES_MAX, Notice, Orders, Outcome, STOP, frame,
+};
+use super::{MODULE_BYTES_MAX, boot_micros};
+use crate::executor::{ExecutorEvent, OUTPUT_PIECE_BYTES_MAX, StartRequest, StdinWriter, StopAs, Wish};
 
 /// Longest wait for a child to be ready to run its guest. The child's own limit is on processor time; this one is for a
 /// machine that gives it none, so reaching it is the node's fault.
@@ -32,83 +35,115 @@ const PREPARE_MAX: Duration = Duration::from_secs(120);
 /// Most of a dead child's last words that are put into a message, in bytes.
 const LAST_WORDS_BYTES_MAX: u64 = 256;
 
-/// A child that was started, and has not been told what to do.
-pub(super) struct Spawned {
-    attempt: AttemptId,
+/// A child that was started and waits for its one job. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Waiting {
     child: Child,
     socket: UnixStream,
-    orders: Vec<u8>,
-    spawned_at: u64,
 }
 
-/// Starts a child for the attempt, with its standard input if it has one.
-pub(super) fn spawn(
-    program: &Path,
-    request: &crate::executor::StartRequest,
-    task: &WasmTask,
-) -> io::Result<(Spawned, Option<StdinWriter>)> {
-    let orders = frame(&Orders {
-        module: std::path::absolute(&request.module)?,
-        args: std::iter::once(task.module_name.as_str())
-            .chain(task.args.iter().map(|arg| arg.as_str()))
-            .map(str::to_owned)
-            .collect(),
-        env: task.env.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_str().to_owned())).collect(),
-        memory_bytes: request.memory_bytes,
-        cpu_milli: request.cpu_milli,
-        input: request.input,
-    });
-    if orders.len() > ORDERS_BYTES_MAX {
-        return Err(io::Error::other("its arguments and environment are too long"));
+impl Waiting {
+    /// Starts a child that works in `dir`.
+    pub(super) fn spawn(program: &Path, dir: &Path) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let socket = UnixStream::from_std(ours)?;
+        let mut command = Command::new(program);
+        command
+            .arg(CHILD_COMMAND)
+            .arg(theirs.as_raw_fd().to_string())
+            .env_clear()
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Its own group: a Ctrl-C meant for the agent must not reach the jobs, whose end the agent decides.
+            .process_group(0)
+            .kill_on_drop(true);
+        // SAFETY: between fork and exec this only makes one system call, on a descriptor that `theirs` keeps open in the
+        // parent until `spawn` has returned. It clears the flag in the child alone, so no other child inherits the socket.
+        unsafe {
+            let theirs = rustix::fd::BorrowedFd::borrow_raw(theirs.as_raw_fd());
+            command.pre_exec(move || Ok(rustix::io::fcntl_setfd(theirs, FdFlags::empty())?));
+        }
+        let child = command.spawn()?;
+        Ok(Self { child, socket })
     }
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let socket = UnixStream::from_std(ours)?;
 
-    let mut command = Command::new(program);
-    command
-        .arg(CHILD_COMMAND)
-        .arg(theirs.as_raw_fd().to_string())
-        .env_clear()
-        .current_dir(&request.run_dir)
-        .stdin(match request.input {
-            Input::None => Stdio::null(),
-            Input::Stream => Stdio::piped(),
-        })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // Its own group: a Ctrl-C meant for the agent must not reach the jobs, whose end the agent decides.
-        .process_group(0)
-        .kill_on_drop(true);
-    // SAFETY: between fork and exec this only makes one system call, on a descriptor that `theirs` keeps open in the parent
-    // until `spawn` has returned. It clears the flag in the child alone, so no other child inherits the socket.
-    unsafe {
-        let theirs = rustix::fd::BorrowedFd::borrow_raw(theirs.as_raw_fd());
-        command.pre_exec(move || Ok(rustix::io::fcntl_setfd(theirs, FdFlags::empty())?));
+    /// Whether it still waits.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
-    let spawned_at = boot_micros();
-    let mut child = command.spawn()?;
-    drop(theirs);
-    let stdin = child.stdin.take().map(StdinWriter::new);
-    Ok((Spawned { attempt: request.attempt, child, socket, orders, spawned_at }, stdin))
 }
 
-impl Spawned {
+/// The module of a job.
+pub(super) enum Code {
+    /// As its author made it.
+    Source(PathBuf),
+    /// As a child compiled it before.
+    Compiled(Bytes),
+}
+
+/// A child with its job.
+pub(super) struct Job {
+    attempt: AttemptId,
+    task: WasmTask,
+    orders: Orders,
+    code: Code,
+    child: Child,
+    socket: UnixStream,
+    taken_at: u64,
+    cache: Option<Arc<CompiledCache>>,
+}
+
+impl Job {
+    /// Gives the attempt to the child, with its standard input if it has one.
+    pub(super) fn new(
+        waiting: Waiting,
+        request: &StartRequest,
+        task: &WasmTask,
+        cache: Option<Arc<CompiledCache>>,
+    ) -> (Self, Option<StdinWriter>) {
+        let Waiting { mut child, socket } = waiting;
+        let (form, code) = match &request.compiled {
+            Some(compiled) => (Form::Compiled, Code::Compiled(compiled.clone())),
+            None => (Form::Source { keep: cache.is_some() }, Code::Source(request.module.clone())),
+        };
+        let orders = Orders {
+            form,
+            module_bytes: 0,
+            args: std::iter::once(task.module_name.as_str())
+                .chain(task.args.iter().map(|arg| arg.as_str()))
+                .map(str::to_owned)
+                .collect(),
+            env: task.env.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_str().to_owned())).collect(),
+            memory_bytes: request.memory_bytes,
+            cpu_milli: request.cpu_milli,
+            input: request.input,
+        };
+        // Dropping its end of the pipe is the end of the input.
+        let stdin = child.stdin.take().filter(|_| request.input == Input::Stream).map(StdinWriter::new);
+        let (attempt, task) = (request.attempt, task.clone());
+        (Self { attempt, task, orders, code, child, socket, taken_at: boot_micros(), cache }, stdin)
+    }
+
     /// Brings the child to its end and tells the shell all about it. Returns when the child has been waited for and its last
     /// output has been taken.
     pub(super) async fn supervise(mut self, mut wish: watch::Receiver<Wish>, events: mpsc::Sender<ExecutorEvent>) {
         let attempt = self.attempt;
-        let (socket_in, mut socket_out) = self.socket.into_split();
-        let mut notices = Notices { socket: socket_in, buffer: BytesMut::new(), open: true };
-        let orders = std::mem::take(&mut self.orders);
-        let sending = async move {
-            // A child that does not take its orders says nothing either; the wait for it finds that out.
-            let _ = socket_out.write_all(&orders).await;
-            socket_out
+        let was_compiled = self.orders.form == Form::Compiled;
+        let (socket_in, socket_out) = self.socket.into_split();
+        let mut notices = Notices {
+            socket: socket_in,
+            buffer: BytesMut::new(),
+            open: true,
+            hands_over: self.orders.form == (Form::Source { keep: true }),
+            coming: None,
         };
+        let sending = send(socket_out, self.orders, self.code);
         tokio::pin!(sending);
 
-        let mut life = Life { spawned_at: self.spawned_at, ..Life::default() };
+        let mut life = Life { taken_at: self.taken_at, ..Life::default() };
         let mut output = Output::of(&mut self.child);
         let mut to_child: Option<OwnedWriteHalf> = None;
         let mut stop_sent = false;
@@ -119,10 +154,20 @@ impl Spawned {
         let status = loop {
             tokio::select! {
                 status = self.child.wait() => break status,
-                socket_out = &mut sending, if to_child.is_none() => to_child = Some(socket_out),
-                notice = notices.next(), if notices.open => {
-                    let Some(notice) = notice else { continue };
-                    life.note(notice);
+                sent = &mut sending, if to_child.is_none() && life.unreadable.is_none() => match sent {
+                    Ok(socket_out) => to_child = Some(socket_out),
+                    Err(error) => {
+                        life.unreadable = Some(error);
+                        life.killed = true;
+                        kill(&self.child);
+                    }
+                },
+                heard = notices.next(), if notices.open => {
+                    match heard {
+                        Some(Heard::Notice(notice)) => life.note(notice, self.cache.as_deref()),
+                        Some(Heard::Compiled(module)) => keep(self.cache.clone(), &self.task, life.compiler, module),
+                        None => continue,
+                    }
                     if life.started_at.is_some() {
                         output.begin(&events).await;
                     }
@@ -168,8 +213,8 @@ impl Spawned {
         let waited_at = boot_micros();
         // The child is gone: what it wrote last is in the socket, with its end behind it.
         while notices.open {
-            if let Some(notice) = notices.next().await {
-                life.note(notice);
+            if let Some(Heard::Notice(notice)) = notices.next().await {
+                life.note(notice, self.cache.as_deref());
             }
         }
         if life.started_at.is_some() {
@@ -180,6 +225,14 @@ impl Spawned {
 
         let ran = life.ran(waited_at);
         let fuel = life.fuel;
+        if was_compiled
+            && life.started_at.is_none()
+            && matches!(life.outcome, None | Some(Outcome::Broken { .. }))
+            && let Some(cache) = &self.cache
+        {
+            // Perhaps by the fault of what was compiled: the next child does it again.
+            cache.forget(&self.task);
+        }
         let ending = life.ending(status, &last_words);
         tracing::debug!(%attempt, ?ending, %ran, fuel, "the child has ended");
         let usage = Usage { ran, fuel, ..Usage::default() };
@@ -187,11 +240,46 @@ impl Spawned {
     }
 }
 
+/// Gives the child its orders and its module. Fails when the module cannot be read.
+async fn send(mut socket: OwnedWriteHalf, orders: Orders, code: Code) -> io::Result<OwnedWriteHalf> {
+    let module = match code {
+        Code::Compiled(module) => module,
+        Code::Source(path) => {
+            let mut module = Vec::new();
+            // One that is too long is cut: the child does not take it.
+            let file = tokio::fs::File::open(path).await?;
+            file.take(MODULE_BYTES_MAX + 1).read_to_end(&mut module).await?;
+            module.into()
+        }
+    };
+    let orders = frame(&Orders { module_bytes: module.len() as u64, ..orders });
+    // A child that does not take them says nothing either; the wait for it finds that out.
+    if socket.write_all(&orders).await.is_ok() {
+        let _ = socket.write_all(&module).await;
+    }
+    Ok(socket)
+}
+
+/// Puts what a child has compiled where the next one finds it. Its guest has not begun: only the compiler has run there.
+fn keep(cache: Option<Arc<CompiledCache>>, task: &WasmTask, compiler: Option<u64>, module: Bytes) {
+    let (Some(cache), Some(compiler)) = (cache, compiler) else { return };
+    let task = task.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = cache.put(&task, compiler, module) {
+            tracing::warn!(%error, "a compiled module cannot be kept");
+        }
+    });
+}
+
 /// What is known about a child so far.
 #[derive(Debug, Default)]
 struct Life {
-    /// When it was spawned, by the clock of [`boot_micros`].
-    spawned_at: u64,
+    /// When it was given its job, by the clock of [`boot_micros`].
+    taken_at: u64,
+    /// What it compiles with, once it has said that it is locked in.
+    compiler: Option<u64>,
+    /// Why it was not given its module.
+    unreadable: Option<io::Error>,
     /// When its guest began.
     started_at: Option<u64>,
     /// When its guest ended, if it said so.
@@ -207,20 +295,27 @@ struct Life {
 }
 
 impl Life {
-    fn note(&mut self, notice: Notice) {
+    fn note(&mut self, notice: Notice, cache: Option<&CompiledCache>) {
         // Its clock is ours, but its word is not: whatever broke into it cannot move the bill out of its life.
         let now = boot_micros();
         match notice {
-            Notice::Started { at, lockdown } => {
+            // The first word of a child, before it has seen anything of a job; later it means nothing.
+            Notice::Ready { compiler, lockdown } if self.compiler.is_none() => {
                 warn_once_if_open(lockdown);
-                self.started_at.get_or_insert(at.clamp(self.spawned_at, now));
+                self.compiler = Some(compiler);
+                if let Some(cache) = cache {
+                    cache.learn(compiler, lockdown);
+                }
+            }
+            Notice::Started { at } => {
+                self.started_at.get_or_insert(at.clamp(self.taken_at, now));
             }
             Notice::Ended { at, fuel, outcome } if self.outcome.is_none() => {
-                self.ended_at = Some(at.clamp(self.started_at.unwrap_or(self.spawned_at), now));
+                self.ended_at = Some(at.clamp(self.started_at.unwrap_or(self.taken_at), now));
                 self.fuel = fuel;
                 self.outcome = Some(outcome);
             }
-            Notice::Ended { .. } => {}
+            Notice::Ready { .. } | Notice::Compiled { .. } | Notice::Ended { .. } => {}
         }
     }
 
@@ -232,6 +327,9 @@ impl Life {
 
     fn ending(self, status: io::Result<ExitStatus>, last_words: &str) -> Ending {
         let started = self.started_at.is_some();
+        if let Some(error) = self.unreadable {
+            return node_failed(started, format!("could not read the module: {error}"));
+        }
         match self.outcome {
             Some(Outcome::Exited { code }) => Ending::Exited { code },
             Some(Outcome::Trapped { message }) => Ending::Trapped { message: printable(&message) },
@@ -390,14 +488,24 @@ struct Notices {
     buffer: BytesMut,
     /// Until its end, or nonsense.
     open: bool,
+    /// Whether a compiled module may come: it was asked for, has not come, and the guest has not begun.
+    hands_over: bool,
+    /// Bytes of a compiled module that come now.
+    coming: Option<usize>,
+}
+
+/// What a child says.
+enum Heard {
+    Notice(Notice),
+    Compiled(Bytes),
 }
 
 impl Notices {
-    /// The next notice; `None` when there is none any more.
-    async fn next(&mut self) -> Option<Notice> {
+    /// What comes next; `None` when nothing does any more.
+    async fn next(&mut self) -> Option<Heard> {
         loop {
             match self.take() {
-                Ok(Some(notice)) => return Some(notice),
+                Ok(Some(heard)) => return Some(heard),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(error, "a child does not make sense");
@@ -415,19 +523,39 @@ impl Notices {
         }
     }
 
-    fn take(&mut self) -> Result<Option<Notice>, &'static str> {
-        let Some(length) = self.buffer.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) as usize) else {
-            return Ok(None);
-        };
-        if length > NOTICE_BYTES_MAX {
-            return Err("its notice is too long");
+    fn take(&mut self) -> Result<Option<Heard>, &'static str> {
+        loop {
+            if let Some(length) = self.coming {
+                if self.buffer.len() < length {
+                    return Ok(None);
+                }
+                self.coming = None;
+                return Ok(Some(Heard::Compiled(self.buffer.split_to(length).freeze())));
+            }
+            let Some(length) = self.buffer.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) as usize) else {
+                return Ok(None);
+            };
+            if length > NOTICE_BYTES_MAX {
+                return Err("its notice is too long");
+            }
+            if self.buffer.len() < 4 + length {
+                return Ok(None);
+            }
+            self.buffer.advance(4);
+            let body = self.buffer.split_to(length);
+            match serde_json::from_slice(&body).map_err(|_| "its notice cannot be read")? {
+                Notice::Compiled { bytes } => {
+                    if !std::mem::take(&mut self.hands_over) || bytes > COMPILED_BYTES_MAX {
+                        return Err("it hands over what nobody asked for");
+                    }
+                    self.coming = Some(usize::try_from(bytes).expect("below the limit"));
+                }
+                notice => {
+                    self.hands_over &= !matches!(notice, Notice::Started { .. });
+                    return Ok(Some(Heard::Notice(notice)));
+                }
+            }
         }
-        if self.buffer.len() < 4 + length {
-            return Ok(None);
-        }
-        self.buffer.advance(4);
-        let body = self.buffer.split_to(length);
-        serde_json::from_slice(&body).map(Some).map_err(|_| "its notice cannot be read")
     }
 }
 

@@ -248,6 +248,9 @@ impl OutputLog {
         if from >= self.stored().records {
             return Ok(Vec::new());
         }
+        if let Some(found) = self.pieces.recent_records(from, max_bytes) {
+            return Ok(found.into_iter().map(Into::into).collect());
+        }
         let pieces = Arc::clone(&self.pieces);
         let found = blocking(move || pieces.read_records(from, max_bytes)).await?;
         Ok(found.into_iter().map(Into::into).collect())

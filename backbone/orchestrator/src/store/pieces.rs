@@ -3,13 +3,18 @@
 //! Appending only fills memory; [`Pieces::sync`] writes and syncs what has gathered, and many callers share one sync. Only
 //! synced records are visible to readers, so that nobody ever sees bytes that a crash could take back.
 //!
+//! A reader that goes on where it stopped is found by where pages ended, and gets what was just written from memory: who
+//! follows what is printed costs the disk nothing.
+//!
 //! A record is `length u32 | crc32c u32 | at i64 | offset u64 | tag u8 | bytes`, little endian, after a header of 8 bytes.
 //! Opening cuts off whatever follows the last whole record.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,6 +22,10 @@ use modchain_types::WallTime;
 use tokio::sync::watch;
 
 use super::space::{Level, Space, is_full};
+
+mod reading;
+
+use reading::Tail;
 
 const MAGIC: &[u8; 8] = b"MODCPCS1";
 /// Bytes of a record before its payload.
@@ -68,7 +77,7 @@ struct Mark {
 
 #[derive(Debug)]
 struct State {
-    file: Option<File>,
+    file: Option<Arc<File>>,
     /// Encoded records that are not written yet.
     pending: BytesMut,
     /// Where the last record in `pending` begins, if it may still grow.
@@ -78,6 +87,9 @@ struct State {
     marks: Vec<Mark>,
     /// Marks of pending records; they count once these are synced.
     pending_marks: Vec<Mark>,
+    /// Where pages ended, the newest first.
+    page_ends: VecDeque<Mark>,
+    tail: Option<Arc<Tail>>,
 }
 
 /// One file. Shared by its writers and readers.
@@ -91,26 +103,38 @@ pub(super) struct Pieces {
     progress: watch::Sender<Progress>,
     /// The room on the disk, which the journal needs more than this.
     space: Option<Arc<Space>>,
+    /// Bytes of all tails.
+    tails: Arc<AtomicUsize>,
 }
 
 impl Pieces {
     /// Opens the file, or prepares one that comes into being with the first sync. Blocks.
-    fn open(path: &Path, space: Option<Arc<Space>>) -> io::Result<Self> {
+    fn open(path: &Path, space: Option<Arc<Space>>, tails: Arc<AtomicUsize>) -> io::Result<Self> {
         let (file, head, marks) = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(mut file) => {
                 let (head, marks) = recover(&mut file)?;
-                (Some(file), head, marks)
+                (Some(Arc::new(file)), head, marks)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Progress::default(), Vec::new()),
             Err(error) => return Err(error),
         };
-        let state = State { file, pending: BytesMut::new(), open_record: None, head, marks, pending_marks: Vec::new() };
+        let state = State {
+            file,
+            pending: BytesMut::new(),
+            open_record: None,
+            head,
+            marks,
+            pending_marks: Vec::new(),
+            page_ends: VecDeque::new(),
+            tail: None,
+        };
         Ok(Self {
             path: path.to_owned(),
             state: Mutex::new(state),
             syncing: Arc::default(),
             progress: watch::Sender::new(head),
             space,
+            tails,
         })
     }
 
@@ -145,7 +169,7 @@ impl Pieces {
 
     /// What follows starts a record of its own.
     pub(super) fn end_record(&self) {
-        self.state().open_record = None;
+        self.state().close_record();
     }
 
     /// Waits until all that was appended before is on disk. On an error everything that was not synced is forgotten.
@@ -169,7 +193,7 @@ impl Pieces {
         let durable = *self.progress.borrow();
         let (bytes, head) = {
             let state = &mut *self.state();
-            state.open_record = None;
+            state.close_record();
             (state.pending.split().freeze(), state.head)
         };
         if bytes.is_empty() {
@@ -188,6 +212,9 @@ impl Pieces {
                 let synced = state.pending_marks.iter().take_while(|mark| mark.record < head.records).count();
                 let marks: Vec<Mark> = state.pending_marks.drain(..synced).collect();
                 state.marks.extend(marks);
+                // The old one goes first: its room is wanted.
+                state.tail = None;
+                state.tail = Tail::new(head.file - bytes.len() as u64, bytes, &self.tails).map(Arc::new);
                 self.progress.send_replace(head);
                 Ok(head)
             }
@@ -213,8 +240,8 @@ impl Pieces {
         }
     }
 
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<File> {
-        let existing = self.state().file.as_ref().map(File::try_clone).transpose()?;
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<Arc<File>> {
+        let existing = self.state().file.clone();
         let (file, new) = match existing {
             Some(file) => (file, false),
             None => {
@@ -222,7 +249,7 @@ impl Pieces {
                     fs::create_dir_all(dir)?;
                 }
                 let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).clone();
-                (options.open(&self.path)?, true)
+                (Arc::new(options.open(&self.path)?), true)
             }
         };
         // A fresh file begins with the magic; its records are written behind it at once.
@@ -241,73 +268,6 @@ impl Pieces {
         }
         Ok(file)
     }
-
-    /// Synced records from index `from` on, of at most `max_bytes` together, at least one if there is one. Blocks.
-    pub(super) fn read_records(&self, from: u64, max_bytes: usize) -> io::Result<Vec<Piece>> {
-        let mut found = Vec::new();
-        let mut bytes = 0usize;
-        let mark = self.mark_before(|mark| mark.record <= from);
-        self.scan(mark, |piece| {
-            if piece.index >= from {
-                if !found.is_empty() && bytes.saturating_add(piece.data.len()) > max_bytes {
-                    return false;
-                }
-                bytes = bytes.saturating_add(piece.data.len());
-                found.push(piece);
-            }
-            bytes < max_bytes
-        })?;
-        Ok(found)
-    }
-
-    /// Synced bytes of `tag` from `offset` on, at most `max_bytes`. Blocks.
-    pub(super) fn read_bytes(&self, tag: u8, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
-        let mut found = BytesMut::new();
-        let mark = self.mark_before(|mark| mark.lengths[usize::from(tag)] <= offset);
-        self.scan(mark, |piece| {
-            if piece.tag == tag && piece.offset + piece.data.len() as u64 > offset {
-                let skip = usize::try_from(offset.saturating_sub(piece.offset)).unwrap_or(usize::MAX);
-                let room = max_bytes - found.len();
-                let data = &piece.data[skip.min(piece.data.len())..];
-                found.extend_from_slice(&data[..data.len().min(room)]);
-            }
-            found.len() < max_bytes
-        })?;
-        Ok(found.freeze())
-    }
-
-    fn mark_before(&self, fits: impl Fn(&Mark) -> bool) -> Option<(File, Mark)> {
-        let state = self.state();
-        let file = state.file.as_ref()?.try_clone().ok()?;
-        let at = state.marks.partition_point(fits).checked_sub(1)?;
-        Some((file, state.marks[at]))
-    }
-
-    fn scan(&self, from: Option<(File, Mark)>, mut each: impl FnMut(Piece) -> bool) -> io::Result<()> {
-        let Some((file, mark)) = from else { return Ok(()) };
-        let end = self.progress.borrow().file;
-        let (mut at, mut index) = (mark.file, mark.record);
-        let mut window = Bytes::new();
-        while at < end {
-            if window.len() < HEAD_BYTES || window.len() < HEAD_BYTES + payload_length(&window) {
-                let wanted = (end - at).min(4 * PIECE_BYTES_MAX as u64) as usize;
-                let mut bytes = BytesMut::zeroed(wanted);
-                file.read_exact_at(&mut bytes, at)?;
-                window = bytes.freeze();
-            }
-            let Some((mut piece, used)) = parse(&window) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a record at {at} is damaged")));
-            };
-            piece.index = index;
-            if !each(piece) {
-                break;
-            }
-            window = window.slice(used..);
-            at += used as u64;
-            index += 1;
-        }
-        Ok(())
-    }
 }
 
 impl State {
@@ -323,12 +283,19 @@ impl State {
         self.pending.put_slice(data);
         let length = (length + data.len()) as u32;
         self.pending[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        seal(&mut self.pending[start..]);
         self.head.file += data.len() as u64;
         true
     }
 
+    /// Nothing is put into the last pending record any more: its checksum can be made.
+    fn close_record(&mut self) {
+        if let Some(start) = self.open_record.take() {
+            seal(&mut self.pending[start..]);
+        }
+    }
+
     fn add(&mut self, tag: u8, at: WallTime, data: &[u8]) {
+        self.close_record();
         if self.head.file == 0 {
             self.head.file = MAGIC.len() as u64;
         }
@@ -346,7 +313,6 @@ impl State {
         self.pending.put_u64_le(self.head.lengths[usize::from(tag)]);
         self.pending.put_u8(tag);
         self.pending.put_slice(data);
-        seal(&mut self.pending[start..]);
         self.open_record = Some(start);
         self.head.records += 1;
         self.head.file += (HEAD_BYTES + data.len()) as u64;
@@ -424,6 +390,7 @@ fn recover(file: &mut File) -> io::Result<(Progress, Vec<Mark>)> {
 pub(super) struct OpenPieces {
     open: Mutex<std::collections::BTreeMap<PathBuf, std::sync::Weak<Pieces>>>,
     space: Option<Arc<Space>>,
+    tails: Arc<AtomicUsize>,
 }
 
 impl OpenPieces {
@@ -439,7 +406,7 @@ impl OpenPieces {
             return Ok(pieces);
         }
         open.retain(|_, pieces| pieces.strong_count() > 0);
-        let pieces = Arc::new(Pieces::open(path, self.space.clone())?);
+        let pieces = Arc::new(Pieces::open(path, self.space.clone(), Arc::clone(&self.tails))?);
         open.insert(path.to_owned(), Arc::downgrade(&pieces));
         Ok(pieces)
     }

@@ -110,7 +110,8 @@ async fn send_records(
                 continue;
             }
             let data = Data::new(data).map_err(refuse::internal)?;
-            writer.write(&LogChunk { cursor: *cursor, stream, offset, at, data }.into()).await?;
+            writer.queue(&LogChunk { cursor: *cursor, stream, offset, at, data }.into())?;
         }
+        writer.flush().await?;
     }
 }

@@ -1,0 +1,149 @@
+//! What makes a job quick: modules that were compiled before, and children that wait.
+
+use std::path::Path;
+use std::time::Instant;
+
+use modchain_types::{Ending, Fault};
+
+use crate::harness::*;
+
+fn files(data: &Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(data.join("compiled")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Runs it with what is kept of its module; whether anything was, and its story.
+async fn run(program: Program, executor: &modchain_agent::executor::wasm::WasmExecutor) -> (bool, Story) {
+    let (kept, attempt) = program.start_as_kept(executor).await;
+    (kept, attempt.story().await)
+}
+
+/// Until what a child handed over is on disk.
+async fn until_kept(data: &Path, count: usize) {
+    let until = Instant::now() + PATIENCE;
+    while files(data).iter().filter(|path| path.extension().is_none()).count() != count {
+        assert!(Instant::now() < until, "{:?}", files(data));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_second_job_of_a_module_runs_what_the_first_compiled_and_is_the_same() {
+    let data = tempfile::tempdir().unwrap();
+    let keeping = || executor().keeping(data.path()).unwrap();
+    let first = keeping();
+    for (name, count) in [("hello.wat", 1), ("exit3.wat", 2), ("trap.wat", 3), ("primes.wat", 4)] {
+        let (kept, fresh) = run(Program::example(name), &first).await;
+        assert!(!kept && fresh.started);
+        until_kept(data.path(), count).await;
+        let (kept, again) = run(Program::example(name), &first).await;
+        assert!(kept, "{name}");
+        assert_eq!((again.ending(), again.out(), again.err()), (fresh.ending(), fresh.out(), fresh.err()));
+        assert_eq!(again.fuel(), fresh.fuel());
+    }
+    // Another run of the agent learns from its first child whether they are of any use.
+    let second = keeping();
+    assert!(!run(Program::example("hello.wat"), &second).await.0);
+    assert!(run(Program::example("exit3.wat"), &second).await.0);
+    // A job may have less memory than the one before.
+    let mut small = Program::text(
+        wat("(memory (export \"m\") 100) (func (export \"_start\"))").replace("(memory (export \"memory\") 1)", ""),
+    );
+    small.memory_bytes = 200 << 16;
+    assert_eq!(run(small, &second).await.1.ending(), &EXITED_0);
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_module_that_cannot_start() {
+    let data = tempfile::tempdir().unwrap();
+    let executor = executor().keeping(data.path()).unwrap();
+    for source in ["(module)", "not a module", "(module (import \"x\" \"y\" (func)) (func (export \"_start\")))"] {
+        let (kept, story) = run(Program::text(source), &executor).await;
+        assert!(!kept && matches!(story.ending(), Ending::CannotStart { fault: Fault::Job, .. }), "{story:?}");
+    }
+    assert_eq!(files(data.path()), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn what_was_tampered_with_is_compiled_again() {
+    let data = tempfile::tempdir().unwrap();
+    let one = executor().keeping(data.path()).unwrap();
+    run(Program::example("hello.wat"), &one).await;
+    until_kept(data.path(), 1).await;
+    let file = files(data.path()).remove(0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let other = executor().keeping(data.path()).unwrap();
+    run(Program::example("exit3.wat"), &other).await;
+    let (kept, story) = run(Program::example("hello.wat"), &other).await;
+    assert!(!kept);
+    assert_eq!(story.ending(), &EXITED_0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_wait_after_the_first_job_each_for_one_job_and_locked_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    executor.set_slots(2);
+    let waiting = async |count: usize| {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let children = children_in(dir.path());
+            if children.len() == count {
+                return children;
+            }
+            assert!(Instant::now() < until, "{children:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    assert!(children_in(dir.path()).is_empty(), "none before the first job");
+    assert_eq!(Program::example("hello.wat").start_with(&executor).story().await.ending(), &EXITED_0);
+    let first = waiting(1).await;
+    // Locked in, before it has heard of any job, and asleep.
+    until_locked(first[0]).await;
+    let spent = ticks(first[0]);
+    let mut attempt = Program::example("forever.wat").start_with(&executor);
+    attempt.started().await;
+    assert!(is_alive(first[0]), "it was given the job");
+    burn_a_little(first[0]).await;
+    assert!(ticks(first[0]) > spent);
+    let both = waiting(2).await;
+    assert!(both.contains(&first[0]));
+    attempt.control.kill();
+    attempt.story().await;
+    assert!(!is_alive(first[0]), "no second job");
+
+    // One that somebody ended is not given a job.
+    let next = waiting(1).await;
+    signal(next[0], libc::SIGKILL);
+    wait_until_gone(next[0]);
+    // With all of its threads, or there would be nothing to wait for yet.
+    while std::fs::read_dir(format!("/proc/{}/task", next[0])).is_ok_and(|threads| threads.count() > 1) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(Program::example("hello.wat").start_with(&executor).story().await.ending(), &EXITED_0);
+
+    // More jobs at once than there are slots: never more than that wait.
+    let mut attempts = Vec::new();
+    for _ in 0..5 {
+        let mut attempt = Program::example("forever.wat").start_with(&executor);
+        attempt.started().await;
+        attempts.push(attempt);
+    }
+    waiting(5 + 2).await;
+    for attempt in attempts {
+        attempt.control.kill();
+        attempt.story().await;
+    }
+    waiting(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_slots_keeps_no_children() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    for _ in 0..3 {
+        assert_eq!(Program::example("hello.wat").start_with(&executor).story().await.ending(), &EXITED_0);
+    }
+    assert!(children_in(dir.path()).is_empty());
+}
