@@ -3,8 +3,8 @@
 use super::*;
 use bytes::Bytes;
 use modchain_types::{
-    Adapter, Digest, Ending, Exceptions, Fence, GpuRequest, Input, JobSpec, List, Map, Micro, OutputLengths, Reason,
-    Requirements, Reservation, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
+    Adapter, Digest, Ending, Exceptions, Fence, GpuRequest, Input, JobSpec, List, Map, Micro, OutputLengths, Policy,
+    Reason, Requirements, Reservation, Span, Tariff, Task, TaskBody, Text, Usage, WallTime, WasmTask,
 };
 use modchain_wire::agent::OutputStream;
 
@@ -40,6 +40,7 @@ fn assignment(number: u32, fence: u64) -> Assignment {
             priority: 0,
             labels: Map::default(),
             input: Input::None,
+            policy: Policy::Cheapest,
         },
         reservation: Reservation::default(),
         tariff: Tariff::default(),
