@@ -11,8 +11,8 @@ use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_types::{
     Adapter, Assignment, AttemptId, Capabilities, DockerTask, Exceptions, Fence, FenceClaim, GpuRequest, Input, JobId,
-    JobSpec, JournalId, Limits, List, Map, Micro, Offer, Reason, ReportBody, Requirements, Reservation, Span, Tariff,
-    Task, TaskBody, Text,
+    JobSpec, JournalId, Limits, List, Map, Micro, Offer, Policy, Reason, ReportBody, Requirements, Reservation, Span,
+    Tariff, Task, TaskBody, Text,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -75,6 +75,7 @@ fn assignment(number: u8) -> Assignment {
             priority: 0,
             labels: Map::default(),
             input: Input::None,
+            policy: Policy::default(),
         },
         reservation: Reservation { cpu_milli: 1, memory_bytes: 1, ..Reservation::default() },
         tariff: Tariff::default(),
