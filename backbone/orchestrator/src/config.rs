@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 use modchain_types::Span;
 use serde::Deserialize;
 
+use crate::retention::Keep;
+
 /// Where the settings' file is looked for when none is named. It may be missing.
 pub const CONFIG_FILE: &str = "/etc/modchain/orchestrator.toml";
 /// Where the data is when nobody says otherwise.
@@ -42,6 +44,10 @@ pub struct FileSettings {
     pub storage_low_mib: Option<u64>,
     /// Mebibytes of the ballast, which is given up when the disk is full.
     pub ballast_mib: Option<u64>,
+    /// How long output of ended jobs is kept, such as `7d`.
+    pub keep_output_for: Option<String>,
+    /// Mebibytes of it that are kept together.
+    pub keep_output_mib: Option<u64>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -63,6 +69,8 @@ pub struct Settings {
     pub storage_low: Option<u64>,
     /// Bytes of the ballast, which is given up when the disk is full. By the size of the disk if `None`.
     pub ballast: Option<u64>,
+    /// How much output of ended jobs is kept.
+    pub keep: Keep,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -118,6 +126,11 @@ impl Settings {
             (CERT_LIFE_MIN..=CERT_LIFE_MAX).contains(&cert_life),
             "certificates may live from {CERT_LIFE_MIN} to {CERT_LIFE_MAX}, not {cert_life}"
         );
+        let age = file.keep_output_for.as_deref().map_or(Ok(Keep::AGE), modchain_types::time::parse_span);
+        let age = age.context("keep_output_for")?;
+        ensure!(age >= Keep::AGE_MIN, "output is kept for {} at least, not {age}", Keep::AGE_MIN);
+        let bytes = file.keep_output_mib.map(mib).transpose().context("keep_output_mib")?;
+        let keep = Keep { age, bytes, ..Keep::default() };
         Ok(Self {
             data: data.or(file.data).unwrap_or_else(|| DATA_DIR.into()),
             listen,
@@ -126,6 +139,7 @@ impl Settings {
             cert_life,
             storage_low: file.storage_low_mib.map(mib).transpose().context("storage_low_mib")?,
             ballast: file.ballast_mib.map(mib).transpose().context("ballast_mib")?,
+            keep,
             log: file.log,
         })
     }

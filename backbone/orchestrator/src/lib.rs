@@ -20,6 +20,7 @@ pub mod init;
 pub mod issuer;
 pub mod rebuild;
 pub mod relay;
+pub mod retention;
 pub mod serve;
 pub mod session;
 pub mod store;

@@ -109,8 +109,8 @@ struct Serve {
     /// How long the certificates of members live; they are renewed by themselves at two thirds of it [default: 24h]
     #[arg(long, value_name = "DURATION", env = "MODCHAIN_ORCHESTRATOR_CERT_LIFE", value_parser = span)]
     cert_life: Option<Span>,
-    /// Settings, TOML with the keys data, listen, join_listen, advertise, cert_life, storage_low_mib, ballast_mib, log; flags
-    /// and environment go before it
+    /// Settings, TOML with the keys data, listen, join_listen, advertise, cert_life, storage_low_mib, ballast_mib,
+    /// keep_output_for (7d), keep_output_mib (a quarter of the disk), log; flags and environment go before it
     /// [default: /etc/modchain/orchestrator.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "MODCHAIN_ORCHESTRATOR_CONFIG")]
     config: Option<PathBuf>,

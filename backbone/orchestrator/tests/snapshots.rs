@@ -171,7 +171,8 @@ fn sample() -> Durable {
             .zip(JobState::ALL)
             .map(|(number, state)| {
                 let (account, spec_digest) = (account("alice"), Digest([number; 32]));
-                (JobId([number; 16]), EndedJob { account, spec_digest, state, hold: Micro(100_000) })
+                let (hold, finished, at) = (Micro(100_000), u64::from(number), Timestamp(1_000));
+                (JobId([number; 16]), EndedJob { account, spec_digest, state, hold, finished, at })
             })
             .collect(),
         nodes: (0..)

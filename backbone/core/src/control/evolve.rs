@@ -96,7 +96,8 @@ impl Control {
                     self.open_jobs.remove(&job.account);
                 }
                 let (spec_digest, state, hold) = (job.spec_digest, outcome.state, job.hold());
-                self.ended.insert(*id, EndedJob { account: job.account, spec_digest, state, hold });
+                let (account, finished, at) = (job.account, event.number, event.at);
+                self.ended.insert(*id, EndedJob { account, spec_digest, state, hold, finished, at });
                 self.look_again = true;
             }
             EventBody::NodeConnected { node, offer } => self.node_connected(*node, offer.clone()),

@@ -90,6 +90,10 @@ pub struct EndedJob {
     pub state: JobState,
     /// What was held for it.
     pub hold: Micro,
+    /// Number of the event that ended it.
+    pub finished: u64,
+    /// Its moment: by this, what is kept of the job grows old.
+    pub at: Timestamp,
 }
 
 /// The orchestrator's root machine.

@@ -30,7 +30,15 @@ enum Body {
     Token(Box<Token>),
     EndedTokens { by: Option<[u8; 16]>, tokens: Vec<[u8; 5]> },
     Job(Box<Job>),
-    Ended { job: [u8; 16], account: String, spec_digest: [u8; 32], state: JobState, hold: u64 },
+    Ended {
+        job: [u8; 16],
+        account: String,
+        spec_digest: [u8; 32],
+        state: JobState,
+        hold: u64,
+        finished: u64,
+        at: u64,
+    },
     Node(Box<Node>),
     Deadline { at: u64, what: Deadline },
 }
@@ -239,9 +247,10 @@ pub(in super::super) fn items<E>(
     for job in jobs {
         each(Body::Job(Box::new(job.into())))?;
     }
-    for (job, EndedJob { account, spec_digest, state, hold }) in ended {
-        let (account, spec_digest) = (account.to_string(), spec_digest.0);
-        each(Body::Ended { job: job.0, account, spec_digest, state: (*state).into(), hold: hold.0 })?;
+    for (job, EndedJob { account, spec_digest, state, hold, finished, at }) in ended {
+        let (account, spec_digest, state) = (account.to_string(), spec_digest.0, (*state).into());
+        let (hold, finished, at) = (hold.0, *finished, at.0);
+        each(Body::Ended { job: job.0, account, spec_digest, state, hold, finished, at })?;
     }
     for node in nodes {
         each(Body::Node(Box::new(node.into())))?;
@@ -299,9 +308,15 @@ impl Assembly {
                 state.ended_tokens.push((by.map(t::IdentityId), tokens.into_iter().map(t::TokenId).collect()));
             }
             Body::Job(job) => state.jobs.push(job.into_core()?),
-            Body::Ended { job, account, spec_digest, state: ended, hold } => {
-                let (account, spec_digest) = (account.parse()?, t::Digest(spec_digest));
-                let ended = EndedJob { account, spec_digest, state: ended.into(), hold: t::Micro(hold) };
+            Body::Ended { job, account, spec_digest, state: ended, hold, finished, at } => {
+                let ended = EndedJob {
+                    account: account.parse()?,
+                    spec_digest: t::Digest(spec_digest),
+                    state: ended.into(),
+                    hold: t::Micro(hold),
+                    finished,
+                    at: t::Timestamp(at),
+                };
                 state.ended.push((t::JobId(job), ended));
             }
             Body::Node(node) => state.nodes.push(node.into_core()?),
