@@ -1,5 +1,6 @@
 //! `modchain-orchestrator`: the program around the library.
 
+mod print;
 mod service;
 
 use std::io::IsTerminal;
@@ -8,12 +9,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use modchain_orchestrator::backup::{backup, restore};
 use modchain_orchestrator::config::{self, Overrides, Settings};
 use modchain_orchestrator::export::{ExportFormat, export};
-use modchain_orchestrator::init::{InitOptions, Initialised, init};
+use modchain_orchestrator::init::{InitOptions, init};
 use modchain_orchestrator::rebuild::rebuild_view;
 use modchain_orchestrator::serve::{Ended, serve};
-use modchain_orchestrator::verify::{Verified, verify};
+use modchain_orchestrator::verify::verify;
 use modchain_types::{AccountId, Asset, Name, Span};
 use modchain_wire::WIRE_VERSION;
 use serde_json::json;
@@ -44,6 +46,35 @@ enum Verb {
     /// Look at the ledger
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Copy the data directory, also while it is being served: journal, snapshot, blobs, input, output, keys. The copy is whole in
+    /// itself and appears under its name once all of it is on disk
+    #[command(before_help = "Examples:\n  modchain-orchestrator backup /mnt/backups/2026-11-29\n  \
+                             modchain-orchestrator backup --data ./pool ./pool-copy -o json", help_template = EXAMPLES_FIRST)]
+    Backup {
+        /// The copy; made with mode 0700. Whoever has it has the pool's keys
+        #[arg(value_name = "TO")]
+        to: PathBuf,
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+    /// Make a data directory of a copy, once all of the copy was checked. Never overwrites one
+    #[command(before_help = "Examples:\n  modchain-orchestrator restore /mnt/backups/2026-11-29\n  \
+                             modchain-orchestrator restore ./pool-copy --data ./pool", help_template = EXAMPLES_FIRST)]
+    Restore {
+        /// The copy, made by `backup`
+        #[arg(value_name = "FROM")]
+        from: PathBuf,
+        /// The data directory to make
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
     /// The view of ended jobs, which is made from the journal
     #[command(subcommand)]
     View(ViewVerb),
@@ -225,7 +256,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
                 identities: args.identities,
             };
             let made = init(&options)?;
-            print_init(&options, &made, args.output);
+            print::init(&options, &made, args.output);
             Ok(ExitCode::SUCCESS)
         }
         Verb::Serve(args) => {
@@ -245,7 +276,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Ledger(Ledger::Verify { data, output }) => match verify(&data) {
             Ok(verified) => {
-                print_verified(&verified, output);
+                print::verified(&verified, output);
                 Ok(ExitCode::SUCCESS)
             }
             Err(error) => {
@@ -261,6 +292,14 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
                 Postings::Jsonl => ExportFormat::JsonLines,
             };
             export(&data, format, &mut std::io::BufWriter::new(std::io::stdout().lock()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Backup { to, data, output } => {
+            print::backup(&backup(&data, &to, &mut |how_far| eprintln!("copied so far: {how_far}"))?, output);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Restore { from, data, output } => {
+            print::restored(&restore(&from, &data, &mut |how_far| eprintln!("restored so far: {how_far}"))?, output);
             Ok(ExitCode::SUCCESS)
         }
         Verb::View(ViewVerb::Rebuild { data, output }) => {
@@ -305,87 +344,4 @@ fn start_log(from_file: Option<&str>) -> anyhow::Result<()> {
         log.json().init()
     }
     Ok(())
-}
-
-fn print_init(options: &InitOptions, made: &Initialised, output: Output) {
-    let date = |wall: modchain_types::WallTime| {
-        jiff::Timestamp::from_millisecond(wall.0).map_or_else(|_| wall.0.to_string(), |time| time.to_string())
-    };
-    if output == Output::Json {
-        let identities: Vec<_> = made
-            .identities
-            .iter()
-            .map(|issued| {
-                json!({
-                    "name": issued.identity.name,
-                    "role": issued.identity.role.word(),
-                    "id": issued.identity.id.to_string(),
-                    "account": issued.identity.account,
-                    "dir": issued.dir,
-                    "created": issued.created,
-                    "expires_at": date(issued.expires),
-                })
-            })
-            .collect();
-        println!(
-            "{}",
-            json!({
-                "schema": "modchain.init/v1",
-                "data": options.data,
-                "journal": made.journal.to_string(),
-                "asset": made.asset.code(),
-                "created": made.created,
-                "name": made.name,
-                "operator_token": made.operator_token.as_ref().map(|token| token.0.as_str()),
-                "identities": identities,
-            })
-        );
-        return;
-    }
-    let what = if made.created { "made" } else { "found" };
-    println!("{what} pool {}: journal {} of {} in {}", made.name, made.journal, made.asset, options.data.display());
-    for issued in &made.identities {
-        let what = if issued.created { "new" } else { "new certificate for" };
-        let (name, role) = (&issued.identity.name, issued.identity.role);
-        println!("{what} {role} {name}, account {}: {}", issued.identity.account, issued.dir.display());
-    }
-    if let Some(token) = &made.operator_token {
-        println!("operator token, shown only here, good for one hour from the first start of serve:");
-        println!("{}", token.0.as_str());
-    }
-    println!("next: modchain-orchestrator serve --data {}", options.data.display());
-    if made.operator_token.is_some() {
-        println!("      (one that runs already takes the token in when it is restarted)");
-        println!("then: modchain join --orchestrator HOST:7444 --token-file -");
-    }
-}
-
-fn print_verified(verified: &Verified, output: Output) {
-    let head = modchain_types::Digest(verified.head);
-    let money = u64::try_from(verified.money).unwrap_or(u64::MAX);
-    if output == Output::Json {
-        println!(
-            "{}",
-            json!({
-                "schema": "modchain.verify/v1",
-                "ok": true,
-                "journal": verified.journal.to_string(),
-                "segments": verified.segments,
-                "batches": verified.batches,
-                "events": verified.last_number,
-                "head": head.to_string(),
-                "accounts": verified.accounts,
-                "money": { "micro": money, "currency": verified.asset.code() },
-                "open_jobs": verified.open_jobs,
-                "ended_jobs": verified.ended_jobs,
-            })
-        );
-        return;
-    }
-    println!("journal {} is whole", verified.journal);
-    println!("  events    {} in {} batches and {} segments", verified.last_number, verified.batches, verified.segments);
-    println!("  head      {head}");
-    println!("  accounts  {}", verified.accounts);
-    println!("  money     {} {}, every debit has its credit", modchain_types::Micro(money), verified.asset);
-    println!("  jobs      {} open, {} ended", verified.open_jobs, verified.ended_jobs);
 }
