@@ -7,6 +7,7 @@
 //! What this crate must never do: decide anything about jobs or money (that is `modchain-core`), or let anybody see a
 //! consequence of an event before the event is on disk.
 
+pub mod accept;
 pub mod backup;
 pub mod clock;
 pub mod config;

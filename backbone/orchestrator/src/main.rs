@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use modchain_orchestrator::accept::{accept_restore, look_at_restore};
 use modchain_orchestrator::backup::{backup, restore};
 use modchain_orchestrator::config::{self, Overrides, Settings};
 use modchain_orchestrator::export::{ExportFormat, export};
@@ -20,6 +21,9 @@ use modchain_types::{AccountId, Asset, Name, Span};
 use modchain_wire::WIRE_VERSION;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
+
+/// What cannot be taken back was not confirmed.
+const NOT_CONFIRMED: u8 = 2;
 
 /// Help begins with what the command does and how it is used, before what it takes.
 const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -71,6 +75,21 @@ enum Verb {
         /// The data directory to make
         #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
         data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+    /// Go on with a restored copy although nodes have seen more than it knows. What happened after the copy is lost: work that nodes
+    /// hold and it does not know is ended, unbilled. Nobody may serve meanwhile
+    #[command(before_help = "Examples:\n  modchain-orchestrator accept-restore --yes\n  \
+                             modchain-orchestrator accept-restore --data ./pool --yes", help_template = EXAMPLES_FIRST)]
+    AcceptRestore {
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// Do it. Without this it only says what would be lost
+        #[arg(short, long)]
+        yes: bool,
         /// How to print the result
         #[arg(short, long, value_enum, default_value_t = Output::Human)]
         output: Output,
@@ -301,6 +320,11 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Restore { from, data, output } => {
             print::restored(&restore(&from, &data, &mut |how_far| eprintln!("restored so far: {how_far}"))?, output);
             Ok(ExitCode::SUCCESS)
+        }
+        Verb::AcceptRestore { data, yes, output } => {
+            let acceptance = if yes { accept_restore(&data)? } else { look_at_restore(&data)? };
+            print::acceptance(&acceptance, output);
+            Ok(if yes { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONFIRMED) })
         }
         Verb::View(ViewVerb::Rebuild { data, output }) => {
             let events = rebuild_view(&data)?;

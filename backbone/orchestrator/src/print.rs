@@ -1,5 +1,6 @@
 //! How results are printed: for people, or as one JSON document.
 
+use modchain_orchestrator::accept::Acceptance;
 use modchain_orchestrator::backup::{Backup, Restored};
 use modchain_orchestrator::init::{InitOptions, Initialised};
 use modchain_orchestrator::verify::Verified;
@@ -7,10 +8,11 @@ use serde_json::json;
 
 use crate::Output;
 
+fn date(wall: modchain_types::WallTime) -> String {
+    jiff::Timestamp::from_millisecond(wall.0).map_or_else(|_| wall.0.to_string(), |time| time.to_string())
+}
+
 pub(crate) fn init(options: &InitOptions, made: &Initialised, output: Output) {
-    let date = |wall: modchain_types::WallTime| {
-        jiff::Timestamp::from_millisecond(wall.0).map_or_else(|_| wall.0.to_string(), |time| time.to_string())
-    };
     if output == Output::Json {
         let identities: Vec<_> = made
             .identities
@@ -113,7 +115,45 @@ pub(crate) fn restored(made: &Restored, output: Output) {
     println!("  jobs   {open_jobs} open, {ended_jobs} ended");
     println!("  files  {}, {} bytes", made.files, made.bytes);
     println!("next: modchain-orchestrator serve --data {place}");
-    println!("      (what happened after the copy is not in it: if a node has seen more, nothing is scheduled and modchain status says so)");
+    println!(
+        "      (what happened after the copy is not in it: if a node has seen more, nothing is scheduled and modchain status says so)"
+    );
+}
+
+pub(crate) fn acceptance(acceptance: &Acceptance, output: Output) {
+    let Acceptance { was, now, last_number, last_wall, open_jobs, waiting } = acceptance;
+    let known_until = date(*last_wall);
+    if output == Output::Json {
+        println!(
+            "{}",
+            json!({
+                "schema": "modchain.accept_restore/v1",
+                "accepted": now.is_some(),
+                "was": was.to_string(),
+                "journal": now.map(|now| now.to_string()),
+                "events": last_number,
+                "known_until": known_until,
+                "open_jobs": open_jobs,
+                "waiting_jobs": waiting,
+            })
+        );
+        return;
+    }
+    match now {
+        Some(now) => println!("the journal goes on behind event {last_number} as {now}; it was {was}"),
+        None => println!("journal {was} would go on behind event {last_number}; nothing is changed without --yes"),
+    }
+    println!("  known until   about {known_until}");
+    println!("  lost          whatever happened after that: jobs, credits, payments, who joined and who was revoked");
+    println!(
+        "  goes on       {open_jobs} open jobs, {waiting} of them not placed; what ran to its end after the copy runs again"
+    );
+    println!("  ended         what nodes run or hold that this journal does not know, unbilled");
+    if now.is_some() {
+        println!(
+            "next: modchain-orchestrator serve, then look at modchain cert list: who was revoked after the copy comes in again"
+        );
+    }
 }
 
 /// What was gone or damaged where the copy was made is in no copy of it.

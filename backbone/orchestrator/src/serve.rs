@@ -125,12 +125,13 @@ impl Orchestrator {
         };
         let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
-        let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
+        let (journal, journal_id, asset) = (engine.reader(), engine.goes_by(), engine.control().config().asset);
         let fence_key = FenceKey::load(&data, journal_id)?;
 
         let (engine, Outlets { effects, events }, thread) = engine.spawn()?;
         let (feed, feed_task) = feed.start(events)?; // ends with the engine
-        let (dispatch, dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone(), retention.clone()); // likewise
+        let (dispatch, dispatch_task) =
+            dispatch::start(effects, feed.clone(), input.clone(), blobs.clone(), retention.clone()); // likewise
         let watched = engine.clone();
         let watch = tokio::spawn(async move {
             tokio::select! {

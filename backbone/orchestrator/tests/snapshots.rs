@@ -154,6 +154,8 @@ fn sample() -> Durable {
         at: Timestamp(2_000),
         started_at: Timestamp(5),
         last_fence: fence,
+        accepted: Some(JournalId([0x77; 16])),
+        fence_base: 1 << 40,
         balances: vec![
             (Account::Available(account("alice")), 70),
             (Account::Held(job), 20),

@@ -45,10 +45,10 @@ impl Control {
                 self.job_queued(job);
             }
             EventBody::AttemptAssigned { attempt, node, tariff, reservation, run_limit, run_limit_reason } => {
-                self.last_fence = Fence(event.number);
+                self.last_fence = Fence(self.fence_base + event.number);
                 self.assigned(Placement {
                     attempt: *attempt,
-                    fence: Fence(event.number),
+                    fence: self.last_fence,
                     node: *node,
                     tariff: tariff.clone(),
                     reservation: reservation.clone(),
@@ -101,6 +101,9 @@ impl Control {
                 self.look_again = true;
             }
             EventBody::NodeConnected { node, offer } => self.node_connected(*node, offer.clone()),
+            EventBody::RestoreAccepted { journal, fence_base } => {
+                (self.accepted, self.fence_base) = (Some(*journal), *fence_base);
+            }
             EventBody::InputFailed { job: id, message } => {
                 let cause = WishCause::InputFailed(message.clone());
                 self.stop_wished(*id, StopWish { grace: Span::ZERO, cause }, event.at);

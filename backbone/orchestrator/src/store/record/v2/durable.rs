@@ -22,13 +22,32 @@ pub(in super::super) struct Item(Body);
 /// The head comes first, all others in the order of the variants.
 #[derive(Serialize, Deserialize)]
 enum Body {
-    Head { asset: Asset, number: u64, at: u64, started_at: u64, last_fence: u64 },
-    Balance { account: Account, amount: i128 },
-    Deposit { provider: String, key: String, account: String, amount: u64 },
+    Head {
+        asset: Asset,
+        number: u64,
+        at: u64,
+        started_at: u64,
+        last_fence: u64,
+        accepted: Option<[u8; 16]>,
+        fence_base: u64,
+    },
+    Balance {
+        account: Account,
+        amount: i128,
+    },
+    Deposit {
+        provider: String,
+        key: String,
+        account: String,
+        amount: u64,
+    },
     Account(String),
     Member(Box<Member>),
     Token(Box<Token>),
-    EndedTokens { by: Option<[u8; 16]>, tokens: Vec<[u8; 5]> },
+    EndedTokens {
+        by: Option<[u8; 16]>,
+        tokens: Vec<[u8; 5]>,
+    },
     Job(Box<Job>),
     Ended {
         job: [u8; 16],
@@ -40,7 +59,10 @@ enum Body {
         at: u64,
     },
     Node(Box<Node>),
-    Deadline { at: u64, what: Deadline },
+    Deadline {
+        at: u64,
+        what: Deadline,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -204,6 +226,8 @@ pub(in super::super) fn items<E>(
         at,
         started_at,
         last_fence,
+        accepted,
+        fence_base,
         balances,
         deposits,
         accounts,
@@ -220,7 +244,15 @@ pub(in super::super) fn items<E>(
         t::Asset::Test => Asset::Test,
         t::Asset::Usdc => Asset::Usdc,
     };
-    each(Body::Head { asset, number: *number, at: at.0, started_at: started_at.0, last_fence: last_fence.0 })?;
+    each(Body::Head {
+        asset,
+        number: *number,
+        at: at.0,
+        started_at: started_at.0,
+        last_fence: last_fence.0,
+        accepted: accepted.map(|journal| journal.0),
+        fence_base: *fence_base,
+    })?;
     for (account, amount) in balances {
         each(Body::Balance { account: account.into(), amount: *amount })?;
     }
@@ -267,7 +299,7 @@ pub(in super::super) struct Assembly(Durable);
 impl Assembly {
     /// Begins with the first item, which must be the head.
     pub(in super::super) fn begin(head: Item) -> Result<Self> {
-        let Body::Head { asset, number, at, started_at, last_fence } = head.0 else {
+        let Body::Head { asset, number, at, started_at, last_fence, accepted, fence_base } = head.0 else {
             return Err(OutOfBounds("it does not begin with its head".into()));
         };
         Ok(Self(Durable {
@@ -279,6 +311,8 @@ impl Assembly {
             at: t::Timestamp(at),
             started_at: t::Timestamp(started_at),
             last_fence: t::Fence(last_fence),
+            accepted: accepted.map(t::JournalId),
+            fence_base,
             balances: Vec::new(),
             deposits: Vec::new(),
             accounts: Vec::new(),
