@@ -29,7 +29,7 @@ pub(super) const ENDED_KEPT: usize = 200;
 pub(super) struct Model {
     pub(super) journal: JournalId,
     /// What fences are above.
-    fence_base: u64,
+    pub(super) fence_base: u64,
     pub(super) asset: Asset,
     /// Where the logical timeline meets the calendar, in order.
     pub(super) anchors: Vec<(Timestamp, WallTime)>,
@@ -323,6 +323,7 @@ impl Model {
     /// An old copy was accepted: consoles that knew what is lost begin anew.
     pub(super) fn goes_on_as(&mut self, journal: JournalId, fence_base: u64) {
         (self.journal, self.fence_base) = (journal, fence_base);
+        self.fresh.accepted = true;
     }
 
     fn change(&mut self, event: &Event) {
