@@ -55,6 +55,10 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
     })?;
     match &event.body {
         EventBody::EngineStarted { .. } => Ok(()),
+        EventBody::RestoreAccepted { fence_base, .. } => {
+            let last = control.last_fence().0;
+            ensure(*fence_base > last, || format!("fences from {fence_base} on would not be above {last}"))
+        }
         EventBody::IdentityAdded { identity } => {
             let fresh = control.identity(identity.id).is_none() && control.identity_named(&identity.name).is_none();
             ensure(fresh && identity.role != Role::Orchestrator, || format!("identity {} is not new", identity.name))

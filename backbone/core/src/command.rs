@@ -2,8 +2,8 @@
 
 use modchain_types::{
     AccountId, AttemptId, BootId, CertificateSerial, Digest, Fence, Identity, IdentityId, InstanceId, InventoryItem,
-    JobId, JobSpec, JobState, Micro, Name, NodeId, NodeWish, Offer, OutputLengths, Report, Role, Span, SubmitKey, Text,
-    TokenId, WallTime,
+    JobId, JobSpec, JobState, JournalId, Micro, Name, NodeId, NodeWish, Offer, OutputLengths, Report, Role, Span,
+    SubmitKey, Text, TokenId, WallTime,
 };
 
 use crate::membership::{Certificate, TokenGrant};
@@ -43,6 +43,12 @@ pub enum Command {
         wall: WallTime,
         /// Of the program.
         version: Text<64>,
+    },
+    /// The operator goes on with an old copy. Given between two starts of the engine: what an agent has shown of the lost past is
+    /// forgotten by the next one.
+    AcceptRestore {
+        /// What the journal is called from here on; drawn anew.
+        journal: JournalId,
     },
     /// Record an identity that was made on the orchestrator's own machine. The same one again changes nothing; a name or id
     /// in use otherwise is refused.
@@ -249,6 +255,7 @@ impl Command {
             | Self::Submit { by, .. }
             | Self::Cancel { by, .. } => Some(by),
             Self::EngineStarted { .. }
+            | Self::AcceptRestore { .. }
             | Self::AddIdentity { .. }
             | Self::AddFirstToken { .. }
             | Self::Redeem(_)

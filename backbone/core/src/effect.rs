@@ -1,7 +1,9 @@
 //! What must be done outside once the events of a decision are on disk. Effects are never stored: after a crash, reconciling
 //! with each agent brings about again whatever was lost.
 
-use modchain_types::{Assignment, AttemptId, Fence, JobId, NodeId, NodeState, Span, StopCause, Text, Verdict};
+use modchain_types::{
+    Assignment, AttemptId, Fence, JobId, NodeId, NodeState, Span, StopCause, Text, Timestamp, Verdict,
+};
 
 use crate::command::SessionId;
 
@@ -41,10 +43,15 @@ pub enum Effect {
         /// For people.
         message: Text<256>,
     },
-    /// The job has ended: whatever is kept for running it (input, blobs that no other job names) may go.
+    /// The job has ended: whatever is kept for running it (input, blobs that no other job names) may go, and its output begins
+    /// to grow old.
     JobClosed {
         /// Which.
         job: JobId,
+        /// Number of the event that ended it.
+        finished: u64,
+        /// Its moment.
+        at: Timestamp,
     },
 }
 

@@ -2,8 +2,8 @@
 
 use modchain_types::{
     AccountId, AttemptId, BootId, CertificateSerial, Digest, Ending, Exit, Identity, IdentityId, ImagePin, JobId,
-    JobSpec, JobState, Micro, NodeId, NodeWish, Offer, OutputLengths, Reason, Reservation, Span, SubmitKey, Tariff,
-    Text, Timestamp, TokenId, Usage, WallTime,
+    JobSpec, JobState, JournalId, Micro, NodeId, NodeWish, Offer, OutputLengths, Reason, Reservation, Span, SubmitKey,
+    Tariff, Text, Timestamp, TokenId, Usage, WallTime,
 };
 
 use crate::membership::{Certificate, TokenEnd, TokenGrant};
@@ -66,7 +66,7 @@ pub enum EventBody {
         /// The platform's part of the cost, in hundredths of a percent: frozen here.
         fee_basis_points: u16,
     },
-    /// A node is chosen. The event's number is the attempt's fence.
+    /// A node is chosen. The event's number is the attempt's fence, above the base of fences.
     AttemptAssigned {
         /// Which attempt.
         attempt: AttemptId,
@@ -237,6 +237,13 @@ pub enum EventBody {
         by: Option<IdentityId>,
         /// For the record.
         why: Text<256>,
+    },
+    /// The operator goes on with an old copy of the journal: what came after it is lost, and nothing that it led to counts.
+    RestoreAccepted {
+        /// What the journal is called from here on, by everybody who knew the one that is lost.
+        journal: JournalId,
+        /// Fences from here on are this and the number of their event: above any that was handed out in what is lost.
+        fence_base: u64,
     },
 }
 

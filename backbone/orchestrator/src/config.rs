@@ -11,6 +11,8 @@ use modchain_core::scheduler::queue::Ceilings;
 use modchain_types::Span;
 use serde::Deserialize;
 
+use crate::retention::Keep;
+
 /// Where the settings' file is looked for when none is named. It may be missing.
 pub const CONFIG_FILE: &str = "/etc/modchain/orchestrator.toml";
 /// Where the data is when nobody says otherwise.
@@ -51,6 +53,10 @@ pub struct FileSettings {
     /// How far they do for these accounts.
     #[serde(default)]
     pub priority_ceilings: BTreeMap<String, i8>,
+    /// How long output of ended jobs is kept, such as `7d`.
+    pub keep_output_for: Option<String>,
+    /// Mebibytes of it that are kept together.
+    pub keep_output_mib: Option<u64>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -74,6 +80,8 @@ pub struct Settings {
     pub ballast: Option<u64>,
     /// How far priorities count against other accounts.
     pub ceilings: Ceilings,
+    /// How much output of ended jobs is kept.
+    pub keep: Keep,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -129,6 +137,11 @@ impl Settings {
             (CERT_LIFE_MIN..=CERT_LIFE_MAX).contains(&cert_life),
             "certificates may live from {CERT_LIFE_MIN} to {CERT_LIFE_MAX}, not {cert_life}"
         );
+        let age = file.keep_output_for.as_deref().map_or(Ok(Keep::AGE), modchain_types::time::parse_span);
+        let age = age.context("keep_output_for")?;
+        ensure!(age >= Keep::AGE_MIN, "output is kept for {} at least, not {age}", Keep::AGE_MIN);
+        let bytes = file.keep_output_mib.map(mib).transpose().context("keep_output_mib")?;
+        let keep = Keep { age, bytes, ..Keep::default() };
         Ok(Self {
             data: data.or(file.data).unwrap_or_else(|| DATA_DIR.into()),
             listen,
@@ -138,6 +151,7 @@ impl Settings {
             storage_low: file.storage_low_mib.map(mib).transpose().context("storage_low_mib")?,
             ballast: file.ballast_mib.map(mib).transpose().context("ballast_mib")?,
             ceilings: ceilings(file.priority_ceiling, &file.priority_ceilings)?,
+            keep,
             log: file.log,
         })
     }

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use modchain_core::{Effect, NodeMessage, SessionEnd, SessionId};
 use modchain_link::{CloseCode, Connection};
-use modchain_types::JobId;
+use modchain_types::{JobId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::engine::OutletReceiver;
 use crate::feed::FeedHandle;
+use crate::retention::Retention;
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
 
@@ -26,6 +27,9 @@ const CLOSED_JOBS_MAX: usize = 4096;
 
 /// What dispatch puts into a session's mailbox.
 pub type Mailbox = mpsc::Sender<NodeMessage>;
+
+/// A job that has ended, the number of the event that ended it, and its moment.
+type Closed = (JobId, u64, Timestamp);
 
 enum Registration {
     Enter { session: SessionId, mailbox: Mailbox, connection: Connection, done: oneshot::Sender<()> },
@@ -60,11 +64,12 @@ pub fn start(
     feed: FeedHandle,
     input: InputStore,
     blobs: BlobStore,
+    retention: Retention,
 ) -> (DispatchHandle, JoinHandle<()>) {
     let (registrations, inbox) = mpsc::channel(REGISTRATIONS_MAX);
     let task = tokio::spawn(async move {
         let (closed_jobs, to_remove) = mpsc::channel(CLOSED_JOBS_MAX);
-        let janitor = remove_files(to_remove, input, blobs);
+        let janitor = remove_files(to_remove, input, blobs, retention);
         // The janitor ends when dispatch lets go of its queue.
         tokio::join!(carry_out(effects, inbox, feed, closed_jobs), janitor);
     });
@@ -80,7 +85,7 @@ async fn carry_out(
     mut effects: OutletReceiver<Vec<Effect>>,
     mut registrations: mpsc::Receiver<Registration>,
     feed: FeedHandle,
-    closed_jobs: mpsc::Sender<JobId>,
+    closed_jobs: mpsc::Sender<Closed>,
 ) {
     let mut sessions: HashMap<SessionId, Session> = HashMap::new();
     loop {
@@ -106,7 +111,7 @@ async fn carry_out_one(
     effect: Effect,
     sessions: &mut HashMap<SessionId, Session>,
     feed: &FeedHandle,
-    closed_jobs: &mpsc::Sender<JobId>,
+    closed_jobs: &mpsc::Sender<Closed>,
 ) {
     match effect {
         Effect::ToNode { node, session, message } => {
@@ -130,16 +135,22 @@ async fn carry_out_one(
         Effect::Preparing { attempt, message } => {
             let _ = feed.preparing(attempt, message).await;
         }
-        Effect::JobClosed { job } => {
-            let _ = closed_jobs.send(job).await;
+        Effect::JobClosed { job, finished, at } => {
+            let _ = closed_jobs.send((job, finished, at)).await;
         }
     }
 }
 
-/// Removes what was kept for running a job. Its output stays.
-async fn remove_files(mut closed_jobs: mpsc::Receiver<JobId>, input: InputStore, blobs: BlobStore) {
-    while let Some(job) = closed_jobs.recv().await {
+/// Removes what was kept for running a job. Its output stays for a while.
+async fn remove_files(
+    mut closed_jobs: mpsc::Receiver<Closed>,
+    input: InputStore,
+    blobs: BlobStore,
+    retention: Retention,
+) {
+    while let Some((job, finished, at)) = closed_jobs.recv().await {
         blobs.release(job);
+        retention.job_ended(job, finished, at).await;
         if let Err(error) = input.remove(job).await {
             tracing::warn!(%job, %error, "the input of an ended job cannot be removed");
         }

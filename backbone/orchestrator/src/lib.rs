@@ -7,6 +7,8 @@
 //! What this crate must never do: decide anything about jobs or money (that is `modchain-core`), or let anybody see a
 //! consequence of an event before the event is on disk.
 
+pub mod accept;
+pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
@@ -20,6 +22,7 @@ pub mod init;
 pub mod issuer;
 pub mod rebuild;
 pub mod relay;
+pub mod retention;
 pub mod serve;
 pub mod session;
 pub mod store;

@@ -1,5 +1,6 @@
 //! `modchain-orchestrator`: the program around the library.
 
+mod print;
 mod service;
 
 use std::io::IsTerminal;
@@ -8,16 +9,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use modchain_orchestrator::accept::{accept_restore, look_at_restore};
+use modchain_orchestrator::backup::{backup, restore};
 use modchain_orchestrator::config::{self, Overrides, Settings};
 use modchain_orchestrator::export::{ExportFormat, export};
-use modchain_orchestrator::init::{InitOptions, Initialised, init};
+use modchain_orchestrator::init::{InitOptions, init};
 use modchain_orchestrator::rebuild::rebuild_view;
 use modchain_orchestrator::serve::{Ended, serve};
-use modchain_orchestrator::verify::{Verified, verify};
+use modchain_orchestrator::verify::verify;
 use modchain_types::{AccountId, Asset, Name, Span};
 use modchain_wire::WIRE_VERSION;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
+
+/// What cannot be taken back was not confirmed.
+const NOT_CONFIRMED: u8 = 2;
 
 /// Help begins with what the command does and how it is used, before what it takes.
 const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
@@ -44,6 +50,50 @@ enum Verb {
     /// Look at the ledger
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Copy the data directory, also while it is being served: journal, snapshot, blobs, input, output, keys. The copy is whole in
+    /// itself and appears under its name once all of it is on disk
+    #[command(before_help = "Examples:\n  modchain-orchestrator backup /mnt/backups/2026-11-29\n  \
+                             modchain-orchestrator backup --data ./pool ./pool-copy -o json", help_template = EXAMPLES_FIRST)]
+    Backup {
+        /// The copy; made with mode 0700. Whoever has it has the pool's keys
+        #[arg(value_name = "TO")]
+        to: PathBuf,
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+    /// Make a data directory of a copy, once all of the copy was checked. Never overwrites one
+    #[command(before_help = "Examples:\n  modchain-orchestrator restore /mnt/backups/2026-11-29\n  \
+                             modchain-orchestrator restore ./pool-copy --data ./pool", help_template = EXAMPLES_FIRST)]
+    Restore {
+        /// The copy, made by `backup`
+        #[arg(value_name = "FROM")]
+        from: PathBuf,
+        /// The data directory to make
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
+    /// Go on with a restored copy although nodes have seen more than it knows. What happened after the copy is lost: work that nodes
+    /// hold and it does not know is ended, unbilled. Nobody may serve meanwhile
+    #[command(before_help = "Examples:\n  modchain-orchestrator accept-restore --yes\n  \
+                             modchain-orchestrator accept-restore --data ./pool --yes", help_template = EXAMPLES_FIRST)]
+    AcceptRestore {
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
+        data: PathBuf,
+        /// Do it. Without this it only says what would be lost
+        #[arg(short, long)]
+        yes: bool,
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Human)]
+        output: Output,
+    },
     /// The view of ended jobs, which is made from the journal
     #[command(subcommand)]
     View(ViewVerb),
@@ -111,7 +161,8 @@ struct Serve {
     cert_life: Option<Span>,
     /// Settings, TOML with the keys data, listen, join_listen, advertise, cert_life, storage_low_mib, ballast_mib,
     /// priority_ceiling (how far priorities count against other accounts, 0 by default), priority_ceilings (a table of
-    /// accounts for which that differs), log; flags and environment go before it
+    /// accounts for which that differs), keep_output_for (7d), keep_output_mib (a quarter of the disk), log; flags and
+    /// environment go before it
     /// [default: /etc/modchain/orchestrator.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "MODCHAIN_ORCHESTRATOR_CONFIG")]
     config: Option<PathBuf>,
@@ -226,7 +277,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
                 identities: args.identities,
             };
             let made = init(&options)?;
-            print_init(&options, &made, args.output);
+            print::init(&options, &made, args.output);
             Ok(ExitCode::SUCCESS)
         }
         Verb::Serve(args) => {
@@ -246,7 +297,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Ledger(Ledger::Verify { data, output }) => match verify(&data) {
             Ok(verified) => {
-                print_verified(&verified, output);
+                print::verified(&verified, output);
                 Ok(ExitCode::SUCCESS)
             }
             Err(error) => {
@@ -263,6 +314,19 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             };
             export(&data, format, &mut std::io::BufWriter::new(std::io::stdout().lock()))?;
             Ok(ExitCode::SUCCESS)
+        }
+        Verb::Backup { to, data, output } => {
+            print::backup(&backup(&data, &to, &mut |how_far| eprintln!("copied so far: {how_far}"))?, output);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Restore { from, data, output } => {
+            print::restored(&restore(&from, &data, &mut |how_far| eprintln!("restored so far: {how_far}"))?, output);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::AcceptRestore { data, yes, output } => {
+            let acceptance = if yes { accept_restore(&data)? } else { look_at_restore(&data)? };
+            print::acceptance(&acceptance, output);
+            Ok(if yes { ExitCode::SUCCESS } else { ExitCode::from(NOT_CONFIRMED) })
         }
         Verb::View(ViewVerb::Rebuild { data, output }) => {
             let events = rebuild_view(&data)?;
@@ -306,87 +370,4 @@ fn start_log(from_file: Option<&str>) -> anyhow::Result<()> {
         log.json().init()
     }
     Ok(())
-}
-
-fn print_init(options: &InitOptions, made: &Initialised, output: Output) {
-    let date = |wall: modchain_types::WallTime| {
-        jiff::Timestamp::from_millisecond(wall.0).map_or_else(|_| wall.0.to_string(), |time| time.to_string())
-    };
-    if output == Output::Json {
-        let identities: Vec<_> = made
-            .identities
-            .iter()
-            .map(|issued| {
-                json!({
-                    "name": issued.identity.name,
-                    "role": issued.identity.role.word(),
-                    "id": issued.identity.id.to_string(),
-                    "account": issued.identity.account,
-                    "dir": issued.dir,
-                    "created": issued.created,
-                    "expires_at": date(issued.expires),
-                })
-            })
-            .collect();
-        println!(
-            "{}",
-            json!({
-                "schema": "modchain.init/v1",
-                "data": options.data,
-                "journal": made.journal.to_string(),
-                "asset": made.asset.code(),
-                "created": made.created,
-                "name": made.name,
-                "operator_token": made.operator_token.as_ref().map(|token| token.0.as_str()),
-                "identities": identities,
-            })
-        );
-        return;
-    }
-    let what = if made.created { "made" } else { "found" };
-    println!("{what} pool {}: journal {} of {} in {}", made.name, made.journal, made.asset, options.data.display());
-    for issued in &made.identities {
-        let what = if issued.created { "new" } else { "new certificate for" };
-        let (name, role) = (&issued.identity.name, issued.identity.role);
-        println!("{what} {role} {name}, account {}: {}", issued.identity.account, issued.dir.display());
-    }
-    if let Some(token) = &made.operator_token {
-        println!("operator token, shown only here, good for one hour from the first start of serve:");
-        println!("{}", token.0.as_str());
-    }
-    println!("next: modchain-orchestrator serve --data {}", options.data.display());
-    if made.operator_token.is_some() {
-        println!("      (one that runs already takes the token in when it is restarted)");
-        println!("then: modchain join --orchestrator HOST:7444 --token-file -");
-    }
-}
-
-fn print_verified(verified: &Verified, output: Output) {
-    let head = modchain_types::Digest(verified.head);
-    let money = u64::try_from(verified.money).unwrap_or(u64::MAX);
-    if output == Output::Json {
-        println!(
-            "{}",
-            json!({
-                "schema": "modchain.verify/v1",
-                "ok": true,
-                "journal": verified.journal.to_string(),
-                "segments": verified.segments,
-                "batches": verified.batches,
-                "events": verified.last_number,
-                "head": head.to_string(),
-                "accounts": verified.accounts,
-                "money": { "micro": money, "currency": verified.asset.code() },
-                "open_jobs": verified.open_jobs,
-                "ended_jobs": verified.ended_jobs,
-            })
-        );
-        return;
-    }
-    println!("journal {} is whole", verified.journal);
-    println!("  events    {} in {} batches and {} segments", verified.last_number, verified.batches, verified.segments);
-    println!("  head      {head}");
-    println!("  accounts  {}", verified.accounts);
-    println!("  money     {} {}, every debit has its credit", modchain_types::Micro(money), verified.asset);
-    println!("  jobs      {} open, {} ended", verified.open_jobs, verified.ended_jobs);
 }

@@ -29,6 +29,7 @@ use crate::fence::FenceKey;
 use crate::founders::{self, Founders};
 use crate::gate::Gate;
 use crate::issuer::Issuer;
+use crate::retention::Retention;
 use crate::session::{Server, Shower, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
@@ -57,6 +58,8 @@ pub struct Services {
     pub input: InputStore,
     /// Modules and large tasks.
     pub blobs: BlobStore,
+    /// What is removed of ended jobs, and who still reads it.
+    pub retention: Retention,
     /// Reads committed events from disk.
     pub journal: JournalReader,
     /// The journal's id.
@@ -89,7 +92,7 @@ pub struct Orchestrator {
     feed: FeedHandle,
     /// Writes what has ended to the view, after the engine's end too.
     archivist: Archivist,
-    sweeper: JoinHandle<()>,
+    sweepers: [JoinHandle<()>; 2],
     renewer: JoinHandle<()>,
     /// Ends, with its name, when a part ends that the others cannot do without.
     watch: JoinHandle<&'static str>,
@@ -119,18 +122,19 @@ impl Orchestrator {
         let keys = EndpointKeys::load_or_create(&init::own_identity_dir(&data))?;
 
         let gate = Arc::new(Gate::default());
-        let (engine, feed, output, input, blobs) = {
+        let (engine, feed, output, input, blobs, retention) = {
             let (settings, gate) = (settings.clone(), gate.clone());
             tokio::task::spawn_blocking(move || open_stores(&settings, gate)).await??
         };
         let pool = founders::pool_name(&data)?;
         let open: Vec<JobId> = engine.control().jobs().map(|job| job.id).collect();
-        let (journal, journal_id, asset) = (engine.reader(), engine.journal_id(), engine.control().config().asset);
+        let (journal, journal_id, asset) = (engine.reader(), engine.goes_by(), engine.control().config().asset);
         let fence_key = FenceKey::load(&data, journal_id)?;
 
         let (engine, Outlets { effects, events }, thread) = engine.spawn()?;
         let (feed, feed_task, archivist) = feed.start(events)?; // ends with the engine
-        let (dispatch, dispatch_task) = dispatch::start(effects, feed.clone(), input.clone(), blobs.clone()); // likewise
+        let (dispatch, dispatch_task) =
+            dispatch::start(effects, feed.clone(), input.clone(), blobs.clone(), retention.clone()); // likewise
         let watched = engine.clone();
         let watch = tokio::spawn(async move {
             tokio::select! {
@@ -149,13 +153,15 @@ impl Orchestrator {
             .context("the main port cannot be opened: end whatever has it, or choose another with --listen")?;
         let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)
             .context("the join port cannot be opened: end whatever has it, or choose another with --join-listen")?;
-        let sweeper = tokio::spawn(sweep(blobs.clone()));
+        let removing = retention.clone().run(engine.clone());
+        let sweepers = [tokio::spawn(sweep(blobs.clone())), tokio::spawn(removing)];
         let join_address = join_endpoint.local_address()?;
         let services = Services {
             engine: engine.clone(),
             output,
             input,
             blobs,
+            retention,
             journal,
             journal_id,
             asset,
@@ -170,7 +176,7 @@ impl Orchestrator {
         };
         let server = Server::start(endpoint, join_endpoint, services, feed.clone(), dispatch);
         let renewer = tokio::spawn(keep_certificates(issuer, server.shower()));
-        Ok(Self { server, engine, thread, feed, archivist, sweeper, renewer, watch, _lock: lock })
+        Ok(Self { server, engine, thread, feed, archivist, sweepers, renewer, watch, _lock: lock })
     }
 
     /// Where it listens.
@@ -190,9 +196,9 @@ impl Orchestrator {
 
     /// Says goodbye to everybody, commits what was accepted, ends the engine. Takes some seconds at most.
     pub async fn shutdown(self) -> anyhow::Result<()> {
-        let Self { server, engine, thread, feed, archivist, sweeper, renewer, watch, _lock } = self;
+        let Self { server, engine, thread, feed, archivist, sweepers, renewer, watch, _lock } = self;
         drop(feed);
-        sweeper.abort();
+        sweepers.iter().for_each(JoinHandle::abort);
         renewer.abort();
         watch.abort();
         server.shutdown().await;
@@ -214,7 +220,7 @@ impl Orchestrator {
 fn open_stores(
     settings: &Settings,
     gate: Arc<Gate>,
-) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore)> {
+) -> anyhow::Result<(Engine, Feed, OutputStore, InputStore, BlobStore, Retention)> {
     let data = &*settings.data;
     let place = |what: &str| data.join(what);
     let space = Space::open(data, settings.storage_low, settings.ballast).context("the room on the disk")?;
@@ -248,7 +254,9 @@ fn open_stores(
     if let Some(token) = token {
         Founders::forget_token(data, &token)?;
     }
-    Ok((engine, feed, output, input, blobs))
+    let retention = Retention::open(&place("output"), output.clone(), settings.keep, engine.control())
+        .context("the output of ended jobs cannot be looked through")?;
+    Ok((engine, feed, output, input, blobs, retention))
 }
 
 /// Every follower of output and every upload holds a file: asks for as many as the system allows.

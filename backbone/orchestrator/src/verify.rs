@@ -79,7 +79,8 @@ pub fn verify(data: &Path) -> Result<Verified, VerifyError> {
     }
 }
 
-fn replay(dir: &Path) -> Result<(Control, Walked), WalkError> {
+/// The state that a journal stands for.
+pub(crate) fn replay(dir: &Path) -> Result<(Control, Walked), WalkError> {
     let (_, asset) = identify(dir)?;
     let mut control = Control::new(ControlConfig::new(asset));
     let walked = walk(dir, |events| events.iter().for_each(|event| control.evolve(event)))?;

@@ -22,6 +22,8 @@ mod joining;
 mod nodes;
 #[path = "session/output.rs"]
 mod output;
+#[path = "session/retention.rs"]
+mod retention;
 #[path = "session/secrets.rs"]
 mod secrets;
 #[path = "session/strangers.rs"]

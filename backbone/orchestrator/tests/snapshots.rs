@@ -161,6 +161,8 @@ fn sample() -> Durable {
         at: Timestamp(2_000),
         started_at: Timestamp(5),
         last_fence: fence,
+        accepted: Some(JournalId([0x77; 16])),
+        fence_base: 1 << 40,
         balances: vec![
             (Account::Available(account("alice")), 70),
             (Account::Held(job), 20),
@@ -178,7 +180,8 @@ fn sample() -> Durable {
             .zip(JobState::ALL)
             .map(|(number, state)| {
                 let (account, spec_digest) = (account("alice"), Digest([number; 32]));
-                (JobId([number; 16]), EndedJob { account, spec_digest, state, hold: Micro(100_000) })
+                let (hold, finished, at) = (Micro(100_000), u64::from(number), Timestamp(1_000));
+                (JobId([number; 16]), EndedJob { account, spec_digest, state, hold, finished, at })
             })
             .collect(),
         nodes: (0..)

@@ -127,7 +127,8 @@ impl Site {
         self.run(&["context", "add", context, "--orchestrator", address, "--identity", identity]).expect(0);
     }
 
-    fn command(&self, name: &str) -> Command {
+    /// A command of another of the programs, in the home of this fleet.
+    pub(crate) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program().with_file_name(name));
         command.current_dir(self.home.path()).env("HOME", self.home.path()).stdin(Stdio::null());
         command
@@ -137,6 +138,10 @@ impl Site {
         let mut command = self.command("modchain-orchestrator");
         // The port beside the main one may be somebody else's by the next start.
         command.args(["serve", "--data", "data", "--listen", &self.address, "--join-listen", "127.0.0.1:0"]);
+        let settings = self.home.path().join("orchestrator.toml");
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
         command.stderr(self.append("data"));
         command
     }
@@ -302,13 +307,15 @@ impl Site {
     /// `ledger verify`.
     #[track_caller]
     pub(crate) fn verify(&self) -> Value {
-        let verified = self
-            .command("modchain-orchestrator")
-            .args(["ledger", "verify", "--data", "data", "-o", "json"])
-            .output()
-            .expect("starts");
-        assert!(verified.status.success(), "{verified:?}");
-        serde_json::from_slice(&verified.stdout).expect("one document")
+        self.operate(&["ledger", "verify", "--data", "data"])
+    }
+
+    /// Runs a command of the orchestrator's program to its end; gives its document.
+    #[track_caller]
+    pub(crate) fn operate(&self, args: &[&str]) -> Value {
+        let done = self.command("modchain-orchestrator").args(args).args(["-o", "json"]).output().expect("starts");
+        assert!(done.status.success(), "{args:?}: {done:?}");
+        serde_json::from_slice(&done.stdout).expect("one document")
     }
 
     /// No program has said that it broke.

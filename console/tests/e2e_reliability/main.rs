@@ -1,15 +1,17 @@
 //! What RELIABILITY.md promises of the real programs, each promise by what breaks it: kills, silence, bad networks, an old copy of the
-//! data. Short here; variables make each as long as one likes, see RELIABILITY.md.
+//! data, copies that are made meanwhile, output that grows old. Short here; variables make each as long as one likes, see RELIABILITY.md.
 #![allow(missing_docs, reason = "a test is documented by its name")]
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backup;
 mod checker;
 mod history;
 mod kills;
 mod network;
+mod retention;
 mod rollback;
 mod silence;
 

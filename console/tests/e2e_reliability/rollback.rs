@@ -36,6 +36,58 @@ fn gap(problem: &str) -> (u64, u64) {
 }
 
 #[test]
+fn an_old_copy_that_is_accepted_goes_on_and_what_it_does_not_know_is_ended_unbilled() {
+    let mut fleet = Fleet::start(2);
+    let path = |name: &str| fleet.site.home.path().join(name);
+    let (data, lost) = (path("data"), path("lost"));
+    let before = run_to_its_end(&fleet.site, &["--wasm", "hello.wat"]);
+    // This one runs in the copy and afterwards.
+    let known = submit(&fleet.site, &["--wasm", "forever.wat", "--node", "n0"]);
+    eventually("it runs", || fleet.site.job(&known)["state"] == "running");
+    let copied = fleet.site.operate(&["backup", "copy", "--data", "data"]);
+    // This one is not known to the copy, and is paid for in what is lost; that one still runs there.
+    let forgotten = run_to_its_end(&fleet.site, &["--wasm", "hello.wat", "--node", "n1"]);
+    let void = submit(&fleet.site, &["--wasm", "forever.wat", "--node", "n1"]);
+    eventually("it runs", || fleet.site.job(&void)["state"] == "running");
+    assert_eq!(fleet.site.folders_of_attempts(1).len(), 1);
+
+    fleet.orchestrator.stop();
+    fs::rename(&data, &lost).expect("renames");
+    fleet.site.operate(&["restore", "copy", "--data", "data"]);
+    fleet.restart_orchestrator();
+    eventually("it is found out", || problems(&fleet.site).is_some_and(|problems| !problems.is_empty()));
+    fleet.orchestrator.stop();
+
+    let accept = ["accept-restore", "--data", "data", "-o", "json"];
+    let looked = fleet.site.command("modchain-orchestrator").args(accept).output().expect("starts");
+    assert_eq!(looked.status.code(), Some(2), "it asks first: {looked:?}");
+    let accepted = fleet.site.operate(&["accept-restore", "--data", "data", "--yes"]);
+    assert_eq!((&accepted["accepted"], &accepted["open_jobs"]), (&true.into(), &1.into()), "{accepted:#}");
+    assert!(accepted["was"] != accepted["journal"] && accepted["was"] == copied["journal"], "{accepted:#}");
+    fleet.restart_orchestrator();
+    let site = &fleet.site;
+    eventually("both nodes are back", || site.ready() == 2);
+    assert_eq!(problems(site), Some(Vec::new()));
+    eventually("what is not known is ended", || site.folders_of_attempts(1).is_empty());
+    for id in [&forgotten, &void] {
+        site.run(&["-c", "alice", "job", id]).expect(3);
+    }
+    let job = site.job(&known);
+    assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"running".into(), Some(1)), "{job:#}");
+    assert_eq!(site.output(&before, 1, "out"), site.output(&run_to_its_end(site, &["--wasm", "hello.wat"]), 1, "out"));
+
+    // Nobody who has seen both is puzzled by another restart.
+    fleet.restart_orchestrator();
+    let site = &fleet.site;
+    eventually("both nodes are back", || site.ready() == 2);
+    assert_eq!(problems(site), Some(Vec::new()));
+    run_to_its_end(site, &["--wasm", "hello.wat", "--node", "n1"]);
+    site.run(&["-c", "alice", "cancel", "-y", &known, "--grace", "0s", "--wait"]).expect(0);
+    site.assert_money_is_whole();
+    site.assert_nobody_panicked();
+}
+
+#[test]
 fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() {
     let mut fleet = Fleet::start(2);
     let path = |name: &str| fleet.site.home.path().join(name);

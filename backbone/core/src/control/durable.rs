@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use modchain_types::{AccountId, Asset, Fence, JobId, Micro, Name, NodeId, Offer, SubmitKey, Text, Timestamp};
+use modchain_types::{
+    AccountId, Asset, Fence, JobId, JournalId, Micro, Name, NodeId, Offer, SubmitKey, Text, Timestamp,
+};
 
 use super::{Control, ControlConfig, EndedJob};
 use crate::deadline::{Deadline, Deadlines};
@@ -31,6 +33,10 @@ pub struct Durable {
     pub started_at: Timestamp,
     /// The last fence that was handed out.
     pub last_fence: Fence,
+    /// What the journal is called since an old copy of it was accepted.
+    pub accepted: Option<JournalId>,
+    /// What fences are above.
+    pub fence_base: u64,
     /// Accounts with a balance.
     pub balances: Vec<(Account, i128)>,
     /// Deposits ever made: provider and key, to whom, how much.
@@ -92,6 +98,8 @@ impl Control {
             nodes,
             deadlines,
             last_fence,
+            accepted,
+            fence_base,
             // Made anew, but for when accounts were served.
             queue,
             open_jobs: _,
@@ -112,6 +120,8 @@ impl Control {
             at: *at,
             started_at: *started_at,
             last_fence: *last_fence,
+            accepted: *accepted,
+            fence_base: *fence_base,
             balances: ledger.balances().map(|(account, balance)| (account.clone(), balance)).collect(),
             deposits: ledger.deposits().collect(),
             accounts: accounts.iter().cloned().collect(),
@@ -157,6 +167,8 @@ impl Control {
             at,
             started_at,
             last_fence,
+            accepted,
+            fence_base,
             balances,
             deposits,
             accounts,
@@ -197,6 +209,8 @@ impl Control {
             at,
             started_at,
             last_fence,
+            accepted,
+            fence_base,
             ledger: Ledger::restore(balances, deposits, closed),
             members: members.into_iter().map(|member| (member.identity.id, member)).collect(),
             tokens: Tokens::restore(tokens, ended_tokens),

@@ -159,8 +159,8 @@ impl Control {
         let owner = placement.and_then(|placement| self.owner_of(placement.node));
         let settlement = settle::split(job.hold(), gross, job.fee_basis_points, owner);
         let attempt = placement.map(|placement| placement.attempt.number);
-        draft.emit(EventBody::JobFinished { job: job.id, attempt, outcome, settlement });
-        draft.effect(Effect::JobClosed { job: job.id });
+        let finished = draft.emit(EventBody::JobFinished { job: job.id, attempt, outcome, settlement });
+        draft.effect(Effect::JobClosed { job: job.id, finished, at: draft.now });
     }
 
     /// The attempt's node is at fault by our own judgement: it is told to drop the attempt, whether it hears it or not.

@@ -48,10 +48,10 @@ impl Control {
                 self.job_queued(job);
             }
             EventBody::AttemptAssigned { attempt, node, tariff, reservation, run_limit, run_limit_reason } => {
-                self.last_fence = Fence(event.number);
+                self.last_fence = Fence(self.fence_base + event.number);
                 self.assigned(Placement {
                     attempt: *attempt,
-                    fence: Fence(event.number),
+                    fence: self.last_fence,
                     node: *node,
                     tariff: tariff.clone(),
                     reservation: reservation.clone(),
@@ -102,10 +102,14 @@ impl Control {
                     self.open_jobs.remove(&job.account);
                 }
                 let (spec_digest, state, hold) = (job.spec_digest, outcome.state, job.hold());
-                self.ended.insert(*id, EndedJob { account: job.account, spec_digest, state, hold });
+                let (account, finished, at) = (job.account, event.number, event.at);
+                self.ended.insert(*id, EndedJob { account, spec_digest, state, hold, finished, at });
                 self.look_again = true;
             }
             EventBody::NodeConnected { node, offer } => self.node_connected(*node, offer.clone()),
+            EventBody::RestoreAccepted { journal, fence_base } => {
+                (self.accepted, self.fence_base) = (Some(*journal), *fence_base);
+            }
             EventBody::InputFailed { job: id, message } => {
                 let cause = WishCause::InputFailed(message.clone());
                 self.stop_wished(*id, StopWish { grace: Span::ZERO, cause }, event.at);

@@ -27,8 +27,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use modchain_types::{
-    AccountId, Asset, AttemptId, Digest, Fence, Identity, IdentityId, JobId, JobSpec, JobState, Micro, Name, NodeId,
-    OutputLengths, Span, Timestamp,
+    AccountId, Asset, AttemptId, Digest, Fence, Identity, IdentityId, JobId, JobSpec, JobState, JournalId, Micro, Name,
+    NodeId, OutputLengths, Span, Timestamp,
 };
 
 pub use durable::{Durable, DurableNode};
@@ -51,6 +51,9 @@ use crate::scheduler::shortlist::Shortlists;
 
 /// Events that deadlines bring about in one pass. Bounds one journal record; the next pass follows at once.
 const EVENTS_PER_PASS_MAX: usize = 4096;
+
+/// Fences that a lost past can have handed out at the very most: a trillion, which no journal comes to.
+const FENCES_LOST_MAX: u64 = 1 << 40;
 
 /// What the machine is made with. Everything that could change a bill is frozen in events when it is first used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +105,10 @@ pub struct EndedJob {
     pub state: JobState,
     /// What was held for it.
     pub hold: Micro,
+    /// Number of the event that ended it.
+    pub finished: u64,
+    /// Its moment: by this, what is kept of the job grows old.
+    pub at: Timestamp,
 }
 
 /// The orchestrator's root machine.
@@ -121,6 +128,10 @@ pub struct Control {
     jobs: BTreeMap<JobId, Job>,
     ended: BTreeMap<JobId, EndedJob>,
     nodes: BTreeMap<NodeId, Node>,
+    /// What the journal is called since an old copy of it was accepted; before that by its own id.
+    accepted: Option<JournalId>,
+    /// Added to the numbers of assignments, so that no fence is handed out that a lost past has handed out already.
+    fence_base: u64,
 
     // What follows from it, kept beside it.
     /// Exactly the jobs in `Phase::Queued`.
@@ -167,6 +178,8 @@ impl Control {
             jobs: BTreeMap::new(),
             ended: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            accepted: None,
+            fence_base: 0,
             shortlists: Shortlists::default(),
             open_jobs: BTreeMap::new(),
             deadlines: Deadlines::default(),
@@ -193,6 +206,11 @@ impl Control {
         let reply = match command {
             Command::EngineStarted { boot, boot_clock, wall, version } => {
                 draft.emit(EventBody::EngineStarted { boot, boot_clock, wall, version });
+                Ok(Reply::Done)
+            }
+            Command::AcceptRestore { journal } => {
+                let fence_base = self.fence_base.saturating_add(FENCES_LOST_MAX);
+                draft.emit(EventBody::RestoreAccepted { journal, fence_base });
                 Ok(Reply::Done)
             }
             Command::AddIdentity { identity, certificate } => self.add_identity(identity, certificate, &mut draft),
@@ -446,6 +464,16 @@ impl Control {
     /// What the machine was made with.
     pub fn config(&self) -> &ControlConfig {
         &self.config
+    }
+
+    /// The last fence that was handed out.
+    pub fn last_fence(&self) -> Fence {
+        self.last_fence
+    }
+
+    /// What the journal is called, if an old copy of it was accepted, and what its fences are above.
+    pub fn accepted(&self) -> Option<(JournalId, u64)> {
+        self.accepted.map(|journal| (journal, self.fence_base))
     }
 
     /// What is wrong with the whole, if anything: a breached invariant or a rolled-back journal. Money is frozen then.

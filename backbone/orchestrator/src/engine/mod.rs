@@ -364,6 +364,11 @@ impl Engine {
         self.journal.id()
     }
 
+    /// What members know the journal by: its id, or what it was called when an old copy of it was accepted.
+    pub fn goes_by(&self) -> JournalId {
+        self.control.accepted().map_or(self.journal.id(), |(journal, _)| journal)
+    }
+
     /// Starts the thread.
     pub fn spawn(self) -> Result<(EngineHandle, Outlets, EngineThread), StartError> {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);

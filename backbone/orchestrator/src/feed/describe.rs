@@ -23,6 +23,7 @@ pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
         | EventBody::ResultRecorded { attempt, .. }
         | EventBody::AttemptEnded { attempt, .. } => Some(attempt.job),
         EventBody::EngineStarted { .. }
+        | EventBody::RestoreAccepted { .. }
         | EventBody::IdentityAdded { .. }
         | EventBody::Deposited { .. }
         | EventBody::NodeConnected { .. }
@@ -84,7 +85,7 @@ pub(super) fn audience(model: &Model, body: &EventBody, job: Option<&Job>) -> Au
     let of = |account: Option<&AccountId>| account.map_or(Audience::Operators, |a| Audience::Account(a.clone()));
     let member = |id: &IdentityId| of(model.identities.get(id).map(|identity| &identity.account));
     match body {
-        EventBody::EngineStarted { .. } => Audience::All,
+        EventBody::EngineStarted { .. } | EventBody::RestoreAccepted { .. } => Audience::All,
         EventBody::IdentityAdded { identity } | EventBody::MemberJoined { identity, .. } => of(Some(&identity.account)),
         EventBody::Deposited { account, .. } => of(Some(account)),
         EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => {
@@ -159,6 +160,10 @@ pub(super) fn event(
         EventBody::EngineStarted { version, .. } => {
             view.kind = EventKind::System;
             format!("orchestrator {version} started")
+        }
+        EventBody::RestoreAccepted { journal, .. } => {
+            view.kind = EventKind::System;
+            format!("the operator went on with an old copy, as journal {journal}: what happened after the copy is lost")
         }
         EventBody::IdentityAdded { identity } => {
             view.kind = EventKind::Account;

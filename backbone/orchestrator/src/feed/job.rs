@@ -77,9 +77,10 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// As it is assigned; the event's number is its fence.
+    /// As it is assigned.
     pub(super) fn new(
         event: &Event,
+        fence: Fence,
         number: u32,
         node: NodeId,
         tariff: &Tariff,
@@ -89,7 +90,7 @@ impl Attempt {
         Self {
             number,
             node,
-            fence: Fence(event.number),
+            fence,
             state: JobState::Assigned,
             reason: None,
             message: Text::default(),

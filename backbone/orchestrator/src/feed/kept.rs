@@ -27,6 +27,7 @@ use crate::store::view::{Kept, View, ViewError};
 
 // The first byte of a key says what is under it. In this order they are read: accounts and identities before what is of them.
 const ANCHOR: u8 = b'a';
+const ACCEPTED: u8 = b'b';
 const ACCOUNT: u8 = b'c';
 const IDENTITY: u8 = b'i';
 const JOB: u8 = b'j';
@@ -39,6 +40,8 @@ const TOKEN: u8 = b't';
 pub(super) struct Fresh {
     /// With the numbers of their events.
     pub(super) anchors: Vec<(u64, Timestamp, WallTime)>,
+    /// Whether an old copy was accepted.
+    pub(super) accepted: bool,
     pub(super) identities: BTreeSet<IdentityId>,
     pub(super) tokens: Vec<TokenId>,
     pub(super) platform: bool,
@@ -64,6 +67,9 @@ impl Model {
         };
         for (number, at, wall) in fresh.anchors {
             keep(ANCHOR, &number.to_be_bytes(), encoded(&(at, wall)))?;
+        }
+        if fresh.accepted {
+            keep(ACCEPTED, &[], encoded(&(self.journal, self.fence_base)))?;
         }
         for (id, identity) in fresh.identities.iter().filter_map(|id| self.identities.get_key_value(id)) {
             keep(IDENTITY, &id.0, encoded(identity))?;
@@ -101,6 +107,7 @@ impl Model {
         let (kind, id) = key.split_first().ok_or_else(|| ViewError::garbled("a key is empty"))?;
         match *kind {
             ANCHOR => self.anchors.push(decoded(bytes)?),
+            ACCEPTED => (self.journal, self.fence_base) = decoded(bytes)?,
             ACCOUNT => {
                 let id = std::str::from_utf8(id).ok().and_then(|id| id.parse::<AccountId>().ok());
                 let account = self.accounts.entry(id.ok_or_else(|| ViewError::garbled("an account is garbled"))?);

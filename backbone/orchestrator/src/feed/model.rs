@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use modchain_core::node::Standing;
 use modchain_core::{Actor, Event, EventBody};
 use modchain_types::{
-    AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, List, Name, NodeId, NodeState, Offer,
+    AccountId, Asset, AttemptId, Fence, Identity, IdentityId, JobId, JournalId, List, Name, NodeId, NodeState, Offer,
     OutputLengths, Reservation, Role, Span, Text, Timestamp, TokenId, WallTime,
 };
 use modchain_wire::agent::HostLoad;
@@ -28,6 +28,8 @@ pub(super) const ENDED_KEPT: usize = 200;
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) journal: JournalId,
+    /// What fences are above.
+    pub(super) fence_base: u64,
     pub(super) asset: Asset,
     /// Where the logical timeline meets the calendar, in order.
     pub(super) anchors: Vec<(Timestamp, WallTime)>,
@@ -152,6 +154,7 @@ impl Model {
     pub(super) fn new(journal: JournalId, asset: Asset) -> Self {
         Self {
             journal,
+            fence_base: 0,
             asset,
             anchors: Vec::new(),
             revision: 0,
@@ -317,6 +320,12 @@ impl Model {
         self.posted.insert(account.clone());
     }
 
+    /// An old copy was accepted: consoles that knew what is lost begin anew.
+    pub(super) fn goes_on_as(&mut self, journal: JournalId, fence_base: u64) {
+        (self.journal, self.fence_base) = (journal, fence_base);
+        self.fresh.accepted = true;
+    }
+
     fn change(&mut self, event: &Event) {
         let at = event.at;
         match &event.body {
@@ -324,6 +333,7 @@ impl Model {
                 self.anchors.push((at, *wall));
                 self.fresh.anchors.push((event.number, at, *wall));
             }
+            EventBody::RestoreAccepted { journal, fence_base } => self.goes_on_as(*journal, *fence_base),
             EventBody::IdentityAdded { identity } => self.add_identity(identity.clone()),
             EventBody::Deposited { account, amount, why, .. } => {
                 let wall = self.wall(at);
@@ -351,8 +361,9 @@ impl Model {
                     entry.attempts.insert(attempt.job, reservation.clone());
                 }
                 self.touch_node(*node);
+                let fence = Fence(self.fence_base + event.number);
                 self.with_job(attempt.job, |job| {
-                    job.assigned(Attempt::new(event, attempt.number, *node, tariff, reservation, *run_limit));
+                    job.assigned(Attempt::new(event, fence, attempt.number, *node, tariff, reservation, *run_limit));
                 });
             }
             EventBody::AttemptStarting { attempt } => {

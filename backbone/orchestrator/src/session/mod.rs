@@ -36,6 +36,7 @@ use crate::serve::Services;
 
 pub(crate) use agent::AgentSession;
 pub(crate) use counts::Counts;
+pub(crate) use jobs_blobs::named_by;
 pub use jobs_blobs::reference_blobs;
 pub(crate) use suspicions::{Suspicion, Suspicions};
 

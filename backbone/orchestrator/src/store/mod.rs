@@ -6,6 +6,7 @@
 //!
 //! * [`snapshot`]: the state behind an event, so that a start need not replay everything
 //! * [`view`]: what has ended, for queries; made from the journal, and made anew when it is lost
+//! * [`removed`]: up to where output of ended jobs is gone
 //! * [`space`]: how much room there is, and what happens when it runs out
 //!
 //! One process serves one data directory: whoever writes holds [`lock::DataLock`].
@@ -17,6 +18,7 @@ pub mod lock;
 pub mod output;
 pub mod pieces;
 pub mod record;
+pub mod removed;
 pub mod snapshot;
 pub mod space;
 pub mod view;

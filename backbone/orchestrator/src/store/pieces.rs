@@ -363,7 +363,14 @@ fn parse(bytes: &Bytes) -> Option<(Piece, usize)> {
 fn recover(file: &mut File) -> io::Result<(Progress, Vec<Mark>)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    let bytes = Bytes::from(bytes);
+    let (head, marks) = measure(&Bytes::from(bytes));
+    file.set_len(head.file)?;
+    file.sync_all()?;
+    Ok((head, marks))
+}
+
+/// How far a file's bytes are whole, and where to begin reading in them.
+fn measure(bytes: &Bytes) -> (Progress, Vec<Mark>) {
     let (mut head, mut marks) = (Progress::default(), Vec::new());
     if bytes.starts_with(MAGIC) {
         head.file = MAGIC.len() as u64;
@@ -380,9 +387,14 @@ fn recover(file: &mut File) -> io::Result<(Progress, Vec<Mark>)> {
             head.file += used as u64;
         }
     }
-    file.set_len(head.file)?;
-    file.sync_all()?;
-    Ok((head, marks))
+    (head, marks)
+}
+
+/// A file's bytes up to its last whole record, for a copy that is made while somebody writes. Blocks.
+pub fn read_whole(path: &Path) -> io::Result<Bytes> {
+    let bytes = Bytes::from(fs::read(path)?);
+    let (head, _) = measure(&bytes);
+    Ok(bytes.slice(..head.file as usize))
 }
 
 /// The open files of a directory, so that all who ask for one file share it.

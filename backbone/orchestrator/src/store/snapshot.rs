@@ -32,7 +32,7 @@ use crate::clock::{Past, Started};
 
 const MAGIC: &[u8; 8] = b"MODCSNAP";
 /// The version that is written.
-pub const SNAPSHOT_VERSION: u32 = 1;
+pub const SNAPSHOT_VERSION: u32 = 2;
 const HEAD_BYTES: usize = 108;
 const HASH_BYTES: usize = 32;
 const SUFFIX: &str = ".snap";
@@ -147,8 +147,8 @@ impl Snapshots {
         &self.dir
     }
 
-    /// Files with their numbers, newest first.
-    fn files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+    /// Files with the numbers of the events that they stand behind, newest first.
+    pub fn files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,

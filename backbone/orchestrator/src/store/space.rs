@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use tokio::sync::Notify;
 
 /// File that is given up when the disk is full, in the data directory.
 pub const BALLAST_FILE: &str = "ballast";
@@ -96,6 +97,8 @@ pub struct Space {
     free: AtomicU64,
     /// Whether the ballast is there. Held while it is made or given up.
     ballast: Mutex<bool>,
+    /// Told at each look that finds little more room than the low mark.
+    tight: Notify,
 }
 
 impl std::fmt::Debug for Space {
@@ -122,6 +125,7 @@ impl Space {
             level: AtomicU8::new(ENOUGH),
             free: AtomicU64::new(u64::MAX),
             ballast: Mutex::new(kept),
+            tight: Notify::new(),
         };
         space.look();
         space
@@ -186,7 +190,21 @@ impl Space {
             let free = self.free.load(Ordering::Relaxed);
             tracing::warn!(free, low = self.marks.low, full = self.marks.full, ?level, "room where the data is");
         }
+        if self.short() > 0 {
+            self.tight.notify_one();
+        }
         level
+    }
+
+    /// Bytes that are missing to one and a half times the low mark, by the last look: what can be removed goes from there on, so that
+    /// the low mark is met only once nothing is left to remove.
+    pub fn short(&self) -> u64 {
+        (self.marks.low + self.marks.low / 2).saturating_sub(self.free.load(Ordering::Relaxed))
+    }
+
+    /// Comes back when a look finds that bytes are missing so, or has found it since the call before.
+    pub async fn tight(&self) {
+        self.tight.notified().await;
     }
 
     /// A write found no room: gives up the ballast, whatever the file system says is free. Tells whether that made room.

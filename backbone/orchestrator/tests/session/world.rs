@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use modchain_certs::Credentials;
 use modchain_orchestrator::config::{CERT_LIFE, Settings};
 use modchain_orchestrator::init::{InitOptions, Initialised, init};
+use modchain_orchestrator::retention::Keep;
 use modchain_orchestrator::serve::Orchestrator;
 use modchain_types::{InstanceId, InventoryItem, JournalId};
 
@@ -16,6 +17,8 @@ pub(crate) struct World {
     pub(crate) address: String,
     pub(crate) join_address: String,
     pub(crate) made: Initialised,
+    /// From the next start on.
+    pub(crate) keep: Keep,
 }
 
 impl World {
@@ -42,7 +45,8 @@ impl World {
         let data = tempfile::tempdir().expect("a directory");
         let options = InitOptions { data: data.path().join("orchestrator"), ..options };
         let made = init(&options).expect("a data directory");
-        let mut world = Self { data, orchestrator: None, address: String::new(), join_address: String::new(), made };
+        let (address, join_address) = (String::new(), String::new());
+        let mut world = Self { data, orchestrator: None, address, join_address, made, keep: Keep::default() };
         world.serve().await;
         world
     }
@@ -62,6 +66,7 @@ impl World {
             storage_low: None,
             ballast: None,
             ceilings: Default::default(),
+            keep: self.keep,
             log: None,
         };
         let orchestrator = Orchestrator::start(&settings).await.expect("it starts");

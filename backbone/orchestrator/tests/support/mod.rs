@@ -210,6 +210,7 @@ pub fn kind(body: &EventBody) -> &'static str {
         EventBody::IdentityRevoked { .. } => "identity_revoked",
         EventBody::ImagePinned { .. } => "image_pinned",
         EventBody::NodeSet { .. } => "node_set",
+        EventBody::RestoreAccepted { .. } => "restore_accepted",
     }
 }
 
@@ -264,6 +265,7 @@ pub fn bodies() -> Vec<EventBody> {
         EventBody::NodeLost { node },
         EventBody::InputFailed { job, message: text("over its cap") },
         EventBody::ImagePinned { attempt, image: text("alpine@sha256:00") },
+        EventBody::RestoreAccepted { journal: JournalId([0x77; 16]), fence_base: 1 << 40 },
     ];
     for wish in [
         NodeWish::Open,

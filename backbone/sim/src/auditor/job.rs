@@ -155,6 +155,7 @@ impl Auditor {
                 self.finished(event, *job, *attempt, outcome, settlement)?;
             }
             EventBody::EngineStarted { .. }
+            | EventBody::RestoreAccepted { .. }
             | EventBody::IdentityAdded { .. }
             | EventBody::Deposited { .. }
             | EventBody::NodeConnected { .. }

@@ -254,7 +254,8 @@ impl Auditor {
 
     fn take_body(&mut self, event: &Event) -> Result<(), Breach> {
         match &event.body {
-            EventBody::EngineStarted { .. } => Ok(()),
+            // No orchestrator of this world is ever restored from a copy that its operator accepts.
+            EventBody::EngineStarted { .. } | EventBody::RestoreAccepted { .. } => Ok(()),
             EventBody::IdentityAdded { identity } => self.identity_added(identity),
             EventBody::Deposited { key, account, amount, .. } => {
                 rule(Rule::Once, self.deposits.insert(key.clone()), || format!("deposit {key} again"))?;

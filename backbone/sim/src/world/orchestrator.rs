@@ -511,7 +511,7 @@ impl World {
                     NodeState::Lost => {}
                 }
             }
-            Effect::JobClosed { job } => {
+            Effect::JobClosed { job, .. } => {
                 let ended = self.auditor.ended(job).is_some();
                 rule(Rule::EverythingEnds, ended, || format!("{job} is closed before it has ended"))?;
             }

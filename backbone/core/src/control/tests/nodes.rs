@@ -372,3 +372,41 @@ fn a_leap_of_the_clock_over_a_reboot_gives_nothing_up_before_its_node_could_come
     let attempts = world.control.job(runs).map(|job| job.attempts_made);
     assert!(attempts > Some(1), "a node that keeps no limit keeps no job for ever");
 }
+
+#[test]
+fn behind_an_accepted_copy_fences_are_above_all_that_were_handed_out_and_unknown_work_is_ended() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let known = world.submit("known", |_| {});
+    world.run(known, session);
+    let old = world.item(known, ItemState::Running);
+    for accepted in 1..=2u64 {
+        let journal = JournalId([accepted as u8; 16]);
+        world.done(Command::AcceptRestore { journal });
+        assert_eq!(world.control.accepted(), Some((journal, accepted << 40)));
+        world.start();
+        // It has seen the future that is lost, under a name of the journal that proves nothing any more.
+        let lost = AttemptId { job: JobId([5; 16]), number: 1 };
+        let void = InventoryItem { attempt: lost, fence: Fence(10_000), state: ItemState::Running };
+        world.sent();
+        let session = world.connect_holding(1, vec![old, void]);
+        let verdicts: Vec<Verdict> = world
+            .sent()
+            .into_iter()
+            .find_map(|(_, message)| match message {
+                NodeMessage::Reconcile(verdicts) => Some(verdicts.into_iter().map(|(_, _, verdict)| verdict).collect()),
+                _ => None,
+            })
+            .expect("it is told");
+        assert_eq!(verdicts, [Verdict::Keep, Verdict::Kill]);
+        let fresh = world.submit(&format!("fresh{accepted}"), |_| {});
+        let fence = world.item(fresh, ItemState::Starting).fence;
+        assert_eq!(fence, Fence((accepted << 40) + world.journal.last().map_or(0, |event| event.number)));
+        world.run(fresh, session);
+        world.report(fresh, session, World::ended(Ending::Exited { code: 0 }, Span::from_secs(1)));
+        assert_eq!(world.state(fresh), JobState::Completed);
+    }
+    assert_eq!(world.replayed().durable(), world.control.durable());
+    let restored = Control::restore(world.control.config().clone(), world.control.durable());
+    assert_eq!((restored.accepted(), restored.last_fence()), (world.control.accepted(), world.control.last_fence()));
+}

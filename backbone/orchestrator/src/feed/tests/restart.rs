@@ -76,6 +76,10 @@ impl Pool {
             let live: Vec<JobId> = self.jobs.keys().copied().collect();
             let why = Text::cut(["", "because"][dice.roll(2) as usize]);
             let body = match dice.roll(40) {
+                0 if dice.roll(4) == 0 => Some(EventBody::RestoreAccepted {
+                    journal: JournalId([dice.roll(200) as u8; 16]),
+                    fence_base: (self.number + 1) << 20,
+                }),
                 0 => Some(started(dice)),
                 1 | 2 if self.drawn < 200 => Some(EventBody::IdentityAdded { identity: self.identity(dice) }),
                 3 => dice.pick(&self.members).map(|by| {
@@ -477,6 +481,7 @@ fn live_through(seed: u64, events: u64, kills: u64) -> usize {
         }
         let expected = told(&whole, &whole_view, pool.at).expect("answers");
         let got = told(&model, &view, pool.at).expect("answers");
+        assert_eq!((model.journal, model.fence_base), (whole.journal, whole.fence_base), "seed {seed}, kill {kill}");
         assert_eq!(got.len(), expected.len(), "seed {seed}, kill {kill}, from event {behind}");
         for (got, expected) in got.iter().zip(&expected) {
             let same = got.bytes().zip(expected.bytes()).take_while(|(one, other)| one == other).count();

@@ -11,6 +11,7 @@ use modchain_wire::console::{CaughtUp, LogChunk, LogCursor, LogEnd, LogsOpen};
 use modchain_wire::view::JobView;
 
 use super::{ConsoleSession, Failure, Reader, Writer, refuse};
+use crate::serve::Services;
 use crate::store::output::{OutputLog, OutputProgress, OutputRecord};
 
 /// Bytes read from disk at once: what one reader holds in memory.
@@ -19,6 +20,8 @@ const PAGE_BYTES: usize = 256 * 1024;
 impl ConsoleSession {
     pub(super) async fn logs(&self, writer: &mut Writer, reader: &mut Reader, open: LogsOpen) -> Result<(), Failure> {
         let job = self.resolve(&open.job).await?;
+        let _reading = self.context.services.retention.reading(job);
+        self.check_kept(job).await?;
         writer.set_priority(Priority::JobOutput);
         let unwanted = writer.unwanted();
         tokio::select! {
@@ -28,6 +31,20 @@ impl ConsoleSession {
         let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&open.job))?;
         self.tell_what_is_missing(writer, &view).await?;
         Ok(writer.write(&LogEnd { job: view }.into()).await?)
+    }
+
+    /// Output that was removed because it was old or too much is refused: nothing would look like all of it. What printed nothing
+    /// has nothing to be removed.
+    async fn check_kept(&self, job: JobId) -> Result<(), Failure> {
+        let Services { engine, retention, .. } = &self.context.services;
+        let finished = engine.query(move |control, _| control.ended(job).map(|ended| ended.finished)).await?;
+        if !finished.is_some_and(|finished| retention.is_removed(finished)) {
+            return Ok(());
+        }
+        match self.context.feed.job(&self.actor, job).await? {
+            Some(view) if view.attempts.len() <= 1 && view.output.stdout + view.output.stderr == 0 => Ok(()),
+            Some(_) | None => Err(refuse::output_removed(job, &retention.rule()).into()),
+        }
     }
 
     /// Output that its node reported and that never came here, or is here no more, is not passed over in silence.

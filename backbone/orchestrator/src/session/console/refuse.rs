@@ -184,6 +184,12 @@ pub(super) fn by_input(error: InputError) -> Refusal {
     }
 }
 
+/// What a job printed is not kept any more.
+pub(super) fn output_removed(job: JobId, rule: &str) -> Refusal {
+    let message = format!("the output of job {job} was removed: {rule}");
+    refusal(RefusalCode::NotFound, message, format!("modchain job {job} still shows how it ended and what it cost"))
+}
+
 /// What the output store refuses.
 pub(super) fn by_output(error: OutputError) -> Refusal {
     internal(error)

@@ -1,12 +1,14 @@
 //! The journal: every event, in batches, hash-chained, append-only. The truth of everything.
 //!
-//! [`Journal`] is the one writer; [`JournalReader`] reads beside it what is committed; [`walk()`] checks a whole journal.
+//! [`Journal`] is the one writer; [`JournalReader`] reads beside it what is committed; [`walk()`] checks a whole journal;
+//! [`cursor`] follows one from another process.
 //! [`segment`] has the bytes.
 //!
 //! What must never happen here: telling that a batch is committed before it is synced, going on after a failed write or
 //! sync (the kernel may have dropped the data and report success the next time), or dropping a batch that may have been
 //! acknowledged.
 
+pub mod cursor;
 pub mod segment;
 mod walk;
 

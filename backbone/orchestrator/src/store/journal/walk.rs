@@ -120,7 +120,7 @@ impl Walked {
 }
 
 /// The segment files of a journal, in order.
-fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalkError> {
+pub(super) fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalkError> {
     let io = |cause| WalkError::Io { path: dir.display().to_string(), cause };
     let missing = || WalkError::Missing { dir: dir.display().to_string() };
     let entries = match fs::read_dir(dir) {
@@ -171,7 +171,7 @@ pub enum Found {
     Beyond(u64),
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

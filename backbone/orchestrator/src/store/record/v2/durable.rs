@@ -26,19 +26,55 @@ pub(in super::super) struct Item(Body);
 /// The head comes first, all others in the order of the variants.
 #[derive(Serialize, Deserialize)]
 enum Body {
-    Head { asset: Asset, number: u64, at: u64, started_at: u64, last_fence: u64 },
-    Balance { account: Account, amount: i128 },
-    Deposit { provider: String, key: String, account: String, amount: u64 },
+    Head {
+        asset: Asset,
+        number: u64,
+        at: u64,
+        started_at: u64,
+        last_fence: u64,
+        accepted: Option<[u8; 16]>,
+        fence_base: u64,
+    },
+    Balance {
+        account: Account,
+        amount: i128,
+    },
+    Deposit {
+        provider: String,
+        key: String,
+        account: String,
+        amount: u64,
+    },
     Account(String),
     Member(Box<Member>),
     Token(Box<Token>),
-    EndedTokens { by: Option<[u8; 16]>, tokens: Vec<[u8; 5]> },
+    EndedTokens {
+        by: Option<[u8; 16]>,
+        tokens: Vec<[u8; 5]>,
+    },
     Job(Box<Job>),
-    Ended { job: [u8; 16], account: String, spec_digest: [u8; 32], state: JobState, hold: u64 },
+    Ended {
+        job: [u8; 16],
+        account: String,
+        spec_digest: [u8; 32],
+        state: JobState,
+        hold: u64,
+        finished: u64,
+        at: u64,
+    },
     Node(Box<Node>),
-    Deadline { at: u64, what: Deadline },
-    Newcomer { account: String, since: u64 },
-    Served { account: String, number: u64 },
+    Deadline {
+        at: u64,
+        what: Deadline,
+    },
+    Newcomer {
+        account: String,
+        since: u64,
+    },
+    Served {
+        account: String,
+        number: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -202,6 +238,8 @@ pub(in super::super) fn items<E>(
         at,
         started_at,
         last_fence,
+        accepted,
+        fence_base,
         balances,
         deposits,
         accounts,
@@ -219,7 +257,15 @@ pub(in super::super) fn items<E>(
         t::Asset::Test => Asset::Test,
         t::Asset::Usdc => Asset::Usdc,
     };
-    each(Body::Head { asset, number: *number, at: at.0, started_at: started_at.0, last_fence: last_fence.0 })?;
+    each(Body::Head {
+        asset,
+        number: *number,
+        at: at.0,
+        started_at: started_at.0,
+        last_fence: last_fence.0,
+        accepted: accepted.map(|journal| journal.0),
+        fence_base: *fence_base,
+    })?;
     for (account, amount) in balances {
         each(Body::Balance { account: account.into(), amount: *amount })?;
     }
@@ -246,9 +292,10 @@ pub(in super::super) fn items<E>(
     for job in jobs {
         each(Body::Job(Box::new(job.into())))?;
     }
-    for (job, EndedJob { account, spec_digest, state, hold }) in ended {
-        let (account, spec_digest) = (account.to_string(), spec_digest.0);
-        each(Body::Ended { job: job.0, account, spec_digest, state: (*state).into(), hold: hold.0 })?;
+    for (job, EndedJob { account, spec_digest, state, hold, finished, at }) in ended {
+        let (account, spec_digest, state) = (account.to_string(), spec_digest.0, (*state).into());
+        let (hold, finished, at) = (hold.0, *finished, at.0);
+        each(Body::Ended { job: job.0, account, spec_digest, state, hold, finished, at })?;
     }
     for node in nodes {
         each(Body::Node(Box::new(node.into())))?;
@@ -272,7 +319,7 @@ pub(in super::super) struct Assembly(Durable);
 impl Assembly {
     /// Begins with the first item, which must be the head.
     pub(in super::super) fn begin(head: Item) -> Result<Self> {
-        let Body::Head { asset, number, at, started_at, last_fence } = head.0 else {
+        let Body::Head { asset, number, at, started_at, last_fence, accepted, fence_base } = head.0 else {
             return Err(OutOfBounds("it does not begin with its head".into()));
         };
         Ok(Self(Durable {
@@ -284,6 +331,8 @@ impl Assembly {
             at: t::Timestamp(at),
             started_at: t::Timestamp(started_at),
             last_fence: t::Fence(last_fence),
+            accepted: accepted.map(t::JournalId),
+            fence_base,
             balances: Vec::new(),
             deposits: Vec::new(),
             accounts: Vec::new(),
@@ -314,9 +363,15 @@ impl Assembly {
                 state.ended_tokens.push((by.map(t::IdentityId), tokens.into_iter().map(t::TokenId).collect()));
             }
             Body::Job(job) => state.jobs.push(job.into_core()?),
-            Body::Ended { job, account, spec_digest, state: ended, hold } => {
-                let (account, spec_digest) = (account.parse()?, t::Digest(spec_digest));
-                let ended = EndedJob { account, spec_digest, state: ended.into(), hold: t::Micro(hold) };
+            Body::Ended { job, account, spec_digest, state: ended, hold, finished, at } => {
+                let ended = EndedJob {
+                    account: account.parse()?,
+                    spec_digest: t::Digest(spec_digest),
+                    state: ended.into(),
+                    hold: t::Micro(hold),
+                    finished,
+                    at: t::Timestamp(at),
+                };
                 state.ended.push((t::JobId(job), ended));
             }
             Body::Node(node) => state.nodes.push(node.into_core()?),

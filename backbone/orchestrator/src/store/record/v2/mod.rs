@@ -198,6 +198,10 @@ enum Body {
         wish: NodeWish,
         why: String,
     },
+    RestoreAccepted {
+        journal: [u8; 16],
+        fence_base: u64,
+    },
 }
 
 impl From<&core::Event> for Event {
@@ -303,6 +307,9 @@ impl From<&EventBody> for Body {
             }
             EventBody::ImagePinned { attempt, image } => {
                 Self::ImagePinned { attempt: attempt.into(), image: image.to_string() }
+            }
+            EventBody::RestoreAccepted { journal, fence_base } => {
+                Self::RestoreAccepted { journal: journal.0, fence_base: *fence_base }
             }
             EventBody::NodeSet { node, by, wish, why } => {
                 Self::NodeSet { node: node.0, by: by.0, wish: (*wish).into(), why: why.to_string() }
@@ -412,6 +419,9 @@ impl Body {
             },
             Self::ImagePinned { attempt, image } => {
                 EventBody::ImagePinned { attempt: attempt.into(), image: t::Text::new(image)? }
+            }
+            Self::RestoreAccepted { journal, fence_base } => {
+                EventBody::RestoreAccepted { journal: t::JournalId(journal), fence_base }
             }
             Self::NodeSet { node, by, wish, why } => EventBody::NodeSet {
                 node: t::NodeId(node),

@@ -1,0 +1,304 @@
+//! How long what ended jobs printed is kept: up to an age, up to so many bytes together, and less where the disk gets tight; the
+//! oldest goes first.
+//!
+//! Age is measured on the journal's own timeline, from the event that ended the job. Because the oldest goes first, one number says
+//! all of what is gone: the last event whose job's output was removed ([`removed`]). It is on disk before the first file goes, so a
+//! crash in the middle of a removal leaves nothing that looks whole, and the next start ends it.
+//!
+//! What a job that has not ended printed is never touched, nor is what somebody is reading until he is done. Money is not touched at
+//! all: the journal keeps every posting.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use modchain_certs::files::FileError;
+use modchain_core::Control;
+use modchain_types::{JobId, Span, Timestamp};
+use tokio::sync::Notify;
+
+use crate::engine::EngineHandle;
+use crate::store::output::OutputStore;
+use crate::store::removed;
+use crate::store::space::{Space, is_full, room};
+
+/// Longest time between two looks, for clocks that jump.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(60);
+/// Shortest, so that what cannot be removed does not become a busy loop.
+const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// How much output of ended jobs is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// No older than this.
+    pub age: Span,
+    /// At most so many bytes together; a quarter of the disk if `None`.
+    pub bytes: Option<u64>,
+    /// Younger than this it stays, however much there is and however little room: whoever has just run a job wants to see it.
+    pub fresh: Span,
+}
+
+impl Keep {
+    /// Default age: a week.
+    pub const AGE: Span = Span::from_secs(7 * 24 * 3600);
+    /// Least age that can be set: for trying it out.
+    pub const AGE_MIN: Span = Span::from_secs(1);
+    /// Ten minutes.
+    const FRESH: Span = Span::from_secs(600);
+    /// The part of the disk that is the default for the bytes.
+    const PART_OF_DISK: u64 = 4;
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { age: Self::AGE, bytes: None, fresh: Self::FRESH }
+    }
+}
+
+/// Output of one ended job.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    job: JobId,
+    at: Timestamp,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Output of jobs that were ended by this event or before is removed, or is being removed.
+    upto: u64,
+    /// What is there, by the number of the event that ended the job.
+    kept: BTreeMap<u64, Kept>,
+    /// Bytes of it.
+    bytes: u64,
+    /// What is to be removed once nobody reads it.
+    doomed: BTreeSet<JobId>,
+    /// How many read what.
+    readers: BTreeMap<JobId, usize>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    store: OutputStore,
+    age: Span,
+    bytes_max: u64,
+    fresh: Span,
+    state: Mutex<State>,
+    /// There is too much, something is the oldest, or somebody has stopped reading.
+    changed: Notify,
+}
+
+/// Keeps and removes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    shared: Arc<Shared>,
+}
+
+/// Somebody who reads a job's output: it stays until this is dropped.
+#[derive(Debug)]
+pub struct Reading {
+    shared: Arc<Shared>,
+    job: JobId,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let state = &mut *self.shared.state();
+        if let Some(readers) = state.readers.get_mut(&self.job) {
+            *readers -= 1;
+            if *readers == 0 {
+                state.readers.remove(&self.job);
+                self.shared.changed.notify_one();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Retention {
+    /// Looks through the output that is there. Blocks.
+    pub fn open(dir: &Path, store: OutputStore, keep: Keep, control: &Control) -> io::Result<Self> {
+        // A number behind the journal's last is of another journal: those that come must not count as removed.
+        let mut state = State { upto: removed::read(dir)?.min(control.last_number()), ..State::default() };
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let Some(job) = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()) else { continue };
+            if let Some(ended) = control.ended(job) {
+                state.add(ended.finished, Kept { job, at: ended.at, bytes: length(&entry.path())? });
+            }
+        }
+        let bytes_max = match keep.bytes {
+            Some(bytes) => bytes,
+            None => room(dir)?.total / Keep::PART_OF_DISK,
+        };
+        let shared = Shared {
+            dir: dir.to_owned(),
+            store,
+            age: keep.age,
+            bytes_max,
+            fresh: keep.fresh,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What is kept, in one sentence for members.
+    pub fn rule(&self) -> String {
+        let mib = self.shared.bytes_max >> 20;
+        format!(
+            "output of ended jobs is kept for {}, up to {mib} MiB of it, less where the disk is full",
+            self.shared.age
+        )
+    }
+
+    /// A job's output stays as long as the answer does. Ask [`Retention::is_removed`] only then.
+    pub fn reading(&self, job: JobId) -> Reading {
+        *self.shared.state().readers.entry(job).or_default() += 1;
+        Reading { shared: Arc::clone(&self.shared), job }
+    }
+
+    /// Whether the output of a job that this event has ended is gone, or is going.
+    pub fn is_removed(&self, finished: u64) -> bool {
+        finished <= self.shared.state().upto
+    }
+
+    /// A job has ended, by the event `finished` at the moment `at`: what it printed begins to grow old.
+    pub async fn job_ended(&self, job: JobId, finished: u64, at: Timestamp) {
+        let path = self.shared.dir.join(job.to_string());
+        let measured = tokio::task::spawn_blocking(move || length(&path)).await;
+        match measured.map_err(io::Error::other).flatten() {
+            Ok(0) => {}
+            Ok(bytes) => {
+                let look = {
+                    let state = &mut *self.shared.state();
+                    let oldest = state.kept.is_empty();
+                    state.add(finished, Kept { job, at, bytes });
+                    oldest || state.bytes > self.shared.bytes_max
+                };
+                if look {
+                    self.shared.changed.notify_one();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%job, %error, "the output of an ended job cannot be measured; the next start does")
+            }
+        }
+    }
+
+    /// Removes what is too old or too much at the moment `now`, and so much more that `short` bytes come free if they can. Tells how
+    /// many jobs' output is gone.
+    pub async fn sweep(&self, now: Timestamp, short: u64, space: &Space) -> Result<usize, FileError> {
+        if let Some(upto) = self.choose(now, short) {
+            let dir = self.shared.dir.clone();
+            let write = move || removed::write(&dir, upto);
+            let written = match tokio::task::spawn_blocking(write.clone()).await {
+                // There is no room to note it: that of the ballast comes back with what is removed now.
+                Ok(Err(FileError::Io { source, .. })) if is_full(&source) && space.exhausted() => {
+                    tokio::task::spawn_blocking(write).await
+                }
+                written => written,
+            };
+            match written {
+                Ok(written) => written?,
+                Err(_) => return Ok(0), // the program is ending
+            }
+            self.shared.state().doom(upto);
+        }
+        let mut gone = 0;
+        for job in self.removable() {
+            match self.shared.store.remove(job).await {
+                Ok(()) => {
+                    self.shared.state().doomed.remove(&job);
+                    gone += 1;
+                }
+                Err(error) => tracing::warn!(%job, %error, "the output of an ended job cannot be removed"),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The event up to which output is to go, if any is.
+    fn choose(&self, now: Timestamp, short: u64) -> Option<u64> {
+        let Shared { age, bytes_max, fresh, .. } = *self.shared;
+        let state = self.shared.state();
+        let (mut freed, mut upto) = (0, None);
+        for (finished, kept) in &state.kept {
+            let lived = now.since(kept.at);
+            let too_much = lived >= fresh && (state.bytes - freed > bytes_max || freed < short);
+            if lived < age && !too_much {
+                break;
+            }
+            freed += kept.bytes;
+            upto = Some(*finished);
+        }
+        upto
+    }
+
+    /// What is to be removed and nobody reads.
+    fn removable(&self) -> Vec<JobId> {
+        let state = self.shared.state();
+        state.doomed.iter().filter(|job| !state.readers.contains_key(job)).copied().collect()
+    }
+
+    /// Removes what is to go, for as long as the engine runs.
+    pub async fn run(self, engine: EngineHandle) {
+        let space = engine.space();
+        while let Ok(now) = engine.query(|_, now| now).await {
+            match self.sweep(now, space.short(), space).await {
+                Ok(0) => {}
+                Ok(jobs) => tracing::info!(jobs, "removed the output of ended jobs: {}", self.rule()),
+                Err(error) => tracing::error!(%error, "the output of ended jobs cannot be removed"),
+            }
+            let oldest = self.shared.state().kept.values().next().map(|kept| kept.at + self.shared.age);
+            let wait = oldest.map_or(LOOK_EVERY_MAX, |due| Duration::from(due.since(now)));
+            tokio::time::sleep(LOOK_EVERY_MIN).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX) - LOOK_EVERY_MIN) => {}
+                () = space.tight() => {}
+                () = self.shared.changed.notified() => {}
+            }
+        }
+    }
+}
+
+impl State {
+    fn add(&mut self, finished: u64, kept: Kept) {
+        if finished <= self.upto {
+            self.doomed.insert(kept.job);
+            return;
+        }
+        self.bytes += kept.bytes;
+        if let Some(before) = self.kept.insert(finished, kept) {
+            self.bytes -= before.bytes;
+        }
+    }
+
+    /// What ended by this event or before is gone for everybody who comes from now on.
+    fn doom(&mut self, upto: u64) {
+        self.upto = upto;
+        let stay = self.kept.split_off(&(upto + 1));
+        for kept in std::mem::replace(&mut self.kept, stay).into_values() {
+            self.bytes -= kept.bytes;
+            self.doomed.insert(kept.job);
+        }
+    }
+}
+
+/// Bytes of the files in a folder; none if it is missing.
+fn length(dir: &Path) -> io::Result<u64> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    entries.map(|entry| entry?.metadata().map(|file| file.len())).sum()
+}

@@ -1,0 +1,437 @@
+//! Copies of a data directory: whole in themselves whatever goes on meanwhile, never half there, and nothing is made of one that is
+//! not as it was.
+
+mod process;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Program, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use modchain_core::{Actor, Command, Control, ControlConfig, Reply};
+use modchain_orchestrator::backup::{Backup, backup, restore};
+use modchain_orchestrator::clock::SystemSource;
+use modchain_orchestrator::engine::{Engine, EngineOptions, SnapshotEvery, journal_dir};
+use modchain_orchestrator::founders::Founders;
+use modchain_orchestrator::init::{InitOptions, init};
+use modchain_orchestrator::store::blobs::BlobStore;
+use modchain_orchestrator::store::input::InputStore;
+use modchain_orchestrator::store::space::Space;
+use modchain_orchestrator::verify::verify;
+use modchain_types::*;
+use process::{Server, program};
+use support::{TestDisk, bare_spec, text, wasm_task};
+
+/// A pool of one client and one operator.
+fn pool(dir: &Path) -> PathBuf {
+    let data = dir.join("data");
+    let name = |name: &str| name.parse().expect("a name");
+    let options = InitOptions {
+        data: data.clone(),
+        clients: vec![name("alice")],
+        operators: vec![name("root")],
+        ..InitOptions::default()
+    };
+    init(&options).expect("a data directory");
+    data
+}
+
+fn copy(data: &Path, to: &Path) -> Backup {
+    backup(data, to, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Every file below a folder, with its permissions and bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let mode = fs::metadata(&path).expect("a file").permissions().mode() & 0o7777;
+                let name = path.strip_prefix(dir).expect("is below").to_owned();
+                found.insert(name, (mode, fs::read(&path).expect("reads")));
+            }
+        }
+    }
+    found
+}
+
+fn run(args: &[&str]) -> Output {
+    Program::new(program()).args(args).output().expect("runs")
+}
+
+fn ok(args: &[&str]) -> serde_json::Value {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("json")
+}
+
+fn fails(args: &[&str]) -> String {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+#[test]
+fn a_pool_that_is_being_served_is_copied_and_the_copy_becomes_the_same_pool() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = pool(dir.path());
+    let (to, back) = (dir.path().join("copy"), dir.path().join("back"));
+    let (server, _) = Server::start(&data);
+    fs::write(data.join(".half"), "being written").expect("writes");
+    let made = ok(&["backup", utf8(&to), "--data", utf8(&data), "-o", "json"]);
+    assert_eq!((&made["schema"], &made["lacking"]), (&"modchain.backup/v1".into(), &serde_json::json!([])));
+    let verified = ok(&["ledger", "verify", "--data", utf8(&data), "-o", "json"]);
+    assert_eq!((&made["events"], &made["head"]), (&verified["events"], &verified["head"]));
+    drop(server);
+
+    let restored = ok(&["restore", utf8(&to), "--data", utf8(&back), "-o", "json"]);
+    assert_eq!((&restored["schema"], &restored["head"]), (&"modchain.restore/v1".into(), &made["head"]));
+    let (original, again) = (files(&data), files(&back));
+    for (path, (mode, bytes)) in &original {
+        let top = path.iter().next().and_then(|part| part.to_str()).expect("a part");
+        if ["ballast", "init.lock", "lock", "view", ".half"].contains(&top) {
+            assert!(!again.contains_key(path), "{}", path.display());
+        } else if top == "journal" {
+            let (_, there) = &again[path];
+            assert!(bytes.starts_with(there) && there.len() < bytes.len(), "without the zeros at its end");
+        } else {
+            assert_eq!(again.get(path), Some(&(*mode, bytes.clone())), "{}", path.display());
+        }
+    }
+    let keys: Vec<_> = again.iter().filter(|(path, _)| path.starts_with("ca")).collect();
+    assert!(!keys.is_empty() && keys.iter().all(|(_, (mode, _))| mode & 0o077 == 0), "{:?}", again.keys());
+    for folder in [&to, &back] {
+        assert_eq!(fs::metadata(folder).expect("a folder").permissions().mode() & 0o777, 0o700);
+    }
+    let (_server, ready) = Server::start(&back);
+    assert_eq!(ready["schema"], "modchain.serving/v1");
+}
+
+#[test]
+fn nothing_is_overwritten_and_what_cannot_be_is_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = pool(dir.path());
+    let (to, nowhere) = (dir.path().join("copy"), dir.path().join("no/where"));
+    let said = fails(&["backup", utf8(&nowhere), "--data", utf8(&data)]);
+    assert!(said.contains("is not a folder: make it first"), "{said}");
+    fs::create_dir(&to).expect("makes");
+    copy(&data, &to); // an empty folder is no data
+    let before = files(&to);
+    for args in [["backup", utf8(&to), "--data", utf8(&data)], ["restore", utf8(&to), "--data", utf8(&data)]] {
+        let said = fails(&args);
+        assert!(said.contains("is there already, and nothing is overwritten"), "{said}");
+    }
+    let file = dir.path().join("file");
+    fs::write(&file, "mine").expect("writes");
+    assert!(fails(&["backup", utf8(&file), "--data", utf8(&data)]).contains("is there already"));
+    assert_eq!((files(&to), fs::read(&file).expect("reads")), (before, b"mine".to_vec()));
+    let said = fails(&["restore", utf8(&data), "--data", utf8(&dir.path().join("back"))]);
+    assert!(said.contains("a copy made by `backup`"), "{said}");
+    let said = fails(&["backup", utf8(&data.join("copy")), "--data", utf8(&data)]);
+    assert!(said.contains("lies in the data that it is to be a copy of"), "{said}");
+    let said = fails(&["backup", utf8(&dir.path().join("other")), "--data", utf8(dir.path())]);
+    assert!(said.contains("there is no journal"), "{said}");
+    let mut left: Vec<_> = fs::read_dir(dir.path()).expect("lists").map(|e| e.expect("e").file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["copy", "data", "file"]);
+}
+
+#[test]
+fn two_copies_do_not_meet_in_one_place_and_what_a_killed_one_left_is_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, to) = (pool(dir.path()), dir.path().join("copy"));
+    let partial = dir.path().join(".copy.partial");
+    fs::create_dir(&partial).expect("makes");
+    fs::create_dir(partial.join("journal")).expect("makes");
+    fs::write(partial.join("journal/old.seg"), "of a run that was killed").expect("writes");
+    let other = File::open(&partial).expect("opens");
+    other.try_lock().expect("nobody has it");
+    let said = fails(&["backup", utf8(&to), "--data", utf8(&data)]);
+    assert!(said.contains("another program is just making"), "{said}");
+    assert!(partial.join("journal/old.seg").exists(), "it is the other one's");
+    drop(other);
+    copy(&data, &to);
+    assert!(!partial.exists() && !to.join("journal/old.seg").exists());
+}
+
+#[test]
+fn a_copy_with_one_changed_or_missing_file_is_not_restored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, to, back) = (pool(dir.path()), dir.path().join("copy"), dir.path().join("back"));
+    drop(Server::start(&data));
+    fs::create_dir_all(data.join("blobs/alice")).expect("makes");
+    fs::write(data.join("blobs/alice").join(Digest::of(b"module").to_string()), "module").expect("writes");
+    copy(&data, &to);
+    let whole = files(&to);
+    assert!(whole.len() > 10, "{:?}", whole.keys());
+    for (path, (mode, bytes)) in &whole {
+        let file = to.join(path);
+        fs::remove_file(&file).expect("removes");
+        for change in [None, Some(bytes.len() / 2)] {
+            if let Some(at) = change.filter(|at| *at < bytes.len()) {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 0x20;
+                fs::write(&file, bytes).expect("writes");
+            }
+            let error = restore(&to, &back, &mut |_| {}).expect_err("it is not whole");
+            let named = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(format!("{error:#}").contains(named), "{}: {error:#}", path.display());
+            assert!(!back.exists() && !dir.path().join(".back.partial").exists(), "{}", path.display());
+        }
+        let _ = fs::remove_file(&file);
+        fs::write(&file, bytes)
+            .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(*mode)))
+            .expect("back");
+    }
+    restore(&to, &back, &mut |_| {}).expect("it is as it was");
+}
+
+#[test]
+fn a_copy_ends_with_the_last_whole_batch_and_none_is_made_of_a_damaged_journal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = pool(dir.path());
+    for _ in 0..3 {
+        drop(Server::start(&data)); // killed
+    }
+    let whole = verify(&data).expect("whole");
+    let segment = journal_dir(&data).join("00000000000000000001.seg");
+    let bytes = fs::read(&segment).expect("reads");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("records") + 1;
+    // A record that is just being written: its first bytes, and then zeros.
+    let mut torn = bytes[..end].to_vec();
+    torn.extend_from_slice(&bytes[76..76 + 60]);
+    torn.extend_from_slice(&[0; 4096]);
+    fs::write(&segment, &torn).expect("writes");
+    let made = copy(&data, &dir.path().join("torn"));
+    assert_eq!((made.last_number, made.head), (whole.last_number, whole.head));
+    restore(&dir.path().join("torn"), &dir.path().join("back"), &mut |_| {}).expect("it is whole");
+
+    let mut damaged = bytes.clone();
+    damaged[76 + 30] ^= 1;
+    fs::write(&segment, &damaged).expect("writes");
+    let error = backup(&data, &dir.path().join("damaged"), &mut |_| {}).expect_err("it is damaged");
+    assert!(format!("{error:#}").contains("offset 76"), "{error:#}");
+    assert!(!dir.path().join("damaged").exists());
+}
+
+#[test]
+fn a_copy_that_is_killed_is_not_there_and_the_next_one_is_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, to) = (pool(dir.path()), dir.path().join("copy"));
+    drop(Server::start(&data));
+    let blobs = data.join("blobs/alice");
+    fs::create_dir_all(&blobs).expect("makes");
+    for number in 0..200u32 {
+        let bytes = number.to_le_bytes().repeat(4_096);
+        fs::write(blobs.join(Digest::of(&bytes).to_string()), bytes).expect("writes");
+    }
+    let began = Instant::now();
+    copy(&data, &to);
+    // From before its beginning to behind its end, on this machine as it is now.
+    let step = began.elapsed() / 20;
+    fs::remove_dir_all(&to).expect("removes");
+    let (mut cut_short, mut whole) = (0, 0);
+    for round in 0..40u32 {
+        let mut child = Program::new(program())
+            .args(["backup", utf8(&to), "--data", utf8(&data)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(step * round);
+        let _ = child.kill(); // it may have ended
+        child.wait().expect("ends");
+        if to.exists() {
+            let back = dir.path().join("back");
+            restore(&to, &back, &mut |_| {}).expect("what is there is whole");
+            fs::remove_dir_all(back).and_then(|()| fs::remove_dir_all(&to)).expect("removes");
+            whole += 1;
+        } else {
+            cut_short += 1;
+        }
+    }
+    println!("backup: {cut_short} of 40 copies were cut short, {whole} were whole");
+    copy(&data, &to);
+    restore(&to, &dir.path().join("back"), &mut |_| {}).expect("it is whole");
+    assert!(!dir.path().join(".copy.partial").exists());
+}
+
+/// What a client was told before a moment.
+#[derive(Clone, Default)]
+struct Told {
+    jobs: Vec<JobId>,
+    inputs: BTreeMap<JobId, usize>,
+}
+
+/// Submits jobs with modules and standard input and cancels them again, as fast as it can; whatever no job needs is removed at once.
+async fn churn(data: PathBuf, told: Arc<Mutex<Told>>, submitted: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
+    let space = Arc::new(Space::open(&data, Some(0), Some(0)).expect("a disk"));
+    let time = SystemSource::new().expect("a clock");
+    let founders = Founders::read(&data).expect("reads");
+    let mut options = EngineOptions::new(&data, text("0.1.0"), Box::new(time), founders, space);
+    options.disk = Box::new(TestDisk::default());
+    options.snapshot_every = SnapshotEvery { events: 100, bytes: u64::MAX };
+    let engine = Engine::open(options, u64::MAX, |_| {}).expect("opens");
+    let (engine, _outlets, thread) = engine.spawn().expect("spawns");
+    let blobs = BlobStore::with_limits(&data.join("blobs"), u64::MAX, Duration::ZERO).expect("opens");
+    let inputs = InputStore::at(&data.join("input")).expect("opens");
+    let account: AccountId = "alice".parse().expect("an account");
+    let by = |role, account: &AccountId| Actor { id: IdentityId([0; 16]), role, account: account.clone() };
+    let root = "root".parse().expect("an account");
+    let credit = Command::Credit {
+        by: by(Role::Operator, &root),
+        account: account.clone(),
+        amount: Micro(1_000_000_000),
+        key: "k".parse().expect("a key"),
+        why: text("test"),
+    };
+    assert_eq!(engine.command(credit).await, Ok(Reply::Done));
+    let mut open = std::collections::VecDeque::new();
+    for number in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let module = number.to_le_bytes().repeat(300);
+        let digest = blobs.put(&account, Bytes::from(module)).await.expect("is put");
+        let Task::Wasm(task) = wasm_task() else { panic!("another task") };
+        let body = TaskBody::Inline(Task::Wasm(WasmTask { module: digest, ..task }));
+        // A third of the tasks is long, and a blob that names another blob.
+        let (body, task) = if number % 3 == 0 {
+            let TaskBody::Inline(task) = body else { unreachable!() };
+            let long = blobs.put(&account, Bytes::from(modchain_wire::encode_task(&task))).await.expect("is put");
+            (TaskBody::Blob { digest: long, adapter: Adapter::Wasm }, Some(long))
+        } else {
+            (body, None)
+        };
+        let input = if number % 2 == 0 { Input::Stream } else { Input::None };
+        let spec = JobSpec { body, input, max_cost: Micro(1_000), ..bare_spec() };
+        let key = format!("{number}").parse().expect("a key");
+        let (spec, spec_digest) = (Box::new(spec), Digest([1; 32]));
+        let submit = Command::Submit { by: by(Role::Client, &account), key, spec, spec_digest, no_queue: false };
+        let Ok(Reply::Submitted { job, .. }) = engine.command(submit).await else { panic!("refused") };
+        blobs.reference(job, &account, &[Some(digest), task].into_iter().flatten().collect::<Vec<_>>());
+        if input == Input::Stream {
+            let spool = inputs.open(job).await.expect("opens");
+            spool.append(0, Bytes::from_static(b"what the job reads")).expect("is taken");
+            spool.sync().await.expect("is synced");
+            told.lock().expect("lock").inputs.insert(job, 18);
+        }
+        told.lock().expect("lock").jobs.push(job);
+        submitted.fetch_add(1, Ordering::Relaxed);
+        open.push_back(job);
+        if open.len() > 40 {
+            let job = open.pop_front().expect("many");
+            let cancel = Command::Cancel { by: by(Role::Client, &account), job, grace: Span::ZERO, why: text("") };
+            assert!(matches!(engine.command(cancel).await, Ok(Reply::Cancelling { .. })));
+            blobs.release(job);
+            inputs.remove(job).await.expect("is removed");
+            blobs.collect().await.expect("collects");
+        }
+    }
+    engine.stop().await.expect("stops");
+    assert!(tokio::task::spawn_blocking(|| thread.join()).await.expect("joins"));
+}
+
+#[test]
+fn copies_that_are_made_while_jobs_come_and_go_have_all_that_their_journals_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = pool(dir.path());
+    let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
+    let submitted = Arc::new(AtomicU64::new(0));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runs");
+    let working = runtime.spawn(churn(data.clone(), told.clone(), submitted.clone(), stop.clone()));
+    let (mut checked, mut snapshots) = (0, 0);
+    for round in 0..12 {
+        // So that each copy has something of its own to miss.
+        let wanted = submitted.load(Ordering::Relaxed) + 60;
+        while submitted.load(Ordering::Relaxed) < wanted {
+            assert!(!working.is_finished(), "it works on");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let before = told.lock().expect("lock").clone();
+        let (to, back) = (dir.path().join(format!("copy{round}")), dir.path().join(format!("back{round}")));
+        let made = copy(&data, &to);
+        assert_eq!(made.lacking, Vec::<String>::new());
+        let restored = restore(&to, &back, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!((restored.verified.last_number, restored.verified.head), (made.last_number, made.head));
+        let mut control = Control::new(ControlConfig::new(Asset::Test));
+        modchain_orchestrator::store::journal::walk(&journal_dir(&back), |events| {
+            events.iter().for_each(|event| control.evolve(event));
+        })
+        .expect("whole");
+        for job in &before.jobs {
+            assert!(control.job(*job).is_some() || control.ended(*job).is_some(), "{job} was acknowledged before");
+        }
+        for job in control.jobs() {
+            let TaskBody::Inline(Task::Wasm(task)) = &job.spec.body else { continue };
+            let module = fs::read(back.join("blobs/alice").join(task.module.to_string())).expect("its module");
+            assert_eq!(Digest::of(&module), task.module);
+            checked += 1;
+        }
+        for (job, length) in before.inputs.iter().filter(|(job, _)| control.job(**job).is_some()) {
+            let input = runtime.block_on(async {
+                let spool = InputStore::at(&back.join("input")).expect("opens").open(*job).await.expect("opens");
+                spool.read(0, 100).await.expect("reads")
+            });
+            assert_eq!(input.len(), *length, "{job}");
+        }
+        snapshots += usize::from(back.join("snapshots").exists());
+        // The restored pool opens, from its snapshot.
+        let space = Arc::new(Space::open(&back, Some(0), Some(0)).expect("a disk"));
+        let founders = Founders::read(&back).expect("reads");
+        let time = Box::new(SystemSource::new().expect("a clock"));
+        Engine::open(EngineOptions::new(&back, text("0.1.0"), time, founders, space), 0, |_| {}).expect("opens");
+    }
+    stop.store(true, Ordering::Relaxed);
+    runtime.block_on(working).expect("it ended well");
+    let jobs = told.lock().expect("lock").jobs.len();
+    println!(
+        "backup: 12 copies while {jobs} jobs came and went; {checked} modules of open jobs there, {snapshots} snapshots"
+    );
+    assert!(checked > 0 && snapshots > 0);
+}
+
+#[test]
+fn a_blob_that_an_open_job_needs_and_that_is_gone_is_said_and_the_copy_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = pool(dir.path());
+    let (told, submitted) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicU64::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runs");
+    let working = runtime.spawn(churn(data.clone(), told, submitted.clone(), stop.clone()));
+    while submitted.load(Ordering::Relaxed) < 10 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    stop.store(true, Ordering::Relaxed);
+    runtime.block_on(working).expect("it ended well");
+    let module = |number: u64| {
+        let digest = Digest::of(&number.to_le_bytes().repeat(300));
+        (data.join("blobs/alice").join(digest.to_string()), digest)
+    };
+    let ((gone, first), (damaged, second)) = (module(1), module(2));
+    fs::remove_file(gone).expect("was there");
+    OpenOptions::new().append(true).open(damaged).and_then(|mut file| file.write_all(b"x")).expect("writes");
+    let to = dir.path().join("copy");
+    let made = copy(&data, &to);
+    let lacks = |digest: Digest, how: &str| {
+        made.lacking.iter().any(|what| what.contains(&digest.to_string()) && what.ends_with(how))
+    };
+    assert!(made.lacking.len() == 2 && lacks(first, "is gone") && lacks(second, "is damaged"), "{:?}", made.lacking);
+    let restored = restore(&to, &dir.path().join("back"), &mut |_| {}).expect("it says what it lacks");
+    assert_eq!(restored.lacking, made.lacking);
+}
