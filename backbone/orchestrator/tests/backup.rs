@@ -286,7 +286,7 @@ async fn churn(data: PathBuf, told: Arc<Mutex<Told>>, submitted: Arc<AtomicU64>,
     let mut options = EngineOptions::new(&data, text("0.1.0"), Box::new(time), founders, space);
     options.disk = Box::new(TestDisk::default());
     options.snapshot_every = SnapshotEvery { events: 100, bytes: u64::MAX };
-    let engine = Engine::open(options, u64::MAX, |_| {}).expect("opens");
+    let engine = Engine::open(options, None, |_| {}).expect("opens");
     let (engine, _outlets, thread) = engine.spawn().expect("spawns");
     let blobs = BlobStore::with_limits(&data.join("blobs"), u64::MAX, Duration::ZERO).expect("opens");
     let inputs = InputStore::at(&data.join("input")).expect("opens");
@@ -395,7 +395,7 @@ fn copies_that_are_made_while_jobs_come_and_go_have_all_that_their_journals_name
         let space = Arc::new(Space::open(&back, Some(0), Some(0)).expect("a disk"));
         let founders = Founders::read(&back).expect("reads");
         let time = Box::new(SystemSource::new().expect("a clock"));
-        Engine::open(EngineOptions::new(&back, text("0.1.0"), time, founders, space), 0, |_| {}).expect("opens");
+        Engine::open(EngineOptions::new(&back, text("0.1.0"), time, founders, space), Some(0), |_| {}).expect("opens");
     }
     stop.store(true, Ordering::Relaxed);
     runtime.block_on(working).expect("it ended well");

@@ -365,7 +365,7 @@ async fn who_was_there_before_the_engine_stood_still_is_there_afterwards() {
     let mut options = options(dir.path(), TestDisk::default());
     options.time = Box::new(JumpingSource(clock.clone()));
     options.founders.members.push(founder(Role::Node, "n1"));
-    let (engine, _outlets, thread) = Engine::open(options, 0, |_| {}).expect("opens").spawn().expect("spawns");
+    let (engine, _outlets, thread) = Engine::open(options, Some(0), |_| {}).expect("opens").spawn().expect("spawns");
     let (node, session) = (NodeId(identity(Role::Node, "n1").id.0), SessionId(1));
     let arrival = AgentArrival {
         instance: InstanceId([1; 16]),

@@ -268,6 +268,7 @@ fn offer(dice: &mut Dice) -> Offer {
         tariff: Tariff::default(),
         agent_version: Text::cut("0"),
         paused: dice.roll(3) == 0,
+        images: List::default(),
     }
 }
 
