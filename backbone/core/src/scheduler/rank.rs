@@ -53,5 +53,5 @@ fn reserved(node: &Node, fit: &Fit) -> u64 {
 fn newness(offer: &Offer, fit: &Fit) -> u64 {
     let chosen = |uuid: &str| fit.reservation.gpus.iter().any(|(taken, _)| **taken == *uuid);
     let gpus = offer.capabilities.gpus.iter().filter(|gpu| chosen(&gpu.uuid));
-    gpus.map(|gpu| feasible::generation(gpu)).sum()
+    gpus.map(feasible::generation).sum()
 }

@@ -3,8 +3,10 @@
 use super::*;
 use modchain_types::{DockerTask, ImageMark, Policy};
 
+type Change = Box<dyn FnOnce(&mut Offer)>;
+
 /// One node after another, each with this price and this change of its offer.
-fn world(offers: Vec<(u64, Box<dyn FnOnce(&mut Offer)>)>) -> (World, Vec<SessionId>) {
+fn world(offers: Vec<(u64, Change)>) -> (World, Vec<SessionId>) {
     let mut world = World::new();
     let mut sessions = Vec::new();
     for (number, (price, change)) in (1u8..).zip(offers) {
