@@ -236,6 +236,11 @@ impl Swarm {
             }
         }
         let nodes = random.between(1, 8);
+        let delay_max = Span::from_millis(random.pick(&[1, 50, 500, 500, 5_000, 15_000]));
+        if delay_max > Span::from_secs(10) {
+            // Only where answers are on their way for longer than a lease has margin does it matter when a lease begins.
+            troubles.extend([Trouble::OneWayLoss].repeat(12));
+        }
         let liars = if random.chance(30_000) { random.between(1, nodes) } else { 0 };
         if liars > 0 {
             troubles.extend([Trouble::Lie].repeat(8));
@@ -245,7 +250,7 @@ impl Swarm {
             clients: random.between(1, 5),
             steps: random.between(400, 500),
             pace: Span::from_millis(random.pick(&[300, 2_000, 8_000])),
-            delay_max: Span::from_millis(random.pick(&[1, 50, 500, 5_000])),
+            delay_max,
             cut_at_message,
             notice_max: Span::from_millis(random.pick(&[10, 2_000, 15_000])),
             partition_max: Span::from_secs(random.pick(&[5, 60, 400])),
