@@ -98,7 +98,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0 / 1_000_000;
         match secs {
-            0 if self.0 < 1_000 => write!(f, "{}µs", self.0),
+            0 if self.0 < 1_000 => write!(f, "0.{}ms", self.0 / 100),
             0 => write!(f, "{}ms", self.as_millis()),
             1..60 => write!(f, "{}.{}s", secs, self.0 % 1_000_000 / 100_000),
             60..3_600 => write!(f, "{}m{:02}s", secs / 60, secs % 60),

@@ -138,7 +138,7 @@ fn the_page_of_an_ended_job_says_how_it_ended_and_what_came_back() {
     (job.started_at, job.ended_at) = (Some(later(9)), Some(later(9)));
     change(&mut app, job);
     let lines = screen(&app);
-    assert!(!lines.iter().any(|line| line.contains("0µs")), "{}", lines.join("\n"));
+    assert!(!lines.iter().any(|line| line.contains("0.0ms")), "{}", lines.join("\n"));
 }
 
 #[test]
