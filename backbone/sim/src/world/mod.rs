@@ -141,8 +141,14 @@ pub struct World {
 impl World {
     /// A world at its beginning.
     pub fn new(seed: u64, trace: Trace) -> Self {
+        Self::with(seed, trace, |_| {})
+    }
+
+    /// The world of a seed with other faults than it has drawn.
+    pub fn with(seed: u64, trace: Trace, change: impl FnOnce(&mut Swarm)) -> Self {
         let mut random = Random::new(seed);
-        let swarm = Swarm::draw(&mut random);
+        let mut swarm = Swarm::draw(&mut random);
+        change(&mut swarm);
         let now = Timestamp(1_000_000);
         let mut world = Self {
             seed,
