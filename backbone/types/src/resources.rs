@@ -181,7 +181,7 @@ pub fn may_pull(patterns: &[Text<256>], model: &str) -> bool {
 }
 
 /// GPUs that a job asks for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GpuRequest {
     /// How many; zero asks for none and makes the rest void.
     pub count: u32,
@@ -192,7 +192,7 @@ pub struct GpuRequest {
 }
 
 /// What a job needs of a node. Jobs with equal requirements form one class.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Requirements {
     /// Which executor.
     pub adapter: Adapter,
@@ -222,7 +222,7 @@ pub struct Requirements {
 pub type LabelPairs = Vec32<(Text<64>, Text<256>)>;
 
 /// A list of at most 32 items that can be ordered, for use in keys.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Vec32<T>(Vec<T>);
 
 impl<T: Ord> Vec32<T> {
