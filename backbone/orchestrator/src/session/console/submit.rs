@@ -238,7 +238,11 @@ fn waits_for(fits: &[NodeFit], queue: Option<&QueueView>) -> String {
     }
     let fitting = fits.iter().filter(|fit| fit.reasons.is_empty()).count();
     if fitting > 0 {
-        return format!("it starts as soon as its turn comes: {fitting} of {} nodes fit{before}", fits.len());
+        let nodes = match fits.len() {
+            1 => "the only node fits".to_owned(),
+            all => format!("{fitting} of {all} nodes fit"),
+        };
+        return format!("it starts as soon as its turn comes: {nodes}{before}");
     }
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for reason in fits.iter().flat_map(|fit| &fit.reasons) {
@@ -255,7 +259,11 @@ fn waits_for(fits: &[NodeFit], queue: Option<&QueueView>) -> String {
     } else {
         "waiting does not help: ask for less, raise the price cap, or wait for other nodes to join"
     };
-    format!("it waits: none of {} nodes fits: {}; {hint}{before}", fits.len(), reasons.join(", "))
+    let nodes = match fits.len() {
+        1 => "the only node does not fit".to_owned(),
+        all => format!("none of {all} nodes fits"),
+    };
+    format!("it waits: {nodes}: {}; {hint}{before}", reasons.join(", "))
 }
 
 /// Its place, and when it may start.
