@@ -64,11 +64,15 @@ impl Control {
         Some((job.clone(), placement.clone()))
     }
 
-    /// Whether the node has been connected for at least `wait`: only then has it failed to answer. If not, the deadline is
-    /// armed again.
+    /// Whether the node has been connected for at least `wait`, and somebody has listened here for as long: only then has it
+    /// failed to answer. If not, the deadline is armed again.
     fn has_had(&mut self, node: NodeId, wait: Span, deadline: Deadline, now: Timestamp) -> bool {
         let Some(entry) = self.nodes.get(&node) else { return false };
-        let due = if entry.session().is_some() { entry.presence.connected_at + wait } else { now + wait };
+        let due = if entry.session().is_some() {
+            entry.presence.connected_at.max(self.listening_since()) + wait
+        } else {
+            now + wait
+        };
         if due > now {
             self.deadlines.arm(due, deadline);
         }

@@ -172,8 +172,12 @@ impl Control {
             node.presence.watched = false;
             node.presence.cool_until = Timestamp::ZERO;
             node.presence.heard = at;
-            if !node.lost {
+            let (lost, idle) = (node.lost, node.placed.is_empty());
+            if !lost {
                 node.presence.told = node.heard_state(None);
+            }
+            // Jobs can be willing to wait for longer than it takes until their node is lost.
+            if !lost || !idle {
                 self.watch(id);
             }
         }

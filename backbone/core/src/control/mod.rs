@@ -291,9 +291,15 @@ impl Control {
     /// to be heard. Their silence is counted from now on, and everybody has the time to come back that a start gives.
     pub fn stood_still(&mut self, now: Timestamp) {
         self.stood_still_at = now;
-        for node in self.nodes.values_mut().filter(|node| node.session().is_some()) {
-            node.presence.heard = now;
-        }
+        let connected = self.nodes.values_mut().filter(|node| node.session().is_some());
+        let heard: Vec<NodeId> = connected
+            .map(|node| {
+                node.presence.heard = now;
+                node.id
+            })
+            .collect();
+        // What waits for the end of a silence lets go of it when a node is heard: that of these begins again.
+        heard.into_iter().for_each(|id| self.watch(id));
     }
 
     /// Since when it has been listening: its start, or the end of a standstill.
