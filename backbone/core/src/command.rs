@@ -49,6 +49,8 @@ pub enum Command {
     AcceptRestore {
         /// What the journal is called from here on; drawn anew.
         journal: JournalId,
+        /// By the wall clock: what a lost past can have handed out until now.
+        wall: WallTime,
     },
     /// Record an identity that was made on the orchestrator's own machine. The same one again changes nothing; a name or id
     /// in use otherwise is refused.

@@ -12,6 +12,7 @@ use modchain_types::{JournalId, Timestamp, WallTime};
 
 use crate::engine::journal_dir;
 use crate::init::random;
+use crate::session::wall_now;
 use crate::store::journal::{Journal, identify, walk};
 use crate::store::lock::DataLock;
 
@@ -85,7 +86,7 @@ pub fn accept_restore(data: &Path) -> anyhow::Result<Acceptance> {
     let acceptance = replayed.acceptance(journal.id());
     let fresh = JournalId(random()?);
     let at = replayed.control.last_at();
-    let decision = replayed.control.apply(at, Command::AcceptRestore { journal: fresh });
+    let decision = replayed.control.apply(at, Command::AcceptRestore { journal: fresh, wall: wall_now() });
     journal.append(&decision.events).context("it cannot be recorded")?;
     Ok(Acceptance { now: Some(fresh), ..acceptance })
 }

@@ -25,6 +25,7 @@ mod nodes;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use modchain_types::{
     AccountId, Asset, AttemptId, Digest, Fence, Identity, IdentityId, JobId, JobSpec, JobState, JournalId, Micro, Name,
@@ -54,6 +55,8 @@ const EVENTS_PER_PASS_MAX: usize = 4096;
 
 /// Fences that a lost past can have handed out at the very most: a trillion, which no journal comes to.
 const FENCES_LOST_MAX: u64 = 1 << 40;
+/// And in a second. So the calendar keeps fences apart that begin anew from the same copy, or from an even older one.
+const FENCES_PER_SECOND_MAX: u64 = 1 << 20;
 
 /// What the machine is made with. Everything that could change a bill is frozen in events when it is first used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,8 +211,10 @@ impl Control {
                 draft.emit(EventBody::EngineStarted { boot, boot_clock, wall, version });
                 Ok(Reply::Done)
             }
-            Command::AcceptRestore { journal } => {
-                let fence_base = self.fence_base.saturating_add(FENCES_LOST_MAX);
+            Command::AcceptRestore { journal, wall } => {
+                let seconds = u64::try_from(wall.0 / 1_000).unwrap_or(0);
+                let by_calendar = seconds.saturating_mul(FENCES_PER_SECOND_MAX);
+                let fence_base = self.fence_base.saturating_add(FENCES_LOST_MAX).max(by_calendar);
                 draft.emit(EventBody::RestoreAccepted { journal, fence_base });
                 Ok(Reply::Done)
             }
@@ -485,6 +490,11 @@ impl Control {
     /// What is wrong with the whole, if anything: a breached invariant or a rolled-back journal. Money is frozen then.
     pub fn problems(&self) -> Vec<String> {
         self.rolled_back().into_iter().chain(self.breach.as_ref().map(ToString::to_string)).collect()
+    }
+
+    /// Whether something has shown that the journal is an old copy.
+    pub fn is_rolled_back(&self) -> bool {
+        self.rollback.is_some()
     }
 
     /// What shows that the journal is an old copy, if anything does. Who joined or was revoked since then is not known.

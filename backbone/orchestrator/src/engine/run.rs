@@ -203,9 +203,10 @@ impl Runner {
         true
     }
 
-    /// Not while there is little room: the journal has everything that a snapshot has.
+    /// Not while there is little room: the journal has everything that a snapshot has. Nor of an old copy, which lets pass the
+    /// deadlines that would give work up: the next start arms them again, from the journal.
     fn take_snapshot(&mut self) {
-        if self.space.level() == Level::Enough {
+        if self.space.level() == Level::Enough && !self.control.is_rolled_back() {
             let bytes = self.journal.take_appended();
             self.snapshots.look(self.journal.id(), self.journal.place(), bytes, &self.control);
         }

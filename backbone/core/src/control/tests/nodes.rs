@@ -382,7 +382,7 @@ fn behind_an_accepted_copy_fences_are_above_all_that_were_handed_out_and_unknown
     let old = world.item(known, ItemState::Running);
     for accepted in 1..=2u64 {
         let journal = JournalId([accepted as u8; 16]);
-        world.done(Command::AcceptRestore { journal });
+        world.done(Command::AcceptRestore { journal, wall: WallTime(0) });
         assert_eq!(world.control.accepted(), Some((journal, accepted << 40)));
         world.start();
         // It has seen the future that is lost, under a name of the journal that proves nothing any more.
@@ -409,4 +409,75 @@ fn behind_an_accepted_copy_fences_are_above_all_that_were_handed_out_and_unknown
     assert_eq!(world.replayed().durable(), world.control.durable());
     let restored = Control::restore(world.control.config().clone(), world.control.durable());
     assert_eq!((restored.accepted(), restored.last_fence()), (world.control.accepted(), world.control.last_fence()));
+}
+
+#[test]
+fn a_copy_that_is_accepted_a_second_time_hands_out_other_fences_than_the_first_time() {
+    let world = World::new();
+    let base_at = |seconds: i64| {
+        let mut copy = world.replayed();
+        let (journal, wall) = (JournalId([1; 16]), WallTime(seconds * 1_000));
+        copy.apply(world.now, Command::AcceptRestore { journal, wall });
+        copy.accepted().expect("accepted").1
+    };
+    let now = 1_800_000_000;
+    assert!(base_at(now + 60) - base_at(now) >= 60 << 20, "a million fences a second lie between");
+    assert!(base_at(now) < 1 << 53, "readers of JSON keep it whole");
+    assert_eq!(base_at(-5), 1 << 40, "a clock that was never set does no harm");
+}
+
+#[test]
+fn a_job_that_waits_longer_than_its_node_takes_to_be_lost_waits_no_longer_over_a_restart() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| {
+        spec.limits.lost_after = Span::from_secs(3_600);
+        spec.limits.attempts_max = 1;
+    });
+    world.run(job, session);
+    world.wait(Span::from_secs(120));
+    assert!(world.changes.contains(&(node(1), NodeState::Lost)));
+    world.control = world.replayed();
+    world.start();
+    world.wait(Span::from_secs(3_590));
+    assert_eq!(world.state(job), JobState::Running, "its time begins anew");
+    world.wait(Span::from_secs(60));
+    assert_eq!(world.fate(job), (JobState::Failed, Reason::NodeLost, 0));
+}
+
+#[test]
+fn a_node_that_dies_just_before_a_standstill_is_lost_all_the_same() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| spec.limits.attempts_max = 1);
+    world.run(job, session);
+    world.wait(Span::from_secs(20));
+    assert_eq!(world.changes.last(), Some(&(node(1), NodeState::Suspect)));
+    // Its connection is still thought to live.
+    world.now = world.now + Span::from_secs(30);
+    world.control.stood_still(world.now);
+    world.settle_down();
+    world.done(Command::AgentDisconnected { node: node(1), session });
+    world.wait(Span::from_secs(59));
+    assert_eq!(world.state(job), JobState::Running);
+    world.wait(Span::from_secs(60));
+    assert!(world.changes.contains(&(node(1), NodeState::Lost)));
+    assert_eq!(world.fate(job), (JobState::Failed, Reason::NodeLost, 0));
+}
+
+#[test]
+fn what_ended_during_a_standstill_is_heard_before_its_limit_is_held_against_it() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| {
+        spec.limits.time_limit = Some(Span::from_secs(60));
+        spec.limits.attempts_max = 1;
+    });
+    world.run(job, session);
+    world.now = world.now + Span::from_secs(600);
+    world.control.stood_still(world.now);
+    world.settle_down();
+    assert_eq!(world.state(job), JobState::Running, "its result may wait to be read");
+    world.report(job, session, World::ended(Ending::Exited { code: 0 }, Span::from_secs(5)));
+    assert_eq!(world.state(job), JobState::Completed);
 }
