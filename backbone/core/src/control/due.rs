@@ -20,6 +20,8 @@ use crate::scheduler::shortlist::Except;
 /// How long a job gives way to smaller ones that fit where it does not. After that a node is kept free for it: one node at
 /// a time, for the first in the order, so that room adds up for it and the rest of the pool works on.
 pub(super) const KEEP_AFTER: Span = Span::from_secs(60);
+/// Jobs that a node to keep is looked for in one pass, at all nodes each. Those behind them have their turn in the next pass.
+const KEPT_FOR_PER_PASS_MAX: usize = 16;
 /// Attempts assigned in one pass. Bounds one journal record; the next pass follows at once.
 const ASSIGNMENTS_PER_PASS_MAX: usize = 512;
 
@@ -232,7 +234,7 @@ impl Control {
         }
         let before = self.kept.take();
         let mut turns = self.queue.turns();
-        let mut assigned = 0;
+        let (mut assigned, mut kept_for) = (0, 0);
         while assigned < ASSIGNMENTS_PER_PASS_MAX
             && let Some((turn, needs)) = turns.pop_first()
         {
@@ -247,8 +249,15 @@ impl Control {
             let except = Except { avoided: &job.avoided, kept: self.kept.map(|kept| kept.node) };
             let Some((node, fit)) = self.shortlists.plan(&self.nodes, draft.now, &needs, except) else {
                 // Nor does any other of its class fit.
-                if self.kept.is_none() {
+                let waited = draft.now.since(job.queued_at) >= KEEP_AFTER;
+                let looks = self.kept.is_none() && kept_for < KEPT_FOR_PER_PASS_MAX;
+                if looks && waited && !self.hopeless.contains(&needs) {
+                    kept_for += 1;
                     self.kept = self.keep_for(job, before, draft.now);
+                    self.shortlists.looked_at(self.nodes.len());
+                    if self.kept.is_none() {
+                        self.hopeless.insert(needs);
+                    }
                 }
                 continue;
             };
@@ -268,12 +277,10 @@ impl Control {
         self.look_again = !turns.is_empty() && self.breach.is_none();
     }
 
-    /// The node that is kept free for a job which fits nowhere, once it has waited for so long that what is smaller must have
+    /// The node that is kept free for a job which fits nowhere and has waited for so long that what is smaller must have
     /// passed it by: the one that has room for it soonest, and as long as that can be, the one that was kept for it before.
+    /// `None` if no node that is there could ever take it.
     fn keep_for(&self, job: &Job, before: Option<Kept>, now: Timestamp) -> Option<Kept> {
-        if now.since(job.queued_at) < KEEP_AFTER {
-            return None;
-        }
         let room = |node: &Node| outlook::room_at(node, &self.jobs, now, &job.needs);
         let of_before = before.filter(|kept| kept.job == job.id && self.nodes.get(&kept.node).and_then(room).is_some());
         of_before.or_else(|| {

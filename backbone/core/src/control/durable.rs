@@ -110,6 +110,7 @@ impl Control {
             output_waits: _,
             look_again: _,
             kept: _,
+            hopeless: _,
             rollback: _,
             breach: _,
         } = self;

@@ -94,6 +94,7 @@ impl Control {
                 self.unplace(&job);
                 if self.queue.remove(&job) {
                     self.shortlists.class_gone(&job.needs);
+                    self.hopeless.remove(&job.needs);
                 }
                 self.ledger.post(ledger::close(*id, &job.account, settlement));
                 let open = self.open_jobs.get_mut(&job.account).expect("counted when it was queued");
@@ -268,6 +269,7 @@ impl Control {
         let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
         if self.queue.remove(job) {
             self.shortlists.class_gone(&job.needs);
+            self.hopeless.remove(&job.needs);
         }
         self.queue.placed(&job.account, &placement.reservation, placement.fence.0);
         let node = self.nodes.get_mut(&placement.node).expect("checked: the node is known");
@@ -338,6 +340,7 @@ impl Control {
     /// Jobs may fit on the node that did not, or it may be better for them than it was.
     pub(super) fn may_be_better(&mut self, node: NodeId) {
         self.shortlists.changed(node);
+        self.hopeless.clear();
         self.look_again = true;
     }
 }

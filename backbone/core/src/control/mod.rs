@@ -156,6 +156,9 @@ pub struct Control {
     look_again: bool,
     /// The node that the last pass kept free for a job that has waited for long.
     kept: Option<Kept>,
+    /// Classes that no node could ever take, unless one has become better since: looking for one each time would take as many
+    /// looks as there are such classes and nodes.
+    hopeless: BTreeSet<Arc<Needs>>,
     /// The last fence that was handed out.
     last_fence: Fence,
     /// A node's authentic fence above our last one: we were rolled back. Not compared with our number, which every start
@@ -191,6 +194,7 @@ impl Control {
             output_waits: false,
             look_again: false,
             kept: None,
+            hopeless: BTreeSet::new(),
             last_fence: Fence(0),
             rollback: None,
             breach: None,

@@ -29,6 +29,8 @@ const LISTED_MAX: usize = if cfg!(test) { 3 } else { 4096 };
 /// Nodes in all lists together; some 30 MiB. Where there are more, other lists are forgotten, and made anew when their
 /// classes are looked at. Lists of classes that fit nowhere have no nodes, so they stay.
 const NODES_MAX: usize = 64 * LISTED_MAX;
+/// The room that a list takes beside its nodes, in nodes: in a small pool it is the most of it.
+const LIST_AS_NODES: usize = 16;
 
 /// The lists.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +120,11 @@ impl Shortlists {
         self.judged
     }
 
+    /// So many nodes were judged otherwise.
+    pub fn looked_at(&mut self, nodes: usize) {
+        self.judged += nodes as u64;
+    }
+
     /// The best node for a job of these needs now, with what it would hold there; `None` if something speaks against every
     /// node. The same as [`super::plan`] finds.
     pub fn plan(
@@ -158,8 +165,8 @@ impl Shortlists {
 
     /// Forgets the nodes of all other classes, if there are too many.
     fn make_room(&mut self, needs: &Needs) {
-        let listed: usize = self.lists.values().map(|list| list.entries.len()).sum();
-        if listed > NODES_MAX {
+        let of = |list: &Shortlist| if list.entries.is_empty() { 0 } else { LIST_AS_NODES + list.entries.len() };
+        if self.lists.values().map(of).sum::<usize>() > NODES_MAX {
             self.lists.retain(|others, list| **others == *needs || list.entries.is_empty());
         }
     }

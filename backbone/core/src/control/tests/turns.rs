@@ -226,6 +226,35 @@ fn a_large_job_that_has_waited_for_long_gets_a_node_that_small_ones_would_never_
 }
 
 #[test]
+fn jobs_that_no_node_could_ever_take_are_looked_at_once_and_a_large_one_behind_them_still_gets_a_node() {
+    let mut pool = Pool::new(1);
+    let small = pool.submit("owen", 1, |_| {});
+    pool.world.run(small, pool.sessions[0]);
+    // More classes than one pass looks at, and none of them will ever fit; behind them one that waits for the small one's end.
+    for price in 0..40 {
+        pool.submit("alice", 8, |spec| spec.max_cost = Micro(HOLD + price));
+    }
+    let large = pool.submit("bob", 4, |_| {});
+    pool.wait(super::super::due::KEEP_AFTER);
+    // Each change is a pass; while they come to it, what is smaller still passes it by.
+    let shorts: Vec<JobId> = (0..6).map(|_| pool.submit("owen", 1, |_| {})).collect();
+    let placed: Vec<bool> = shorts.iter().map(|short| pool.is_placed(*short)).collect();
+    assert_eq!(placed, [true, true, false, false, false, false]);
+    assert_eq!(pool.world.control.hopeless.len(), 40, "those are known now");
+    pool.finish(shorts[0]);
+    pool.finish(shorts[1]);
+    assert!(!pool.is_placed(large));
+    pool.finish(small);
+    assert!(pool.is_placed(large));
+    // A larger node is another matter.
+    let mut arrival = World::arrival(2, 36_000);
+    arrival.offer.capabilities.cpu_milli = 8_000;
+    pool.world.connect_with(node(2), arrival);
+    assert!(pool.world.control.hopeless.is_empty());
+    assert!(pool.world.control.jobs().any(|job| job.placement().is_some_and(|placement| placement.node == node(2))));
+}
+
+#[test]
 fn an_estimate_is_what_limits_of_time_allow_and_nothing_where_nothing_is_known() {
     let minutes = |count: u64| Span::from_secs(60 * count);
     let limited = |limit: u64| move |spec: &mut JobSpec| spec.limits.time_limit = Some(minutes(limit));
