@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use modchain_types::{AttemptId, Identity, JobId, Micro, NodeId, Role, TokenId};
 
 use crate::control::Control;
-use crate::event::{Event, EventBody, Outcome, Settlement};
+use crate::event::{Event, EventBody, JOBS_FORGOTTEN_MAX, Outcome, Settlement};
 use crate::job::{Job, Phase, Placement, Progress};
 use crate::ledger::{self, Account};
 use crate::membership::{Certificate, TokenEnd, TokenState};
@@ -118,6 +118,7 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
         EventBody::JobFinished { job, attempt, outcome, settlement } => {
             finished(control, open(control, *job)?, *attempt, outcome, settlement)
         }
+        EventBody::JobsForgotten { jobs } => forgotten(control, event, jobs),
         EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => {
             trusted(control, *node)
         }
@@ -209,6 +210,21 @@ fn finished(
         trusted(control, placement.node)?;
     }
     control.ledger().check(&ledger::close(id, &job.account, settlement))
+}
+
+/// Only ended jobs are forgotten, none in the moment in which it ended, and nothing is held for any.
+fn forgotten(control: &Control, event: &Event, jobs: &[JobId]) -> Result<(), Breach> {
+    let few = (1..=JOBS_FORGOTTEN_MAX).contains(&jobs.len());
+    ensure(few, || format!("{} jobs would be forgotten by one event", jobs.len()))?;
+    let mut seen = BTreeSet::new();
+    for job in jobs {
+        let ended = control.ended(*job).is_some_and(|ended| ended.at < event.at);
+        ensure(ended, || format!("{job} has not ended, or just now, and would be forgotten"))?;
+        ensure(seen.insert(job), || format!("{job} would be forgotten twice"))?;
+        let held = control.ledger().held(*job);
+        ensure(held == Micro::ZERO, || format!("{job} would be forgotten and holds {held}"))?;
+    }
+    Ok(())
 }
 
 /// Every invariant over the whole state; tells the first that is broken.

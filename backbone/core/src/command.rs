@@ -166,6 +166,11 @@ pub enum Command {
         /// For the record.
         why: Text<256>,
     },
+    /// Forget ended jobs. What they printed is gone already. Those that have not ended, or in this very moment, are passed over.
+    ForgetJobs {
+        /// At most [`JOBS_FORGOTTEN_MAX`](crate::event::JOBS_FORGOTTEN_MAX) of these.
+        jobs: Vec<JobId>,
+    },
     /// An agent said hello on a new connection.
     AgentConnected {
         /// Which node, by its certificate.
@@ -262,6 +267,7 @@ impl Command {
             | Self::AddFirstToken { .. }
             | Self::Redeem(_)
             | Self::WrongProof { .. }
+            | Self::ForgetJobs { .. }
             | Self::Renew { .. }
             | Self::CertificateUsed { .. }
             | Self::AgentConnected { .. }
@@ -328,6 +334,11 @@ pub enum Reply {
         job: JobId,
         /// Its state.
         state: JobState,
+    },
+    /// So many jobs are forgotten.
+    Forgotten {
+        /// None, if none of them had ended.
+        jobs: usize,
     },
     /// The agent is admitted.
     Welcome,

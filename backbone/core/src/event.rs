@@ -8,6 +8,9 @@ use modchain_types::{
 
 use crate::membership::{Certificate, TokenEnd, TokenGrant};
 
+/// Ended jobs that one event forgets at most: a batch with it is decided and written as quickly as any.
+pub const JOBS_FORGOTTEN_MAX: usize = 1000;
+
 /// One event: its place in the journal, its moment on the logical timeline, what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -137,6 +140,12 @@ pub enum EventBody {
         outcome: Outcome,
         /// Who got what.
         settlement: Settlement,
+    },
+    /// Nothing is remembered any more of these jobs, which had ended: their keys are free, and what still comes of them is of
+    /// unknown jobs. No money moves.
+    JobsForgotten {
+        /// Each once: at least one, at most [`JOBS_FORGOTTEN_MAX`].
+        jobs: Vec<JobId>,
     },
     /// A node connected.
     NodeConnected {

@@ -36,6 +36,10 @@ pub struct Tally {
     pub endings: BTreeMap<EndingMet, u64>,
     /// How often each fault befell them.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Jobs that were forgotten.
+    pub forgotten: u64,
+    /// How often the key of a forgotten job made another one.
+    pub made_again: u64,
     /// Events in their journals at the end.
     pub events: u64,
     /// Virtual time that passed.
@@ -51,6 +55,8 @@ impl Tally {
         add(&mut self.edges, other.edges);
         add(&mut self.endings, other.endings);
         add(&mut self.faults, other.faults);
+        self.forgotten += other.forgotten;
+        self.made_again += other.made_again;
         self.worlds += other.worlds;
         self.events += other.events;
         self.elapsed = self.elapsed.saturating_add(other.elapsed);

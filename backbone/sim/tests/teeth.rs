@@ -4,8 +4,8 @@ use modchain_core::membership::TokenEnd;
 use modchain_core::{Event, EventBody, Settlement};
 use modchain_sim::{Auditor, Breach, Rule, journal};
 use modchain_types::{
-    AccountId, AttemptId, CertificateSerial, IdentityId, JobState, List, Micro, NodeId, NodeWish, Reason, Role, Span,
-    Text, Timestamp,
+    AccountId, AttemptId, CertificateSerial, IdentityId, JobId, JobState, List, Micro, NodeId, NodeWish, Reason, Role,
+    Span, Text, Timestamp,
 };
 
 /// Journals that are searched for an event that a corruption fits.
@@ -671,6 +671,44 @@ fn alarms_without_bound_are_noticed() {
         for _ in 0..3 {
             events.insert(index + 1, events[index].clone());
         }
+        renumber(events);
+        true
+    });
+}
+
+/// Where a job ends.
+fn first_end(events: &[Event]) -> Option<(usize, JobId)> {
+    events.iter().enumerate().find_map(|(index, event)| match &event.body {
+        EventBody::JobFinished { job, .. } => Some((index, *job)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_job_that_is_forgotten_before_it_has_ended_is_noticed() {
+    expect(Rule::OnlyEndedForgotten, |events| {
+        let Some((index, job)) = first_end(events) else { return false };
+        insert(events, index, EventBody::JobsForgotten { jobs: vec![job] });
+        true
+    });
+}
+
+#[test]
+fn a_job_that_is_forgotten_twice_is_noticed() {
+    expect(Rule::OnlyEndedForgotten, |events| {
+        let Some((index, job)) = first_end(events) else { return false };
+        insert(events, index + 1, EventBody::JobsForgotten { jobs: vec![job, job] });
+        true
+    });
+}
+
+#[test]
+fn whatever_else_is_said_of_a_forgotten_job_is_noticed() {
+    expect(Rule::Known, |events| {
+        let Some((index, job)) = first_end(events) else { return false };
+        let end = events[index].clone();
+        insert(events, index + 1, EventBody::JobsForgotten { jobs: vec![job] });
+        events.insert(index + 2, Event { at: events[index + 1].at, ..end });
         renumber(events);
         true
     });

@@ -37,6 +37,7 @@ fn every_world_keeps_every_rule_and_together_they_meet_everything_that_can_be_me
     print("moves of the state table", &tally.edges);
     print("endings, and what was wished of the job", &tally.endings);
     print("faults", &tally.faults);
+    println!("{} jobs forgotten; of {} the key made another one", tally.forgotten, tally.made_again);
     if seeds < SEEDS {
         return; // too few to meet everything
     }
@@ -47,6 +48,7 @@ fn every_world_keeps_every_rule_and_together_they_meet_everything_that_can_be_me
         .map(|edge| edge.to_string())
         .chain(endings.map(|ending| ending.to_string()))
         .chain(faults.map(|trouble| trouble.word().to_owned()))
+        .chain((tally.made_again == 0).then(|| "the key of a forgotten job".to_owned()))
         .collect();
     assert!(never.is_empty(), "never met in {seeds} worlds: {never:#?}");
 }

@@ -10,6 +10,7 @@ use modchain_types::{
     AccountId, Asset, Fence, JobId, JournalId, Micro, Name, NodeId, Offer, SubmitKey, Text, Timestamp,
 };
 
+use super::ended::EndedJobs;
 use super::{Control, ControlConfig, EndedJob};
 use crate::deadline::{Deadline, Deadlines};
 use crate::job::Job;
@@ -51,7 +52,7 @@ pub struct Durable {
     pub ended_tokens: EndedTokens,
     /// Jobs that have not ended.
     pub jobs: Vec<Job>,
-    /// Jobs that have; the holds of exactly these were closed.
+    /// Jobs that have, and are remembered; the holds of exactly these count as closed.
     pub ended: Vec<(JobId, EndedJob)>,
     /// Nodes.
     pub nodes: Vec<DurableNode>,
@@ -132,15 +133,19 @@ impl Control {
             jobs: jobs.values().cloned().collect(),
             ended: ended.iter().map(|(id, job)| (*id, job.clone())).collect(),
             nodes: nodes.values().map(DurableNode::from).collect(),
-            deadlines: deadlines.iter().filter(|(_, deadline)| self.may_matter(*deadline)).collect(),
+            deadlines: deadlines.iter().filter(|(at, deadline)| self.may_matter(*at, *deadline)).collect(),
             served: queue.shares().served().map(|(account, served)| (account.clone(), served)).collect(),
         }
     }
 
     /// Whether a deadline is not about a job or an attempt that is over.
-    fn may_matter(&self, deadline: Deadline) -> bool {
+    fn may_matter(&self, at: Timestamp, deadline: Deadline) -> bool {
         match deadline {
-            Deadline::StartBy(job) => self.jobs.contains_key(&job),
+            // One at another moment is of a job of the same key that was forgotten.
+            Deadline::StartBy(job) => self
+                .jobs
+                .get(&job)
+                .is_some_and(|job| job.spec.limits.start_by.is_some_and(|span| job.queued_at + span == at)),
             Deadline::Accept(attempt, fence)
             | Deadline::Prepare(attempt, fence)
             | Deadline::Overdue(attempt, fence)
@@ -217,7 +222,7 @@ impl Control {
             tokens: Tokens::restore(tokens, ended_tokens),
             accounts: accounts.into_iter().collect(),
             jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
-            ended: ended.into_iter().collect(),
+            ended: EndedJobs::restore(ended),
             nodes,
             queue,
             open_jobs,

@@ -107,6 +107,10 @@ impl Control {
                 self.ended.insert(*id, EndedJob { account, spec_digest, state, hold, finished, at });
                 self.look_again = true;
             }
+            EventBody::JobsForgotten { jobs } => {
+                self.ended.forget(jobs);
+                self.ledger.forget(jobs);
+            }
             EventBody::NodeConnected { node, offer } => self.node_connected(*node, offer.clone()),
             EventBody::RestoreAccepted { journal, fence_base } => {
                 (self.accepted, self.fence_base) = (Some(*journal), *fence_base);

@@ -8,6 +8,7 @@
 //! * `client.rs`: money, submit, cancel
 //! * `agent.rs`: hello and reconciling, reports, output
 //! * `ending.rs`: from an attempt's ending to a settlement or a retry
+//! * `ended.rs`: what is remembered of jobs that have ended, and when it is forgotten
 //! * `nodes.rs`: cordon, drain, open
 //! * `due.rs`: deadlines and placing
 //! * `evolve.rs`: events into state
@@ -17,6 +18,7 @@ mod agent;
 mod client;
 mod due;
 mod durable;
+mod ended;
 mod ending;
 mod evolve;
 mod membership;
@@ -28,11 +30,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use modchain_types::{
-    AccountId, Asset, AttemptId, Digest, Fence, Identity, IdentityId, JobId, JobSpec, JobState, JournalId, Micro, Name,
-    NodeId, OutputLengths, Span, Timestamp,
+    AccountId, Asset, AttemptId, Fence, Identity, IdentityId, JobId, JobSpec, JournalId, Name, NodeId, OutputLengths,
+    Span, Timestamp,
 };
 
 pub use durable::{Durable, DurableNode};
+pub use ended::EndedJob;
+
+use ended::EndedJobs;
 
 use crate::audit::{self, Breach};
 use crate::command::{Command, Refused, Reply};
@@ -97,23 +102,6 @@ pub struct Decision {
     pub reply: Option<Reply>,
 }
 
-/// What is remembered of a job that has ended, so that its key and its late reports still mean something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndedJob {
-    /// Who paid.
-    pub account: AccountId,
-    /// Of the specification as the client sent it.
-    pub spec_digest: Digest,
-    /// How it ended.
-    pub state: JobState,
-    /// What was held for it.
-    pub hold: Micro,
-    /// Number of the event that ended it.
-    pub finished: u64,
-    /// Its moment: by this, what is kept of the job grows old.
-    pub at: Timestamp,
-}
-
 /// The orchestrator's root machine.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -129,7 +117,7 @@ pub struct Control {
     /// Every account of an identity: those that money may go to.
     accounts: BTreeSet<AccountId>,
     jobs: BTreeMap<JobId, Job>,
-    ended: BTreeMap<JobId, EndedJob>,
+    ended: EndedJobs,
     nodes: BTreeMap<NodeId, Node>,
     /// What the journal is called since an old copy of it was accepted; before that by its own id.
     accepted: Option<JournalId>,
@@ -182,7 +170,7 @@ impl Control {
             tokens: Tokens::default(),
             accounts: BTreeSet::new(),
             jobs: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            ended: EndedJobs::default(),
             nodes: BTreeMap::new(),
             accepted: None,
             fence_base: 0,
@@ -241,6 +229,7 @@ impl Control {
                 self.submit(by, key, spec, spec_digest, no_queue, &mut draft)
             }
             Command::Cancel { by, job, grace, why } => self.cancel(by, job, grace, why, &mut draft),
+            Command::ForgetJobs { jobs } => self.forget_jobs(jobs, &mut draft),
             Command::AgentConnected { node, session, arrival } => {
                 self.agent_connected(node, session, *arrival, &mut draft)
             }
@@ -389,14 +378,19 @@ impl Control {
         self.jobs.values()
     }
 
-    /// What is remembered of a job that has ended.
+    /// What is remembered of a job that has ended; `None` also once that is forgotten.
     pub fn ended(&self, job: JobId) -> Option<&EndedJob> {
         self.ended.get(&job)
     }
 
-    /// How many jobs have ended.
+    /// How many ended jobs are remembered.
     pub fn ended_count(&self) -> usize {
         self.ended.len()
+    }
+
+    /// Every ended job that is remembered, the one that ended first before the others.
+    pub fn ended_oldest(&self) -> impl Iterator<Item = (JobId, &EndedJob)> {
+        self.ended.oldest()
     }
 
     /// A node.
@@ -520,6 +514,12 @@ impl Control {
     pub(crate) fn queue_agrees(&self) -> Result<(), Breach> {
         if !self.tokens.agree() {
             return Err(Breach { what: "the list of ended tokens is not what the tokens say".into() });
+        }
+        if !self.ended.agree() {
+            return Err(Breach { what: "the order of the ended jobs is not what they say".into() });
+        }
+        if !self.ledger.closed().eq(self.ended.iter().map(|(id, _)| id)) {
+            return Err(Breach { what: "the jobs whose holds were closed are not those that have ended".into() });
         }
         let queued = self.jobs.values().filter(|job| job.placement().is_none()).count();
         let open: u64 = self.open_jobs.values().map(|count| u64::from(*count)).sum();

@@ -21,14 +21,14 @@ use modchain_types::{AccountId, JobId, Micro, SubmitKey, Text};
 
 use crate::audit::Breach;
 
-/// Every balance, and the ids of the transfers that must never happen twice.
+/// Every balance, and the ids of the transfers that must not happen twice.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {
     /// Accounts whose balance is zero are not kept.
     balances: BTreeMap<Account, i128>,
     /// Deposits ever made, with what they were: kept for ever.
     deposits: BTreeMap<(Text<32>, SubmitKey), (AccountId, Micro)>,
-    /// Jobs whose hold was ever closed.
+    /// Jobs whose hold was closed, for as long as they are remembered.
     closed: BTreeSet<JobId>,
 }
 
@@ -112,6 +112,19 @@ impl Ledger {
                 self.balances.remove(&leg.account);
             }
         }
+    }
+
+    /// These jobs are not remembered any more. Nothing is held for them, so no balance changes; what the same key makes from
+    /// here on is another job.
+    pub(crate) fn forget(&mut self, jobs: &[JobId]) {
+        for job in jobs {
+            self.closed.remove(job);
+        }
+    }
+
+    /// Jobs whose hold was closed and that are remembered, in order.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = &JobId> {
+        self.closed.iter()
     }
 
     /// Every deposit that was ever made: provider and key, to whom, how much.

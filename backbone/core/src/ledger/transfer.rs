@@ -4,7 +4,8 @@ use modchain_types::{JobId, SubmitKey, Text};
 
 use super::account::Account;
 
-/// What a transfer is for. There is never a second one with the same id.
+/// What a transfer is for. There is no second one with the same id, for as long as what it is for is remembered: deposits for
+/// ever, jobs until they are forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TransferId {
     /// Money came in from a provider under this key.

@@ -168,10 +168,10 @@ impl Runner {
         batch
     }
 
-    /// After the hourly audit found a breach no new money moves; what runs goes on.
+    /// After the hourly audit found a breach no new money moves, and nothing is forgotten; what runs goes on.
     fn refuse(&self, command: &Command) -> Option<Refused> {
         let why = self.health.frozen.get()?;
-        moves_new_money(command).then(|| Refused::Frozen { why: why.clone() })
+        waits_while_frozen(command).then(|| Refused::Frozen { why: why.clone() })
     }
 
     /// Syncs the batch and lets it out; tells whether to go on.
@@ -256,8 +256,8 @@ impl Runner {
     }
 }
 
-fn moves_new_money(command: &Command) -> bool {
-    matches!(command, Command::Submit { .. } | Command::Credit { .. })
+fn waits_while_frozen(command: &Command) -> bool {
+    matches!(command, Command::Submit { .. } | Command::Credit { .. } | Command::ForgetJobs { .. })
 }
 
 #[cfg(test)]
@@ -272,7 +272,7 @@ mod tests {
         let by = Actor { id: IdentityId([1; 16]), role: Role::Operator, account: account.clone() };
         let key = "k".parse().expect("a key");
         let credit = Command::Credit { by: by.clone(), account, amount: Micro(1), key, why: Text::default() };
-        assert!(moves_new_money(&credit));
+        assert!(waits_while_frozen(&credit) && waits_while_frozen(&Command::ForgetJobs { jobs: Vec::new() }));
         let token = TokenId([1; 5]);
         let create = Command::CreateToken {
             by: by.clone(),
@@ -291,7 +291,7 @@ mod tests {
             why: Text::default(),
         };
         for goes_on in [create, Command::WrongProof { token }, revoke] {
-            assert!(!moves_new_money(&goes_on), "{goes_on:?}");
+            assert!(!waits_while_frozen(&goes_on), "{goes_on:?}");
         }
     }
 }

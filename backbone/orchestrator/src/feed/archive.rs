@@ -54,11 +54,14 @@ pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<(mpsc::Sender<Row
     let (sender, mut batches) = mpsc::channel::<Rows>(BATCHES_MAX);
     let thread = thread::Builder::new().name("view".into()).spawn(move || {
         while let Some(mut rows) = batches.blocking_recv() {
+            // What forgets jobs comes last in what is written at once: the same keys may make others behind it.
             while rows.events.len() < EVENTS_AT_ONCE
+                && rows.forgotten.is_empty()
                 && let Ok(more) = batches.try_recv()
             {
                 rows.upto = more.upto;
                 rows.jobs.extend(more.jobs);
+                rows.forgotten.extend(more.forgotten);
                 rows.entries.extend(more.entries);
                 rows.events.extend(more.events);
                 rows.kept.extend(more.kept);
@@ -87,16 +90,24 @@ impl FeedHandle {
         Ok(asked.map_err(|_| FeedGone)??)
     }
 
+    /// A job that has ended and is not forgotten, if the view has it.
+    async fn row_kept(&self, job: JobId) -> Result<Option<JobRow>, FeedError> {
+        // Before the view: it may have taken the job out by the time that it is asked.
+        let gone = self.ask(move |feed| feed.model.forgotten_by(job)).await?;
+        let row = self.ask_view(move |view| view.job(job)).await?;
+        Ok(row.filter(|row| gone.is_none_or(|number| row.finished > number)))
+    }
+
     /// A job that has ended, if the asker may see it.
     async fn ended_job(&self, actor: &Actor, job: JobId) -> Result<Option<JobRow>, FeedError> {
-        let row = self.ask_view(move |view| view.job(job)).await?;
-        Ok(row.filter(|row| actor.may_touch(&row.view.account)))
+        Ok(self.row_kept(job).await?.filter(|row| actor.may_touch(&row.view.account)))
     }
 
     /// The job that the asker means by a name.
     pub async fn resolve(&self, actor: &Actor, text: &str) -> Result<Result<JobId, Unresolved>, FeedError> {
         let (asker, name) = (actor.clone(), text.to_owned());
-        let mut found = self.ask(move |feed| feed.model.candidates(&asker, &name)).await?;
+        let here = self.ask(move |feed| (feed.model.candidates(&asker, &name), feed.model.being_forgotten()));
+        let (mut found, gone) = here.await?;
         if let Ok(id) = text.parse::<JobId>() {
             if found.is_empty() {
                 found.extend(self.ended_job(actor, id).await?.map(|row| row.view.id));
@@ -116,7 +127,7 @@ impl FeedHandle {
             }
             Ok(ended)
         });
-        found.extend(ended.await?);
+        found.extend(ended.await?.into_iter().filter(|job| !gone.contains_key(job)));
         Ok(one_of(found))
     }
 
@@ -152,7 +163,7 @@ impl FeedHandle {
 
     /// An ended job never changes: whatever a reader has seen of it, this is newer.
     async fn ended_standing(&self, job: JobId) -> Result<Option<JobStanding>, FeedError> {
-        let row = self.ask_view(move |view| view.job(job)).await?;
+        let row = self.row_kept(job).await?;
         Ok(row.map(|row| JobStanding {
             attempt: row.view.attempts.last().map_or(0, |attempt| attempt.number),
             ended: true,
@@ -186,7 +197,11 @@ impl FeedHandle {
         // First, so that whatever the view does not have yet is found in the feed.
         let applied = if wants_ended { self.view.applied() } else { 0 };
         let (asker, limit, asked) = (actor.clone(), page_limit(&query), query.clone());
-        let here = self.ask(move |feed| feed.model.jobs_part(&asker, &asked, below, applied, feed.now())).await?;
+        let here = self.ask(move |feed| {
+            let here = feed.model.jobs_part(&asker, &asked, below, applied, feed.now());
+            (here, feed.model.being_forgotten())
+        });
+        let (here, gone) = here.await?;
         let ended = if wants_ended {
             let wanted = Wanted {
                 account,
@@ -198,8 +213,11 @@ impl FeedHandle {
                 limit,
             };
             let found = self.ask_view(move |view| view.jobs(&wanted)).await?;
-            let items = found.items.into_iter().map(|row| (row.number, row.view)).collect();
-            JobsPart { items, total: found.total, more: found.more }
+            let kept = |row: &JobRow| gone.get(&row.view.id).is_none_or(|number| row.finished > *number);
+            let shown = found.items.len();
+            let items: Vec<_> = found.items.into_iter().filter(kept).map(|row| (row.number, row.view)).collect();
+            let total = found.total - (shown - items.len()) as u64;
+            JobsPart { items, total, more: found.more }
         } else {
             JobsPart::default()
         };

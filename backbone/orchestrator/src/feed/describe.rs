@@ -24,6 +24,7 @@ pub(super) fn job_of(body: &EventBody) -> Option<JobId> {
         | EventBody::AttemptEnded { attempt, .. } => Some(attempt.job),
         EventBody::EngineStarted { .. }
         | EventBody::RestoreAccepted { .. }
+        | EventBody::JobsForgotten { .. }
         | EventBody::IdentityAdded { .. }
         | EventBody::Deposited { .. }
         | EventBody::NodeConnected { .. }
@@ -86,6 +87,7 @@ pub(super) fn audience(model: &Model, body: &EventBody, job: Option<&Job>) -> Au
     let member = |id: &IdentityId| of(model.identities.get(id).map(|identity| &identity.account));
     match body {
         EventBody::EngineStarted { .. } | EventBody::RestoreAccepted { .. } => Audience::All,
+        EventBody::JobsForgotten { .. } => Audience::Operators,
         EventBody::IdentityAdded { identity } | EventBody::MemberJoined { identity, .. } => of(Some(&identity.account)),
         EventBody::Deposited { account, .. } => of(Some(account)),
         EventBody::NodeConnected { node, .. } | EventBody::NodeLost { node } | EventBody::NodeSet { node, .. } => {
@@ -164,6 +166,11 @@ pub(super) fn event(
         EventBody::RestoreAccepted { journal, .. } => {
             view.kind = EventKind::System;
             format!("the operator went on with an old copy, as journal {journal}: what happened after the copy is lost")
+        }
+        EventBody::JobsForgotten { jobs } => {
+            view.kind = EventKind::System;
+            let many = if jobs.len() == 1 { "" } else { "s" };
+            format!("the records of {} ended job{many} are no longer kept", jobs.len())
         }
         EventBody::IdentityAdded { identity } => {
             view.kind = EventKind::Account;

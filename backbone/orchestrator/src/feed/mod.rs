@@ -139,8 +139,9 @@ impl Feed {
 
     /// Writes what the replay led to. Call it when the replay is over. Blocks.
     pub fn write_replayed(&mut self) -> Result<(), ViewError> {
-        let rows = self.model.take_rows()?;
-        self.view.apply(&rows)?;
+        while let Some(rows) = self.model.take_rows()? {
+            self.view.apply(&rows)?;
+        }
         self.model.forget(self.view.applied());
         Ok(())
     }
@@ -160,13 +161,19 @@ impl Feed {
     /// Hands what has ended to the view's writer, and forgets what the view has. Waits for the writer only when very much
     /// has gathered; without a writer everything stays.
     async fn hand_over(&mut self, writer: &mpsc::Sender<Rows>) {
-        let crowded = self.model.rows_waiting() > archive::EVENTS_WAITING_MAX;
-        let place = if crowded { writer.reserve().await.ok() } else { writer.try_reserve().ok() };
-        if writer.is_closed() || place.is_some() {
+        while self.model.rows_waiting() > 0 {
+            let crowded = self.model.rows_waiting() > archive::EVENTS_WAITING_MAX;
+            let place = if crowded { writer.reserve().await.ok() } else { writer.try_reserve().ok() };
+            if place.is_none() && !writer.is_closed() {
+                break;
+            }
             match (self.model.take_rows(), place) {
-                (Ok(rows), Some(place)) => place.send(rows),
-                (Ok(_), None) => {}
-                (Err(error), _) => self.view.fail(&error),
+                (Ok(Some(rows)), Some(place)) => place.send(rows),
+                (Ok(_), _) => {}
+                (Err(error), _) => {
+                    self.view.fail(&error);
+                    break;
+                }
             }
         }
         self.model.forget(self.view.applied());
@@ -188,7 +195,7 @@ impl Feed {
             tokio::select! {
                 batch = events.recv() => {
                     let Some(batch) = batch else {
-                        if let (Ok(place), Ok(rows)) = (writer.reserve().await, self.model.take_rows()) {
+                        while let (Ok(place), Ok(Some(rows))) = (writer.reserve().await, self.model.take_rows()) {
                             place.send(rows);
                         }
                         return;
@@ -395,6 +402,11 @@ impl FeedHandle {
                  disk, restart the orchestrator: it catches up by itself, or makes the view anew"
             )
         })
+    }
+
+    /// The last event that the view of what has ended has come to.
+    pub fn archived(&self) -> u64 {
+        self.view.applied()
     }
 
     /// The number of the last event.

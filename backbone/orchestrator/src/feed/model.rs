@@ -51,8 +51,13 @@ pub(super) struct Model {
     pub(super) events: VecDeque<Row>,
     /// How many events before those the view has and this forgot.
     pub(super) forgotten: u64,
-    /// What the events since somebody asked led to, for the view.
+    /// What the events since somebody asked led to, for the view: each of these ends with an event that forgets jobs, because the
+    /// same keys may make others behind it.
+    whole_rows: VecDeque<Result<Rows, ViewError>>,
+    /// What the events behind those led to.
     rows: Rows,
+    /// Jobs that were forgotten, with the number of the event, as long as the view may have them.
+    gone: BTreeMap<JobId, u64>,
     /// What the view keeps of the feed's own, as far as it has changed since then.
     pub(super) fresh: Fresh,
     /// The event that is being taken in; 0 between two.
@@ -169,7 +174,9 @@ impl Model {
             accounts: BTreeMap::new(),
             events: VecDeque::new(),
             forgotten: 0,
+            whole_rows: VecDeque::new(),
             rows: Rows::default(),
+            gone: BTreeMap::new(),
             fresh: Fresh::default(),
             taking: 0,
             posted: BTreeSet::new(),
@@ -192,19 +199,40 @@ impl Model {
         self.events.range(first.min(self.events.len())..)
     }
 
-    /// What the events since the call before led to, for the view.
-    pub(super) fn take_rows(&mut self) -> Result<Rows, ViewError> {
+    /// What the events since the call before led to, for the view, as far as it may be written at once. Call it until it gives
+    /// nothing.
+    pub(super) fn take_rows(&mut self) -> Result<Option<Rows>, ViewError> {
+        match self.whole_rows.pop_front() {
+            Some(rows) => rows.map(Some),
+            None if self.rows.events.is_empty() => Ok(None),
+            None => self.newest_rows().map(Some),
+        }
+    }
+
+    fn newest_rows(&mut self) -> Result<Rows, ViewError> {
         let (upto, kept) = (self.upto(), self.take_fresh()?);
         Ok(Rows { upto, kept, ..std::mem::take(&mut self.rows) })
     }
 
-    /// How many events wait for [`Model::take_rows`].
+    /// How many events and forgotten jobs wait for [`Model::take_rows`].
     pub(super) fn rows_waiting(&self) -> usize {
-        self.rows.events.len()
+        let whole = self.whole_rows.iter().flatten().map(|rows| rows.events.len() + rows.forgotten.len());
+        whole.sum::<usize>() + self.rows.events.len()
+    }
+
+    /// The event that forgot a job, as long as the view may have it.
+    pub(super) fn forgotten_by(&self, job: JobId) -> Option<u64> {
+        self.gone.get(&job).copied()
+    }
+
+    /// Jobs that were forgotten and that the view may have, with the numbers of the events.
+    pub(super) fn being_forgotten(&self) -> BTreeMap<JobId, u64> {
+        self.gone.clone()
     }
 
     /// Forgets what the view has, but for the newest: those are what most readers ask for.
     pub(super) fn forget(&mut self, applied: u64) {
+        self.gone.retain(|_, number| *number > applied);
         while self.events.len() > EVENTS_KEPT && self.forgotten < applied {
             self.events.pop_front();
             self.forgotten += 1;
@@ -222,13 +250,7 @@ impl Model {
             if ended.len() > ENDED_KEPT {
                 self.crowded.insert(id.clone());
             }
-            for job in gone.iter().filter_map(|job| self.jobs.remove(job)) {
-                self.by_age.remove(&job.number());
-                self.changed_jobs.remove(&job.changed());
-                if let Some(account) = self.accounts.get_mut(&id) {
-                    account.jobs.remove(&job.number());
-                }
-            }
+            gone.into_iter().for_each(|job| self.drop_ended(job));
         }
         for id in std::mem::take(&mut self.posted) {
             if let Some(account) = self.accounts.get_mut(&id) {
@@ -238,6 +260,34 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// Lets go of a job that has ended.
+    fn drop_ended(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.by_age.remove(&job.number());
+        self.changed_jobs.remove(&job.changed());
+        if let Some(account) = self.accounts.get_mut(job.account()) {
+            account.jobs.remove(&job.number());
+        }
+    }
+
+    /// Jobs are no longer kept: nothing of them is here from now on, and the view is told.
+    fn jobs_forgotten(&mut self, number: u64, jobs: &[JobId]) {
+        let mut accounts = BTreeSet::new();
+        for id in jobs {
+            if let Some(job) = self.jobs.get(id).filter(|job| job.ended().is_some()) {
+                accounts.insert(job.account().clone());
+                self.drop_ended(*id);
+            }
+            self.gone.insert(*id, number);
+        }
+        for account in accounts {
+            if let Some(ended) = self.ended.get_mut(&account) {
+                ended.retain(|id| self.jobs.contains_key(id));
+            }
+        }
+        self.rows.forgotten.extend_from_slice(jobs);
     }
 
     /// A moment of the timeline by the calendar.
@@ -297,6 +347,10 @@ impl Model {
         }
         self.rows.events.push(EventRow { audience: audience.to_row(), view: view.clone() });
         self.events.push_back(Row { audience, revision: self.revision, view });
+        if !self.rows.forgotten.is_empty() {
+            let rows = self.newest_rows();
+            self.whole_rows.push_back(rows);
+        }
     }
 
     /// Keeps of a job only what never changes again.
@@ -390,6 +444,7 @@ impl Model {
                 self.with_job(*job, |job| job.finished(*attempt, outcome, settlement, at));
                 self.settled(event.number, at, *job);
             }
+            EventBody::JobsForgotten { jobs } => self.jobs_forgotten(event.number, jobs),
             EventBody::NodeConnected { node, offer } => {
                 let wall = self.wall(at);
                 if let Some(entry) = self.nodes.get_mut(node) {

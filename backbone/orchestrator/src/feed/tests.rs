@@ -305,12 +305,12 @@ fn what_the_view_has_leaves_the_memory_but_for_the_newest() {
         })
         .collect();
     let live = world.submit("alice", "live");
-    let rows = world.model.take_rows().expect("encodes");
+    let rows = world.model.take_rows().expect("encodes").expect("some");
     assert_eq!((rows.upto, rows.events.len() as u64), (world.model.upto(), world.model.upto()));
     let ended: Vec<JobId> = rows.jobs.iter().map(|row| row.view.id).collect();
     assert_eq!(ended, jobs);
     assert!(rows.jobs.iter().all(|row| row.view.state.is_ended() && row.events.len() >= 2));
-    assert!(world.model.take_rows().expect("encodes").jobs.is_empty(), "once");
+    assert!(world.model.take_rows().expect("encodes").is_none(), "once");
     world.model.forget(0);
     assert_eq!(world.model.jobs.len(), many + 1, "nothing that the view lacks");
     let half = rows.jobs[20].finished;
@@ -544,4 +544,76 @@ fn nodes_are_public_and_paged_by_name() {
     assert_eq!((page.total, page.items[0].name.as_str(), page.items[0].state), (1, "rig-1", NodeState::Ready));
     let after = Some("rig-1".parse().expect("a name"));
     assert!(world.model.nodes_page(&NodesQuery { limit: 10, after }).items.is_empty());
+}
+
+/// The jobs of Alice that a list shows, ended ones too.
+fn listed(world: &World) -> Vec<JobId> {
+    let query = JobsQuery {
+        states: List::default(),
+        ended: true,
+        account: None,
+        labels: List::default(),
+        prefix: Text::default(),
+        since: None,
+        limit: 100,
+        after: None,
+    };
+    jobs_page(world, &client("alice"), &query).items.iter().map(|job| job.id).collect()
+}
+
+#[test]
+fn forgotten_jobs_are_in_no_list_and_under_no_name_and_the_view_is_told() {
+    let mut world = World::new();
+    let jobs: Vec<JobId> = ["a", "b", "c"]
+        .into_iter()
+        .map(|key| {
+            let job = world.submit_named("alice", key, key);
+            world.finish(job, 0, 0);
+            job
+        })
+        .collect();
+    let live = world.submit("alice", "live");
+    let cursor = world.model.snapshot_start().cursor;
+    world.event(EventBody::JobsForgotten { jobs: vec![jobs[0], jobs[2]] });
+    let forgotten_by = world.model.upto();
+
+    assert_eq!(listed(&world), [live, jobs[1]]);
+    assert!(world.model.visible_job(&client("alice"), jobs[0]).is_none());
+    assert_eq!(world.model.candidates(&client("alice"), "a"), []);
+    assert_eq!(world.model.candidates(&client("alice"), &jobs[2].to_string()), []);
+    assert_eq!(world.model.candidates(&client("alice"), "b"), [jobs[1]]);
+    let filter = LedgerFilter { limit: 100, ..LedgerFilter::default() };
+    let entries = world.model.ledger_part(&account("alice"), &filter, 0).expect("an account").items;
+    assert!(entries.iter().any(|entry| entry.job == Some(jobs[0])), "money stays in the statement");
+    let told = world.model.events_after(&operator(), &EventFilter::default(), forgotten_by - 1, 10).0;
+    assert_eq!(told[0].text.as_str(), "the records of 2 ended jobs are no longer kept");
+    let change = world.model.changed_since(&client("alice"), None, cursor, Timestamp(0), true).expect("it moved on");
+    let Change::Delta(delta, _) = change else { panic!("a reader need not begin anew") };
+    assert!(delta.events.is_empty() && delta.jobs.is_empty(), "clients hear nothing of it: {delta:?}");
+
+    // As long as the view has not passed the event, what it has of these jobs does not count.
+    assert_eq!(world.model.forgotten_by(jobs[2]), Some(forgotten_by));
+    world.model.forget(forgotten_by - 1);
+    assert_eq!(world.model.being_forgotten().len(), 2);
+    world.model.forget(forgotten_by);
+    assert!(world.model.being_forgotten().is_empty());
+}
+
+#[test]
+fn what_forgets_a_job_ends_what_is_written_at_once_because_its_key_may_make_another_one() {
+    let mut world = World::new();
+    let job = world.submit("alice", "k");
+    world.finish(job, 0, 0);
+    world.event(EventBody::JobsForgotten { jobs: vec![job] });
+    let forgotten_by = world.model.upto();
+    assert_eq!(world.submit("alice", "k"), job, "the same id");
+    assert_eq!(world.model.candidates(&client("alice"), "k"), [], "and another job, without a name");
+    world.finish(job, 0, 0);
+    let mut batches = Vec::new();
+    while let Some(rows) = world.model.take_rows().expect("encodes") {
+        batches.push((rows.upto, rows.jobs.len(), rows.forgotten));
+    }
+    assert_eq!(batches, [(forgotten_by, 1, vec![job]), (world.model.upto(), 1, vec![])]);
+    assert_eq!(world.model.rows_waiting(), 0);
+    assert_eq!(listed(&world), [job], "the newer one");
 }

@@ -211,6 +211,7 @@ pub fn kind(body: &EventBody) -> &'static str {
         EventBody::ImagePinned { .. } => "image_pinned",
         EventBody::NodeSet { .. } => "node_set",
         EventBody::RestoreAccepted { .. } => "restore_accepted",
+        EventBody::JobsForgotten { .. } => "jobs_forgotten",
     }
 }
 
@@ -266,6 +267,7 @@ pub fn bodies() -> Vec<EventBody> {
         EventBody::InputFailed { job, message: text("over its cap") },
         EventBody::ImagePinned { attempt, image: text("alpine@sha256:00") },
         EventBody::RestoreAccepted { journal: JournalId([0x77; 16]), fence_base: 1 << 40 },
+        EventBody::JobsForgotten { jobs: vec![job, JobId([0x88; 16])] },
     ];
     for wish in [
         NodeWish::Open,

@@ -109,6 +109,9 @@ impl Auditor {
                     stage: Stage::Queued,
                 };
                 self.jobs.insert(*job, record);
+                if let Some(again) = self.forgotten.get_mut(job) {
+                    *again += 1;
+                }
                 self.count(None, JobState::Queued, None);
             }
             EventBody::AttemptAssigned { attempt, node, tariff, reservation, .. } => {
@@ -154,6 +157,7 @@ impl Auditor {
             EventBody::JobFinished { job, attempt, outcome, settlement } => {
                 self.finished(event, *job, *attempt, outcome, settlement)?;
             }
+            EventBody::JobsForgotten { jobs } => self.are_forgotten(jobs)?,
             EventBody::EngineStarted { .. }
             | EventBody::RestoreAccepted { .. }
             | EventBody::IdentityAdded { .. }
@@ -169,6 +173,19 @@ impl Auditor {
             | EventBody::CertificateUsed { .. }
             | EventBody::CertificateRetired { .. }
             | EventBody::IdentityRevoked { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Only what has ended is forgotten. From here on the books have never heard of it.
+    fn are_forgotten(&mut self, jobs: &[JobId]) -> Result<(), Breach> {
+        rule(Rule::Known, !jobs.is_empty(), || "no job is forgotten".into())?;
+        for job in jobs {
+            let ended = self.jobs.remove(job).is_some_and(|record| record.ended().is_some());
+            rule(Rule::OnlyEndedForgotten, ended, || format!("{job} is forgotten and has not ended"))?;
+            let held = self.books.held.contains_key(job);
+            self.forgotten.entry(*job).or_default();
+            rule(Rule::OnlyEndedForgotten, !held, || format!("{job} is forgotten and something is held for it"))?;
         }
         Ok(())
     }
@@ -208,6 +225,9 @@ impl Auditor {
         rule(Rule::AttemptNumbersRise, attempt.number == expected, || {
             format!("{attempt} is assigned where {expected} comes next")
         })?;
+        // Once its job was forgotten an attempt can be over and another one of its name be live.
+        self.over.remove(&attempt);
+        let record = self.open(attempt.job)?;
         record.stage = Stage::Placed(Placed {
             number: attempt.number,
             node,

@@ -55,6 +55,8 @@ pub enum Rule {
     OwnerIsPaid,
     /// An ended job has no more events; a closing happens once.
     EndedIsEnded,
+    /// A job is forgotten once it has ended and nothing is held for it, and never before.
+    OnlyEndedForgotten,
     /// Only the newest attempt of a job counts.
     NewestAttemptOnly,
     /// Attempt numbers rise one by one, and not above what was allowed.
@@ -174,6 +176,8 @@ pub struct Auditor {
     deposits: BTreeSet<SubmitKey>,
     books: Books,
     jobs: BTreeMap<JobId, JobRecord>,
+    /// Jobs that were forgotten, with how often their keys made another one.
+    forgotten: BTreeMap<JobId, u64>,
     nodes: BTreeMap<NodeId, NodeRecord>,
     /// When each attempt that is over was over for its job.
     over: BTreeMap<AttemptId, Timestamp>,
@@ -208,9 +212,14 @@ impl Auditor {
         &self.edges
     }
 
-    /// Whether a job was ever accepted.
+    /// Whether a job was accepted, and not forgotten since.
     pub fn knows(&self, job: JobId) -> bool {
         self.jobs.contains_key(&job)
+    }
+
+    /// How many jobs were forgotten, and how often the key of one made another one.
+    pub fn forgotten(&self) -> (u64, u64) {
+        (self.forgotten.len() as u64, self.forgotten.values().sum())
     }
 
     /// Whose earnings a node's are; `None` for a node that nobody introduced.
@@ -271,7 +280,8 @@ impl Auditor {
             | EventBody::ImagePinned { .. }
             | EventBody::ResultRecorded { .. }
             | EventBody::AttemptEnded { .. }
-            | EventBody::JobFinished { .. } => self.job_event(event),
+            | EventBody::JobFinished { .. }
+            | EventBody::JobsForgotten { .. } => self.job_event(event),
             EventBody::NodeConnected { node, offer } => {
                 let revoked = self.is_revoked((*node).into());
                 rule(Rule::RevokedStaysOut, !revoked, || format!("{node} connects"))?;

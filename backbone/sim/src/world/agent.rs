@@ -14,6 +14,7 @@ use super::network::{Connection, ConnectionId, Direction, FromAgent, ToAgent};
 use super::{Happening, World};
 use crate::auditor::Breach;
 use crate::random::Random;
+use crate::witness::Fenced;
 
 /// A machine that stands still for so long may find, when it goes on, that its lease has ended and its jobs run elsewhere:
 /// the margin of a lease is 5 s, of which its end takes 3, and clocks drift.
@@ -229,15 +230,17 @@ impl World {
         for attempt in there {
             if self.random.chance(self.swarm.executor.inspect_fails) {
                 self.fault("container not found again");
-                self.agent(node).containers.remove(&attempt);
-                self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
+                let container = self.agent(node).containers.remove(&attempt).expect("it is there");
+                let run = (attempt, container.fence());
+                self.witness.ends(self.now, run, Ending::NodeFault { message: Text::default() });
             }
         }
     }
 
     fn containers_end(&mut self, node: NodeId) {
-        for attempt in std::mem::take(&mut self.agent(node).containers).into_keys() {
-            self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
+        for (attempt, container) in std::mem::take(&mut self.agent(node).containers) {
+            let run = (attempt, container.fence());
+            self.witness.ends(self.now, run, Ending::NodeFault { message: Text::default() });
         }
     }
 
@@ -250,7 +253,8 @@ impl World {
             if executor.outlives_its_agent() {
                 self.agent(node).containers.insert(attempt, executor);
             } else {
-                self.witness.ends(self.now, attempt, Ending::NodeFault { message: Text::default() });
+                let run = (attempt, executor.fence());
+                self.witness.ends(self.now, run, Ending::NodeFault { message: Text::default() });
             }
         }
         if let Some(connection) = process.session.connection() {
@@ -455,7 +459,7 @@ impl World {
                 Action::Record(report) => {
                     let kept = Kept { fence: report.fence, assignment: None, result: Some(report.clone()) };
                     agent.disk.attempts.insert(report.attempt, kept);
-                    self.witness.has_result(report.attempt);
+                    self.witness.has_result((report.attempt, report.fence));
                     self.send_if_open(node, FromAgent::Report(report.clone()));
                     self.hand_over_output(node, &report);
                 }
@@ -487,10 +491,11 @@ impl World {
         agent.stopped_until = now + span;
         let Some(process) = &agent.process else { return };
         let connection = process.session.connection();
-        let runs: Vec<AttemptId> = process.executors.keys().copied().collect();
+        let runs: Vec<Fenced> =
+            process.executors.iter().map(|(attempt, executor)| (*attempt, executor.fence())).collect();
         if span > STILL_HARMLESS {
             // What it runs is behind the time when it goes on, and ends as soon as that is noticed.
-            runs.into_iter().for_each(|attempt| self.witness.excuse(attempt));
+            runs.into_iter().for_each(|run| self.witness.excuse(run));
         }
         if let Some(connection) = connection.filter(|_| span > IDLE && self.random.chance(50_000)) {
             self.cut(connection);

@@ -15,6 +15,9 @@ use super::{Happening, World};
 use crate::auditor::{Breach, Rule, rule};
 use crate::random::Random;
 
+/// That a step of the workload makes a world forget that does so at all, in 100,000: some twenty times.
+const FORGETS_AT_STEP: u32 = 5_000;
+
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     accounts: Vec<AccountId>,
@@ -25,7 +28,7 @@ pub(super) struct Clients {
     pub(super) steps: u64,
     /// Every job that was ever asked for, by what it was asked with.
     submits: Vec<Submit>,
-    /// What each accepted job was accepted with: the digest and the hold.
+    /// What each accepted job was accepted with, unless it is forgotten: the digest and the hold.
     accepted: BTreeMap<JobId, (Digest, Micro)>,
     introduced: bool,
 }
@@ -33,6 +36,13 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) fn accounts(&self) -> &[AccountId] {
         &self.accounts
+    }
+
+    /// What the keys of these jobs made is gone: they make others from here on.
+    pub(super) fn forget(&mut self, jobs: &[JobId]) {
+        for job in jobs {
+            self.accepted.remove(job);
+        }
     }
 
     pub(super) fn introduced(&self) -> bool {
@@ -115,6 +125,9 @@ impl World {
         self.at(next, Happening::ClientActs);
         let wish = self.draw_wish();
         self.ask(wish);
+        if self.forgets.as_mut().is_some_and(|forgets| forgets.chance(FORGETS_AT_STEP)) {
+            self.some_jobs_are_forgotten()?;
+        }
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use modchain_core::SupervisorInput;
 use modchain_types::{
-    Assignment, AttemptId, Ending, Fault, InstanceId, NodeId, OnDisconnect, OutputLengths, Span, Text, Timestamp, Usage,
+    Assignment, AttemptId, Ending, Fault, Fence, InstanceId, NodeId, OnDisconnect, OutputLengths, Span, Text,
+    Timestamp, Usage,
 };
 
 use super::{Happening, World};
@@ -13,6 +14,7 @@ const KILL_WITHIN: Span = Span::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Executor {
+    fence: Fence,
     on_disconnect: OnDisconnect,
     /// Whether it goes on when its agent dies.
     is_container: bool,
@@ -46,6 +48,11 @@ impl Executor {
         }
     }
 
+    /// What its attempt was assigned under.
+    pub(super) fn fence(&self) -> Fence {
+        self.fence
+    }
+
     /// Whether nobody has told it to stop.
     pub(super) fn is_untold(&self) -> bool {
         !self.told
@@ -60,7 +67,8 @@ impl Executor {
 
 impl World {
     pub(super) fn executor_begins(&mut self, node: NodeId, assignment: &Assignment) -> Result<(), Breach> {
-        self.witness.begins(assignment.attempt)?;
+        let fence = assignment.claim.fence;
+        self.witness.begins((assignment.attempt, fence))?;
         let odds = self.swarm.executor;
         let prepare = if self.random.chance(odds.slow_prepare) { Span::from_secs(180) } else { Span::from_secs(2) };
         let at = self.soon(prepare);
@@ -77,7 +85,7 @@ impl World {
         // that kind are left out here.
         let is_container = on_disconnect == OnDisconnect::Keep && self.random.chance(odds.container);
         let stage = Stage::Preparing;
-        let executor = Executor { on_disconnect, is_container, stage, next, told: false, killed_at: None };
+        let executor = Executor { fence, on_disconnect, is_container, stage, next, told: false, killed_at: None };
         let process = self.agent(node).process.as_mut().expect("only a process begins attempts");
         process.executors.insert(assignment.attempt, executor);
         self.plan_executor(node, assignment.attempt);
@@ -105,7 +113,8 @@ impl World {
         executor.told = true;
         if is_stuck && executor.killed_at.is_none() {
             // Nobody can promise anything of what cannot be killed.
-            self.witness.excuse(attempt);
+            let fence = executor.fence;
+            self.witness.excuse((attempt, fence));
             self.fault("stop that does nothing");
             return;
         }
@@ -158,8 +167,8 @@ impl World {
         let executor = self.executor(node, attempt).expect("only a prepared executor starts");
         executor.stage = Stage::Running { since: now };
         executor.next = ending.map(|ending| (at, Next::End(ending)));
-        let on_disconnect = executor.on_disconnect;
-        self.witness.starts(now, attempt, on_disconnect)?;
+        let (fence, on_disconnect) = (executor.fence, executor.on_disconnect);
+        self.witness.starts(now, (attempt, fence), on_disconnect)?;
         self.plan_executor(node, attempt);
         self.supervise(node, SupervisorInput::Started { attempt })
     }
@@ -174,7 +183,7 @@ impl World {
             Stage::Preparing => (Span::ZERO, 0),
             Stage::Running { since } => (agent.measures(since, now), self.random.pick(&[0, 0, 1, 5_000])),
         };
-        self.witness.ends(now, attempt, ending.clone());
+        self.witness.ends(now, (attempt, executor.fence), ending.clone());
         let usage = Usage { ran, ..Usage::default() };
         let output = OutputLengths { stdout, ..OutputLengths::default() };
         self.supervise(node, SupervisorInput::Ended { attempt, ending, usage, output })

@@ -50,6 +50,12 @@ const TRACE_LINES_MAX: usize = 120;
 /// Longest line of it, in bytes; specifications are long and seldom the point.
 const TRACE_LINE: usize = 400;
 
+/// Sets the draws of forgetting apart from the others of a seed: worlds that forget nothing are what they were without it.
+const FORGETS: u64 = 0xf0c6_e775_0bad_5eed;
+
+/// That a world forgets ended jobs, in 100,000.
+const FORGETFUL: u32 = 25_000;
+
 /// Whether the way to a failure is written down; it costs more than all the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trace {
@@ -120,6 +126,8 @@ struct Counts {
 pub struct World {
     seed: u64,
     random: Random,
+    /// When to forget ended jobs and how many, where this world does; drawn apart from everything else.
+    forgets: Option<Random>,
     swarm: Swarm,
     now: Timestamp,
     queue: BTreeMap<(Timestamp, u64), Happening>,
@@ -149,10 +157,12 @@ impl World {
         let mut random = Random::new(seed);
         let mut swarm = Swarm::draw(&mut random);
         change(&mut swarm);
+        let mut forgets = Random::new(seed ^ FORGETS);
         let now = Timestamp(1_000_000);
         let mut world = Self {
             seed,
             random,
+            forgets: forgets.chance(FORGETFUL).then_some(forgets),
             now,
             queue: BTreeMap::new(),
             queued: 0,
@@ -192,6 +202,8 @@ impl World {
             edges: self.auditor.edges().clone(),
             endings: self.counts.endings.clone(),
             faults: self.counts.faults.clone(),
+            forgotten: self.auditor.forgotten().0,
+            made_again: self.auditor.forgotten().1,
             events: self.orchestrator.journal().len() as u64,
             elapsed: self.now.since(Timestamp::ZERO),
         }

@@ -10,7 +10,7 @@ use modchain_core::planted::{self, Bug};
 use modchain_core::{
     Command, Control, ControlConfig, Decision, Effect, Event, EventBody, Refused, Reply, SessionEnd, SessionId,
 };
-use modchain_types::{Asset, AttemptId, NodeId, NodeState, Reason, Span, Text, Timestamp, WallTime};
+use modchain_types::{Asset, AttemptId, JobId, NodeId, NodeState, Reason, Span, Text, Timestamp, WallTime};
 
 use super::log::{Fate, Log};
 use super::network::{ConnectionId, Direction, FromAgent, ToAgent};
@@ -342,10 +342,13 @@ impl World {
 
     /// Gives the events that are on disk, from this one on, to those who watch.
     fn take_in(&mut self, from: usize) -> Result<(), Breach> {
-        let Self { orchestrator, auditor, witness, now, .. } = self;
+        let Self { orchestrator, auditor, witness, clients, now, .. } = self;
         for event in &orchestrator.log.synced()[from..] {
             auditor.take(event)?;
             witness.take(*now, event)?;
+            if let EventBody::JobsForgotten { jobs } = &event.body {
+                clients.forget(jobs);
+            }
         }
         Ok(())
     }
@@ -358,6 +361,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Some of the oldest ended jobs are forgotten, but for one that somebody still reads of; of the youngest nobody has heard yet
+    /// that they have ended.
+    pub(super) fn some_jobs_are_forgotten(&mut self) -> Result<(), Breach> {
+        let synced = self.orchestrator.journal().len() as u64;
+        let (Some(control), Some(forgets)) = (&self.orchestrator.control, &mut self.forgets) else { return Ok(()) };
+        let known = control.ended_oldest().take_while(|(_, job)| job.finished <= synced);
+        let mut jobs: Vec<JobId> = known.map(|(id, _)| id).collect();
+        jobs.truncate(forgets.below(jobs.len() as u64 + 1) as usize);
+        if jobs.is_empty() || self.now <= self.orchestrator.stopped_until {
+            return Ok(());
+        }
+        if forgets.chance(50_000) {
+            jobs.remove(forgets.below(jobs.len() as u64) as usize);
+        }
+        let Some(reply) = self.command_grouped(Command::ForgetJobs { jobs })? else { return Ok(()) };
+        let forgotten = matches!(reply, Reply::Forgotten { .. });
+        rule(Rule::AnswersKept, forgotten, || format!("forgetting gives {reply:?}"))
     }
 
     /// What a deadline brings about must not come before its time.
@@ -443,7 +465,7 @@ impl World {
         same("numbers", (live.last_number(), live.last_at()) == (replayed.last_number(), replayed.last_at()))?;
         same("ledgers", live.ledger() == replayed.ledger())?;
         same("open jobs", live.jobs().eq(replayed.jobs()))?;
-        same("ended jobs", live.ended_count() == replayed.ended_count())?;
+        same("ended jobs", live.ended_oldest().eq(replayed.ended_oldest()))?;
         same("members", live.members().eq(replayed.members()))?;
         // Wrong proofs are forgiven.
         let tokens = |control: &Control| -> Vec<Token> {

@@ -41,7 +41,7 @@ fn step(world: &mut World, dice: &mut Dice, number: u64) {
         (!open.is_empty()).then(|| open[dice.roll(open.len() as u64) as usize])
     };
     let session = |world: &World, node: NodeId| world.control.node(node).and_then(Node::session);
-    match dice.roll(16) {
+    match dice.roll(17) {
         0..=3 => {
             let (people, input) = (["alice", "bob"], [Input::None, Input::Stream]);
             let mut spec = spec();
@@ -51,7 +51,8 @@ fn step(world: &mut World, dice: &mut Dice, number: u64) {
             spec.limits.on_disconnect = [OnDisconnect::Keep, OnDisconnect::Stop][dice.roll(2) as usize];
             spec.priority = dice.roll(3) as i8 - 1;
             let name = people[dice.roll(2) as usize];
-            world.submit_as(name, &format!("job-{number}"), spec);
+            // Some keys come again: that of a forgotten job makes another one.
+            world.submit_as(name, &format!("job-{}", number % 50), spec);
         }
         4 => {
             let id = 1 + dice.roll(2) as u8;
@@ -126,6 +127,12 @@ fn step(world: &mut World, dice: &mut Dice, number: u64) {
             let Some(job) = any_job(world, dice) else { return };
             world.tell(Command::InputFailed { job, message: Text::cut("over its cap") });
         }
+        15 => {
+            let some = dice.roll(1 + world.control.ended_count() as u64) as usize;
+            let jobs = world.control.ended_oldest().take(some).map(|(id, _)| id).collect();
+            let reply = world.tell(Command::ForgetJobs { jobs });
+            assert!(matches!(reply, Reply::Forgotten { .. }), "{reply:?}");
+        }
         _ => world.wait(Span::from_secs(dice.roll(40))),
     }
 }
@@ -187,5 +194,5 @@ fn a_kept_state_and_the_events_after_it_are_as_good_as_all_events() {
         assert_eq!(outcome(&live), outcome(&replayed), "seed {seed}");
         live.audit().expect("sound");
     }
-    assert!(kinds.len() >= 18, "the histories have only {} kinds of events", kinds.len());
+    assert!(kinds.len() >= 19, "the histories have only {} kinds of events", kinds.len());
 }

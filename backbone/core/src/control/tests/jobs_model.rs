@@ -18,13 +18,37 @@ const CLIENTS: [&str; 2] = ["alice", "bob"];
 /// One step. Numbers choose among what there is.
 #[derive(Debug, Clone)]
 enum Step {
-    Credit { client: usize, key: u8, amount: u64 },
-    Submit { client: usize, key: u8, cost: usize },
-    Cancel { by: usize, job: usize },
-    Report { job: usize, report: Told, fence_off: bool, older: bool },
+    Credit {
+        client: usize,
+        key: u8,
+        amount: u64,
+    },
+    Submit {
+        client: usize,
+        key: u8,
+        cost: usize,
+    },
+    Cancel {
+        by: usize,
+        job: usize,
+    },
+    Report {
+        job: usize,
+        report: Told,
+        fence_off: bool,
+        older: bool,
+    },
     RefuseNext,
-    Wait { secs: u64 },
-    LoseNode { node: u8 },
+    Wait {
+        secs: u64,
+    },
+    LoseNode {
+        node: u8,
+    },
+    /// This job and every third one after it, whatever their states.
+    Forget {
+        job: usize,
+    },
     Restart,
 }
 
@@ -68,6 +92,7 @@ fn steps(length: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::RefuseNext),
         3 => (0u64..=BEAT).prop_map(|secs| Step::Wait { secs }),
         1 => (1u8..=2).prop_map(|node| Step::LoseNode { node }),
+        1 => any::<usize>().prop_map(|job| Step::Forget { job }),
         1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, length)
@@ -282,6 +307,7 @@ impl Lives {
             Step::RefuseNext => self.refuse_next = true,
             Step::Wait { secs } => self.wait(secs),
             Step::LoseNode { node } => self.lose(node),
+            Step::Forget { job } => self.forget(job),
             Step::Restart => {
                 self.world.control = self.world.replayed();
                 self.world.start();
@@ -291,6 +317,25 @@ impl Lives {
                     self.sessions.insert(number, session);
                 }
             }
+        }
+    }
+
+    /// Those that have ended are gone, and nobody hears of them again; but for those of this very moment.
+    fn forget(&mut self, job: usize) {
+        let first = job % self.reference.jobs.len().max(1);
+        let jobs: Vec<JobId> = self.reference.jobs.keys().skip(first).step_by(3).copied().collect();
+        let now = self.world.now;
+        let is_old = |id: &JobId| self.world.control.ended(*id).is_some_and(|ended| ended.at < now);
+        let ended = |id: &JobId| matches!(self.reference.jobs[id].place, Place::Ended(_));
+        let old: Vec<JobId> = jobs.iter().filter(|id| ended(id) && is_old(id)).copied().collect();
+        let reply = self.world.tell(Command::ForgetJobs { jobs });
+        assert_eq!(reply, Reply::Forgotten { jobs: old.len() });
+        for id in old {
+            self.reference.jobs.remove(&id);
+            assert_eq!(self.world.control.ended(id), None);
+            // What an agent had kept of it all the time.
+            let (attempt, fence) = (AttemptId { job: id, number: 1 }, Fence(1));
+            self.say(node(1), attempt, fence, Told::Ended { how: How::Exited(0), ran: 100 });
         }
     }
 

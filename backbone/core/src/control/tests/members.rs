@@ -236,6 +236,8 @@ impl World {
             control.tokens().iter().map(|token| Token { wrong_proofs: 0, ..token.clone() }).collect()
         };
         assert_eq!(durable(&self.control), durable(&replayed));
+        assert_eq!(self.control.ledger(), replayed.ledger());
+        assert!(self.control.ended_oldest().eq(replayed.ended_oldest()));
         replayed.audit().expect("every invariant holds");
     }
 }

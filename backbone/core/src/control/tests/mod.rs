@@ -12,6 +12,7 @@ use crate::ledger::Account;
 
 mod closing;
 mod durable;
+mod forgetting;
 mod gpus;
 mod jobs;
 mod jobs_model;

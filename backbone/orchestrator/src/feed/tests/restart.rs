@@ -404,7 +404,9 @@ fn told(model: &Model, view: &View, at: u64) -> Result<Vec<String>, ViewError> {
 }
 
 fn write(model: &mut Model, view: &View) {
-    view.apply(&model.take_rows().expect("encodes")).expect("applies");
+    while let Some(rows) = model.take_rows().expect("encodes") {
+        view.apply(&rows).expect("applies");
+    }
     model.forget(view.applied());
 }
 
@@ -513,7 +515,7 @@ fn what_the_feed_keeps_and_cannot_read_has_the_view_made_anew() {
     let view = View::open(&place, JOURNAL).expect("opens");
     let mut model = Model::new(JOURNAL, Asset::Test);
     (0..200).for_each(|_| model.apply(&pool.event(&mut dice)));
-    let mut rows = model.take_rows().expect("encodes");
+    let mut rows = model.take_rows().expect("encodes").expect("some");
     let (_, garbled) = rows.kept.iter_mut().find(|(key, row)| key[0] == b'n' && row.is_some()).expect("a node");
     *garbled = Some(vec![0xff; 3]);
     view.apply(&rows).expect("it does not look into it");

@@ -36,6 +36,8 @@ pub struct Rows {
     pub upto: u64,
     /// Jobs that they ended.
     pub jobs: Vec<JobRow>,
+    /// Ended jobs that are no longer kept. Their entries of statements and events are.
+    pub forgotten: Vec<JobId>,
     /// Entries of statements, in order.
     pub entries: Vec<(AccountId, LedgerEntryView)>,
     /// The events, in order and without a gap.

@@ -11,6 +11,7 @@ mod node;
 
 pub(super) use durable::{Assembly, Item, items};
 
+use modchain_core::event::JOBS_FORGOTTEN_MAX;
 use modchain_core::{self as core, EventBody};
 use modchain_types as t;
 use serde::{Deserialize, Serialize};
@@ -202,6 +203,9 @@ enum Body {
         journal: [u8; 16],
         fence_base: u64,
     },
+    JobsForgotten {
+        jobs: Vec<[u8; 16]>,
+    },
 }
 
 impl From<&core::Event> for Event {
@@ -311,6 +315,7 @@ impl From<&EventBody> for Body {
             EventBody::RestoreAccepted { journal, fence_base } => {
                 Self::RestoreAccepted { journal: journal.0, fence_base: *fence_base }
             }
+            EventBody::JobsForgotten { jobs } => Self::JobsForgotten { jobs: jobs.iter().map(|job| job.0).collect() },
             EventBody::NodeSet { node, by, wish, why } => {
                 Self::NodeSet { node: node.0, by: by.0, wish: (*wish).into(), why: why.to_string() }
             }
@@ -422,6 +427,12 @@ impl Body {
             }
             Self::RestoreAccepted { journal, fence_base } => {
                 EventBody::RestoreAccepted { journal: t::JournalId(journal), fence_base }
+            }
+            Self::JobsForgotten { jobs } => {
+                if jobs.is_empty() || jobs.len() > JOBS_FORGOTTEN_MAX {
+                    return Err(OutOfBounds(format!("{} jobs are forgotten by one event", jobs.len())));
+                }
+                EventBody::JobsForgotten { jobs: jobs.into_iter().map(t::JobId).collect() }
             }
             Self::NodeSet { node, by, wish, why } => EventBody::NodeSet {
                 node: t::NodeId(node),
