@@ -134,6 +134,23 @@ impl Lane {
     }
 }
 
+impl Class {
+    fn head(&mut self, shares: &Shares) -> Option<(Turn, JobId)> {
+        loop {
+            let (turn, (account, job)) = self.order.first_key_value()?;
+            let standing = shares.of(account);
+            if standing == turn.standing {
+                return Some((*turn, *job));
+            }
+            // It has been given something since it was put here.
+            let (_, first) = self.order.pop_first().expect("just looked");
+            let lane = self.lanes.get_mut(&first.0).expect("it is in the order");
+            lane.turn.standing = standing;
+            self.order.insert(lane.turn, first);
+        }
+    }
+}
+
 impl Queue {
     /// An empty one.
     pub fn new(ceilings: Ceilings) -> Self {
@@ -263,8 +280,8 @@ impl Queue {
                 accounts.iter().for_each(|account| self.notice(account));
             }
         }
-        let classes: Vec<Arc<Needs>> = self.classes.keys().cloned().collect();
-        classes.into_iter().filter_map(|needs| self.head(&needs).map(|(turn, _)| (turn, needs))).collect()
+        let Self { classes, shares, .. } = self;
+        classes.iter_mut().filter_map(|(needs, class)| Some((class.head(shares)?.0, Arc::clone(needs)))).collect()
     }
 
     /// Puts an account where it belongs, in every class that it waits in.
@@ -281,19 +298,7 @@ impl Queue {
 
     /// The job of this class whose turn it is. Right as long as no share has fallen since [`Queue::turns`].
     pub fn head(&mut self, needs: &Needs) -> Option<(Turn, JobId)> {
-        let class = self.classes.get_mut(needs)?;
-        loop {
-            let (turn, (account, job)) = class.order.first_key_value()?;
-            let standing = self.shares.of(account);
-            if standing == turn.standing {
-                return Some((*turn, *job));
-            }
-            // It has been given something since it was put here.
-            let (_, first) = class.order.pop_first().expect("just looked");
-            let lane = class.lanes.get_mut(&first.0).expect("it is in the order");
-            lane.turn.standing = standing;
-            class.order.insert(lane.turn, first);
-        }
+        self.classes.get_mut(needs)?.head(&self.shares)
     }
 
     /// How many go before this job, if each takes as much of the pool as it does, and each that ends makes room for one: all
