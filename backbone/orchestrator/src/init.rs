@@ -15,6 +15,7 @@ use modchain_core::membership::Certificate;
 use modchain_types::{AccountId, Asset, Identity, IdentityId, JournalId, Name, Role, WallTime};
 use zeroize::Zeroizing;
 
+use crate::backup::check_finished;
 use crate::engine::journal_dir;
 use crate::fence::FenceKey;
 use crate::founders::{self, FIRST_TOKEN_TTL, FirstToken, Founder};
@@ -104,6 +105,7 @@ pub fn own_identity_dir(data: &Path) -> PathBuf {
 /// Makes what is missing. Safe to repeat, also after a crash and while the orchestrator runs.
 pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
     let data = &options.data;
+    check_finished(data)?;
     files::ensure_private_dir(data)?;
     let _lock = founders::lock(data)?;
     let now = SystemTime::now();

@@ -55,7 +55,7 @@ enum Verb {
     #[command(before_help = "Examples:\n  modchain-orchestrator backup /mnt/backups/2026-11-29\n  \
                              modchain-orchestrator backup --data ./pool ./pool-copy -o json", help_template = EXAMPLES_FIRST)]
     Backup {
-        /// The copy; made with mode 0700. Whoever has it has the pool's keys
+        /// The copy, a new or an empty folder; made with mode 0700. Whoever has it has the pool's keys
         #[arg(value_name = "TO")]
         to: PathBuf,
         /// The data directory
@@ -65,14 +65,15 @@ enum Verb {
         #[arg(short, long, value_enum, default_value_t = Output::Human)]
         output: Output,
     },
-    /// Make a data directory of a copy, once all of the copy was checked. Never overwrites one
+    /// Make a data directory of a copy, once all of the copy was checked. Never overwrites one: an empty folder that is there, such
+    /// as a mounted disk, is filled
     #[command(before_help = "Examples:\n  modchain-orchestrator restore /mnt/backups/2026-11-29\n  \
                              modchain-orchestrator restore ./pool-copy --data ./pool", help_template = EXAMPLES_FIRST)]
     Restore {
         /// The copy, made by `backup`
         #[arg(value_name = "FROM")]
         from: PathBuf,
-        /// The data directory to make
+        /// The data directory to make, or an empty folder to make it in
         #[arg(long, value_name = "DIR", env = "MODCHAIN_ORCHESTRATOR_DATA", default_value = config::DATA_DIR)]
         data: PathBuf,
         /// How to print the result
@@ -248,18 +249,31 @@ fn main() -> ExitCode {
     if let Err(error) = modchain_certs::harden_process() {
         eprintln!("warning: a crash may leave keys in an image of this program's memory: {error}");
     }
-    match run(Cli::parse().command) {
+    let verb = Cli::parse().command;
+    let hint = if_denied(&verb);
+    match run(verb) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             let denied = |io: &std::io::Error| io.kind() == std::io::ErrorKind::PermissionDenied;
             if error.chain().any(|cause| cause.downcast_ref().is_some_and(denied)) {
-                eprintln!(
-                    "  hint: run this as the user that the data folder belongs to, or name another with --data DIR"
-                );
+                eprintln!("  hint: {hint}");
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What to do where the system denies something.
+fn if_denied(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Backup { .. } => {
+            "run this as the user that the data folder belongs to, and name a place that this user may write to"
+        }
+        Verb::Restore { .. } => {
+            "run this as the user that is to serve: the data folder, empty, and every file of the copy must belong to it"
+        }
+        _ => "run this as the user that the data folder belongs to, or name another with --data DIR",
     }
 }
 

@@ -21,6 +21,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::backup::check_finished;
 use crate::clock::SystemSource;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineHandle, EngineOptions, EngineThread, Outlets, StartError};
@@ -114,6 +115,7 @@ impl Orchestrator {
     pub async fn start(settings: &Settings) -> anyhow::Result<Self> {
         modchain_certs::install_crypto_provider();
         let data = settings.data.clone();
+        check_finished(&data)?;
         let lock = DataLock::take(&data)
             .with_context(|| format!("{} cannot be served; has `init` made it?", data.display()))?;
         let now = SystemTime::now();

@@ -283,6 +283,72 @@ fn a_copy_that_is_killed_is_not_there_and_the_next_one_is_whole() {
     assert!(!dir.path().join(".copy.partial").exists());
 }
 
+/// Runs a script as root of a namespace of its own, in which it may mount; `None` where this machine lets nobody do that.
+fn with_mounts(script: &str, arguments: &[&str]) -> Option<Output> {
+    let run = |script: &str, arguments: &[&str]| {
+        let line = ["--user", "--map-root-user", "--mount", "sh", "-euc", script, "sh"];
+        Program::new("unshare").args(line).args(arguments).output()
+    };
+    match run("mount -t tmpfs none /tmp", &[]) {
+        Ok(output) if output.status.success() => Some(run(script, arguments).expect("runs")),
+        Ok(output) => {
+            println!("backup: skipped, nothing can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim());
+            None
+        }
+        Err(error) => {
+            println!("backup: skipped, there is no unshare: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_copy_and_a_data_directory_can_be_where_a_disk_begins() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, copies, back) = (pool(dir.path()), dir.path().join("copies"), dir.path().join("back"));
+    fs::create_dir(&copies).and_then(|()| fs::create_dir(&back)).expect("makes");
+    // A fresh disk has this; in a data directory it is the disk's too, and nobody but root may look into it.
+    let script = r#"
+        for disk in "$2" "$3"; do
+            mount -t tmpfs -o mode=0755 none "$disk"
+            mkdir -m 0700 "$disk/lost+found"
+            echo "found by the disk" >"$disk/lost+found/1"
+        done
+        "$0" backup "$2" --data "$1"
+        "$0" restore "$2" --data "$3"
+        "$0" ledger verify --data "$3"
+        test ! -e "$2/.partial" -a ! -e "$3/.partial"
+        stat -c %a "$2" "$3"
+        umount "$2"
+        mount -t tmpfs none "$2"
+        "$0" backup "$2" --data "$3"
+        test ! -e "$2/lost+found"
+    "#;
+    let script = script.replace("$0", utf8(&program()));
+    let Some(output) = with_mounts(&script, &[utf8(&data), utf8(&copies), utf8(&back)]) else { return };
+    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{wrong}");
+    assert_eq!(said.lines().filter(|line| *line == "700").count(), 2, "{said}");
+}
+
+#[test]
+fn nobody_makes_or_serves_a_pool_where_a_restore_was_cut_short() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, to, back) = (pool(dir.path()), dir.path().join("copy"), dir.path().join("back"));
+    copy(&data, &to);
+    fs::create_dir_all(back.join(".partial/journal")).expect("makes");
+    fs::write(back.join(".partial/journal/old.seg"), "of a run that was killed").expect("writes");
+    for args in [["serve", "--data", utf8(&back)], ["init", "--data", utf8(&back)]] {
+        let said = fails(&args);
+        assert!(said.contains("`restore` fills it just now, or was cut short"), "{said}");
+        assert_eq!(fs::read_dir(&back).expect("lists").count(), 1, "{args:?} left nothing");
+    }
+    ok(&["restore", utf8(&to), "--data", utf8(&back), "-o", "json"]);
+    assert!(!back.join(".partial").exists() && !back.join("journal/old.seg").exists());
+    let (_server, ready) = Server::start(&back);
+    assert_eq!(ready["schema"], "modchain.serving/v1");
+}
+
 /// What a client was told before a moment.
 #[derive(Clone, Default)]
 struct Told {

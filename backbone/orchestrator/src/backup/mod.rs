@@ -35,9 +35,11 @@ use folder::{Copied, Folder, seal};
 use manifest::Manifest;
 pub use restore::{Restored, restore};
 
-/// What is at the top of a data directory and is not copied as it is: made anew, or copied in an order of its own.
-const NOT_AS_IT_IS: [&str; 9] =
-    ["ballast", "blobs", "init.lock", "input", "journal", "lock", "output", "snapshots", "view"];
+/// What is at the top of a data directory and is not copied as it is: made anew, copied in an order of its own, or the disk's.
+const NOT_AS_IT_IS: [&str; 10] =
+    ["ballast", "blobs", "init.lock", "input", JOURNAL, "lock", folder::LOST_AND_FOUND, "output", "snapshots", "view"];
+/// What a data directory is nothing without.
+const JOURNAL: &str = "journal";
 /// How often the journal is followed further, because what was to be copied was removed: each time the window is shorter.
 const ROUNDS_MAX: u32 = 20;
 /// How often a folder of keys is read again that is just being renewed.
@@ -66,13 +68,23 @@ pub struct Backup {
     pub lacking: Vec<String>,
 }
 
-/// Copies the data directory `data` to `to`, which must not exist. `say` hears now and then how far it is. Blocks, as long as it takes.
+/// Refuses a data directory that `restore` has not finished: whoever made or served a pool there would have two by halves.
+pub(crate) fn check_finished(data: &Path) -> anyhow::Result<()> {
+    ensure!(
+        !folder::is_unfinished(data, JOURNAL),
+        "{} is not whole: `restore` fills it just now, or was cut short; wait until it has ended, or run it again",
+        data.display()
+    );
+    Ok(())
+}
+
+/// Copies the data directory `data` to `to`, where nothing may be yet but an empty folder. `say` hears now and then how far it is. Blocks, as long as it takes.
 pub fn backup(data: &Path, to: &Path, say: &mut dyn FnMut(String)) -> anyhow::Result<Backup> {
     let cursor = Cursor::begin(&journal_dir(data))?;
     let parent = std::path::absolute(to).ok().and_then(|to| fs::canonicalize(to.parent()?).ok());
     let inside = parent.zip(fs::canonicalize(data).ok()).is_some_and(|(parent, data)| parent.starts_with(data));
     ensure!(!inside, "{} lies in the data that it is to be a copy of: name another place", to.display());
-    let folder = Folder::begin(to)?;
+    let folder = Folder::begin(to, manifest::FILE)?;
     let (journal, asset) = (cursor.journal(), cursor.asset());
     let mut making = Making { data, folder, files: BTreeMap::new(), seen: BTreeMap::new(), said: Instant::now(), say };
     let mut followed = Followed::new(cursor);

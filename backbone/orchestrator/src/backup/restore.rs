@@ -1,5 +1,7 @@
 //! `restore`: makes a data directory of a copy, once every byte of the copy was looked at.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,7 +10,7 @@ use modchain_types::{AccountId, Digest, JobId};
 
 use super::folder::Folder;
 use super::manifest::Manifest;
-use super::{blob_path, needs, say_sometimes};
+use super::{JOURNAL, blob_path, needs, say_sometimes};
 use crate::engine::journal_dir;
 use crate::verify::{Verified, replay, verify};
 
@@ -27,11 +29,12 @@ pub struct Restored {
     pub lacking: Vec<String>,
 }
 
-/// Checks the copy `from` and puts it where `data` says, where nothing may be yet. What is not whole is named, and nothing is
-/// put there. `say` hears now and then how far it is. Blocks, as long as it takes.
+/// Checks the copy `from` and puts it where `data` says, where nothing may be yet but an empty folder. What is not whole is named,
+/// and nothing is put there. `say` hears now and then how far it is. Blocks, as long as it takes.
 pub fn restore(from: &Path, data: &Path, say: &mut dyn FnMut(String)) -> anyhow::Result<Restored> {
     let manifest = Manifest::read(from)?;
-    let folder = Folder::begin(data)?;
+    check_owner(data)?;
+    let folder = Folder::begin(data, JOURNAL)?;
     let mut said = Instant::now();
     for (number, (path, listed)) in manifest.files.iter().enumerate() {
         let there = from.join(path);
@@ -62,6 +65,18 @@ pub fn restore(from: &Path, data: &Path, say: &mut dyn FnMut(String)) -> anyhow:
     let (files, bytes) = (manifest.files.len(), manifest.bytes());
     let place = folder.finish()?;
     Ok(Restored { place, verified, files, bytes, lacking: manifest.lacking })
+}
+
+/// Keys belong to whoever serves them, and that is whom an empty folder was made for. root could fill it, and nobody serve it.
+fn check_owner(data: &Path) -> anyhow::Result<()> {
+    let (Ok(there), user) = (fs::metadata(data), rustix::process::geteuid().as_raw()) else { return Ok(()) };
+    ensure!(
+        there.uid() == user,
+        "{} belongs to user {owner}, and what user {user} restores would not: run this as user {owner} (sudo -u '#{owner}' …)",
+        data.display(),
+        owner = there.uid()
+    );
+    Ok(())
 }
 
 /// What its open jobs need must be in it, but for what the copy says that it lacks.
