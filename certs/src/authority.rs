@@ -114,21 +114,25 @@ impl Authority {
         if root_end <= now {
             return Err(AuthorityError::Expired { file: ROOT_FILE });
         }
-        let issuing = match Signer::load(dir, ISSUING_FILE) {
-            Ok(issuing) if !issuing.is_issued_by(&root)? => {
-                let why = format!("it was not issued by {ROOT_FILE}");
-                return Err(AuthorityError::Damaged { file: ISSUING_FILE, why });
-            }
-            Ok(issuing) if issuing.is_young(now)? => issuing,
-            Ok(_) | Err(AuthorityError::File(FileError::Missing { .. })) => {
+        let issuing = match Signer::load_issuing(dir, &root)? {
+            Some(issuing) if issuing.is_young(now)? => issuing,
+            Some(_) | None => {
                 let issuing = Signer::issuing(&root, now, root_end)?;
                 issuing.save(&dir.join(ISSUING_FILE))?;
                 issuing
             }
-            Err(error) => return Err(error),
         };
         let domain = TrustDomain::of_root(&root.certificate)?;
         Ok(Self { root, issuing, domain })
+    }
+
+    /// Whether [`Authority::load`] would find what is in `dir` whole, whatever its dates. Only reads.
+    pub fn check(dir: &Path) -> Result<(), AuthorityError> {
+        files::check_private_dir(dir)?;
+        let root = Signer::load(dir, ROOT_FILE)?;
+        Signer::load_issuing(dir, &root)?;
+        TrustDomain::of_root(&root.certificate)?;
+        Ok(())
     }
 
     /// The name of everything that it issues.
@@ -254,6 +258,19 @@ impl Signer {
             return Err(damaged("its certificate is not an authority's".into()));
         }
         Ok(signer)
+    }
+
+    /// The issuing authority, if there is one.
+    fn load_issuing(dir: &Path, root: &Self) -> Result<Option<Self>, AuthorityError> {
+        match Self::load(dir, ISSUING_FILE) {
+            Ok(issuing) if issuing.is_issued_by(root)? => Ok(Some(issuing)),
+            Ok(_) => {
+                let why = format!("it was not issued by {ROOT_FILE}");
+                Err(AuthorityError::Damaged { file: ISSUING_FILE, why })
+            }
+            Err(AuthorityError::File(FileError::Missing { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn parse(&self, file: &'static str) -> Result<X509Certificate<'_>, AuthorityError> {

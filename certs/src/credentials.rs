@@ -155,12 +155,25 @@ impl Credentials {
         files::check_private_dir(dir)?;
         let _lock = files::lock_dir(dir)?;
         finish_earlier(dir)?;
+        Self::read(dir, false)
+    }
+
+    /// Whether [`Credentials::load`] would find them whole. Only reads: what an earlier one could not finish stays as it is.
+    pub fn check(dir: &Path) -> Result<(), CredentialsError> {
+        files::check_private_dir(dir)?;
+        let _lock = files::lock_dir(dir)?;
+        Self::read(dir, is_unfinished(dir)).map(drop)
+    }
+
+    /// Reads them, also where they were not moved into place to the end.
+    fn read(dir: &Path, unfinished: bool) -> Result<Self, CredentialsError> {
         let chain = read_certificates(dir, CERT_FILE)?;
         let leaf = chain.first().ok_or(CredentialsError::Certificates { file: CERT_FILE })?;
-        let key = fitting_key(dir, leaf)?;
-        let root = match read_certificates(dir, CA_FILE)?.as_slice() {
+        let key = if unfinished { read_key(dir, KEY_FILE_NEW)? } else { fitting_key(dir, leaf)? };
+        let file = if unfinished && dir.join(CA_FILE_NEW).exists() { CA_FILE_NEW } else { CA_FILE };
+        let root = match read_certificates(dir, file)?.as_slice() {
             [root] => root.clone(),
-            _ => return Err(CredentialsError::Certificates { file: CA_FILE }),
+            _ => return Err(CredentialsError::Certificates { file }),
         };
         let domain = TrustDomain::of_root(&root)?;
         let identity = PeerIdentity::from_certificate(leaf, &domain)?;
@@ -216,18 +229,22 @@ pub(crate) fn discard_waiting_key(dir: &Path) -> Result<(), CredentialsError> {
     }
 }
 
-/// Finishes the move of somebody who did not get to its end: where `key.pem.new` is the key that `cert.pem` certifies,
-/// that key and the root beside it belong in place. Where either cannot be read there is nothing to finish. Harmless
-/// when repeated.
+/// Finishes the move of somebody who did not get to its end. Harmless when repeated.
 fn finish_earlier(dir: &Path) -> Result<(), CredentialsError> {
-    let (Ok(chain), Ok(waiting)) = (read_certificates(dir, CERT_FILE), read_key(dir, KEY_FILE_NEW)) else {
-        return Ok(());
-    };
-    if chain.first().is_some_and(|leaf| matches!(belongs(&waiting, leaf), Ok(true))) {
+    if is_unfinished(dir) {
         move_over(dir, CA_FILE_NEW, CA_FILE)?;
         move_over(dir, KEY_FILE_NEW, KEY_FILE)?;
     }
     Ok(())
+}
+
+/// Whether somebody did not get to the end of a move: where `key.pem.new` is the key that `cert.pem` certifies, that key and
+/// the root beside it belong in place. Where either cannot be read there is nothing to finish.
+fn is_unfinished(dir: &Path) -> bool {
+    let (Ok(chain), Ok(waiting)) = (read_certificates(dir, CERT_FILE), read_key(dir, KEY_FILE_NEW)) else {
+        return false;
+    };
+    chain.first().is_some_and(|leaf| matches!(belongs(&waiting, leaf), Ok(true)))
 }
 
 /// The key of `leaf`, after [`finish_earlier`].
@@ -318,6 +335,11 @@ mod tests {
         ((identity.key, identity.serial), credentials.chain(), credentials.root())
     }
 
+    fn files_of(dir: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+        let paths = fs::read_dir(dir).expect("lists").map(|entry| entry.expect("an entry").path());
+        paths.map(|path| (path.clone(), fs::read(path).expect("reads"))).collect()
+    }
+
     type KeyDigestAndSerial = (modchain_types::KeyDigest, modchain_types::CertificateSerial);
 
     #[test]
@@ -329,6 +351,9 @@ mod tests {
             old.save(&dir).expect("saves");
             new.save_through(&SaveStep::ALL[..done], &dir).expect("saves a part");
             let expected = if done < 3 { &old } else { &new };
+            let left = files_of(&dir);
+            Credentials::check(&dir).expect("whole");
+            assert_eq!(files_of(&dir), left, "a look changes nothing after {done} steps");
             for _ in 0..2 {
                 assert_eq!(content(&Credentials::load(&dir).expect("whole")), content(expected), "after {done} steps");
             }

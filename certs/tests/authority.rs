@@ -130,6 +130,20 @@ fn a_crash_between_root_and_issuer_heals() {
 }
 
 #[test]
+fn a_check_changes_nothing_and_refuses_what_loading_would() {
+    let (world, other) = (World::new(), World::new());
+    let (root, issuing) = (world.ca_dir().join("root.pem"), world.ca_dir().join("issuing.pem"));
+    Authority::check(&world.ca_dir()).expect("whole");
+    fs::remove_file(&issuing).expect("removes");
+    Authority::check(&world.ca_dir()).expect("the next one that loads it makes it");
+    assert!(!issuing.exists());
+    fs::copy(other.ca_dir().join("issuing.pem"), &issuing).expect("copies");
+    assert!(matches!(Authority::check(&world.ca_dir()), Err(AuthorityError::Damaged { .. })));
+    fs::remove_file(&root).expect("removes");
+    assert!(matches!(Authority::check(&world.ca_dir()), Err(AuthorityError::File(FileError::Missing { .. }))));
+}
+
+#[test]
 fn the_issuer_is_replaced_at_half_its_life_and_the_root_is_not() {
     let world = World::new();
     let before = world.member(Role::Node);

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use modchain_certs::{Authority, Subject};
 use modchain_core::{Actor, Command, Control, ControlConfig, Reply};
 use modchain_orchestrator::backup::{Backup, backup, restore};
 use modchain_orchestrator::clock::SystemSource;
@@ -347,6 +348,36 @@ fn nobody_makes_or_serves_a_pool_where_a_restore_was_cut_short() {
     assert!(!back.join(".partial").exists() && !back.join("journal/old.seg").exists());
     let (_server, ready) = Server::start(&back);
     assert_eq!(ready["schema"], "modchain.serving/v1");
+}
+
+#[test]
+fn keys_that_are_due_for_renewal_are_copied_as_they_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = pool(dir.path());
+    let (ca, tls) = (data.join("ca"), data.join("tls"));
+    // Past half its life; not there at all; and a key that was not moved into its place to the end.
+    let long_ago = SystemTime::now() - Duration::from_secs(300 * 24 * 3600);
+    let old = Authority::create(&dir.path().join("old"), long_ago).expect("an authority");
+    fs::remove_dir_all(&ca).and_then(|()| fs::rename(dir.path().join("old"), &ca)).expect("takes its place");
+    let own = old.issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), SystemTime::now()).expect("issues");
+    own.save(&tls).expect("is kept");
+    let same = |name: &str| {
+        let (before, to, back) = (files(&data), dir.path().join(name), dir.path().join(format!("{name}-back")));
+        copy(&data, &to);
+        assert_eq!(files(&data), before, "{name}: nothing is changed where it is copied from");
+        restore(&to, &back, &mut |_| {}).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        for keys in ["ca", "tls"] {
+            assert_eq!(files(&back.join(keys)), files(&data.join(keys)), "{name}");
+        }
+    };
+    same("old-issuer");
+    fs::remove_file(ca.join("issuing.pem")).expect("removes");
+    same("no-issuer");
+    fs::rename(tls.join("key.pem"), tls.join("key.pem.new")).expect("renames");
+    same("half-moved");
+    fs::remove_file(tls.join("key.pem.new")).expect("removes");
+    let error = backup(&data, &dir.path().join("none"), &mut |_| {}).expect_err("there is no key");
+    assert!(format!("{error:#}").contains("the orchestrator's keys are not whole where they are"), "{error:#}");
 }
 
 /// What a client was told before a moment.
