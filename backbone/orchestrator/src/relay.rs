@@ -266,7 +266,17 @@ impl Upward<'_> {
                     Ok(Some(FromAgent::OutputEnd(all))) => end = Some(all),
                     Ok(Some(_)) => return Up::Broken(Some(StreamCode::Refused)),
                     Ok(None) => closed = true,
-                    Err(error) => return self.broken(&error).await,
+                    Err(error) => {
+                        // Not beside another sync: one that waits for its turn and is left alone is given it, and keeps it.
+                        let failed = match syncing {
+                            Some(syncing) => syncing.await.err(),
+                            None => None,
+                        };
+                        return match failed {
+                            Some(ended) => ended,
+                            None => self.broken(&error).await,
+                        };
+                    }
                 }
                 if end.is_some() || closed || taken - covered >= UNSYNCED_BYTES_MAX / 2 {
                     break;
