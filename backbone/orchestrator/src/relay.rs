@@ -126,12 +126,6 @@ async fn relay(
     }
     let input = match (granted.input, open.input_from) {
         (Input::Stream, Some(from)) => match context.services.input.open(open.attempt.job).await {
-            Ok(spool) if from > spool.stored().length => {
-                // It cannot have had what is not here.
-                reader.stop(StreamCode::BadFrame);
-                writer.reset(StreamCode::BadFrame);
-                return;
-            }
             Ok(spool) => {
                 let writers = context.input_writers.clone();
                 Some(Pump::new(spool, writers, open.attempt.job, from, Patience::INPUT))
@@ -403,6 +397,10 @@ async fn downward(
                     pump = None;
                     continue;
                 }
+                Err(PumpError::Beyond) => {
+                    tracing::warn!(%attempt, "an agent says that it has more of its input than there is");
+                    return Some(Up::Broken(Some(StreamCode::BadFrame)));
+                }
                 Err(PumpError::Spool(error)) => return Some(Up::Refused(no_input(attempt, &error))),
             },
         };
@@ -430,6 +428,8 @@ async fn abandon_input(context: &Context, job: JobId) {
 enum PumpError {
     /// Nobody has been there to send it for too long.
     Abandoned,
+    /// All of it is here, and is less than the agent says it has.
+    Beyond,
     /// The spool.
     Spool(InputError),
 }
@@ -454,7 +454,8 @@ impl Patience {
     const INPUT: Self = Self { alone_max: Duration::from_secs(5 * 60), look_every: Duration::from_secs(10) };
 }
 
-/// Reads the spool and waits for more.
+/// Reads the spool and waits for more. The agent may have more than there is, where the data was brought back from a copy: its
+/// client sends that again, and nothing goes to the agent before.
 struct Pump {
     spool: InputSpool,
     writers: Counts<JobId>,
@@ -485,6 +486,9 @@ impl Pump {
                 (self.from, self.alone_since) = (next, Instant::now());
                 return Ok(Piece::Data(offset, data));
             }
+            if progress.done && progress.length < self.from {
+                return Err(PumpError::Beyond);
+            }
             if progress.done {
                 return Ok(Piece::End(progress.length));
             }
@@ -509,6 +513,30 @@ mod tests {
     use bytes::Bytes;
 
     const JOB: JobId = JobId([3; 16]);
+    const SHORT: Patience = Patience { alone_max: Duration::from_millis(400), look_every: Duration::from_millis(200) };
+
+    #[tokio::test]
+    async fn input_that_is_behind_its_agent_goes_on_where_the_agent_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = InputStore::at(dir.path()).expect("it opens").open(JOB).await.expect("it opens");
+        spool.append(0, Bytes::from_static(b"a restored")).expect("it is taken");
+        spool.sync().await.expect("it is synced");
+        let pump = |from| Pump::new(spool.clone(), Counts::default(), JOB, from, SHORT);
+        // Nobody sends it again.
+        let alone = next_between_acks(&mut pump(14), Duration::from_secs(10)).await;
+        assert!(matches!(alone, Some(Err(PumpError::Abandoned))), "{alone:?}");
+        // Its client does, from where the spool is.
+        let mut behind = pump(14);
+        spool.append(10, Bytes::from_static(b" c")).expect("it is taken");
+        spool.sync().await.expect("it is synced");
+        assert!(behind.next().now_or_never().is_none(), "the agent has this");
+        spool.append(12, Bytes::from_static(b"opy")).expect("it is taken");
+        spool.finish(15).expect("it is taken");
+        spool.sync().await.expect("it is synced");
+        assert!(matches!(behind.next().await, Ok(Piece::Data(14, data)) if *data == *b"y"));
+        assert!(matches!(behind.next().await, Ok(Piece::End(15))));
+        assert!(matches!(pump(16).next().await, Err(PumpError::Beyond)), "there is no more");
+    }
 
     /// Asks for the next piece as a job does that prints all the while: each acknowledgement cancels the wait.
     async fn next_between_acks(pump: &mut Pump, within: Duration) -> Option<Result<Piece, PumpError>> {
@@ -526,10 +554,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let spool = InputStore::at(dir.path()).expect("it opens").open(JOB).await.expect("it opens");
         let writers = Counts::default();
-        let patience = Patience { alone_max: Duration::from_millis(400), look_every: Duration::from_millis(200) };
-        let mut pump = Pump::new(spool.clone(), writers.clone(), JOB, 0, patience);
+        let mut pump = Pump::new(spool.clone(), writers.clone(), JOB, 0, SHORT);
         let client = writers.enter(JOB);
-        assert!(next_between_acks(&mut pump, 2 * patience.alone_max).await.is_none(), "a person may think");
+        assert!(next_between_acks(&mut pump, 2 * SHORT.alone_max).await.is_none(), "a person may think");
         spool.append(0, Bytes::from_static(b"line")).expect("it is taken");
         spool.sync().await.expect("it is synced");
         assert!(matches!(pump.next().await, Ok(Piece::Data(0, data)) if *data == *b"line"));
@@ -537,6 +564,6 @@ mod tests {
         let left = Instant::now();
         let last = next_between_acks(&mut pump, Duration::from_secs(10)).await;
         assert!(matches!(last, Some(Err(PumpError::Abandoned))), "{last:?}");
-        assert!(left.elapsed() > patience.alone_max / 2, "it might have come back");
+        assert!(left.elapsed() > SHORT.alone_max / 2, "it might have come back");
     }
 }

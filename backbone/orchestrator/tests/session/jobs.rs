@@ -6,7 +6,7 @@ use modchain_wire::console::{BlobFetch, Cancel, InputDone, InputOpen, InputPiece
 use modchain_wire::view::LedgerKind;
 use modchain_wire::{CHUNK_BYTES_MAX, Data, ToAgent, ToConsole, encode_task, spec_digest};
 
-use super::world::{CREDIT, HOLD, MINIMUM, MODULE, World, read_output, soon, spec, text};
+use super::world::{CREDIT, HOLD, MINIMUM, MODULE, World, acked, read_output, send, soon, spec, text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_runs_streams_and_settles_with_the_right_money() {
@@ -163,6 +163,36 @@ async fn input_is_spooled_resumed_and_read_again_from_the_start() {
     let dumb = alice.submit("dumb").await.job.to_string();
     let refused = alice.ask(InputOpen { job: text(dumb) }).await;
     assert!(matches!(refused, ToConsole::Refusal(no) if no.code == RefusalCode::Conflict));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_is_taken_while_its_job_has_more_input_than_is_here() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    alice.put(MODULE, modchain_types::Digest::of(MODULE)).await.expect("it is stored");
+    let mut reads = spec("reads");
+    reads.input = Input::Stream;
+    let id = alice.submit_spec("reads", reads).await.expect("it is accepted").job.to_string();
+    let piece = |offset, bytes: &[u8]| InputPiece { offset, data: Data::new(bytes.to_vec()).expect("it fits") };
+    let (mut out, mut answers) = alice.open(InputOpen { job: text(&*id) }).await;
+    assert!(matches!(soon("ready", answers.read()).await, Ok(Some(ToConsole::InputReady(_)))));
+    out.write(&piece(0, b"hel").into()).await.expect("it is taken");
+    assert!(matches!(soon("stored", answers.read()).await, Ok(Some(ToConsole::InputStored(_)))));
+
+    // As where a copy was brought back that lacks the last bytes.
+    let assignment = agent.run().await;
+    let (mut up, mut down, have) = agent.attempt(&assignment, Some(4)).await;
+    send(&mut up, have, b"printed").await;
+    acked(&mut down, 7).await;
+    out.write(&piece(3, b"lo").into()).await.expect("it is taken");
+    let chunk = soon("more input", down.read()).await.expect("it can be read");
+    assert!(matches!(chunk, Some(ToAgent::InputChunk(chunk)) if chunk.offset == 4 && *chunk.data == *b"o"));
+
+    // More than all of it nobody has had.
+    out.write(&InputDone { offset: 5 }.into()).await.expect("it is taken");
+    assert!(matches!(soon("the end", down.read()).await, Ok(Some(ToAgent::InputEnd(end))) if end.offset == 5));
+    let (_up, mut down, _) = agent.attempt(&assignment, Some(6)).await;
+    soon("a reset", async { while let Ok(Some(ToAgent::OutputAck(_))) = down.read().await {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
