@@ -142,6 +142,7 @@ impl Making<'_> {
     fn all(&mut self, followed: &mut Followed) -> anyhow::Result<Vec<String>> {
         self.follow(followed)?;
         let lacking = self.what_is_named(followed)?;
+        self.output(&followed.control)?;
         followed.control.audit().map_err(|breach| {
             anyhow::anyhow!("the journal is whole but what it says is not, and no copy is made of that: {breach}")
         })?;
@@ -180,7 +181,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// Copies what the journal names, and follows it further where that was removed meanwhile. Tells what is really missing.
+    /// Copies what open jobs need, and follows the journal further where that was removed meanwhile. Tells what is really missing.
     fn what_is_named(&mut self, followed: &mut Followed) -> anyhow::Result<Vec<String>> {
         for _ in 0..ROUNDS_MAX {
             let (mut absent, mut lacking) = (BTreeSet::new(), Vec::new());
@@ -201,7 +202,6 @@ impl Making<'_> {
                     absent.insert(job); // nobody has sent any yet, or the job has ended
                 }
             }
-            self.output(&followed.control)?;
             if absent.is_empty() || !followed.ended_since(&absent)? {
                 return Ok(lacking);
             }
@@ -241,8 +241,10 @@ impl Making<'_> {
         Ok(true)
     }
 
-    /// Copies what the jobs of the journal printed. All of it that the journal speaks of was on disk before; what a job prints
-    /// in an attempt that it does not know is none of this copy's.
+    /// Copies what the jobs of the journal printed, when it is followed no further: there may be much of it, and whatever ends
+    /// meanwhile costs no second look. All of it that the journal speaks of was on disk before; what a job prints in an attempt that
+    /// it does not know is none of this copy's. What goes while it is copied was printed by jobs that have ended: by this journal, and
+    /// then the number says that it is gone, or behind its end, and then their nodes do not know them any more and they run again.
     fn output(&mut self, control: &Control) -> anyhow::Result<()> {
         let source = self.data.join("output");
         for job in ids::<JobId>(&source)? {
@@ -343,9 +345,9 @@ impl Making<'_> {
         Ok(())
     }
 
+    /// Nothing is renewed or moved there: the list says what was copied.
     fn keys_are_whole(&self) -> anyhow::Result<()> {
         let copy = self.folder.place();
-    /// Nothing is renewed or moved there: the list says what was copied.
         Authority::check(&authority_dir(copy))?;
         Credentials::check(&own_identity_dir(copy))?;
         Ok(())
