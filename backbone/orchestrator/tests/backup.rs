@@ -380,6 +380,22 @@ fn keys_that_are_due_for_renewal_are_copied_as_they_are() {
     assert!(format!("{error:#}").contains("the orchestrator's keys are not whole where they are"), "{error:#}");
 }
 
+#[test]
+fn a_mode_that_means_more_than_permissions_is_copied_without_that() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, to, back) = (pool(dir.path()), dir.path().join("copy"), dir.path().join("back"));
+    for (name, mode) in [("set-user", 0o4640), ("set-group", 0o2640), ("sticky", 0o1640)] {
+        fs::write(data.join(name), name).expect("writes");
+        fs::set_permissions(data.join(name), fs::Permissions::from_mode(mode)).expect("sets");
+    }
+    copy(&data, &to);
+    restore(&to, &back, &mut |_| {}).unwrap_or_else(|error| panic!("{error:#}"));
+    let again = files(&back);
+    for name in ["set-user", "set-group", "sticky"] {
+        assert_eq!(again[Path::new(name)], (0o640, name.into()), "{name}");
+    }
+}
+
 /// What a client was told before a moment.
 #[derive(Clone, Default)]
 struct Told {

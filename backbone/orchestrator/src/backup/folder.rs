@@ -127,7 +127,8 @@ impl Folder {
     pub(super) fn copy(&self, from: &Path, path: &Path) -> io::Result<Copied> {
         let mut source =
             OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(from)?;
-        let mode = source.metadata()?.mode() & 0o7777;
+        // Whatever else a mode says means nothing to the pool.
+        let mode = source.metadata()?.mode() & 0o777;
         let mut target = self.create(path)?;
         let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -181,7 +182,6 @@ impl Folder {
         }
         Ok(self.name.clone())
     }
-}
 
     /// Moves up what is in it, in at most so many moves; the last one is not on disk yet when this returns.
     fn move_up(&self, moves: usize) -> io::Result<()> {
@@ -204,6 +204,7 @@ impl Folder {
         }
         Ok(())
     }
+}
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -213,12 +214,12 @@ impl Drop for Folder {
     }
 }
 
-/// Sets the permissions and syncs.
 /// Whether a folder is being filled, or was when its program was killed: it lacks what comes last.
 pub(super) fn is_unfinished(name: &Path, last: &str) -> bool {
     name.join(PARTIAL).is_dir() && !name.join(last).exists()
 }
 
+/// Sets the permissions and syncs.
 pub(super) fn seal(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
@@ -244,7 +245,6 @@ fn check_free(name: &Path, last: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lock(partial: &Path, name: &Path) -> anyhow::Result<File> {
 /// What a program that was killed had moved up, if anything. A list that is not whole was not begun with, and what is still in the
 /// folder below is above somebody else's.
 fn moved(partial: &Path) -> Vec<String> {
@@ -270,6 +270,7 @@ fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+fn lock(partial: &Path, name: &Path) -> anyhow::Result<File> {
     let busy = || format!("another program is just making {}: wait until it has ended", name.display());
     let dir = File::open(partial).with_context(|| format!("{} cannot be opened", partial.display()))?;
     match dir.try_lock() {
