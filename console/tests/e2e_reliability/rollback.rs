@@ -133,6 +133,8 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
     let said = problems_now[0].as_str().expect("a sentence");
     let (seen, last) = gap(said);
     assert!(seen > last && said.contains("rolled back") && said.contains("nothing is scheduled"), "{said}");
+    let next = ["brings the newest data back", "`modchain-orchestrator accept-restore --yes`"];
+    assert!(next.iter().all(|step| said.contains(step)), "{said}");
     println!("rollback: {said}");
 
     let job = site.job(&paid_since);

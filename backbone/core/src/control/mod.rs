@@ -500,7 +500,8 @@ impl Control {
         let fence = self.rollback?;
         Some(format!(
             "a node has seen fence {}, and the last one in this journal is {}: it was rolled back; nothing is scheduled, and \
-             who joined or was revoked since then is not known",
+             who joined or was revoked since then is not known. The operator stops the orchestrator and brings the newest data \
+             back or, if there is none, goes on from this one: `modchain-orchestrator accept-restore --yes`",
             fence.0, self.last_fence.0,
         ))
     }
