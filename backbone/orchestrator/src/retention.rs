@@ -127,8 +127,13 @@ impl Shared {
 impl Retention {
     /// Looks through the output that is there. Blocks.
     pub fn open(dir: &Path, store: OutputStore, keep: Keep, control: &Control) -> io::Result<Self> {
-        // A number behind the journal's last is of another journal: those that come must not count as removed.
-        let mut state = State { upto: removed::read(dir)?.min(control.last_number()), ..State::default() };
+        // A number behind the journal's last is of another journal: those that come must not count as removed, nor after the next
+        // start, when the journal may have come further.
+        let (noted, last) = (removed::read(dir)?, control.last_number());
+        if noted > last {
+            removed::write(dir, last).map_err(io::Error::other)?;
+        }
+        let mut state = State { upto: noted.min(last), ..State::default() };
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let Some(job) = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()) else { continue };

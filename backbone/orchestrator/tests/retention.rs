@@ -34,8 +34,12 @@ fn second(number: u64) -> Timestamp {
 
 /// Job n was ended by event 10 n at second n.
 fn control(jobs: u64) -> Control {
+    control_at(LAST, jobs)
+}
+
+fn control_at(last: u64, jobs: u64) -> Control {
     let mut state = Control::new(ControlConfig::new(Asset::Test)).durable();
-    (state.number, state.at) = (LAST, second(100));
+    (state.number, state.at) = (last, second(100));
     let ended = |number| EndedJob {
         account: "alice".parse().expect("an account"),
         spec_digest: Digest([1; 32]),
@@ -207,6 +211,15 @@ async fn a_mark_of_a_later_journal_hides_nothing_that_is_still_to_come() {
     removed::write(&place.output(), 5_000).expect("writes");
     let retention = place.open(WEEK, 1);
     assert!(retention.is_removed(10) && retention.is_removed(LAST) && !retention.is_removed(LAST + 1));
+    // Nor after the next start, when the journal has come as far as the mark.
+    drop(retention);
+    print(&place.store, 200, 1).await;
+    let later = control_at(6_000, 200);
+    let retention = Retention::open(&place.output(), place.store.clone(), WEEK, &later).expect("opens");
+    assert!(retention.is_removed(LAST) && !retention.is_removed(2_000), "job 200 is younger");
+    assert_eq!(retention.sweep(second(201), 0, &place.space()).await.expect("sweeps"), 1, "job 1");
+    assert_eq!(removed::read(&place.output()).expect("reads"), LAST);
+    assert!(place.output().join(job(200).to_string()).exists());
     fs::write(place.output().join("removed"), "soon").expect("writes");
     let store = place.store.clone();
     let error = Retention::open(&place.output(), store, WEEK, &control(1)).expect_err("it is garbled");
