@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +28,7 @@ use modchain_orchestrator::store::space::Space;
 use modchain_orchestrator::verify::verify;
 use modchain_types::*;
 use process::{Server, program};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use support::{TestDisk, bare_spec, text, wasm_task};
 
 /// A pool of one client and one operator.
@@ -242,45 +243,92 @@ fn a_copy_ends_with_the_last_whole_batch_and_none_is_made_of_a_damaged_journal()
     assert!(!dir.path().join("damaged").exists());
 }
 
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < Duration::from_secs(100), "it never {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Reports whether a program whose process ended made the copy, and restores it if it is there.
+fn whole_or_not_there(to: &Path, back: &Path) -> bool {
+    if !to.exists() {
+        return false;
+    }
+    restore(to, back, &mut |_| {}).expect("what is there is whole");
+    fs::remove_dir_all(back).and_then(|()| fs::remove_dir_all(to)).expect("removes");
+    true
+}
+
 #[test]
-fn a_copy_that_is_killed_is_not_there_and_the_next_one_is_whole() {
+fn a_copy_that_is_killed_is_whole_or_not_there_and_the_next_one_is_whole() {
+    const BLOBS: u32 = 120;
+    const ROUNDS: u32 = 6;
     let dir = tempfile::tempdir().expect("a directory");
-    let (data, to) = (pool(dir.path()), dir.path().join("copy"));
+    let (data, to, back) = (pool(dir.path()), dir.path().join("copy"), dir.path().join("back"));
     drop(Server::start(&data));
     let blobs = data.join("blobs/alice");
     fs::create_dir_all(&blobs).expect("makes");
-    for number in 0..200u32 {
-        let bytes = number.to_le_bytes().repeat(4_096);
-        fs::write(blobs.join(Digest::of(&bytes).to_string()), bytes).expect("writes");
-    }
-    let began = Instant::now();
-    copy(&data, &to);
-    // From before its beginning to behind its end, on this machine as it is now.
-    let step = began.elapsed() / 20;
-    fs::remove_dir_all(&to).expect("removes");
-    let (mut cut_short, mut whole) = (0, 0);
-    for round in 0..40u32 {
-        let mut child = Program::new(program())
-            .args(["backup", utf8(&to), "--data", utf8(&data)])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("starts");
-        std::thread::sleep(step * round);
+    let mut digests: Vec<String> = (0..BLOBS)
+        .map(|number| {
+            let bytes = number.to_le_bytes().repeat(4_096);
+            let digest = Digest::of(&bytes).to_string();
+            fs::write(blobs.join(&digest), bytes).expect("writes");
+            digest
+        })
+        .collect();
+    digests.sort();
+    let start = || {
+        let line = ["backup", utf8(&to), "--data", utf8(&data)];
+        Program::new(program()).args(line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts")
+    };
+    let kill = |mut child: std::process::Child| {
         let _ = child.kill(); // it may have ended
         child.wait().expect("ends");
-        if to.exists() {
-            let back = dir.path().join("back");
-            restore(&to, &back, &mut |_| {}).expect("what is there is whole");
-            fs::remove_dir_all(back).and_then(|()| fs::remove_dir_all(&to)).expect("removes");
-            whole += 1;
-        } else {
-            cut_short += 1;
-        }
+    };
+
+    // In the middle: it stands at a blob that is a pipe, and that nobody writes to.
+    for round in 0..ROUNDS {
+        let pipe = blobs.join(&digests[(round * BLOBS / ROUNDS) as usize]);
+        let bytes = fs::read(&pipe).and_then(|bytes| fs::remove_file(&pipe).map(|()| bytes)).expect("moves away");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("makes a pipe");
+        let child = start();
+        let mut other_end = None;
+        until("comes to the pipe", || {
+            let flags = OFlags::NONBLOCK.bits().cast_signed();
+            other_end = OpenOptions::new().write(true).custom_flags(flags).open(&pipe).ok();
+            other_end.is_some()
+        });
+        kill(child);
+        assert!(!whole_or_not_there(&to, &back), "it stood in round {round}");
+        assert!(dir.path().join(".copy.partial/journal").exists(), "it had begun");
+        fs::remove_file(&pipe).and_then(|()| fs::write(&pipe, bytes)).expect("puts it back");
     }
-    println!("backup: {cut_short} of 40 copies were cut short, {whole} were whole");
+    // The moment that it gets its name.
+    let mut took = Duration::ZERO;
+    for round in 0..ROUNDS {
+        let (child, began) = (start(), Instant::now());
+        until("appears", || to.exists());
+        took = took.max(began.elapsed());
+        kill(child);
+        assert!(whole_or_not_there(&to, &back), "it was there in round {round}");
+    }
+    // And any other moment, as this machine is now.
+    let whole = (0..ROUNDS)
+        .filter(|round| {
+            let child = start();
+            std::thread::sleep(took * *round / ROUNDS);
+            kill(child);
+            whole_or_not_there(&to, &back)
+        })
+        .count();
+    println!(
+        "backup: {ROUNDS} copies cut short in the middle, {ROUNDS} killed when they had their names, {whole} of {ROUNDS} whole \
+         at other moments"
+    );
     copy(&data, &to);
-    restore(&to, &dir.path().join("back"), &mut |_| {}).expect("it is whole");
+    restore(&to, &back, &mut |_| {}).expect("it is whole");
     assert!(!dir.path().join(".copy.partial").exists());
 }
 
