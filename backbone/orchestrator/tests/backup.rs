@@ -19,7 +19,9 @@ use modchain_certs::{Authority, Subject};
 use modchain_core::{Actor, Command, Control, ControlConfig, Reply};
 use modchain_orchestrator::backup::{Backup, backup, restore};
 use modchain_orchestrator::clock::SystemSource;
-use modchain_orchestrator::engine::{Engine, EngineOptions, SnapshotEvery, journal_dir};
+use modchain_orchestrator::engine::{
+    Engine, EngineHandle, EngineOptions, EngineThread, Outlets, SnapshotEvery, journal_dir,
+};
 use modchain_orchestrator::founders::Founders;
 use modchain_orchestrator::init::{InitOptions, init};
 use modchain_orchestrator::store::blobs::BlobStore;
@@ -251,6 +253,21 @@ fn until(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
+/// Puts a pipe where a file is or could be: whoever reads that waits there.
+fn put_pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("makes a pipe");
+}
+
+/// The other end of a pipe, as soon as somebody waits at it.
+fn other_end(pipe: &Path) -> File {
+    let (mut end, flags) = (None, OFlags::NONBLOCK.bits().cast_signed());
+    until("comes to the pipe", || {
+        end = OpenOptions::new().write(true).custom_flags(flags).open(pipe).ok();
+        end.is_some()
+    });
+    end.expect("it was opened")
+}
+
 /// Reports whether a program whose process ended made the copy, and restores it if it is there.
 fn whole_or_not_there(to: &Path, back: &Path) -> bool {
     if !to.exists() {
@@ -292,15 +309,11 @@ fn a_copy_that_is_killed_is_whole_or_not_there_and_the_next_one_is_whole() {
     for round in 0..ROUNDS {
         let pipe = blobs.join(&digests[(round * BLOBS / ROUNDS) as usize]);
         let bytes = fs::read(&pipe).and_then(|bytes| fs::remove_file(&pipe).map(|()| bytes)).expect("moves away");
-        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("makes a pipe");
+        put_pipe(&pipe);
         let child = start();
-        let mut other_end = None;
-        until("comes to the pipe", || {
-            let flags = OFlags::NONBLOCK.bits().cast_signed();
-            other_end = OpenOptions::new().write(true).custom_flags(flags).open(&pipe).ok();
-            other_end.is_some()
-        });
+        let end = other_end(&pipe);
         kill(child);
+        drop(end);
         assert!(!whole_or_not_there(&to, &back), "it stood in round {round}");
         assert!(dir.path().join(".copy.partial/journal").exists(), "it had begun");
         fs::remove_file(&pipe).and_then(|()| fs::write(&pipe, bytes)).expect("puts it back");
@@ -451,53 +464,59 @@ struct Told {
     inputs: BTreeMap<JobId, usize>,
 }
 
-/// Submits jobs with modules and standard input and cancels them again, as fast as it can; whatever no job needs is removed at once.
-async fn churn(data: PathBuf, told: Arc<Mutex<Told>>, submitted: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
-    let space = Arc::new(Space::open(&data, Some(0), Some(0)).expect("a disk"));
-    let time = SystemSource::new().expect("a clock");
-    let founders = Founders::read(&data).expect("reads");
-    let mut options = EngineOptions::new(&data, text("0.1.0"), Box::new(time), founders, space);
-    options.disk = Box::new(TestDisk::default());
-    options.snapshot_every = SnapshotEvery { events: 100, bytes: u64::MAX };
-    let engine = Engine::open(options, None, |_| {}).expect("opens");
-    let (engine, _outlets, thread) = engine.spawn().expect("spawns");
-    let blobs = BlobStore::with_limits(&data.join("blobs"), u64::MAX, Duration::ZERO).expect("opens");
-    let inputs = InputStore::at(&data.join("input")).expect("opens");
-    let account: AccountId = "alice".parse().expect("an account");
-    let by = |role, account: &AccountId| Actor { id: IdentityId([0; 16]), role, account: account.clone() };
-    let root = "root".parse().expect("an account");
-    let credit = Command::Credit {
-        by: by(Role::Operator, &root),
-        account: account.clone(),
-        amount: Micro(1_000_000_000),
-        key: "k".parse().expect("a key"),
-        why: text("test"),
-    };
-    assert_eq!(engine.command(credit).await, Ok(Reply::Done));
-    let mut open = std::collections::VecDeque::new();
-    for number in 0u64.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let module = number.to_le_bytes().repeat(300);
-        let digest = blobs.put(&account, Bytes::from(module)).await.expect("is put");
+/// An engine with the stores of its data, and one client with credit.
+struct Work {
+    engine: EngineHandle,
+    thread: EngineThread,
+    _outlets: Outlets,
+    blobs: BlobStore,
+    inputs: InputStore,
+    account: AccountId,
+}
+
+impl Work {
+    async fn begin(data: &Path) -> Self {
+        let space = Arc::new(Space::open(data, Some(0), Some(0)).expect("a disk"));
+        let time = SystemSource::new().expect("a clock");
+        let founders = Founders::read(data).expect("reads");
+        let mut options = EngineOptions::new(data, text("0.1.0"), Box::new(time), founders, space);
+        options.disk = Box::new(TestDisk::default());
+        options.snapshot_every = SnapshotEvery { events: 100, bytes: u64::MAX };
+        let engine = Engine::open(options, None, |_| {}).expect("opens");
+        let (engine, outlets, thread) = engine.spawn().expect("spawns");
+        let blobs = BlobStore::with_limits(&data.join("blobs"), u64::MAX, Duration::ZERO).expect("opens");
+        let inputs = InputStore::at(&data.join("input")).expect("opens");
+        let account: AccountId = "alice".parse().expect("an account");
+        let credit = Command::Credit {
+            by: by(Role::Operator, &"root".parse().expect("an account")),
+            account: account.clone(),
+            amount: Micro(1_000_000_000),
+            key: "k".parse().expect("a key"),
+            why: text("test"),
+        };
+        assert_eq!(engine.command(credit).await, Ok(Reply::Done));
+        Self { engine, thread, _outlets: outlets, blobs, inputs, account }
+    }
+
+    /// Submits a job with a module of its own: each second one reads, each third one has a long task, a blob that names the module.
+    async fn submit(&self, number: u64, told: &Mutex<Told>) -> JobId {
+        let Self { engine, blobs, inputs, account, .. } = self;
+        let digest = blobs.put(account, Bytes::from(module(number))).await.expect("is put");
         let Task::Wasm(task) = wasm_task() else { panic!("another task") };
-        let body = TaskBody::Inline(Task::Wasm(WasmTask { module: digest, ..task }));
-        // A third of the tasks is long, and a blob that names another blob.
-        let (body, task) = if number % 3 == 0 {
-            let TaskBody::Inline(task) = body else { unreachable!() };
-            let long = blobs.put(&account, Bytes::from(modchain_wire::encode_task(&task))).await.expect("is put");
+        let task = Task::Wasm(WasmTask { module: digest, ..task });
+        let (body, long) = if number.is_multiple_of(3) {
+            let long = blobs.put(account, Bytes::from(modchain_wire::encode_task(&task))).await.expect("is put");
             (TaskBody::Blob { digest: long, adapter: Adapter::Wasm }, Some(long))
         } else {
-            (body, None)
+            (TaskBody::Inline(task), None)
         };
-        let input = if number % 2 == 0 { Input::Stream } else { Input::None };
+        let input = if number.is_multiple_of(2) { Input::Stream } else { Input::None };
         let spec = JobSpec { body, input, max_cost: Micro(1_000), ..bare_spec() };
         let key = format!("{number}").parse().expect("a key");
         let (spec, spec_digest) = (Box::new(spec), Digest([1; 32]));
-        let submit = Command::Submit { by: by(Role::Client, &account), key, spec, spec_digest, no_queue: false };
+        let submit = Command::Submit { by: by(Role::Client, account), key, spec, spec_digest, no_queue: false };
         let Ok(Reply::Submitted { job, .. }) = engine.command(submit).await else { panic!("refused") };
-        blobs.reference(job, &account, &[Some(digest), task].into_iter().flatten().collect::<Vec<_>>());
+        blobs.reference(job, account, &[Some(digest), long].into_iter().flatten().collect::<Vec<_>>());
         if input == Input::Stream {
             let spool = inputs.open(job).await.expect("opens");
             spool.append(0, Bytes::from_static(b"what the job reads")).expect("is taken");
@@ -505,19 +524,86 @@ async fn churn(data: PathBuf, told: Arc<Mutex<Told>>, submitted: Arc<AtomicU64>,
             told.lock().expect("lock").inputs.insert(job, 18);
         }
         told.lock().expect("lock").jobs.push(job);
+        job
+    }
+
+    /// Cancels a job that waits, and removes whatever no job needs.
+    async fn cancel(&self, job: JobId) {
+        let by = by(Role::Client, &self.account);
+        let cancel = Command::Cancel { by, job, grace: Span::ZERO, why: text("") };
+        assert!(matches!(self.engine.command(cancel).await, Ok(Reply::Cancelling { .. })));
+        self.blobs.release(job);
+        self.inputs.remove(job).await.expect("is removed");
+        self.blobs.collect().await.expect("collects");
+    }
+
+    async fn end(self) {
+        let Self { engine, thread, .. } = self;
+        engine.stop().await.expect("stops");
+        assert!(tokio::task::spawn_blocking(move || thread.join()).await.expect("joins"));
+    }
+}
+
+fn by(role: Role, account: &AccountId) -> Actor {
+    Actor { id: IdentityId([0; 16]), role, account: account.clone() }
+}
+
+fn module(number: u64) -> Vec<u8> {
+    number.to_le_bytes().repeat(300)
+}
+
+/// Submits jobs with modules and standard input and cancels them again, as fast as it can; whatever no job needs is removed at once.
+async fn churn(data: PathBuf, told: Arc<Mutex<Told>>, submitted: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
+    let work = Work::begin(&data).await;
+    let mut open = std::collections::VecDeque::new();
+    for number in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        open.push_back(work.submit(number, &told).await);
         submitted.fetch_add(1, Ordering::Relaxed);
-        open.push_back(job);
         if open.len() > 40 {
-            let job = open.pop_front().expect("many");
-            let cancel = Command::Cancel { by: by(Role::Client, &account), job, grace: Span::ZERO, why: text("") };
-            assert!(matches!(engine.command(cancel).await, Ok(Reply::Cancelling { .. })));
-            blobs.release(job);
-            inputs.remove(job).await.expect("is removed");
-            blobs.collect().await.expect("collects");
+            work.cancel(open.pop_front().expect("many")).await;
         }
     }
-    engine.stop().await.expect("stops");
-    assert!(tokio::task::spawn_blocking(|| thread.join()).await.expect("joins"));
+    work.end().await;
+}
+
+#[test]
+fn output_is_copied_once_no_job_is_waited_for_any_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, to) = (pool(dir.path()), dir.path().join("copy"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runs");
+    let told = Mutex::default();
+    let work = runtime.block_on(Work::begin(&data));
+    let submit = |number| runtime.block_on(work.submit(number, &told));
+    let (ended, _waits, ends) = (submit(1), submit(5), submit(7));
+    runtime.block_on(work.cancel(ended));
+    let blob = |number| data.join("blobs/alice").join(Digest::of(&module(number)).to_string());
+    let (needed, printed) = (blob(5), data.join("output").join(ended.to_string()).join("1.log"));
+    fs::create_dir_all(printed.parent().expect("a folder")).expect("makes");
+    fs::remove_file(&needed).expect("was there");
+    put_pipe(&needed);
+    put_pipe(&printed);
+    // This one's job ends before the copy has come past the pipe, so that the journal must be followed further.
+    fs::remove_file(blob(7)).expect("was there");
+    let copying = std::thread::spawn({
+        let (data, to) = (data.clone(), to.clone());
+        move || backup(&data, &to, &mut |_| {})
+    });
+    let mut end = other_end(&needed);
+    runtime.block_on(work.cancel(ends));
+    let last = runtime.block_on(work.engine.query(|control, _| control.last_number())).expect("answers");
+    end.write_all(&module(5)).expect("is taken");
+    drop(end);
+
+    let end = other_end(&printed);
+    let copied = verify(&dir.path().join(".copy.partial")).expect("whole");
+    assert!(copied.last_number >= last, "{} of {last}: it is not followed to the end yet", copied.last_number);
+    drop(end);
+    let made = copying.join().expect("no panic").unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!((made.last_number, made.lacking), (copied.last_number, Vec::new()));
+    runtime.block_on(work.end());
 }
 
 #[test]
@@ -592,11 +678,11 @@ fn a_blob_that_an_open_job_needs_and_that_is_gone_is_said_and_the_copy_is_made()
     }
     stop.store(true, Ordering::Relaxed);
     runtime.block_on(working).expect("it ended well");
-    let module = |number: u64| {
-        let digest = Digest::of(&number.to_le_bytes().repeat(300));
+    let blob = |number: u64| {
+        let digest = Digest::of(&module(number));
         (data.join("blobs/alice").join(digest.to_string()), digest)
     };
-    let ((gone, first), (damaged, second)) = (module(1), module(2));
+    let ((gone, first), (damaged, second)) = (blob(1), blob(2));
     fs::remove_file(gone).expect("was there");
     OpenOptions::new().append(true).open(damaged).and_then(|mut file| file.write_all(b"x")).expect("writes");
     let to = dir.path().join("copy");
