@@ -66,7 +66,8 @@ pub fn jitter(limit: Span) -> Span {
     }
 }
 
-fn random(bytes: &mut [u8]) -> anyhow::Result<()> {
+/// Fills `bytes` with random ones. Fails when the system has none.
+pub(crate) fn random(bytes: &mut [u8]) -> anyhow::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())

@@ -6,6 +6,7 @@
 //!                                    Started  since when a container's own code runs
 //!                                    Ended    before the result is sent; a short output is in it
 //!                                    Forgot   once the orchestrator has acknowledged the result
+//! DATA/attempts.damaged            the log as it was when something of it could not be read; for people
 //! DATA/attempts/j-…-N/output       the spool, once there is output
 //!                    /input-done   that the job has got all of its input
 //!                    /state        what its executor needs to take it up again
@@ -19,16 +20,21 @@
 //! durable with one sync. After a commit that failed, memory is ahead of the disk and the next one writes everything anew.
 //! Of what is said last, `Started` and `Forgot` ask for no sync: a power loss ends what started, and an attempt that was
 //! forgotten and comes up again is forgotten again.
+//!
+//! What clients gave and jobs printed stays in the file after its attempt is forgotten, until [`Outbox::tidy`] or a lack of room
+//! writes the file anew.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use modchain_types::{
     Assignment, AttemptId, BootId, FenceClaim, Input, JobId, JournalId, Limits, Report, ReportBody, Timestamp,
 };
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -38,7 +44,10 @@ mod log;
 #[cfg(test)]
 mod tests;
 
-use log::Log;
+use log::{Found, Log};
+
+/// How long a log that could not be read stays for people to look at: it holds what clients gave.
+const DAMAGED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The folders of all attempts, and the log.
 #[derive(Debug)]
@@ -51,6 +60,8 @@ pub struct Outbox {
     staged: Vec<u8>,
     /// Whether one of them asks for a sync.
     urgent: bool,
+    /// Whether the file may hold something that does not count any more.
+    stale: bool,
     fence: Option<FenceSeen>,
     held: BTreeMap<AttemptId, Held>,
 }
@@ -83,14 +94,40 @@ enum Entry<'a> {
     Forgot(AttemptId),
 }
 
-/// [`Entry`], as it is read.
+/// [`Entry`], as it is read of what is not forgotten.
 #[derive(Debug, Deserialize)]
 enum ReadEntry {
     Fence(FenceSeen),
     Began(Box<Assignment>),
     Started(AttemptId, Started),
     Ended(Box<Report>),
+}
+
+/// [`Entry`], as far as it says whose it is: so much is read of a record of another build too.
+#[derive(Debug, Deserialize)]
+enum Whose {
+    Fence(IgnoredAny),
+    Began(Of),
+    Started(AttemptId, IgnoredAny),
+    Ended(Of),
     Forgot(AttemptId),
+}
+
+#[derive(Debug, Deserialize)]
+struct Of {
+    attempt: AttemptId,
+}
+
+impl Whose {
+    fn attempt(&self) -> Option<AttemptId> {
+        match self {
+            Self::Fence(IgnoredAny) => None,
+            Self::Began(Of { attempt })
+            | Self::Started(attempt, IgnoredAny)
+            | Self::Ended(Of { attempt })
+            | Self::Forgot(attempt) => Some(*attempt),
+        }
+    }
 }
 
 /// The highest fence that was ever given to this node, and by which journal.
@@ -156,48 +193,86 @@ pub struct Started {
 }
 
 impl Outbox {
-    /// Opens the log and the folders below `data`, making them where they are not there. The log is written anew, so that it
-    /// begins with nothing torn.
+    /// Opens the log and the folders below `data`, making them where they are not there. A log of which something cannot be
+    /// read is kept aside and written anew with the rest; where that fails, as on a full disk, [`Outbox::commit`] tries again,
+    /// so that at least what was held can be handed over.
     pub fn open(data: &Path) -> io::Result<Self> {
         let attempts = data.join("attempts");
         files::make_private_dir(&attempts)?;
         let log_file = data.join("attempts.log");
-        let found = Log::read(&log_file)?;
+        log::remove_unfinished(&log_file);
+        let found = Log::open(&log_file)?;
+        let is_new = found.is_none();
         let mut outbox = Self {
             attempts,
             log_file,
             log: None,
             staged: Vec::new(),
             urgent: true,
+            stale: false,
             fence: None,
             held: BTreeMap::new(),
         };
-        if found.damaged {
-            let aside = outbox.log_file.with_extension("damaged");
-            tracing::warn!(copy = %aside.display(), "the log of attempts is damaged; what can be read of it counts");
-            fs::copy(&outbox.log_file, aside)?;
+        outbox.remove_old_copy();
+        if let Some(found) = found {
+            outbox.take_over(found);
         }
-        for record in found.records {
-            outbox.take_in(record)?;
+        match outbox.commit() {
+            Err(error) if !is_new => {
+                tracing::error!(%error, "the log of attempts cannot be written anew yet");
+            }
+            committed => committed?,
         }
-        outbox.commit()?;
         Ok(outbox)
     }
 
-    fn take_in(&mut self, record: log::Record) -> io::Result<()> {
+    fn take_over(&mut self, found: Found) {
+        let Found { records, damaged, log } = found;
+        let whose = |head: &[u8]| serde_json::from_slice::<Whose>(head).ok();
+        let whose: Vec<_> = records.iter().map(|record| whose(&record.head)).collect();
+        // An attempt can begin again after it was forgotten.
+        let mut forgotten = BTreeMap::new();
+        for (place, whose) in whose.iter().enumerate() {
+            if let Some(Whose::Forgot(attempt)) = whose {
+                forgotten.insert(*attempt, place);
+            }
+        }
+        let mut unread = Vec::new();
+        for (place, (record, whose)) in records.into_iter().zip(whose).enumerate() {
+            let attempt = whose.and_then(|whose| whose.attempt());
+            if attempt.and_then(|attempt| forgotten.get(&attempt)).is_some_and(|end| place <= *end) {
+                self.stale = true;
+                continue;
+            }
+            match self.take_in(record) {
+                Ok(counts) => self.stale |= !counts,
+                Err(error) => unread.push(error),
+            }
+        }
+        if damaged {
+            tracing::warn!("the log of attempts is damaged; what can be read of it counts");
+        }
+        if let Some(error) = unread.first() {
+            tracing::warn!(
+                records = unread.len(),
+                %error,
+                "the log of attempts has records that this build of the agent cannot read: their attempts count as lost and \
+                 go on elsewhere; to lose none, drain a node before its agent is replaced"
+            );
+        }
+        if damaged || !unread.is_empty() {
+            self.keep_copy();
+        }
+        self.log = log.filter(|_| unread.is_empty());
+    }
+
+    /// Takes in a record; whether it counts for anything.
+    fn take_in(&mut self, record: log::Record) -> serde_json::Result<bool> {
         let log::Record { head, tail } = record;
-        let entry = serde_json::from_slice(&head).map_err(|error| {
-            let why = format!("{} has a record that this agent cannot read: {error}", self.log_file.display());
-            io::Error::new(io::ErrorKind::InvalidData, why)
-        })?;
-        let attempt = match entry {
+        let attempt = match serde_json::from_slice(&head)? {
             ReadEntry::Fence(seen) => {
                 self.fence = Some(seen);
-                return Ok(());
-            }
-            ReadEntry::Forgot(attempt) => {
-                self.held.remove(&attempt);
-                return Ok(());
+                return Ok(true);
             }
             ReadEntry::Began(assignment) => {
                 let attempt = assignment.attempt;
@@ -206,14 +281,14 @@ impl Outbox {
                 attempt
             }
             ReadEntry::Started(attempt, started) => {
-                let Some(found) = self.found(attempt) else { return Ok(()) };
+                let Some(found) = self.found(attempt) else { return Ok(false) };
                 found.started = Some(started);
                 attempt
             }
             ReadEntry::Ended(report) => {
                 let (attempt, fence) = (report.attempt, report.fence);
                 let Some(found) = self.found(attempt).filter(|found| found.assignment.claim.fence == fence) else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 (found.result, found.output) = (Some(*report), tail.clone());
                 attempt
@@ -222,7 +297,35 @@ impl Outbox {
         if let Some(held) = self.held.get_mut(&attempt) {
             log::encode(&mut held.records, &head, &tail);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Keeps the file as it is under another name, which takes no room: it is not written to any more.
+    fn keep_copy(&self) {
+        let copy = self.copy_file();
+        let kept = remove_file(&copy).and_then(|()| fs::hard_link(&self.log_file, &copy)).and_then(|()| {
+            // From now on it counts how old it is.
+            File::options().write(true).open(&copy)?.set_modified(SystemTime::now())
+        });
+        let (copy, days) = (copy.display(), DAMAGED_KEPT.as_secs() / (24 * 3600));
+        match kept {
+            Ok(()) => tracing::warn!(%copy, days, "it is kept aside"),
+            Err(error) => tracing::warn!(%copy, %error, "it cannot be kept aside"),
+        }
+    }
+
+    fn copy_file(&self) -> PathBuf {
+        self.log_file.with_extension("damaged")
+    }
+
+    fn remove_old_copy(&self) {
+        let copy = self.copy_file();
+        let Ok(kept_at) = fs::metadata(&copy).and_then(|copy| copy.modified()) else { return };
+        if SystemTime::now().duration_since(kept_at).is_ok_and(|age| age > DAMAGED_KEPT)
+            && let Err(error) = remove_file(&copy)
+        {
+            tracing::warn!(copy = %copy.display(), %error, "an old log of attempts cannot be removed");
+        }
     }
 
     fn found(&mut self, attempt: AttemptId) -> Option<&mut FoundAttempt> {
@@ -285,6 +388,7 @@ impl Outbox {
     /// Remembers that nothing of an attempt is needed any more.
     pub fn discard(&mut self, attempt: AttemptId) {
         if self.held.remove(&attempt).is_some() {
+            self.stale = true;
             self.staged.extend_from_slice(&encode(&Entry::Forgot(attempt), &[]));
         }
     }
@@ -295,19 +399,37 @@ impl Outbox {
         if self.is_committed() {
             return Ok(());
         }
-        match self.log.take().filter(|log| log.has_room(self.staged.len())) {
-            Some(mut log) => {
-                log.append(&self.staged, self.urgent)?;
-                self.log = Some(log);
-            }
-            None => {
-                let fence = self.fence.map(|seen| encode(&Entry::Fence(seen), &[]));
-                let held = self.held.values().map(|held| &held.records[..]);
-                self.log = Some(Log::replace(&self.log_file, fence.as_deref().into_iter().chain(held))?);
-            }
-        }
+        let Some(mut log) = self.log.take().filter(|log| log.has_room(self.staged.len())) else {
+            return self.rewrite();
+        };
+        log.append(&mut self.staged, self.urgent)?;
+        self.log = Some(log);
         self.staged.clear();
         self.urgent = false;
+        Ok(())
+    }
+
+    /// Whether the file holds something of attempts that are forgotten, so that [`Outbox::tidy`] has something to do.
+    pub fn is_untidy(&self) -> bool {
+        self.stale
+    }
+
+    /// Writes the file anew if it holds something of attempts that are forgotten, or something waits for a commit. Waits for
+    /// the disk, for two syncs. After an error what was committed is as durable as before.
+    pub fn tidy(&mut self) -> io::Result<()> {
+        self.remove_old_copy();
+        if self.stale || !self.is_committed() { self.rewrite() } else { Ok(()) }
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        let fence = self.fence.map(|seen| encode(&Entry::Fence(seen), &[]));
+        let held = self.held.values().map(|held| &held.records[..]);
+        let new = Log::beside(&self.log_file, fence.as_deref().into_iter().chain(held))?;
+        // The old file is good up to here.
+        self.log = None;
+        self.log = Some(new.take_place(&self.log_file)?);
+        self.staged.clear();
+        (self.urgent, self.stale) = (false, false);
         Ok(())
     }
 
@@ -377,8 +499,8 @@ fn recover_one(folder: &AttemptFolder, attempt: AttemptId, found: FoundAttempt) 
     files::make_private_dir(&folder.path)?;
     remove_file(&folder.module())?;
     let spool_file = spool_file(&folder.path);
-    if !output.is_empty() {
-        // A power loss may have taken the file that the result promises.
+    // A power loss may have taken the file that the result promises. One that is there needs no room on the disk.
+    if !output.is_empty() && fs::read(&spool_file).ok().as_ref() != Some(&output) {
         files::write_durably(&spool_file, &output)?;
     }
     let dropped = match result.as_ref().map(|result| &result.body) {

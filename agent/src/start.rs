@@ -226,9 +226,10 @@ fn lock(data: &Path) -> anyhow::Result<File> {
             return Err(error).with_context(|| format!("failed to lock {}", path.display()));
         }
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .with_context(|| path.display().to_string())?;
+    // Who it is helps, but is not needed either: a full disk keeps no agent from handing over what it holds.
+    if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        tracing::warn!(path = %path.display(), %error, "who uses the folder cannot be written down");
+    }
     Ok(file)
 }
 

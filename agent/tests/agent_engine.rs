@@ -55,7 +55,7 @@ fn assignment(number: u8) -> Assignment {
         attempt: AttemptId { job: JobId([number; 16]), number: 1 },
         claim: FenceClaim { fence: Fence(u64::from(number)), mac: [number; 16] },
         spec: JobSpec {
-            name: Text::cut("test"),
+            name: Text::cut(format!("test-{number:03}")),
             body: TaskBody::Inline(Task::Docker(task)),
             requirements: Requirements {
                 adapter: Adapter::Docker,
@@ -133,9 +133,22 @@ async fn whatever_is_said_of_many_attempts_at_once_was_on_disk_before() {
             results.push(report);
         }
     }
-    for report in results {
+    let log_holds = |what: &str| {
+        let log = std::fs::read(folder.path().join("attempts.log")).expect("reads");
+        log.split(|byte| *byte == 0).any(|text| String::from_utf8_lossy(text).contains(what))
+    };
+    for (count, report) in results.into_iter().enumerate() {
         let (attempt, fence) = (report.attempt, report.fence);
         inputs.send(EngineInput::Ack { attempt, fence }).await.expect("the engine runs");
+        if count == 0 {
+            // The first that is forgotten is at once gone from the disk. The second look is answered after that.
+            for _ in 0..2 {
+                let (ask, sight) = oneshot::channel();
+                inputs.send(EngineInput::Look(ask)).await.expect("the engine runs");
+                sight.await.expect("it answers");
+            }
+            assert!(!log_holds(&format!("test-{:03}", attempt.job.0[0])) && log_holds("test-"));
+        }
     }
     let (ask, sight) = oneshot::channel();
     inputs.send(EngineInput::Look(ask)).await.expect("the engine runs");

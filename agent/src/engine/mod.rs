@@ -54,6 +54,10 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Between two tries to write what could not be written.
 const WRITE_RETRY: Span = Span::from_secs(2);
 
+/// Between two times that the log of attempts is written anew because of what is forgotten in it: what clients gave and jobs
+/// printed stays on disk no longer than this after its attempt, and jobs in a row do not pay for it one by one.
+const TIDY_EVERY: Span = Span::from_secs(30);
+
 /// How politely attempts are ended when the agent stops.
 const SHUTDOWN_GRACE: Span = Span::from_secs(5);
 
@@ -276,6 +280,8 @@ pub struct Engine {
     /// Results that could not be made durable.
     unrecorded: Vec<Report>,
     retry_at: Option<Timestamp>,
+    /// When the log was last to be tidied.
+    tidied_at: Option<Timestamp>,
     shutdown: Option<Shutdown>,
     /// This boot of the machine; `None` where it does not tell, and then nothing is ever taken up again.
     boot: Option<BootId>,
@@ -357,6 +363,7 @@ impl Engine {
             decided: Vec::new(),
             unrecorded: Vec::new(),
             retry_at: None,
+            tidied_at: None,
             shutdown: None,
             boot: clock::boot_id().ok(),
         };
@@ -381,6 +388,7 @@ impl Engine {
             }
             self.on_time();
             self.settle();
+            self.tidy_if_due();
         }
         if !self.runners.is_empty() {
             tracing::warn!(attempts = self.runners.len(), "attempts still run; they are killed");
@@ -389,6 +397,7 @@ impl Engine {
         if tokio::time::timeout(SHUTDOWN_CLEAR_MAX, self.executors.cleared()).await.is_err() {
             tracing::warn!("containers are still being removed; the next start goes on with that");
         }
+        self.tidy();
     }
 
     fn recover(&mut self, survivors: &Survivors) -> io::Result<()> {
@@ -815,6 +824,25 @@ impl Engine {
         }
     }
 
+    /// When the log is to be tidied; `None` if there is nothing to do, or nothing can be written anyway.
+    fn tidy_at(&self) -> Option<Timestamp> {
+        (self.outbox.is_untidy() && self.outbox.is_committed())
+            .then(|| self.tidied_at.map_or(Timestamp::default(), |at| at + TIDY_EVERY))
+    }
+
+    fn tidy_if_due(&mut self) {
+        if self.tidy_at().is_some_and(|at| at <= clock::now()) {
+            self.tidied_at = Some(clock::now());
+            self.tidy();
+        }
+    }
+
+    fn tidy(&mut self) {
+        if let Err(error) = self.outbox.tidy() {
+            tracing::warn!(%error, "what is forgotten cannot be removed from the log of attempts yet");
+        }
+    }
+
     fn on_runner_gone(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
         let id = match &ended {
             Ok((id, ())) => *id,
@@ -832,7 +860,8 @@ impl Engine {
 
     /// How long to sleep if nothing happens; `None` for ever.
     fn sleep(&self) -> Option<Duration> {
-        let wake = [self.supervisor.next_deadline(), self.retry_at, self.shutdown.map(|shutdown| shutdown.until)];
+        let shutdown = self.shutdown.map(|shutdown| shutdown.until);
+        let wake = [self.supervisor.next_deadline(), self.retry_at, self.tidy_at(), shutdown];
         let wake = wake.into_iter().flatten().min()?;
         let wait = Duration::from(wake.since(clock::now()));
         // Not shorter than a tick of the timer, lest a deadline that is just due makes the loop spin.

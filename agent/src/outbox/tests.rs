@@ -291,14 +291,150 @@ fn a_file_of_a_later_format_is_refused() {
     let path = dir.path().join("attempts.log");
     let mut bytes = fs::read(&path).expect("reads");
     bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..12]).to_le_bytes();
-    bytes[12..16].copy_from_slice(&crc);
     fs::write(&path, bytes).expect("writes");
     let error = Outbox::open(dir.path()).expect_err("refuses");
     assert!(error.to_string().contains("has format 2, this agent reads 1"), "{error}");
     fs::write(&path, "what?").expect("writes");
     let error = Outbox::open(dir.path()).expect_err("refuses");
     assert!(error.to_string().contains("move it away"), "{error}");
+}
+
+/// Writes down what another build might have.
+fn write_foreign(outbox: &mut Outbox, entry: &serde_json::Value) {
+    log::encode(&mut outbox.staged, entry.to_string().as_bytes(), b"");
+    outbox.commit().expect("commits");
+}
+
+#[test]
+fn what_another_build_wrote_keeps_no_agent_from_starting() {
+    let dir = tempfile::tempdir().expect("dir");
+    let copy = dir.path().join("attempts.damaged");
+    let mut outbox = open(dir.path());
+    let known = assignment(1, 1);
+    begin(&mut outbox, &known);
+    let foreign =
+        |number| serde_json::json!({ "attempt": assignment(number, 1).attempt, "needs": "what is not known" });
+    // Of what is forgotten nothing has to be read.
+    write_foreign(&mut outbox, &serde_json::json!({ "Began": foreign(2) }));
+    write_foreign(&mut outbox, &serde_json::json!({ "Ended": foreign(2) }));
+    write_foreign(&mut outbox, &serde_json::json!({ "Forgot": assignment(2, 1).attempt }));
+    assert_eq!(sight(dir.path()).0, [(1, false)]);
+    assert!(!copy.exists());
+    // What began anew after that is not forgotten, and that it cannot be read costs no other attempt.
+    let mut outbox = open(dir.path());
+    begin(&mut outbox, &assignment(2, 2));
+    let (third, _, _) = begin(&mut outbox, &assignment(3, 3));
+    write_foreign(&mut outbox, &serde_json::json!({ "Began": foreign(3) }));
+    write_foreign(&mut outbox, &serde_json::json!({ "Ended": foreign(4) }));
+    write_foreign(&mut outbox, &serde_json::json!({ "Paused": 5 }));
+    let before = fs::read(dir.path().join("attempts.log")).expect("reads");
+    assert_eq!(sight(dir.path()).0, [(1, false), (2, false), (3, false)]);
+    assert_eq!(fs::read(&copy).expect("is there"), before);
+    assert!(third.path.exists());
+    // From then on it is not met again.
+    fs::remove_file(&copy).expect("removes");
+    assert_eq!(sight(dir.path()).0.len(), 3);
+    assert!(!copy.exists());
+}
+
+#[test]
+fn a_start_finds_what_was_written_though_the_disk_is_full() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = |name: &str| dir.path().join(name);
+    let mut outbox = open(dir.path());
+    let (first, second) = (assignment(1, 1), assignment(2, 2));
+    let (folder, mut writer, _) = begin(&mut outbox, &first);
+    writer.append(WallTime(0), &HELLO).expect("appends");
+    let finished = writer.finish();
+    outbox.record(None, &result(&first, finished.lengths), &finished.short.expect("ends"));
+    outbox.commit().expect("commits");
+    // No file can be made anew.
+    for in_the_way in [path("attempts.new"), folder.path.join("output.new"), path("attempts.damaged")] {
+        fs::create_dir(in_the_way).expect("makes a folder");
+    }
+    assert_eq!(sight(dir.path()).0, [(1, true)]);
+    let mut outbox = open(dir.path());
+    outbox.begin(&second);
+    outbox.commit().expect("there is room in the file");
+    assert_eq!(sight(dir.path()).0, [(1, true), (2, false)]);
+    // Not even a damaged file keeps it from starting.
+    let mut bytes = fs::read(path("attempts.log")).expect("reads");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("there are records");
+    bytes[last] ^= 1;
+    fs::write(path("attempts.log"), bytes).expect("writes");
+    let mut outbox = open(dir.path());
+    assert_eq!(outbox.recover().expect("recovers").len(), 1);
+    assert!(!outbox.is_committed());
+    fs::remove_dir(path("attempts.new")).expect("removes");
+    outbox.begin(&second);
+    outbox.commit().expect("commits");
+    assert_eq!(sight(dir.path()).0, [(1, true), (2, false)]);
+}
+
+#[test]
+fn what_is_forgotten_is_gone_from_the_disk_once_the_log_is_tidied() {
+    let dir = tempfile::tempdir().expect("dir");
+    let holds = |what: &str| {
+        let bytes = fs::read(dir.path().join("attempts.log")).expect("reads");
+        bytes.windows(what.len()).any(|window| window == what.as_bytes())
+    };
+    let named = |number, name: &str| {
+        let mut one = assignment(number, u64::from(number));
+        one.spec.name = Text::cut(name);
+        one
+    };
+    let (first, second) = (named(1, "first secret"), named(2, "second secret"));
+    let mut outbox = open(dir.path());
+    begin(&mut outbox, &first);
+    outbox.record(None, &result(&first, OutputLengths::default()), b"what it printed");
+    begin(&mut outbox, &second);
+    assert!(!outbox.is_untidy());
+    outbox.discard(first.attempt);
+    outbox.commit().expect("commits");
+    assert!(outbox.is_untidy() && holds("first secret"));
+    // A start finds it as well.
+    let mut outbox = open(dir.path());
+    assert!(outbox.is_untidy());
+    // Where there is no room for a new file the old one is gone on with.
+    let in_the_way = dir.path().join("attempts.new");
+    fs::create_dir(&in_the_way).expect("makes a folder");
+    outbox.tidy().expect_err("cannot");
+    begin(&mut outbox, &named(3, "third"));
+    assert_eq!(sight(dir.path()).0, [(2, false), (3, false)]);
+    fs::remove_dir(&in_the_way).expect("removes");
+    outbox.tidy().expect("tidies");
+    assert!(!outbox.is_untidy() && !holds("first secret") && !holds("what it printed") && holds("second secret"));
+    assert_eq!(sight(dir.path()).0, [(2, false), (3, false)]);
+    assert!(!open(dir.path()).is_untidy());
+}
+
+#[test]
+fn a_damaged_log_is_kept_for_a_while() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, copy) = (dir.path().join("attempts.log"), dir.path().join("attempts.damaged"));
+    let mut outbox = open(dir.path());
+    begin(&mut outbox, &assignment(1, 1));
+    begin(&mut outbox, &assignment(2, 2));
+    let mut bytes = fs::read(&log).expect("reads");
+    bytes[log::HEADER_BYTES] ^= 1;
+    fs::write(&log, &bytes).expect("writes");
+    let age = |days: u64| {
+        let at = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+        File::options().write(true).open(&copy).and_then(|copy| copy.set_modified(at)).expect("sets the time");
+    };
+    let mut outbox = open(dir.path());
+    assert_eq!(fs::read(&copy).expect("is there"), bytes);
+    age(6);
+    outbox.tidy().expect("tidies");
+    drop(open(dir.path()));
+    assert!(copy.exists());
+    age(8);
+    outbox.tidy().expect("tidies");
+    assert!(!copy.exists());
+    fs::write(&copy, "").expect("writes");
+    age(8);
+    drop(open(dir.path()));
+    assert!(!copy.exists());
 }
 
 #[test]
