@@ -12,7 +12,7 @@ use modchain_agent::outbox::Outbox;
 use modchain_types::{
     Adapter, Assignment, AttemptId, Capabilities, DockerTask, Exceptions, Fence, FenceClaim, GpuRequest, Input, JobId,
     JobSpec, JournalId, Limits, List, Map, Micro, Offer, Policy, Reason, ReportBody, Requirements, Reservation, Span,
-    Tariff, Task, TaskBody, Text,
+    Tariff, Task, TaskBody, Text, Verdict,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -155,6 +155,64 @@ async fn whatever_is_said_of_many_attempts_at_once_was_on_disk_before() {
     assert!(sight.await.expect("it answers").attempts.is_empty());
     assert_eq!(on_disk(folder.path()), (vec![], vec![], Some(u64::from(COUNT))));
     assert_eq!(std::fs::read_dir(folder.path().join("attempts")).expect("reads").count(), 0);
+    inputs.send(EngineInput::ShutDown).await.expect("the engine runs");
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
+    assert!(!log_holds("test-"), "an agent that stops in order leaves nothing of what is forgotten");
+}
+
+/// Waits until the engine has done all that it was told before; whether it has told a result since.
+async fn has_told_a_result(inputs: &mpsc::Sender<EngineInput>, messages: &mut mpsc::Receiver<ToSession>) -> bool {
+    let (ask, sight) = oneshot::channel();
+    inputs.send(EngineInput::Look(ask)).await.expect("the engine runs");
+    sight.await.expect("it answers");
+    let told: Vec<_> = std::iter::from_fn(|| messages.try_recv().ok()).collect();
+    told.iter().any(is_result)
+}
+
+fn is_result(message: &ToSession) -> bool {
+    matches!(message, ToSession::Report(report) if matches!(report.body, ReportBody::Ended { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_cannot_be_written_down_is_told_to_nobody_before_it_is() {
+    let folder = tempfile::tempdir().expect("folder");
+    // The log has no room for more, and none can take its place.
+    drop(Outbox::open(folder.path()).expect("an outbox"));
+    let log = folder.path().join("attempts.log");
+    let header = &std::fs::read(&log).expect("reads")[..24];
+    std::fs::write(&log, header).expect("writes");
+    let outbox = Outbox::open(folder.path()).expect("an outbox");
+    let in_the_way = folder.path().join("attempts.new");
+    std::fs::create_dir(&in_the_way).expect("makes a folder");
+
+    let cache = BlobCache::open(folder.path(), CACHE_BYTES_MAX).expect("a cache");
+    let (_connection, live) = watch::channel(None);
+    let (blobs, _downloads) = BlobFetcher::start(cache, live);
+    let executors = Executors::wasm_alone(WasmExecutor::with_program("/nowhere"));
+    let (engine, inputs) =
+        Engine::new(offer(&[Adapter::Docker]), outbox, executors, blobs, &Survivors::default()).expect("an engine");
+    let running = tokio::task::spawn_blocking({
+        let runtime = tokio::runtime::Handle::current();
+        move || runtime.block_on(engine.run())
+    });
+    let one = assignment(1);
+    let (attempt, fence) = (one.attempt, one.claim.fence);
+    for verdict in [Verdict::Keep, Verdict::SendResult] {
+        let (line, mut messages) = mpsc::channel(64);
+        let (journal, lease, sent) = (JournalId([1; 16]), Span::from_secs(30), clock::now());
+        inputs.send(EngineInput::Connected { journal, lease, sent, line }).await.expect("the engine runs");
+        inputs.send(EngineInput::Reconcile(vec![(attempt, fence, verdict)])).await.expect("the engine runs");
+        inputs.send(EngineInput::Assign(Box::new(one.clone()))).await.expect("the engine runs");
+        inputs.send(EngineInput::Assign(Box::new(one.clone()))).await.expect("the engine runs");
+        assert!(!has_told_a_result(&inputs, &mut messages).await, "{verdict:?}");
+        if verdict == Verdict::SendResult {
+            std::fs::remove_dir(&in_the_way).expect("removes");
+            let told = tokio::time::timeout(Duration::from_secs(60), messages.recv()).await.expect("in time");
+            assert!(told.as_ref().is_some_and(is_result), "{told:?}");
+            assert_eq!(on_disk(folder.path()).1, [1]);
+        }
+    }
+    inputs.send(EngineInput::Ack { attempt, fence }).await.expect("the engine runs");
     inputs.send(EngineInput::ShutDown).await.expect("the engine runs");
     tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
 }

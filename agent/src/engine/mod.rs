@@ -590,6 +590,8 @@ impl Engine {
             Action::Stop { attempt, grace } => self.stop(attempt, grace),
             Action::Record(report) if written.is_ok() => self.recorded(report),
             Action::Record(report) => self.unrecorded.push(report),
+            // It is sent once it is on disk.
+            Action::Send(report) if self.is_unrecorded(&report) => {}
             Action::Send(report) => self.send(report),
             Action::Discard { attempt } => self.discard(attempt),
             Action::RememberFence(_) => {}
@@ -727,6 +729,12 @@ impl Engine {
         }
     }
 
+    /// Whether it tells a result that is not on disk yet.
+    fn is_unrecorded(&self, report: &Report) -> bool {
+        let is_result = matches!(report.body, ReportBody::Ended { .. });
+        is_result && self.unrecorded.iter().any(|waiting| waiting.attempt == report.attempt)
+    }
+
     /// Whether the attempt is one of those that leave something on the machine.
     fn is_container(&self, attempt: AttemptId) -> bool {
         let assignment = self.attempts.get(&attempt).and_then(|held| held.assignment.as_deref());
@@ -777,14 +785,16 @@ impl Engine {
             })
             .collect();
         self.tell(ToSession::Serve(serve));
-        let Some(line) = &mut self.connection else { return };
-        line.reconciled = true;
+        if let Some(line) = &mut self.connection {
+            line.reconciled = true;
+        }
+        let Some(line) = &self.connection else { return };
         let unsent: Vec<Report> = self
             .supervisor
             .unacknowledged()
             .into_iter()
             .filter(|report| !line.results_sent.contains(&report.attempt))
-            .filter(|report| self.unrecorded.iter().all(|waiting| waiting.attempt != report.attempt))
+            .filter(|report| !self.is_unrecorded(report))
             .collect();
         for report in unsent {
             self.send(report);
