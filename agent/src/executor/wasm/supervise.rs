@@ -163,11 +163,8 @@ impl Job {
                     }
                 },
                 heard = notices.next(), if notices.open => {
-                    match heard {
-                        Some(Heard::Notice(notice)) => life.note(notice, self.cache.as_deref()),
-                        Some(Heard::Compiled(module)) => keep(self.cache.clone(), &self.task, life.compiler, module),
-                        None => continue,
-                    }
+                    let Some(heard) = heard else { continue };
+                    life.hear(heard, self.cache.as_ref(), &self.task);
                     if life.started_at.is_some() {
                         output.begin(&events).await;
                     }
@@ -211,12 +208,7 @@ impl Job {
             }
         };
         let waited_at = boot_micros();
-        // The child is gone: what it wrote last is in the socket, with its end behind it.
-        while notices.open {
-            if let Some(Heard::Notice(notice)) = notices.next().await {
-                life.note(notice, self.cache.as_deref());
-            }
-        }
+        life.hear_out(&mut notices, self.cache.as_ref(), &self.task).await;
         if life.started_at.is_some() {
             // A short program has come and gone before its start was read.
             output.begin(&events).await;
@@ -295,6 +287,22 @@ struct Life {
 }
 
 impl Life {
+    fn hear(&mut self, heard: Heard, cache: Option<&Arc<CompiledCache>>, task: &WasmTask) {
+        match heard {
+            Heard::Notice(notice) => self.note(notice, cache.map(Arc::as_ref)),
+            Heard::Compiled(module) => keep(cache.cloned(), task, self.compiler, module),
+        }
+    }
+
+    /// The child is gone: what it wrote last is in the socket, with its end behind it.
+    async fn hear_out(&mut self, notices: &mut Notices, cache: Option<&Arc<CompiledCache>>, task: &WasmTask) {
+        while notices.open {
+            if let Some(heard) = notices.next().await {
+                self.hear(heard, cache, task);
+            }
+        }
+    }
+
     fn note(&mut self, notice: Notice, cache: Option<&CompiledCache>) {
         // Its clock is ours, but its word is not: whatever broke into it cannot move the bill out of its life.
         let now = boot_micros();
@@ -575,6 +583,35 @@ mod tests {
         assert_eq!(ending(true, broken()), Ending::Trapped { message: Text::cut("panicked") });
         let node = Ending::CannotStart { fault: Fault::Node, message: Text::cut("panicked") };
         assert_eq!(ending(false, broken()), node);
+    }
+
+    #[tokio::test]
+    async fn what_a_child_compiled_is_kept_though_it_is_heard_after_its_end() {
+        let dir = tempfile::tempdir().expect("dir");
+        let cache = Arc::new(CompiledCache::open(dir.path()).expect("opens"));
+        let task = WasmTask {
+            module: modchain_types::Digest::of(b"module"),
+            module_bytes: 6,
+            module_name: Text::cut("m.wasm"),
+            args: Default::default(),
+            env: Default::default(),
+        };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let lockdown = LockdownReport { landlock: true, seccomp: true };
+        for notice in [Notice::Ready { compiler: 1, lockdown }, Notice::Compiled { bytes: 4 }] {
+            theirs.write_all(&frame(&notice)).await.expect("there is room");
+        }
+        theirs.write_all(b"code").await.expect("there is room");
+        drop(theirs);
+        let (socket, _ours) = ours.into_split();
+        let mut notices = Notices { socket, buffer: BytesMut::new(), open: true, hands_over: true, coming: None };
+        Life::default().hear_out(&mut notices, Some(&cache), &task).await;
+        // It is written in the background.
+        let until = Instant::now() + Duration::from_secs(10);
+        while cache.get(&task).is_none() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(cache.get(&task).as_deref(), Some(&b"code"[..]));
     }
 
     #[test]
