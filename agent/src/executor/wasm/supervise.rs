@@ -143,7 +143,7 @@ impl Job {
         let sending = send(socket_out, self.orders, self.code);
         tokio::pin!(sending);
 
-        let mut life = Life { taken_at: self.taken_at, ..Life::default() };
+        let mut life = Life { taken_at: self.taken_at, was_compiled, ..Life::default() };
         let mut output = Output::of(&mut self.child);
         let mut to_child: Option<OwnedWriteHalf> = None;
         let mut stop_sent = false;
@@ -268,6 +268,8 @@ fn keep(cache: Option<Arc<CompiledCache>>, task: &WasmTask, compiler: Option<u64
 struct Life {
     /// When it was given its job, by the clock of [`boot_micros`].
     taken_at: u64,
+    /// Its module came as it was compiled before.
+    was_compiled: bool,
     /// What it compiles with, once it has said that it is locked in.
     compiler: Option<u64>,
     /// Why it was not given its module.
@@ -355,7 +357,12 @@ impl Life {
                 format!("the module was not ready to run within {} s on this machine", PREPARE_MAX.as_secs()),
             ),
             None if self.killed => self.stopping.unwrap_or(StopAs::Stopped).ending(),
-            None => unexplained(started, status, last_words),
+            None => {
+                // Before it is locked in it knows of no job, and machine code that a child has made is not read like a
+                // stranger's bytes: then it is this machine that does not run it.
+                let compiles = self.compiler.is_some() && !self.was_compiled;
+                unexplained(started, compiles, status, last_words)
+            }
         }
     }
 }
@@ -375,8 +382,9 @@ fn warn_once_if_open(lockdown: LockdownReport) {
     }
 }
 
-/// The ending of a child that has died without a word and was not killed by us.
-fn unexplained(started: bool, status: io::Result<ExitStatus>, last_words: &str) -> Ending {
+/// The ending of a child that has died without a word and was not killed by us; `compiles` if it was at work on what the
+/// job's author made.
+fn unexplained(started: bool, compiles: bool, status: io::Result<ExitStatus>, last_words: &str) -> Ending {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
@@ -390,12 +398,14 @@ fn unexplained(started: bool, status: io::Result<ExitStatus>, last_words: &str) 
         );
     };
     match signal {
-        libc::SIGXCPU if !started => Ending::CannotStart {
+        libc::SIGXCPU if !started && compiles => Ending::CannotStart {
             fault: Fault::Job,
             message: Text::cut(format!("the module takes more than {COMPILE_CPU_SECS_MAX} s to compile")),
         },
         // A crash comes from what the process was given to do, and would come again on every other node: the job's.
-        libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGABRT | libc::SIGSYS | libc::SIGTRAP => {
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGABRT | libc::SIGSYS | libc::SIGTRAP
+            if started || compiles =>
+        {
             if started {
                 Ending::Signalled { signal: u8::try_from(signal).expect("these signals have small numbers") }
             } else {
@@ -404,7 +414,7 @@ fn unexplained(started: bool, status: io::Result<ExitStatus>, last_words: &str) 
                 Ending::CannotStart { fault: Fault::Job, message: Text::cut(message + last_words) }
             }
         }
-        // SIGKILL and the rest come from outside: the kernel short of memory, or the node's owner.
+        // The rest comes from outside: the kernel short of memory, or the node's owner.
         _ => node_failed(
             started,
             format!(
@@ -583,6 +593,24 @@ mod tests {
         assert_eq!(ending(true, broken()), Ending::Trapped { message: Text::cut("panicked") });
         let node = Ending::CannotStart { fault: Fault::Node, message: Text::cut("panicked") };
         assert_eq!(ending(false, broken()), node);
+    }
+
+    #[test]
+    fn a_crash_is_the_jobs_fault_only_where_a_child_had_its_module_to_compile() {
+        let died =
+            |signal: i32, life: Life| life.ending(Ok(std::os::unix::process::ExitStatusExt::from_raw(signal)), "");
+        let fault = |ending: Ending| match ending {
+            Ending::CannotStart { fault, .. } => fault,
+            other => panic!("{other:?}"),
+        };
+        let ready = || Life { compiler: Some(1), ..Life::default() };
+        for signal in [libc::SIGSEGV, libc::SIGABRT, libc::SIGSYS, libc::SIGILL, libc::SIGXCPU] {
+            assert_eq!(fault(died(signal, ready())), Fault::Job, "{signal}");
+            assert_eq!(fault(died(signal, Life::default())), Fault::Node, "{signal}");
+            assert_eq!(fault(died(signal, Life { was_compiled: true, ..ready() })), Fault::Node, "{signal}");
+        }
+        let running = Life { was_compiled: true, started_at: Some(1), ..ready() };
+        assert_eq!(died(libc::SIGSEGV, running), Ending::Signalled { signal: 11 });
     }
 
     #[tokio::test]
