@@ -7,6 +7,7 @@
 //! A name says for which compiler it is: its version, its settings and the processor. Which one that is, and what locks there
 //! are, the agent learns from the first child that it starts.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -30,12 +31,16 @@ const RECENT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of the digest that a file begins with.
 const DIGEST_BYTES: usize = 32;
 
+/// What the name of a file ends with that is being written.
+const PART: &str = ".part";
+
 /// Compiled modules on disk. Its methods wait for it.
 #[derive(Debug)]
 pub(super) struct CompiledCache {
     dir: PathBuf,
     /// `None` inside where nothing may be kept.
     compiler: OnceLock<Option<u64>>,
+    /// The one used last first.
     recent: Mutex<VecDeque<(String, Bytes)>>,
     /// Tells temporary files apart.
     number: AtomicU64,
@@ -46,7 +51,7 @@ impl CompiledCache {
     pub(super) fn open(data: &Path) -> io::Result<Self> {
         let dir = data.join("compiled");
         files::make_private_dir(&dir)?;
-        remove_where(&dir, |name| name.ends_with(".part"))?;
+        remove_where(&dir, |name| name.ends_with(PART))?;
         Ok(Self { dir, compiler: OnceLock::new(), recent: Mutex::default(), number: AtomicU64::new(0) })
     }
 
@@ -66,7 +71,12 @@ impl CompiledCache {
     /// The compiled form of the task's module, if it is in memory. Waits for nothing.
     pub(super) fn get_recent(&self, task: &WasmTask) -> Option<Bytes> {
         let name = name(task, (*self.compiler.get()?)?);
-        self.recent().iter().find(|(known, _)| *known == name).map(|(_, module)| module.clone())
+        let mut recent = self.recent();
+        let place = recent.iter().position(|(known, _)| *known == name)?;
+        let found = recent.remove(place)?;
+        let module = found.1.clone();
+        recent.push_front(found);
+        Some(module)
     }
 
     /// The compiled form of the task's module, if it is here.
@@ -97,7 +107,7 @@ impl CompiledCache {
         }
         let name = name(task, compiler);
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let part = self.dir.join(format!("{number}.part"));
+        let part = self.dir.join(format!("{number}{PART}"));
         // Not synced: what a power loss tears does not fit its digest.
         let written = files::create_private(&part).and_then(|mut file| {
             file.write_all(digest(&name, &module).as_bytes())?;
@@ -108,7 +118,7 @@ impl CompiledCache {
             return Err(error);
         }
         self.remember(name, module);
-        self.evict()
+        self.evict(CACHE_BYTES_MAX)
     }
 
     /// Drops the compiled form of the task's module: a child could do nothing with it.
@@ -134,25 +144,40 @@ impl CompiledCache {
             fits
         });
         let fit = fit.count();
-        recent.truncate(fit);
+        let gone = recent.split_off(fit);
+        drop(recent);
+        for (name, _) in gone {
+            // While it was in memory its file was not looked at.
+            touch(&self.dir.join(name));
+        }
     }
 
-    /// Removes those used longest ago until the rest fits.
-    fn evict(&self) -> io::Result<()> {
+    /// Removes those used longest ago until the rest fits into so many bytes. Several may do that at once.
+    fn evict(&self, bytes_max: u64) -> io::Result<()> {
+        // What is in memory was used last, whatever the times of the files say.
+        let recent: Vec<String> = self.recent().iter().map(|(name, _)| name.clone()).collect();
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
-            kept.push((metadata.modified()?, metadata.len(), entry.path()));
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| !name.ends_with(PART)) else { continue };
+            let in_memory = recent.iter().position(|known| known == name).map(Reverse);
+            match entry.metadata().and_then(|metadata| Ok((metadata.modified()?, metadata.len()))) {
+                Ok((used_at, bytes)) => kept.push((in_memory, used_at, bytes, entry.path())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
-        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut total: u64 = kept.iter().map(|(_, _, bytes, _)| bytes).sum();
         kept.sort();
-        for (_, bytes, path) in kept {
-            if total <= CACHE_BYTES_MAX {
+        for (_, _, bytes, path) in kept {
+            if total <= bytes_max {
                 break;
             }
-            fs::remove_file(path)?;
-            total -= bytes;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => total -= bytes,
+            }
         }
         Ok(())
     }
@@ -187,6 +212,11 @@ fn digest(name: &str, module: &[u8]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(name.as_bytes()).update(&[0]).update(module);
     hasher.finalize()
+}
+
+/// Notes that it was used now. The order of eviction is a matter of thrift, not of correctness.
+fn touch(path: &Path) {
+    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 fn remove_where(dir: &Path, is_useless: impl Fn(&str) -> bool) -> io::Result<()> {
@@ -295,5 +325,50 @@ mod tests {
         cache.put(&task(b"large"), 1, vec![1; RECENT_BYTES_MAX + 1].into()).expect("keeps");
         assert_eq!(cache.recent().len(), 0);
         assert_eq!(kept(dir.path()), 11);
+    }
+    #[test]
+    fn what_is_used_goes_last_from_disk_though_it_is_used_from_memory() {
+        let dir = tempfile::tempdir().expect("dir");
+        let cache = cache(dir.path(), 1, LOCKED);
+        let quarter = RECENT_BYTES_MAX / 4;
+        for number in 0..6u8 {
+            cache.put(&task(&[number]), 1, vec![number; quarter].into()).expect("keeps");
+        }
+        // In memory are 5, 4, 3 and 2, and now 2 was used last. Their files are said to be older than the rest.
+        assert!(cache.get_recent(&task(&[2])).is_some());
+        for number in 0..6u8 {
+            let path = dir.path().join("compiled").join(name(&task(&[number]), 1));
+            let at = SystemTime::now() - std::time::Duration::from_secs(3600 * u64::from(number));
+            File::open(path).and_then(|file| file.set_modified(at)).expect("sets the time");
+        }
+        let left = |bytes: usize| {
+            cache.evict((bytes * (quarter + DIGEST_BYTES)) as u64).expect("evicts");
+            let there = |number: &u8| dir.path().join("compiled").join(name(&task(&[*number]), 1)).exists();
+            (0..6u8).filter(there).collect::<Vec<_>>()
+        };
+        assert_eq!(left(6), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(left(5), [0, 2, 3, 4, 5]);
+        // What leaves memory was used until now: 3 goes out, and is younger than 0.
+        cache.put(&task(&[6]), 1, vec![6; quarter].into()).expect("keeps");
+        assert_eq!(left(5), [2, 3, 4, 5]);
+        assert_eq!(left(4), [2, 4, 5]);
+        assert_eq!(left(2), [2]);
+    }
+
+    #[test]
+    fn several_evict_at_once() {
+        let dir = tempfile::tempdir().expect("dir");
+        let cache = cache(dir.path(), 1, LOCKED);
+        for number in 0..100u32 {
+            fs::write(dir.path().join(format!("compiled/{number}")), "code").expect("writes");
+        }
+        fs::write(dir.path().join("compiled/7.part"), "of another one").expect("writes");
+        std::thread::scope(|scope| {
+            let evicting: Vec<_> = (0..4).map(|_| scope.spawn(|| cache.evict(0))).collect();
+            for one in evicting {
+                one.join().expect("no panic").expect("evicts");
+            }
+        });
+        assert_eq!(kept(dir.path()), 1, "what is being written stays");
     }
 }
