@@ -11,7 +11,7 @@ use modchain_core::scheduler::queue::Ceilings;
 use modchain_types::Span;
 use serde::Deserialize;
 
-use crate::retention::Keep;
+use crate::retention::{Keep, KeepJobs};
 
 /// Where the settings' file is looked for when none is named. It may be missing.
 pub const CONFIG_FILE: &str = "/etc/modchain/orchestrator.toml";
@@ -57,6 +57,10 @@ pub struct FileSettings {
     pub keep_output_for: Option<String>,
     /// Mebibytes of it that are kept together.
     pub keep_output_mib: Option<u64>,
+    /// How long records of ended jobs are kept, such as `90d`.
+    pub keep_jobs_for: Option<String>,
+    /// How many of them are kept.
+    pub keep_jobs: Option<usize>,
     /// Filter of the log.
     pub log: Option<String>,
 }
@@ -80,7 +84,7 @@ pub struct Settings {
     pub ballast: Option<u64>,
     /// How far priorities count against other accounts.
     pub ceilings: Ceilings,
-    /// How much output of ended jobs is kept.
+    /// How much of ended jobs is kept.
     pub keep: Keep,
     /// Filter of the log.
     pub log: Option<String>,
@@ -141,7 +145,13 @@ impl Settings {
         let age = age.context("keep_output_for")?;
         ensure!(age >= Keep::AGE_MIN, "output is kept for {} at least, not {age}", Keep::AGE_MIN);
         let bytes = file.keep_output_mib.map(mib).transpose().context("keep_output_mib")?;
-        let keep = Keep { age, bytes, ..Keep::default() };
+        let jobs_age = file.keep_jobs_for.as_deref().map_or(Ok(KeepJobs::AGE), modchain_types::time::parse_span);
+        let jobs_age = jobs_age.context("keep_jobs_for")?;
+        let least = KeepJobs::AGE_MIN;
+        ensure!(jobs_age >= least, "records of jobs are kept for {least} at least, not {jobs_age}");
+        let count = file.keep_jobs.unwrap_or(KeepJobs::COUNT);
+        let jobs = KeepJobs { age: jobs_age, count, ..KeepJobs::USUAL };
+        let keep = Keep { age, bytes, jobs, ..Keep::default() };
         Ok(Self {
             data: data.or(file.data).unwrap_or_else(|| DATA_DIR.into()),
             listen,
@@ -268,6 +278,24 @@ mod tests {
             let overrides = Overrides { advertise: Some(host.into()), ..Overrides::default() };
             let settings = Settings::resolve(overrides, FileSettings::default());
             assert_eq!(settings.is_ok(), fits, "{host}: {settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_ended_jobs_is_said_by_the_file_within_bounds() {
+        let read = |text: &str| {
+            let file: FileSettings = toml::from_str(text).expect("settings");
+            Settings::resolve(Overrides::default(), file).map(|settings| settings.keep)
+        };
+        assert_eq!(read("").expect("defaults"), Keep::default());
+        let keep =
+            read("keep_output_for = '2d'\nkeep_output_mib = 3\nkeep_jobs_for = '1s'\nkeep_jobs = 0").expect("fits");
+        let day = Span::from_secs(24 * 3600);
+        assert_eq!((keep.age, keep.bytes), (Span(2 * day.0), Some(3 << 20)));
+        assert_eq!((keep.jobs.age, keep.jobs.count, keep.jobs.fresh), (Span::from_secs(1), 0, KeepJobs::USUAL.fresh));
+        assert_eq!(KeepJobs::AGE, Span(90 * day.0));
+        for bad in ["keep_output_for = '999ms'", "keep_jobs_for = '999ms'", "keep_jobs_for = 'long'"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

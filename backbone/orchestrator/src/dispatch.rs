@@ -150,9 +150,10 @@ async fn remove_files(
 ) {
     while let Some((job, finished, at)) = closed_jobs.recv().await {
         blobs.release(job);
-        retention.job_ended(job, finished, at).await;
         if let Err(error) = input.remove(job).await {
             tracing::warn!(%job, %error, "the input of an ended job cannot be removed");
         }
+        // Last: from here on the job may be forgotten, and its id be another one's.
+        retention.job_ended(job, finished, at).await;
     }
 }

@@ -162,8 +162,8 @@ struct Serve {
     cert_life: Option<Span>,
     /// Settings, TOML with the keys data, listen, join_listen, advertise, cert_life, storage_low_mib, ballast_mib,
     /// priority_ceiling (how far priorities count against other accounts, 0 by default), priority_ceilings (a table of
-    /// accounts for which that differs), keep_output_for (7d), keep_output_mib (a quarter of the disk), log; flags and
-    /// environment go before it
+    /// accounts for which that differs), keep_output_for (7d), keep_output_mib (a quarter of the disk), keep_jobs_for (90d),
+    /// keep_jobs (1000000), log; flags and environment go before it
     /// [default: /etc/modchain/orchestrator.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "MODCHAIN_ORCHESTRATOR_CONFIG")]
     config: Option<PathBuf>,

@@ -1,5 +1,5 @@
 //! How long what ended jobs printed is kept: up to an age, up to so many bytes together, and less where the disk gets tight; the
-//! oldest goes first.
+//! oldest goes first. For how long their records are says `jobs`.
 //!
 //! Age is measured on the journal's own timeline, from the event that ended the job. Because the oldest goes first, one number says
 //! all of what is gone: the last event whose job's output was removed ([`removed`]). It is on disk before the first file goes, so a
@@ -7,6 +7,8 @@
 //!
 //! What a job that has not ended printed is never touched, nor is what somebody is reading until he is done. Money is not touched at
 //! all: the journal keeps every posting.
+
+mod jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,24 +23,29 @@ use modchain_types::{JobId, Span, Timestamp};
 use tokio::sync::Notify;
 
 use crate::engine::EngineHandle;
+use crate::feed::FeedHandle;
 use crate::store::output::OutputStore;
 use crate::store::removed;
 use crate::store::space::{Space, is_full, room};
+
+pub use jobs::{Forgotten, KeepJobs};
 
 /// Longest time between two looks, for clocks that jump.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(60);
 /// Shortest, so that what cannot be removed does not become a busy loop.
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 
-/// How much output of ended jobs is kept.
+/// How much of ended jobs is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// No older than this.
+    /// Output no older than this.
     pub age: Span,
-    /// At most so many bytes together; a quarter of the disk if `None`.
+    /// At most so many bytes of it together; a quarter of the disk if `None`.
     pub bytes: Option<u64>,
     /// Younger than this it stays, however much there is and however little room: whoever has just run a job wants to see it.
     pub fresh: Span,
+    /// Their records.
+    pub jobs: KeepJobs,
 }
 
 impl Keep {
@@ -54,7 +61,7 @@ impl Keep {
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { age: Self::AGE, bytes: None, fresh: Self::FRESH }
+        Self { age: Self::AGE, bytes: None, fresh: Self::FRESH, jobs: KeepJobs::USUAL }
     }
 }
 
@@ -78,6 +85,10 @@ struct State {
     doomed: BTreeSet<JobId>,
     /// How many read what.
     readers: BTreeMap<JobId, usize>,
+    /// Of jobs that were ended by this event or before nothing is left that was kept for running them.
+    closed: u64,
+    /// Jobs that are being forgotten.
+    forgetting: BTreeSet<JobId>,
 }
 
 #[derive(Debug)]
@@ -87,6 +98,7 @@ struct Shared {
     age: Span,
     bytes_max: u64,
     fresh: Span,
+    jobs: KeepJobs,
     state: Mutex<State>,
     /// There is too much, something is the oldest, or somebody has stopped reading.
     changed: Notify,
@@ -112,7 +124,9 @@ impl Drop for Reading {
             *readers -= 1;
             if *readers == 0 {
                 state.readers.remove(&self.job);
-                self.shared.changed.notify_one();
+                if state.doomed.contains(&self.job) {
+                    self.shared.changed.notify_one();
+                }
             }
         }
     }
@@ -129,11 +143,11 @@ impl Retention {
     pub fn open(dir: &Path, store: OutputStore, keep: Keep, control: &Control) -> io::Result<Self> {
         // A number behind the journal's last is of another journal: those that come must not count as removed, nor after the next
         // start, when the journal may have come further.
-        let (noted, last) = (removed::read(dir)?, control.last_number());
-        if noted > last {
-            removed::write(dir, last).map_err(io::Error::other)?;
+        let (noted, closed) = (removed::read(dir)?, control.last_number());
+        if noted > closed {
+            removed::write(dir, closed).map_err(io::Error::other)?;
         }
-        let mut state = State { upto: noted.min(last), ..State::default() };
+        let mut state = State { upto: noted.min(closed), closed, ..State::default() };
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let Some(job) = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()) else { continue };
@@ -151,6 +165,7 @@ impl Retention {
             age: keep.age,
             bytes_max,
             fresh: keep.fresh,
+            jobs: keep.jobs,
             state: Mutex::new(state),
             changed: Notify::new(),
         };
@@ -177,7 +192,8 @@ impl Retention {
         finished <= self.shared.state().upto
     }
 
-    /// A job has ended, by the event `finished` at the moment `at`: what it printed begins to grow old.
+    /// A job has ended, by the event `finished` at the moment `at`, and nothing is left that was kept for running it: what it
+    /// printed begins to grow old. Call it in the order of the events.
     pub async fn job_ended(&self, job: JobId, finished: u64, at: Timestamp) {
         let path = self.shared.dir.join(job.to_string());
         let measured = tokio::task::spawn_blocking(move || length(&path)).await;
@@ -198,27 +214,40 @@ impl Retention {
                 tracing::warn!(%job, %error, "the output of an ended job cannot be measured; the next start does")
             }
         }
+        let state = &mut *self.shared.state();
+        state.closed = state.closed.max(finished);
     }
 
     /// Removes what is too old or too much at the moment `now`, and so much more that `short` bytes come free if they can. Tells how
     /// many jobs' output is gone.
     pub async fn sweep(&self, now: Timestamp, short: u64, space: &Space) -> Result<usize, FileError> {
         if let Some(upto) = self.choose(now, short) {
-            let dir = self.shared.dir.clone();
-            let write = move || removed::write(&dir, upto);
-            let written = match tokio::task::spawn_blocking(write.clone()).await {
-                // There is no room to note it: that of the ballast comes back with what is removed now.
-                Ok(Err(FileError::Io { source, .. })) if is_full(&source) && space.exhausted() => {
-                    tokio::task::spawn_blocking(write).await
-                }
-                written => written,
-            };
-            match written {
-                Ok(written) => written?,
-                Err(_) => return Ok(0), // the program is ending
-            }
-            self.shared.state().doom(upto);
+            self.doom(upto, space).await?;
         }
+        Ok(self.remove_doomed().await)
+    }
+
+    /// Nobody is shown the output any more of what this event has ended or one before.
+    async fn doom(&self, upto: u64, space: &Space) -> Result<(), FileError> {
+        let dir = self.shared.dir.clone();
+        let write = move || removed::write(&dir, upto);
+        let written = match tokio::task::spawn_blocking(write.clone()).await {
+            // There is no room to note it: that of the ballast comes back with what is removed now.
+            Ok(Err(FileError::Io { source, .. })) if is_full(&source) && space.exhausted() => {
+                tokio::task::spawn_blocking(write).await
+            }
+            written => written,
+        };
+        match written {
+            Ok(written) => written?,
+            Err(_) => return Ok(()), // the program is ending
+        }
+        self.shared.state().doom(upto);
+        Ok(())
+    }
+
+    /// Removes the output that is to go and that nobody reads; tells of how many jobs.
+    async fn remove_doomed(&self) -> usize {
         let mut gone = 0;
         for job in self.removable() {
             match self.shared.store.remove(job).await {
@@ -229,7 +258,7 @@ impl Retention {
                 Err(error) => tracing::warn!(%job, %error, "the output of an ended job cannot be removed"),
             }
         }
-        Ok(gone)
+        gone
     }
 
     /// The event up to which output is to go, if any is.
@@ -256,7 +285,7 @@ impl Retention {
     }
 
     /// Removes what is to go, for as long as the engine runs.
-    pub async fn run(self, engine: EngineHandle) {
+    pub async fn run(self, engine: EngineHandle, feed: FeedHandle) {
         let space = engine.space();
         while let Ok(now) = engine.query(|_, now| now).await {
             match self.sweep(now, space.short(), space).await {
@@ -264,8 +293,27 @@ impl Retention {
                 Ok(jobs) => tracing::info!(jobs, "removed the output of ended jobs: {}", self.rule()),
                 Err(error) => tracing::error!(%error, "the output of ended jobs cannot be removed"),
             }
+            // What the view cannot take out it would go on showing; and it takes some room in the journal.
+            let forgotten = if feed.complaint().is_some() || engine.storage_low() {
+                Ok(Forgotten::default())
+            } else {
+                self.forget(&engine, space).await
+            };
+            let next = match forgotten {
+                Ok(Forgotten { jobs: 0, next, .. }) => next,
+                Ok(Forgotten { jobs, upto, .. }) => {
+                    tracing::debug!(jobs, "forgot ended jobs: {}", self.jobs_rule());
+                    jobs::others_come_first(&feed, upto).await;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "ended jobs cannot be forgotten");
+                    None
+                }
+            };
             let oldest = self.shared.state().kept.values().next().map(|kept| kept.at + self.shared.age);
-            let wait = oldest.map_or(LOOK_EVERY_MAX, |due| Duration::from(due.since(now)));
+            let due = oldest.into_iter().chain(next).min();
+            let wait = due.map_or(LOOK_EVERY_MAX, |due| Duration::from(due.since(now)));
             tokio::time::sleep(LOOK_EVERY_MIN).await;
             tokio::select! {
                 () = tokio::time::sleep(wait.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX) - LOOK_EVERY_MIN) => {}

@@ -155,7 +155,7 @@ impl Orchestrator {
             .context("the main port cannot be opened: end whatever has it, or choose another with --listen")?;
         let join_endpoint = JoinEndpoint::bind(settings.join_listen, &credentials)
             .context("the join port cannot be opened: end whatever has it, or choose another with --join-listen")?;
-        let removing = retention.clone().run(engine.clone());
+        let removing = retention.clone().run(engine.clone(), feed.clone());
         let sweepers = [tokio::spawn(sweep(blobs.clone())), tokio::spawn(removing)];
         let join_address = join_endpoint.local_address()?;
         let services = Services {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use modchain_core::control::EndedJob;
 use modchain_core::{Control, ControlConfig};
-use modchain_orchestrator::retention::{Keep, Retention};
+use modchain_orchestrator::retention::{Keep, KeepJobs, Retention};
 use modchain_orchestrator::store::output::OutputStore;
 use modchain_orchestrator::store::removed;
 use modchain_orchestrator::store::space::{BALLAST_FILE, Marks, Room, Space};
@@ -94,7 +94,8 @@ impl Place {
     }
 }
 
-const WEEK: Keep = Keep { age: Span::from_secs(7 * 24 * 3600), bytes: Some(u64::MAX), fresh: Span::ZERO };
+const WEEK: Keep =
+    Keep { age: Span::from_secs(7 * 24 * 3600), bytes: Some(u64::MAX), fresh: Span::ZERO, jobs: KeepJobs::USUAL };
 
 #[tokio::test]
 async fn output_goes_by_age_on_the_journals_timeline_and_open_jobs_keep_theirs() {

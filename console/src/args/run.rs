@@ -28,7 +28,8 @@ pub(crate) struct RunArgs {
     /// Let the first Ctrl-C cancel the job instead of detaching from it
     #[arg(long)]
     pub(crate) cancel_on_interrupt: bool,
-    /// Key of this job: the same key is the same job, however often it is sent. Random by default
+    /// Key of this job: the same key is the same job, however often it is sent, for as long as the orchestrator keeps the job's
+    /// record. Random by default
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     pub(crate) id: Option<SubmitKey>,
     #[command(flatten)]

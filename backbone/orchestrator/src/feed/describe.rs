@@ -169,8 +169,10 @@ pub(super) fn event(
         }
         EventBody::JobsForgotten { jobs } => {
             view.kind = EventKind::System;
-            let many = if jobs.len() == 1 { "" } else { "s" };
-            format!("the records of {} ended job{many} are no longer kept", jobs.len())
+            match jobs.len() {
+                1 => "the record of one ended job is no longer kept".to_owned(),
+                several => format!("the records of {several} ended jobs are no longer kept"),
+            }
         }
         EventBody::IdentityAdded { identity } => {
             view.kind = EventKind::Account;

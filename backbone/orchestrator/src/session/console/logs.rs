@@ -3,6 +3,7 @@
 //! Nothing waits for a reader: each has its own task, its pages come from the output store, and QUIC's windows hold them
 //! back when it does not read.
 
+use modchain_core::Control;
 use modchain_link::Priority;
 use modchain_types::{AttemptId, JobId};
 use modchain_wire::Data;
@@ -21,23 +22,30 @@ impl ConsoleSession {
     pub(super) async fn logs(&self, writer: &mut Writer, reader: &mut Reader, open: LogsOpen) -> Result<(), Failure> {
         let job = self.resolve(&open.job).await?;
         let _reading = self.context.services.retention.reading(job);
-        self.check_kept(job).await?;
+        self.check_kept(job, &open.job).await?;
         writer.set_priority(Priority::JobOutput);
         let unwanted = writer.unwanted();
         tokio::select! {
             sent = self.send_logs(writer, job, &open) => sent?,
             failure = self.hung_up(reader, unwanted) => return Err(failure),
         }
-        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&open.job))?;
+        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| self.no_job(&open.job))?;
         self.tell_what_is_missing(writer, &view).await?;
         Ok(writer.write(&LogEnd { job: view }.into()).await?)
     }
 
     /// Output that was removed because it was old or too much is refused: nothing would look like all of it. What printed nothing
-    /// has nothing to be removed.
-    async fn check_kept(&self, job: JobId) -> Result<(), Failure> {
+    /// has nothing to be removed. A job can be forgotten since it was found by its name.
+    async fn check_kept(&self, job: JobId, name: &str) -> Result<(), Failure> {
         let Services { engine, retention, .. } = &self.context.services;
-        let finished = engine.query(move |control, _| control.ended(job).map(|ended| ended.finished)).await?;
+        let standing = move |control: &Control, _| {
+            let finished = control.ended(job).map(|ended| ended.finished);
+            (finished.is_some() || control.job(job).is_some(), finished)
+        };
+        let (known, finished) = engine.query(standing).await?;
+        if !known {
+            return Err(self.no_job(name).into());
+        }
         if !finished.is_some_and(|finished| retention.is_removed(finished)) {
             return Ok(());
         }
@@ -73,7 +81,7 @@ impl ConsoleSession {
         let mut newest = None;
         loop {
             // Asked before reading: what is stored when a job has ended, or has moved on, is all there will be.
-            let standing = feed.standing(job).await?.ok_or_else(|| refuse::internal("the job is gone"))?;
+            let standing = feed.standing(job).await?.ok_or_else(|| self.no_job(&open.job))?;
             let upto = feed.upto().await?;
             while cursor.attempt <= standing.attempt {
                 let attempt = AttemptId { job, number: cursor.attempt };

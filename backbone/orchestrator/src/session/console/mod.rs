@@ -252,11 +252,16 @@ impl ConsoleSession {
         refuse::storage_full(self.context.services.engine.space().complaint())
     }
 
+    /// No such job, or none that the asker may see.
+    fn no_job(&self, name: &str) -> Refusal {
+        refuse::no_job(name, &self.context.services.retention.jobs_rule())
+    }
+
     /// The job that the asker means, among those that he may see.
     async fn resolve(&self, name: &JobRef) -> Result<JobId, Failure> {
         match self.context.feed.resolve(&self.actor, name).await? {
             Ok(job) => Ok(job),
-            Err(Unresolved::NotFound) => Err(refuse::no_job(name).into()),
+            Err(Unresolved::NotFound) => Err(self.no_job(name).into()),
             Err(Unresolved::Ambiguous(some, total)) => Err(refuse::ambiguous(name, &some, total).into()),
         }
     }

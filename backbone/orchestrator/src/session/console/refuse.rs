@@ -44,9 +44,16 @@ pub(super) fn storage_full(message: impl Display) -> Refusal {
     refusal(RefusalCode::StorageFull, message, hint)
 }
 
-/// No such job, or one of somebody else: the very same answer.
-pub(super) fn no_job(name: &str) -> Refusal {
-    refusal(RefusalCode::NotFound, format!("there is no job `{name}`"), "modchain jobs --all lists them")
+/// No such job, or one of somebody else, or one that is forgotten by this rule: the very same answer.
+pub(super) fn no_job(name: &str, rule: &str) -> Refusal {
+    let message = format!("there is no job `{name}`");
+    refusal(RefusalCode::NotFound, message, format!("modchain jobs --all lists them; {rule}"))
+}
+
+/// The key is one of a job that is just being forgotten.
+pub(super) fn being_forgotten(job: JobId) -> Refusal {
+    let message = format!("job {job}, which this --id has made, ended long ago and is just being forgotten");
+    refusal(RefusalCode::Busy, message, "repeat it in a moment: then it is a new job")
 }
 
 /// The name fits several jobs; some of them are told.
@@ -104,10 +111,7 @@ pub(super) fn by_engine(refused: Refused, name: Option<&str>) -> Refusal {
         }
         Refused::NotAllowed { .. } => refusal(RefusalCode::NotAllowed, message, ""),
         Refused::Invalid { .. } => refusal(RefusalCode::Invalid, message, ""),
-        Refused::UnknownJob => match name {
-            Some(name) => no_job(name),
-            None => refusal(RefusalCode::NotFound, message, ""),
-        },
+        Refused::UnknownJob => refusal(RefusalCode::NotFound, message, ""),
         Refused::UnknownAccount { .. } => {
             refusal(RefusalCode::NotFound, message, "accounts belong to clients: check the spelling")
         }

@@ -39,13 +39,14 @@ impl ConsoleSession {
         let (reply, number) = self.context.services.engine.command_numbered(command).await?;
         match reply {
             Reply::Cancelling { .. } => {}
+            Reply::Refused(Refused::UnknownJob) => return Err(self.no_job(&cancel.job).into()),
             Reply::Refused(refused) => return Err(refuse::by_engine(refused, Some(&cancel.job)).into()),
             _ => {
                 return Err(refuse::internal("the engine answered something else").into());
             }
         }
         self.context.feed.reached(number).await?;
-        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&cancel.job))?;
+        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| self.no_job(&cancel.job))?;
         Ok(writer.write(&view.into()).await?)
     }
 
@@ -56,7 +57,7 @@ impl ConsoleSession {
 
     pub(super) async fn job(&self, writer: &mut Writer, query: JobQuery) -> Result<(), Failure> {
         let job = self.resolve(&query.job).await?;
-        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| refuse::no_job(&query.job))?;
+        let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| self.no_job(&query.job))?;
         Ok(writer.write(&view.into()).await?)
     }
 

@@ -55,6 +55,8 @@ impl ConsoleSession {
         let job = JobId::derive(&self.actor.account, &key);
         let digest = spec_digest(&spec);
         let task = inline_task(&spec)?.clone();
+        // What is known of this key stays so until the answer is there.
+        let _held = services.retention.hold(job).ok_or_else(|| refuse::being_forgotten(job))?;
         let known = services.engine.query(move |control, _| control.job(job).is_some() || control.ended(job).is_some());
         // A job that was accepted before needs nothing any more: its answer is given again, whatever is left of its blobs.
         let fresh = !known.await?;
@@ -166,7 +168,7 @@ impl ConsoleSession {
         let (fits, queue, number) = self.context.services.engine.query(judged).await?;
         // The job as the engine judged it, or as it was later: one that is queued no more must not be shown as waiting.
         self.context.feed.reached(number).await?;
-        let job = self.context.feed.job(&self.actor, id).await?.ok_or_else(|| refuse::no_job(&query.job))?;
+        let job = self.context.feed.job(&self.actor, id).await?.ok_or_else(|| self.no_job(&query.job))?;
         let summary = match job.state {
             JobState::Queued => waits_for(&fits, queue.as_ref()),
             JobState::Completed | JobState::Failed | JobState::TimedOut | JobState::Cancelled | JobState::Expired => {
@@ -196,7 +198,7 @@ impl ConsoleSession {
     pub(super) async fn spec(&self, writer: &mut Writer, query: SpecQuery) -> Result<(), Failure> {
         let job = self.resolve(&query.job).await?;
         let origin = self.context.feed.origin(&self.actor, job).await?;
-        let (account, number) = origin.ok_or_else(|| refuse::no_job(&query.job))?;
+        let (account, number) = origin.ok_or_else(|| self.no_job(&query.job))?;
         let journal = self.context.services.journal.clone();
         let read = tokio::task::spawn_blocking(move || journal.read_after(number - 1, 1)).await;
         let made = read.map_err(refuse::internal)?.map_err(refuse::internal)?.pop();
