@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Instant;
 
@@ -173,12 +174,17 @@ fn pages_of_every_question_together_are_what_a_search_by_hand_finds() {
     let mut dice = Dice(7);
     // Some blocks of jobs, a few dozen in each, written in pieces.
     let mut rows = Rows::default();
+    let mut gone = BTreeSet::new();
     for piece in 0..10 {
-        let more = sparse_rows(1 + piece * 30 * 40, 30, 40, &mut dice);
+        let mut more = sparse_rows(1 + piece * 30 * 40, 30, 40, &mut dice);
+        rows.jobs.extend(more.jobs.iter().cloned());
+        // Some of any age are no longer kept, and some never were.
+        more.forgotten = (0..6).map(|_| rows.jobs[dice.roll(rows.jobs.len() as u64) as usize].view.id).collect();
+        gone.extend(more.forgotten.iter().copied());
         view.apply(&more).expect("applies");
-        rows.jobs.extend(more.jobs);
     }
     let blocks = rows.jobs[299].number / 2_048 + 1;
+    rows.jobs.retain(|row| !gone.contains(&row.view.id));
     for round in 0..400 {
         let mut asked = wanted(&mut dice);
         let expected: Vec<&JobRow> = rows.jobs.iter().rev().filter(|row| is_wanted(row, &asked)).collect();
@@ -207,6 +213,143 @@ fn pages_of_every_question_together_are_what_a_search_by_hand_finds() {
         assert!(view.between(Some(&account(8)), range, 10).expect("answers").is_empty());
     }
     assert_eq!(view.job(JobId([0xaa; 16])).expect("answers"), None);
+    assert!(gone.len() > 30);
+    for id in gone {
+        assert_eq!(view.job(id).expect("answers"), None);
+        assert!(view.between(None, (id, id), 10).expect("answers").is_empty());
+    }
+}
+
+/// All that is in the store under a view that was closed.
+fn everything_at(place: &std::path::Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let tree = store_at(place).open_tree("view").expect("it has rows");
+    let pairs = tree.iter().map(|pair| pair.expect("reads"));
+    pairs.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+}
+
+#[test]
+fn a_job_that_is_forgotten_leaves_what_a_job_leaves_that_never_was_but_for_entries_and_events() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let make = |first| sparse_rows(first, 40, 60, &mut Dice(first));
+    let applied = |name: &str, batches: &[&Rows]| {
+        let view = View::open(&dir.path().join(name), JOURNAL).expect("opens");
+        batches.iter().for_each(|rows| view.apply(rows).expect("applies"));
+        view.flush().expect("flushes");
+        drop(view);
+        everything_at(&dir.path().join(name))
+    };
+    for every in [1, 2, 7] {
+        let is_kept = |at: usize| at % every != 0;
+        let ids = |rows: &Rows| -> Vec<JobId> {
+            rows.jobs.iter().enumerate().filter(|(at, _)| !is_kept(*at)).map(|(_, row)| row.view.id).collect()
+        };
+        let few = |mut rows: Rows| {
+            let mut at = 0..;
+            rows.jobs.retain(|_| is_kept(at.next().expect("no end")));
+            rows
+        };
+        let (one, mut two) = (make(1), make(2_401));
+        // Jobs of before and of this very batch, one twice, and one that nobody knows.
+        two.forgotten = [ids(&one), ids(&two), ids(&one)[..1].to_vec(), vec![JobId([0xaa; 16])]].concat();
+        let forgotten = applied(&format!("forgotten-{every}"), &[&one, &two]);
+        let never = applied(&format!("never-{every}"), &[&few(make(1)), &few(make(2_401))]);
+        assert!(forgotten == never, "every {every}");
+        if every == 1 {
+            let kinds: BTreeSet<u8> = forgotten.keys().map(|key| key[0]).collect();
+            assert_eq!(kinds, BTreeSet::from(*b"EDVM"));
+        }
+        // A replay from the beginning, as after a crash, and the same once more: nothing comes back, nothing else goes.
+        let mut all = make(1);
+        all.jobs.extend(two.jobs.iter().cloned());
+        all.entries.extend(two.entries.iter().cloned());
+        all.events.extend(two.events.iter().cloned());
+        (all.upto, all.forgotten) = (two.upto, two.forgotten.clone());
+        let again = Rows { upto: two.upto + 1, forgotten: two.forgotten.clone(), ..Rows::default() };
+        let view = View::open(&dir.path().join(format!("forgotten-{every}")), JOURNAL).expect("opens");
+        let total = |view: &View| {
+            let newest = Wanted { below: u64::MAX, limit: 100, ..Wanted::default() };
+            view.jobs(&newest).expect("answers").total
+        };
+        let before = total(&view);
+        for rows in [&all, &again] {
+            view.apply(rows).expect("passes over");
+            assert_eq!((total(&view), view.failure()), (before, None));
+        }
+    }
+}
+
+/// As a walk meets it that has read the sets of a block just before the job was forgotten; and as it is where a row is lost.
+#[test]
+fn a_job_that_goes_while_a_page_is_made_is_not_on_it_and_one_that_has_lost_its_row_is_damage() {
+    let lonely = 1;
+    let newest = Wanted { below: u64::MAX, limit: 100, ..Wanted::default() };
+    let of = Wanted { account: Some(account(1)), ..newest.clone() };
+    for (removed, asked) in [("JB", &newest), ("JB", &of), ("J", &newest), ("J", &of)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("view");
+        let view = View::open(&place, JOURNAL).expect("opens");
+        let mut rows = rows(lonely, 1, &mut Dice(3));
+        rows.jobs[0].view.account = account(1);
+        view.apply(&rows).expect("applies");
+        view.apply(&sparse_rows(100_000, 9, 30, &mut Dice(4))).expect("applies");
+        view.flush().expect("flushes");
+        drop(view);
+        let database = store_at(&place);
+        let tree = database.open_tree("view").expect("it has rows");
+        for kind in removed.bytes() {
+            let number: u64 = if kind == b'J' { lonely } else { 0 };
+            assert!(tree.remove([&[kind][..], &number.to_be_bytes()].concat()).expect("removes").is_some());
+        }
+        drop((tree, database));
+        let view = View::open(&place, JOURNAL).expect("opens");
+        let found = view.jobs(asked);
+        drop(view);
+        let anew = View::open(&place, JOURNAL).expect("opens").applied() == 0;
+        match removed {
+            "JB" => {
+                let found = found.expect("it was forgotten meanwhile");
+                assert!(!found.items.is_empty() && found.items.iter().all(|row| row.number != lonely) && !anew);
+            }
+            _ => assert!(found.is_err() && anew, "{found:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_asks_while_jobs_come_and_go_gets_an_answer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let view = View::open(dir.path(), JOURNAL).expect("opens");
+    let of_one = Wanted { below: u64::MAX, limit: 20, account: Some(account(1)), ..Wanted::default() };
+    let everything = Wanted { account: None, ..of_one.clone() };
+    let named = Wanted { prefix: "train".into(), ..everything.clone() };
+    let all_ids = (JobId([0; 16]), JobId([0xff; 16]));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut older = Vec::new();
+            for round in 0..20 {
+                let mut more = rows(1 + 150 * round, 50, &mut Dice(1 + round));
+                more.forgotten = std::mem::replace(&mut older, more.jobs.iter().map(|row| row.view.id).collect());
+                view.apply(&more).expect("applies");
+            }
+        });
+        loop {
+            let ended = writer.is_finished();
+            for asked in [&of_one, &everything, &named] {
+                let found = view.jobs(asked).expect("answers");
+                assert!(found.items.is_sorted_by(|newer, older| newer.number > older.number));
+                assert!(found.items.iter().all(|row| is_wanted(row, asked)));
+            }
+            view.named(None, "eval", 100).expect("answers");
+            view.last_ended(&account(1), 100).expect("answers");
+            for id in view.between(None, all_ids, 100).expect("answers") {
+                view.job(id).expect("answers");
+            }
+            if ended {
+                break;
+            }
+        }
+    });
+    assert_eq!((view.failure(), view.jobs(&everything).expect("answers").total), (None, 50));
 }
 
 #[test]

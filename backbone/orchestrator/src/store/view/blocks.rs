@@ -50,6 +50,16 @@ impl Places {
         self.insert(place_of(number));
     }
 
+    pub(super) fn remove(&mut self, number: u64) {
+        let place = place_of(number);
+        self.0[usize::from(place / 64)] &= !(1 << (place % 64));
+    }
+
+    pub(super) fn has(&self, number: u64) -> bool {
+        let place = place_of(number);
+        self.0[usize::from(place / 64)] >> (place % 64) & 1 == 1
+    }
+
     fn insert(&mut self, place: u16) {
         self.0[usize::from(place / 64)] |= 1 << (place % 64);
     }
@@ -109,6 +119,12 @@ pub(super) fn add_moment(column: &mut Vec<u8>, number: u64, created_ms: i64, id:
     column.extend_from_slice(&id.0[..4]);
 }
 
+/// Takes a job out of a column of moments.
+pub(super) fn remove_moment(column: &mut Vec<u8>, number: u64) {
+    let place = place_of(number).to_be_bytes();
+    *column = column.chunks(MOMENT_BYTES).filter(|job| !job.starts_with(&place)).flatten().copied().collect();
+}
+
 /// Calls `each` with place, moment and beginning of the id of every job in a column of moments.
 pub(super) fn moments(column: &[u8], mut each: impl FnMut(u16, i64, u32)) -> Result<(), ViewError> {
     let (jobs, rest) = column.as_chunks::<MOMENT_BYTES>();
@@ -148,19 +164,40 @@ pub(super) fn add_name(column: &mut Vec<u8>, number: u64, name: &str) {
     column.extend_from_slice(name.as_bytes());
 }
 
-/// The places in a column of names where the name begins so.
-pub(super) fn places_of_names(mut column: &[u8], prefix: &str) -> Result<Places, ViewError> {
-    let mut places = Places::NONE;
+/// Takes a job out of a column of names.
+pub(super) fn remove_name(column: &mut Vec<u8>, number: u64) -> Result<(), ViewError> {
+    let mut kept = Vec::with_capacity(column.len());
+    names(column, |place, job, _| {
+        if place != place_of(number) {
+            kept.extend_from_slice(job);
+        }
+    })?;
+    *column = kept;
+    Ok(())
+}
+
+/// Calls `each` with the place, all bytes and the name of every job in a column of names.
+fn names(mut column: &[u8], mut each: impl FnMut(u16, &[u8], &[u8])) -> Result<(), ViewError> {
     while let [high, low, length, rest @ ..] = column {
         let place = u16::from_be_bytes([*high, *low]);
         let name = rest.get(..usize::from(*length)).filter(|_| u64::from(place) < SPAN);
         let name = name.ok_or_else(|| garbled("a column of names is garbled".into()))?;
+        let (job, rest) = column.split_at(column.len() - rest.len() + name.len());
+        each(place, job, name);
+        column = rest;
+    }
+    if column.is_empty() { Ok(()) } else { Err(garbled("a column of names is garbled".into())) }
+}
+
+/// The places in a column of names where the name begins so.
+pub(super) fn places_of_names(column: &[u8], prefix: &str) -> Result<Places, ViewError> {
+    let mut places = Places::NONE;
+    names(column, |place, _, name| {
         if name.starts_with(prefix.as_bytes()) {
             places.insert(place);
         }
-        column = &rest[name.len()..];
-    }
-    if column.is_empty() { Ok(places) } else { Err(garbled("a column of names is garbled".into())) }
+    })?;
+    Ok(places)
 }
 
 /// Ids that begin so, as far as the column of moments has them: the first and the last beginning. `None` if no id does.
@@ -195,20 +232,18 @@ impl<'a> Edits<'a> {
         Self { tree, sets: BTreeMap::new(), columns: BTreeMap::new() }
     }
 
-    /// Adds a job to the set under this key.
-    pub(super) fn add(&mut self, key: Vec<u8>, number: u64) -> Result<(), ViewError> {
-        let set = match self.sets.entry(key) {
+    /// The set under this key, for changing it.
+    pub(super) fn set(&mut self, key: Vec<u8>) -> Result<&mut Places, ViewError> {
+        Ok(match self.sets.entry(key) {
             std::collections::btree_map::Entry::Occupied(set) => set.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
                 let known = self.tree.get(place.key())?;
                 place.insert(known.map_or(Ok(Places::NONE), |bytes| Places::decode(&bytes))?)
             }
-        };
-        set.add(number);
-        Ok(())
+        })
     }
 
-    /// The column under this key, for adding to it.
+    /// The column under this key, for changing it.
     pub(super) fn column(&mut self, key: Vec<u8>) -> Result<&mut Vec<u8>, ViewError> {
         Ok(match self.columns.entry(key) {
             std::collections::btree_map::Entry::Occupied(column) => column.into_mut(),
@@ -219,10 +254,12 @@ impl<'a> Edits<'a> {
         })
     }
 
-    /// Writes them all.
+    /// Writes them all; those that are empty are no more.
     pub(super) fn write(self, batch: &mut sled::Batch) {
-        self.sets.into_iter().for_each(|(key, set)| batch.insert(key, set.encode()));
-        self.columns.into_iter().for_each(|(key, column)| batch.insert(key, column));
+        let sets = self.sets.into_iter().map(|(key, set)| (key, set.encode()));
+        for (key, bytes) in sets.chain(self.columns) {
+            if bytes.is_empty() { batch.remove(key) } else { batch.insert(key, bytes) }
+        }
     }
 }
 

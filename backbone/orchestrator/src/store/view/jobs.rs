@@ -48,6 +48,13 @@ impl View {
         row.map(|bytes| self.decoded(&bytes)).transpose()
     }
 
+    /// The row of a job that is to be forgotten; `None` if it is not here.
+    pub(super) fn row_to_forget(&self, id: JobId) -> Result<Option<JobRow>, ViewError> {
+        let Some(of) = self.tree.get(key(JOB_ID, &[&id.0]))? else { return Ok(None) };
+        let number = number_at_start(&of)?;
+        self.row(number)?.map_or_else(|| Err(garbled(format!("job {number} is in no row"))), |row| Ok(Some(row)))
+    }
+
     /// The jobs of this name, of all accounts or of one, newest first, at most `max`.
     pub fn named(&self, account: Option<&AccountId>, name: &str, max: usize) -> Result<Vec<JobId>, ViewError> {
         let accounts: BTreeSet<AccountId> = match account {
@@ -97,7 +104,8 @@ impl View {
     }
 
     /// A page of ended jobs. It reads the rows of those on the page and of no other, and goes through the blocks as far as it must
-    /// to fill the page and to know whether there are more; then on to count them, if they are not counted already.
+    /// to fill the page and to know whether there are more; then on to count them, if they are not counted already. What is
+    /// written meanwhile is seen or not, block by block; a job that is forgotten meanwhile is not on the page.
     pub fn jobs(&self, wanted: &Wanted) -> Result<JobsFound, ViewError> {
         let mut found = JobsFound::default();
         let search = self.search(wanted)?;
@@ -145,10 +153,20 @@ impl View {
                 found.more = true;
                 break;
             }
-            let row = self.row(number)?.ok_or_else(|| garbled(format!("job {number} is in no row")))?;
-            found.items.push(row);
+            match self.row(number)? {
+                Some(row) => found.items.push(row),
+                None => self.checked(self.was_forgotten(number))?,
+            }
         }
         Ok(())
+    }
+
+    /// A job that had no row when it was looked for was forgotten after its block was read, with all that was known of it; if
+    /// its block has it even now, it is lost.
+    fn was_forgotten(&self, number: u64) -> Result<(), ViewError> {
+        let column = self.tree.get(key(MOMENTS, &[&block_of(number).to_be_bytes()]))?.unwrap_or_default();
+        let (places, _) = blocks::places_of_moments(&column, |_, _| true)?;
+        if places.has(number) { Err(garbled(format!("job {number} is in no row"))) } else { Ok(()) }
     }
 
     /// The question in terms of blocks.
@@ -264,19 +282,42 @@ fn label_key(label: &str, value: &str, block: &[u8]) -> Vec<u8> {
     key(LABELLED, &[&measured(label), &measured(value), block])
 }
 
+/// The keys of the sets that a job belongs to.
+fn sets_of(row: &JobRow) -> Vec<Vec<u8>> {
+    let JobView { account, state, labels, .. } = &row.view;
+    let block = block_of(row.number).to_be_bytes();
+    let mut sets =
+        vec![account_key(OF_ACCOUNT, account, &[&block]), key(OF_STATE, &[&[state_code(*state)], &block])];
+    sets.extend(labels.iter().map(|(label, value)| label_key(label, value, &block)));
+    sets
+}
+
 pub(super) fn add_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &JobRow) -> Result<(), ViewError> {
-    let JobView { id, name, account, state, labels, created_at, .. } = &row.view;
+    let JobView { id, name, account, created_at, .. } = &row.view;
     let (number, block) = (row.number.to_be_bytes(), block_of(row.number).to_be_bytes());
     batch.insert(key(JOB, &[&number]), encode_row(row).map_err(garbled)?);
     batch.insert(key(JOB_ID, &[&id.0]), [&number[..], account.as_str().as_bytes()].concat());
     batch.insert(named_key(account, name, &number), &id.0);
     batch.insert(account_key(ENDED, account, &[&row.finished.to_be_bytes()]), &number);
-    edits.add(account_key(OF_ACCOUNT, account, &[&block]), row.number)?;
-    edits.add(key(OF_STATE, &[&[state_code(*state)], &block]), row.number)?;
-    for (label, value) in labels.iter() {
-        edits.add(label_key(label, value, &block), row.number)?;
+    for set in sets_of(row) {
+        edits.set(set)?.add(row.number);
     }
     blocks::add_moment(edits.column(key(MOMENTS, &[&block]))?, row.number, created_at.0, *id);
     blocks::add_name(edits.column(key(NAMES, &[&block]))?, row.number, name);
     Ok(())
+}
+
+/// Takes out all that [`add_job`] put in.
+pub(super) fn remove_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &JobRow) -> Result<(), ViewError> {
+    let JobView { id, name, account, .. } = &row.view;
+    let (number, block) = (row.number.to_be_bytes(), block_of(row.number).to_be_bytes());
+    batch.remove(key(JOB, &[&number]));
+    batch.remove(key(JOB_ID, &[&id.0]));
+    batch.remove(named_key(account, name, &number));
+    batch.remove(account_key(ENDED, account, &[&row.finished.to_be_bytes()]));
+    for set in sets_of(row) {
+        edits.set(set)?.remove(row.number);
+    }
+    blocks::remove_moment(edits.column(key(MOMENTS, &[&block]))?, row.number);
+    blocks::remove_name(edits.column(key(NAMES, &[&block]))?, row.number)
 }

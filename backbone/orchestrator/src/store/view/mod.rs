@@ -31,7 +31,7 @@ mod events;
 mod jobs;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,7 +41,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use modchain_types::{AccountId, JobState, JournalId, WallTime};
+use modchain_types::{AccountId, JobId, JobState, JournalId, WallTime};
 use modchain_wire::WIRE_VERSION;
 use serde::de::DeserializeOwned;
 
@@ -103,7 +103,7 @@ fn garbled(why: String) -> ViewError {
 /// What is known of all rows together.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    /// How many jobs have ended how, by account.
+    /// How many jobs have ended how, by account; none of them 0.
     counts: BTreeMap<(AccountId, u8), u64>,
     /// The latest moment of an event, by the calendar.
     latest: WallTime,
@@ -112,6 +112,24 @@ struct Known {
 }
 
 impl Known {
+    /// Counts a job, and says with which.
+    fn count(&mut self, row: &JobRow) -> (AccountId, u8) {
+        let of = (row.view.account.clone(), state_code(row.view.state));
+        *self.counts.entry(of.clone()).or_insert(0) += 1;
+        of
+    }
+
+    /// Counts a job no more, and says with which it was. What there are none of has no count.
+    fn discount(&mut self, row: &JobRow) -> Result<(AccountId, u8), ViewError> {
+        let of = (row.view.account.clone(), state_code(row.view.state));
+        let left = self.counts.remove(&of).and_then(|count| count.checked_sub(1));
+        match left.ok_or_else(|| garbled("a job was not counted".into()))? {
+            0 => {}
+            left => drop(self.counts.insert(of.clone(), left)),
+        }
+        Ok(of)
+    }
+
     fn dated(&mut self, at: WallTime) {
         self.set_back_ms = self.set_back_ms.max(self.latest.0.saturating_sub(at.0));
         self.latest = self.latest.max(at);
@@ -236,8 +254,9 @@ impl View {
         self.applied.load(Ordering::Acquire)
     }
 
-    /// Writes what came of the events after the last ones, all or nothing. Rows that it has already are passed over, so that
-    /// the journal can be replayed into it. One caller at a time. After one failure nothing is written any more: what it lacks
+    /// Writes what came of the events after the last ones, all or nothing. Rows that it has already are passed over, and so are
+    /// jobs to forget that it does not have, so that the journal can be replayed into it; a job that is both new and to forget
+    /// is never there. One caller at a time. After one failure nothing is written any more: what it lacks
     /// would be in the midst of what it has.
     pub fn apply(&self, rows: &Rows) -> Result<(), ViewError> {
         if let Some(why) = self.failure() {
@@ -264,12 +283,23 @@ impl View {
         let mut batch = sled::Batch::default();
         let mut edits = Edits::of(&self.tree);
         let mut known = self.known().clone();
-        for row in rows.jobs.iter().filter(|row| row.finished > applied) {
+        let forgotten: BTreeSet<JobId> = rows.forgotten.iter().copied().collect();
+        let mut counted = BTreeSet::new();
+        for row in rows.jobs.iter().filter(|row| row.finished > applied && !forgotten.contains(&row.view.id)) {
             self.checked(jobs::add_job(&mut batch, &mut edits, row))?;
-            let count = known.counts.entry((row.view.account.clone(), state_code(row.view.state))).or_insert(0);
-            *count += 1;
-            let at = account_key(COUNT, &row.view.account, &[&[state_code(row.view.state)]]);
-            batch.insert(at, &count.to_be_bytes());
+            counted.insert(known.count(row));
+        }
+        for id in forgotten {
+            let Some(row) = self.checked(self.row_to_forget(id))? else { continue };
+            self.checked(jobs::remove_job(&mut batch, &mut edits, &row))?;
+            counted.insert(self.checked(known.discount(&row))?);
+        }
+        for (account, state) in counted {
+            let at = account_key(COUNT, &account, &[&[state]]);
+            match known.counts.get(&(account, state)) {
+                Some(count) => batch.insert(at, &count.to_be_bytes()),
+                None => batch.remove(at),
+            }
         }
         edits.write(&mut batch);
         let fresh = rows.entries.iter().filter(|(_, entry)| entry.number > applied);
