@@ -9,6 +9,8 @@ mod world;
 mod archive;
 #[path = "session/eavesdropper.rs"]
 mod eavesdropper;
+#[path = "session/forgetting.rs"]
+mod forgetting;
 #[path = "session/joiner.rs"]
 mod joiner;
 #[path = "session/needles.rs"]

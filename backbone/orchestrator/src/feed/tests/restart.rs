@@ -36,6 +36,8 @@ struct Pool {
     number: u64,
     drawn: u64,
     jobs: BTreeMap<JobId, Option<(u32, u8)>>,
+    /// Oldest first.
+    ended: Vec<JobId>,
     attempts: BTreeMap<JobId, u32>,
     nodes: Vec<IdentityId>,
     members: Vec<IdentityId>,
@@ -131,8 +133,14 @@ impl Pool {
                 }),
                 13..=20 if self.jobs.len() < 12 => {
                     let owner = ["alice", "bob"][dice.roll(2) as usize];
-                    let key: SubmitKey = format!("k{}", self.number).parse().expect("a key");
+                    // Some keys come again, once what they made is forgotten.
+                    let number = if dice.roll(4) == 0 { dice.roll(30) } else { self.number };
+                    let key: SubmitKey = format!("k{number}").parse().expect("a key");
                     let job = JobId::derive(&account(owner), &key);
+                    if self.jobs.contains_key(&job) || self.ended.contains(&job) {
+                        continue;
+                    }
+                    self.attempts.remove(&job);
                     self.jobs.insert(job, None);
                     let mut spec = spec(["", "eval", "train"][dice.roll(3) as usize]);
                     if dice.roll(2) == 0 {
@@ -146,6 +154,10 @@ impl Pool {
                         spec_digest: Digest::of(b"s"),
                         fee_basis_points: 500,
                     })
+                }
+                21 if self.ended.len() > 5 && dice.roll(4) == 0 => {
+                    let some = 1 + dice.roll(5) as usize;
+                    Some(EventBody::JobsForgotten { jobs: self.ended.drain(..some).collect() })
                 }
                 _ => dice.pick(&live).and_then(|job| self.of_job(job, why, dice)),
             };
@@ -214,6 +226,7 @@ impl Pool {
         dice: &mut Dice,
     ) -> EventBody {
         self.jobs.remove(&job);
+        self.ended.push(job);
         let state = if attempt.is_some() { JobState::Completed } else { JobState::Cancelled };
         let gross = if attempt.is_some() { 1 + dice.roll(HOLD.0) } else { 0 };
         let fee = gross / 20;
@@ -515,10 +528,15 @@ fn what_the_feed_keeps_and_cannot_read_has_the_view_made_anew() {
     let view = View::open(&place, JOURNAL).expect("opens");
     let mut model = Model::new(JOURNAL, Asset::Test);
     (0..200).for_each(|_| model.apply(&pool.event(&mut dice)));
-    let mut rows = model.take_rows().expect("encodes").expect("some");
-    let (_, garbled) = rows.kept.iter_mut().find(|(key, row)| key[0] == b'n' && row.is_some()).expect("a node");
-    *garbled = Some(vec![0xff; 3]);
-    view.apply(&rows).expect("it does not look into it");
+    let mut nodes = 0;
+    while let Some(mut rows) = model.take_rows().expect("encodes") {
+        for (_, garbled) in rows.kept.iter_mut().filter(|(key, row)| key[0] == b'n' && row.is_some()) {
+            *garbled = Some(vec![0xff; 3]);
+            nodes += 1;
+        }
+        view.apply(&rows).expect("it does not look into it");
+    }
+    assert!(nodes > 0);
     drop(view);
     let feed = super::super::Feed::open(JOURNAL, Asset::Test, &place).expect("opens");
     assert_eq!((feed.upto(), feed.view().applied()), (0, 0), "begun anew");
