@@ -133,7 +133,8 @@ a_job_runs_shut_in() {
     local job child
     job=$(box modchain -c alice run -d -q --wasm /srv/examples/forever.wat --max-cost 0.10)
     until_so "another one runs" job_is "$job" running
-    child=$(box pgrep -u modchain-agent -f wasm-child)
+    # The newest is a child; the oldest is what they are forked from.
+    child=$(box pgrep -n -u modchain-agent -f wasm-child)
     like "its process is locked in by seccomp once more" "Seccomp:	2" "$(box cat "/proc/$child/status")"
     is "the child is in the service's group" yes \
         "$(box systemctl status modchain-agent --no-pager | grep -q "$child" && echo yes)"

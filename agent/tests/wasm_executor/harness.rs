@@ -240,6 +240,19 @@ pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     children
 }
 
+/// Whether the process works in this directory, which may have been removed. A zombie has none.
+fn is_in(pid: u32, dir: &Path) -> bool {
+    let dir = dir.canonicalize().unwrap_or_else(|_| format!("{} (deleted)", dir.display()).into());
+    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+}
+
+/// The templates that work in this directory.
+pub(crate) fn templates_in(dir: &Path) -> Vec<u32> {
+    let mut templates = children_of(std::process::id());
+    templates.retain(|pid| is_in(*pid, dir));
+    templates
+}
+
 /// The child that works in this directory.
 pub(crate) fn child_in(dir: &Path) -> u32 {
     children_in(dir).pop().expect("the child is there")
@@ -247,10 +260,15 @@ pub(crate) fn child_in(dir: &Path) -> u32 {
 
 /// The children that work in this directory.
 pub(crate) fn children_in(dir: &Path) -> Vec<u32> {
-    let dir = dir.canonicalize().unwrap();
-    let mut children = children_of(std::process::id());
-    children.retain(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir));
+    let mut children: Vec<u32> = templates_in(dir).into_iter().flat_map(children_of).collect();
+    children.retain(|pid| is_in(*pid, dir));
     children
+}
+
+/// The template that the process was forked from.
+pub(crate) fn template_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 pub(crate) fn is_alive(pid: u32) -> bool {
@@ -305,6 +323,6 @@ pub(crate) fn wait_until_gone(pid: u32) {
 }
 
 pub(crate) fn signal(pid: u32, signal: i32) {
-    // SAFETY: the call takes no memory; the process is a child of ours that has not been waited for.
+    // SAFETY: the call takes no memory; the process is a child of ours, or of a template of ours, that has not ended.
     assert_eq!(unsafe { libc::kill(i32::try_from(pid).unwrap(), signal) }, 0);
 }

@@ -147,3 +147,114 @@ async fn who_has_no_slots_keeps_no_children() {
     }
     assert!(children_in(dir.path()).is_empty());
 }
+
+/// A job that runs until it is killed, and its child.
+async fn forever(executor: &modchain_agent::executor::wasm::WasmExecutor, dir: &Path) -> (Attempt, u32) {
+    let before = children_in(dir);
+    let mut attempt = Program::example("forever.wat").start_with(executor);
+    attempt.started().await;
+    let child = children_in(dir).into_iter().find(|child| !before.contains(child)).expect("it has a child");
+    (attempt, child)
+}
+
+#[tokio::test]
+async fn a_template_has_one_thread_and_no_more_children_once_one_has_crashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    let (one, first) = forever(&executor, dir.path()).await;
+    let (other, second) = forever(&executor, dir.path()).await;
+    let template = template_of(first);
+    assert_eq!(template_of(second), template);
+    assert_eq!(std::fs::read_dir(format!("/proc/{template}/task")).unwrap().count(), 1);
+    signal(first, libc::SIGABRT);
+    let abort = u8::try_from(libc::SIGABRT).unwrap();
+    assert_eq!(one.story().await.ending(), &Ending::Signalled { signal: abort });
+    let (next, third) = forever(&executor, dir.path()).await;
+    assert_ne!(template_of(third), template);
+    // Who runs goes on.
+    assert!(is_alive(second) && template_of(second) == template);
+    for attempt in [other, next] {
+        attempt.control.kill();
+        assert_eq!(attempt.story().await.ending(), &Ending::Stopped);
+    }
+    drop(executor);
+    templates_in(dir.path()).into_iter().for_each(wait_until_gone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_that_wait_do_not_run_once_one_of_their_template_has_crashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    executor.set_slots(1);
+    let (attempt, first) = forever(&executor, dir.path()).await;
+    let until = Instant::now() + PATIENCE;
+    while children_in(dir.path()).len() < 2 {
+        assert!(Instant::now() < until, "none waits");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let template = template_of(first);
+    signal(first, libc::SIGABRT);
+    attempt.story().await;
+    let (attempt, next) = forever(&executor, dir.path()).await;
+    assert_ne!(template_of(next), template);
+    attempt.control.kill();
+    attempt.story().await;
+}
+
+#[tokio::test]
+async fn a_template_is_replaced_before_many_have_seen_its_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    let (attempt, child) = forever(&executor, dir.path()).await;
+    let template = template_of(child);
+    for _ in 1..64 {
+        assert_eq!(
+            Program::example("exit3.wat").start_with(&executor).story().await.ending(),
+            &Ending::Exited { code: 3 }
+        );
+        assert_eq!(templates_in(dir.path()), [template]);
+    }
+    let (last, other) = forever(&executor, dir.path()).await;
+    assert_ne!(template_of(other), template);
+    for attempt in [attempt, last] {
+        attempt.control.kill();
+        attempt.story().await;
+    }
+    // The first one goes with its last child.
+    wait_until_gone(template);
+}
+
+#[tokio::test]
+async fn a_job_whose_template_is_killed_is_the_nodes_fault_and_the_next_one_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    let (attempt, child) = forever(&executor, dir.path()).await;
+    signal(template_of(child), libc::SIGKILL);
+    let story = attempt.story().await;
+    let Ending::NodeFault { message } = story.ending() else { panic!("{story:?}") };
+    assert!(message.contains("is gone"), "{message}");
+    assert!(!is_alive(child));
+    assert_eq!(Program::example("hello.wat").start_with(&executor).story().await.ending(), &EXITED_0);
+}
+
+#[tokio::test]
+async fn children_of_one_template_draw_different_random_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path());
+    let source = wat(r#"
+        (func (export "_start")
+          (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 32))
+          (drop (call $random_get (i32.const 16) (i32.const 32)))
+          (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))"#)
+    .replace(
+        "(memory",
+        r#"(import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32))) (memory"#,
+    );
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let story = Program::text(&source).start_with(&executor).story().await;
+        assert_eq!((story.ending(), story.out.len()), (&EXITED_0, 32));
+        drawn.insert(story.out);
+    }
+    assert_eq!((drawn.len(), templates_in(dir.path()).len()), (3, 1));
+}

@@ -2,6 +2,9 @@
 
 use modchain_agent::executor::StopAs;
 use modchain_types::{Ending, Span};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
@@ -118,26 +121,29 @@ async fn dropping_the_events_kills_the_child() {
     }
 }
 
-#[test]
-fn the_child_ends_when_its_agent_dies() {
-    use std::os::fd::AsRawFd;
-    use std::os::unix::process::CommandExt;
-    // A child of our own making, told to run for ever; then its socket closes, as it does when the agent is killed.
-    let program = Program::example("forever.wat");
-    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    let number = theirs.as_raw_fd();
+/// Asks a template for a child as the agent does.
+fn fork(socket: &UnixStream, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    let request = [b'F', 0, 0, 0, 0, 0, 0, 0, 1];
+    assert_eq!(sendmsg(socket, &[std::io::IoSlice::new(&request)], &mut control, SendFlags::empty()), Ok(9));
+}
+
+/// A template of our own making, with a child that was told to run for ever: the agent's end of either, and the two.
+fn by_hand() -> (UnixStream, UnixStream, std::process::Child, u32) {
+    let (to_template, theirs) = UnixStream::pair().unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_modchain-agent"));
-    command.args(["wasm-child", &number.to_string()]).env_clear();
-    let pipe = std::process::Stdio::piped;
-    command.stdin(pipe()).stdout(pipe()).stderr(pipe());
-    // SAFETY: one system call on a descriptor that is open in the parent until the spawn is over.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::fcntl(number, libc::F_SETFD, 0) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        });
-    }
-    let mut child = command.spawn().unwrap();
-    drop(theirs);
+    command.arg("wasm-child").env_clear().stdin(std::os::fd::OwnedFd::from(theirs)).stdout(std::process::Stdio::null());
+    let template = command.spawn().unwrap();
+    // With it goes the copy of their end that it holds.
+    drop(command);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let (input, output) = std::io::pipe().unwrap();
+    fork(&to_template, &[theirs.as_fd(), input.as_fd(), output.as_fd(), output.as_fd()]);
+    drop((theirs, input, output));
+    let program = Program::example("forever.wat");
     let module = std::fs::read(&program.module).unwrap();
     let orders = serde_json::json!({
         "form": { "Source": { "keep": false } }, "module_bytes": module.len(), "args": ["forever"], "env": {},
@@ -145,30 +151,60 @@ fn the_child_ends_when_its_agent_dies() {
     });
     let orders = serde_json::to_vec(&orders).unwrap();
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hear = |ours: &mut std::os::unix::net::UnixStream| {
+    let hear = |ours: &mut UnixStream| {
         let mut length = [0; 4];
         ours.read_exact(&mut length).unwrap();
         let mut notice = vec![0; u32::from_be_bytes(length) as usize];
         ours.read_exact(&mut notice).unwrap();
         String::from_utf8(notice).unwrap()
     };
-    use std::io::{Read, Write};
     assert!(hear(&mut ours).contains("Ready"));
     ours.write_all(&u32::try_from(orders.len()).unwrap().to_be_bytes()).unwrap();
     ours.write_all(&orders).unwrap();
     ours.write_all(&module).unwrap();
     assert!(hear(&mut ours).contains("Started"));
-    drop(ours);
-    wait_until_gone(child.id());
-    assert!(!child.wait().unwrap().success());
+    let child = children_of(template.id()).pop().unwrap();
+    (to_template, ours, template, child)
+}
+
+#[test]
+fn the_child_ends_when_its_agent_dies() {
+    // Its socket closes, as it does when the agent is killed.
+    let (mut to_template, to_child, mut template, child) = by_hand();
+    drop(to_child);
+    wait_until_gone(child);
+    let mut told = [0; 13];
+    to_template.set_read_timeout(Some(PATIENCE)).unwrap();
+    to_template.read_exact(&mut told).unwrap();
+    let failed = 1i32 << 8;
+    assert_eq!((told[..9].to_vec(), &told[9..]), (vec![b'E', 0, 0, 0, 0, 0, 0, 0, 1], &failed.to_be_bytes()[..]));
+    // The template's own closes as well.
+    drop(to_template);
+    assert!(template.wait().unwrap().success());
+}
+
+#[test]
+fn a_child_does_not_outlive_its_template() {
+    for kill in [false, true] {
+        let (to_template, to_child, mut template, child) = by_hand();
+        match kill {
+            true => template.kill().unwrap(),
+            false => drop(to_template),
+        }
+        assert_eq!(template.wait().unwrap().success(), !kill);
+        wait_until_gone(child);
+        drop(to_child);
+    }
 }
 
 #[test]
 fn a_child_started_by_hand_explains_itself_and_fails() {
-    for args in [vec!["wasm-child"], vec!["wasm-child", "x"], vec!["wasm-child", "1"], vec!["wasm-child", "77"]] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_modchain-agent")).args(&args).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(String::from_utf8(output.stderr).unwrap().contains("by hand"), "{args:?}");
+    let (pipe, _to_pipe) = std::io::pipe().unwrap();
+    for stdin in [std::process::Stdio::null(), pipe.into()] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_modchain-agent"));
+        let output = command.arg("wasm-child").stdin(stdin).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("by hand"));
     }
 }
 
@@ -186,9 +222,9 @@ async fn no_child_is_left_behind() {
         let story = story.await;
         assert!(story.end.is_some());
     }
-    for pid in children_of(std::process::id()) {
-        // Children of other tests, which run beside this one, have other directories; a zombie has none.
-        let Ok(cwd) = std::fs::read_link(format!("/proc/{pid}/cwd")) else { continue };
-        assert!(!dirs.contains(&cwd), "process {pid} is left");
+    for dir in &dirs {
+        assert!(children_in(dir).is_empty(), "of {dir:?} a child is left");
+        // Their templates hear that nobody needs them any more.
+        templates_in(dir).into_iter().for_each(wait_until_gone);
     }
 }

@@ -1,32 +1,35 @@
-//! The child: this same program, started again to run one guest and nothing else.
+//! The template, this same program started again to do once what is the same for every job, and the child that is forked from
+//! it to run one guest and nothing else.
 //!
-//! In order: take limits, take hold of the guest's pipes, start the engine, lock the process in ([`super::lockdown`]), say
-//! `Ready` and wait. Then, once: read orders and module, compile, link, say `Started`, run, say `Ended`, exit. What happens
-//! after the lock has no files, no network and no other process to reach, and everything of a job is after the lock: orders
-//! and module come over the socket. Waiting costs nothing but memory, and ends with the agent.
+//! The template, in order: close what it inherited, take limits, start the engine, and fork children ([`super::forker`]). A
+//! child: take hold of the guest's pipes, lock the process in ([`super::lockdown`]), say `Ready` and wait. Then, once: read
+//! orders and module, compile, link, say `Started`, run, say `Ended`, exit. What happens after the lock has no files, no
+//! network and no other process to reach, and everything of a job is after the lock: orders and module come over the socket.
+//! Waiting costs nothing but memory, and ends with the agent.
 //!
 //! Two threads: this one runs the guest; the other one listens to the agent from the orders on and ticks the epoch, so that a
 //! guest that never pauses can be stopped, and ends the process at once when the agent is gone.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use modchain_types::{Fault, Input, Text};
-use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
-use wasmtime::Engine;
+use wasmtime::{Engine, Linker};
 
+use super::forker::Handed;
 use super::guest::{self, Stdio};
 use super::protocol::{COMPILED_BYTES_MAX, Form, LockdownReport, Notice, ORDERS_BYTES_MAX, Orders, Outcome, frame};
-use super::{MODULE_BYTES_MAX, boot_micros, lockdown};
+use super::{MODULE_BYTES_MAX, boot_micros, forker, lockdown};
 
-/// First argument of a child's command line; the second is the number of its socket.
+/// First argument of a template's command line. Its socket is its standard input.
 pub const CHILD_COMMAND: &str = "wasm-child";
 
 /// Most processor time for compiling, in seconds. Cranelift needs some 4 s for each MiB of module; SIGXCPU ends what needs more.
@@ -55,43 +58,61 @@ const STATUS_REPORTED: i32 = 0;
 /// Exit status of a child whose agent is gone, or that was started by hand.
 const STATUS_ALONE: i32 = 1;
 
-/// Call this first thing in `main`. Returns at once, unless this process was started as a child: then it never returns.
+/// Call this first thing in `main`. Returns at once, unless this process was started as a template: then it never returns, nor
+/// does any of its children.
 pub fn child_main() {
-    let mut args = std::env::args_os().skip(1);
-    if args.next().is_none_or(|first| first != CHILD_COMMAND) {
+    if std::env::args_os().nth(1).is_none_or(|first| first != CHILD_COMMAND) {
         return;
     }
-    let socket = args.next().and_then(|number| number.to_str()?.parse().ok()).and_then(take_socket);
-    let Some(socket) = socket else {
-        eprintln!("`{CHILD_COMMAND}` is how the agent starts a WebAssembly job; it is of no use by hand");
+    let Some(socket) = take_socket() else {
+        eprintln!("`{CHILD_COMMAND}` is how the agent starts WebAssembly jobs; it is of no use by hand");
         std::process::exit(STATUS_ALONE);
     };
-    let agent = match close_others(&socket).and_then(|()| Agent::new(&socket)) {
-        Ok(agent) => Arc::new(agent),
-        Err(error) => {
-            eprintln!("could not begin: {error}");
-            std::process::exit(STATUS_ALONE);
+    let (prepared, handed) = match be_template(socket) {
+        Ok(Some(child)) => child,
+        Ok(None) => exit_now(STATUS_REPORTED),
+        Err((what, error)) => {
+            eprintln!("{what}: {error}");
+            exit_now(STATUS_ALONE);
         }
     };
+    let Ok(agent) = Agent::new(&handed.socket).map(Arc::new) else { exit_now(STATUS_ALONE) };
     report_panics(&agent);
-    let (fuel, outcome) = run(socket, &agent);
+    let (fuel, outcome) = run(&prepared, handed, &agent);
     agent.end(fuel, outcome)
 }
 
-/// The socket with this number, if it is one.
-fn take_socket(number: i32) -> Option<UnixStream> {
-    if number <= 2 {
-        return None;
-    }
-    // SAFETY: only asks whether there is such a descriptor, and marks it; the call fails where there is none.
-    rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC).ok()?;
-    // SAFETY: it is open, the agent left it so for this process alone, and nothing here has taken any descriptor yet.
-    let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    Some(UnixStream::from(socket))
+/// The socket that is the standard input, if it is one.
+fn take_socket() -> Option<UnixStream> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    (sockopt::socket_domain(&stdin) == Ok(AddressFamily::UNIX)).then(|| UnixStream::from(stdin))
 }
 
-fn run(mut socket: UnixStream, agent: &Arc<Agent>) -> (u64, Outcome) {
-    match prepare_and_run(&mut socket, agent) {
+/// What is the same for every job: made once, before any of them.
+struct Prepared {
+    engine: Engine,
+    linker: Linker<guest::State>,
+    /// The engine's.
+    compiler: u64,
+}
+
+/// Prepares and forks children. Returns in each of them, and with nothing when no more are wanted. What fails is told with what
+/// it was for.
+fn be_template(socket: UnixStream) -> Result<Option<(Prepared, Handed)>, (&'static str, io::Error)> {
+    let failed = |what| move |error| (what, error);
+    let no_engine = |error: wasmtime::Error| ("could not start the engine", io::Error::other(error));
+    close_others(&socket).map_err(failed("could not close what it inherited"))?;
+    take_limits().map_err(failed("could not limit itself"))?;
+    let engine = guest::engine().map_err(no_engine)?;
+    let linker = guest::linker(&engine).map_err(no_engine)?;
+    let compiler = guest::compiler(&engine);
+    close_stdio().map_err(failed("could not open /dev/null"))?;
+    let handed = forker::serve(socket).map_err(failed("could not start processes"))?;
+    Ok(handed.map(|handed| (Prepared { engine, linker, compiler }, handed)))
+}
+
+fn run(prepared: &Prepared, handed: Handed, agent: &Arc<Agent>) -> (u64, Outcome) {
+    match prepare_and_run(prepared, handed, agent) {
         Ok(end) => end,
         Err(Failure::Job(message)) => (0, cannot_start(Fault::Job, message)),
         Err(Failure::Node(what, error)) => (0, Outcome::Broken { message: Text::cut(format!("{what}: {error}")) }),
@@ -110,10 +131,11 @@ fn cannot_start(fault: Fault, message: String) -> Outcome {
     Outcome::CannotStart { fault, message: Text::cut(message) }
 }
 
-fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, Outcome), Failure> {
+fn prepare_and_run(prepared: &Prepared, handed: Handed, agent: &Arc<Agent>) -> Result<(u64, Outcome), Failure> {
     let node = |what| move |error: io::Error| Failure::Node(what, error);
-    let no_engine = |error: wasmtime::Error| Failure::Node("could not start the engine", io::Error::other(error));
-    take_limits().map_err(node("could not limit itself"))?;
+    let Prepared { engine, linker, compiler } = prepared;
+    let Handed { mut socket, stdin, stdout, stderr } = handed;
+    let socket = &mut socket;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -121,13 +143,10 @@ fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, 
         .map_err(node("could not start its event loop"))?;
     // The pipes belong to this event loop. Without it they would start one of their own, threads and all.
     let context = runtime.enter();
-    let mut stdio = take_stdio().map_err(node("could not take its pipes"))?;
-    let engine = guest::engine().map_err(no_engine)?;
-    let linker = guest::linker(&engine).map_err(no_engine)?;
-    let compiler = guest::compiler(&engine);
+    let mut stdio = take_stdio(stdin, stdout, stderr).map_err(node("could not take its pipes"))?;
     let stop = Arc::new(Notify::new());
-    let (lockdown, listen) = lock_in(socket, &engine, agent, &stop)?;
-    agent.say(&Notice::Ready { compiler, lockdown });
+    let (lockdown, listen) = lock_in(socket, engine, agent, &stop)?;
+    agent.say(&Notice::Ready { compiler: *compiler, lockdown });
 
     let orders = read_orders(socket).map_err(node("could not read its orders"))?;
     take_limits_of_job(orders.memory_bytes).map_err(node("could not limit itself"))?;
@@ -137,12 +156,12 @@ fn prepare_and_run(socket: &mut UnixStream, agent: &Arc<Agent>) -> Result<(u64, 
         stdio.stdin = None;
     }
     let compiled = match orders.form {
-        Form::Compiled => guest::load(&engine, &module)
+        Form::Compiled => guest::load(engine, &module)
             .map_err(|error| Failure::Node("could not load what was compiled before", io::Error::other(error)))?,
-        Form::Source { .. } => guest::compile(&engine, &module).map_err(Failure::Job)?,
+        Form::Source { .. } => guest::compile(engine, &module).map_err(Failure::Job)?,
     };
     drop(module);
-    let guest = guest::prepare(&engine, &linker, &compiled, &orders, stdio).map_err(Failure::Job)?;
+    let guest = guest::prepare(engine, linker, &compiled, &orders, stdio).map_err(Failure::Job)?;
     if orders.form == (Form::Source { keep: true }) {
         // The agent can do without it: the next child compiles again.
         let bytes = compiled.serialize().unwrap_or_default();
@@ -230,16 +249,22 @@ fn read_module(socket: &mut UnixStream, orders: &Orders) -> Result<Vec<u8>, Fail
     Ok(module)
 }
 
-/// Takes the guest's pipes off the standard descriptors, so that nothing but the guest writes into them.
-fn take_stdio() -> io::Result<Stdio> {
-    let stdin = Some(pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?);
-    let stdout = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
-    let stderr = pipe::Sender::from_owned_fd(io::stderr().as_fd().try_clone_to_owned()?)?;
+/// Makes the standard descriptors lead nowhere.
+fn close_stdio() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    Ok(Stdio { stdin, stdout, stderr })
+    Ok(())
+}
+
+/// The guest's pipes. They are none of the standard descriptors, so that nothing but the guest writes into them.
+fn take_stdio(stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Stdio> {
+    Ok(Stdio {
+        stdin: Some(pipe::Receiver::from_owned_fd(stdin)?),
+        stdout: pipe::Sender::from_owned_fd(stdout)?,
+        stderr: pipe::Sender::from_owned_fd(stderr)?,
+    })
 }
 
 /// Starts the listening thread and locks both threads in: the locks belong to threads, and after them no thread can start. The

@@ -1,15 +1,18 @@
 //! The `wasm` executor: a WASI preview 1 program in a child process of its own.
 //!
 //! ```text
-//!   agent                                     child: this same program, `wasm-child`
-//!                        ──  spawn  ────────▶ start the engine, lock itself in
-//!                        ◀── Ready ────────── and wait
-//!   WasmExecutor::start ─── Orders, module ─▶ compile, link
-//!        │               ◀── Compiled ─────── for the next job of the module
-//!        │               ◀── Started ──────── about to run the guest
-//!        │               ◀── stdout, stderr ─ pipes of the guest's own
-//!        │               ─── stdin, STOP ───▶
-//!        │               ◀── Ended ────────── and it exits
+//!   agent                                     template: this same program, `wasm-child`
+//!                        ──  spawn  ────────▶ start the engine
+//!                        ─── Fork, pipes ───▶ fork
+//!                                              └─ child: lock itself in
+//!                        ◀── Ready ────────────── and wait
+//!   WasmExecutor::start ─── Orders, module ─────▶ compile, link
+//!        │               ◀── Compiled ─────────── for the next job of the module
+//!        │               ◀── Started ──────────── about to run the guest
+//!        │               ◀── stdout, stderr ───── pipes of the guest's own
+//!        │               ─── stdin, STOP ───────▶
+//!        │               ◀── Ended ────────────── and it exits
+//!        │               ◀── Ended ────────── it was waited for
 //!        └── wait() ── Ended to the shell
 //! ```
 //!
@@ -17,9 +20,9 @@
 //! child. The agent's side is [`supervise`], the child's is [`child`]; they speak [`protocol`]. The child ends when its socket
 //! closes, so it cannot outlive a killed agent.
 //!
-//! One child runs one job. It may have been started before ([`spares`]), and its module may have been compiled before
-//! ([`compiled`]); either way nothing of a job gets into it before it is locked in. What is done before the start is not
-//! billed.
+//! One child runs one job. It is forked from a [`template`] that never sees anything of a job, it may have been started before
+//! ([`spares`]), and its module may have been compiled before ([`compiled`]); in any case nothing of a job gets into it before
+//! it is locked in. What is done before the start is not billed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,11 +37,14 @@ use super::{EVENTS_WAITING_MAX, ExecutorEvent, RunControl, Running, StartRequest
 
 pub mod child;
 mod compiled;
+mod forker;
 mod guest;
+mod handing;
 mod lockdown;
 mod protocol;
 mod spares;
 mod supervise;
+mod template;
 mod throttle;
 
 use compiled::CompiledCache;
@@ -104,9 +110,9 @@ impl WasmExecutor {
     pub fn start(&self, request: &StartRequest, task: &WasmTask) -> Running {
         let (events_in, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let (control, wish) = RunControl::new();
-        let stdin = match self.spares.take() {
-            Ok(waiting) => {
-                let (job, stdin) = Job::new(waiting, request, task, self.cache.clone());
+        let taken = self.spares.take().and_then(|waiting| Job::new(waiting, request, task, self.cache.clone()));
+        let stdin = match taken {
+            Ok((job, stdin)) => {
                 tokio::spawn(job.supervise(wish, events_in));
                 stdin
             }

@@ -44,6 +44,94 @@ pub(super) struct Orders {
     pub input: Input,
 }
 
+/// What the agent asks of a template. Fixed bytes, because descriptors come with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Another child, under this number. With it come the child's socket, and the guest's input, output and error output.
+    Fork {
+        /// Chosen by the agent, once.
+        child: u64,
+    },
+    /// To kill this one, if it has not ended.
+    Kill {
+        /// Its number.
+        child: u64,
+    },
+}
+
+/// Bytes of a [`Request`].
+pub(super) const REQUEST_BYTES: usize = 9;
+
+impl Request {
+    pub(super) fn to_bytes(self) -> [u8; REQUEST_BYTES] {
+        let (kind, child) = match self {
+            Self::Fork { child } => (b'F', child),
+            Self::Kill { child } => (b'K', child),
+        };
+        let mut bytes = [kind; REQUEST_BYTES];
+        bytes[1..].copy_from_slice(&child.to_be_bytes());
+        bytes
+    }
+
+    /// `None` if they are none.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, child) = bytes.split_first()?;
+        let child = u64::from_be_bytes(child.try_into().ok()?);
+        match kind {
+            b'F' => Some(Self::Fork { child }),
+            b'K' => Some(Self::Kill { child }),
+            _ => None,
+        }
+    }
+}
+
+/// What a template tells about a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It has ended and was waited for.
+    Ended {
+        /// Its number.
+        child: u64,
+        /// As the system gave it.
+        status: i32,
+    },
+    /// There is none.
+    NotForked {
+        /// Its number.
+        child: u64,
+        /// The system's number for why.
+        error: i32,
+    },
+}
+
+/// Bytes of [`Told`].
+pub(super) const TOLD_BYTES: usize = 13;
+
+impl Told {
+    pub(super) fn to_bytes(self) -> [u8; TOLD_BYTES] {
+        let (kind, child, value) = match self {
+            Self::Ended { child, status } => (b'E', child, status),
+            Self::NotForked { child, error } => (b'N', child, error),
+        };
+        let mut bytes = [kind; TOLD_BYTES];
+        bytes[1..9].copy_from_slice(&child.to_be_bytes());
+        bytes[9..].copy_from_slice(&value.to_be_bytes());
+        bytes
+    }
+
+    /// `None` if they are none.
+    pub(super) fn from_bytes(bytes: &[u8; TOLD_BYTES]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first()?;
+        let (child, value) = rest.split_first_chunk()?;
+        let (child, value) = (u64::from_be_bytes(*child), i32::from_be_bytes(value.try_into().ok()?));
+        match kind {
+            b'E' => Some(Self::Ended { child, status: value }),
+            b'N' => Some(Self::NotForked { child, error: value }),
+            _ => None,
+        }
+    }
+}
+
 /// In which form a module comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Form {

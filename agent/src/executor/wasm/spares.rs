@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::supervise::Waiting;
+use super::template::{Template, Waiting};
 
 /// Most children that wait, whatever the number of slots: they are started faster than most jobs run.
 const SPARES_MAX: usize = 8;
@@ -34,6 +34,8 @@ pub(super) struct Spares {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What they are forked from.
+    template: Option<Arc<Template>>,
     waiting: VecDeque<Waiting>,
     /// How many there should be.
     wanted: usize,
@@ -67,9 +69,9 @@ impl Spares {
             let mut state = self.state();
             state.jobs += 1;
             let found = loop {
-                let Some(mut waiting) = state.waiting.pop_front() else { break None };
+                let Some(waiting) = state.waiting.pop_front() else { break None };
                 // One that somebody has ended is of no use.
-                if waiting.is_alive() {
+                if waiting.is_fit() {
                     break Some(waiting);
                 }
             };
@@ -82,7 +84,7 @@ impl Spares {
             (found, keep)
         };
         // The job's own goes first.
-        let taken = found.map_or_else(|| self.spawn(), Ok);
+        let taken = found.map_or_else(|| self.fork(), Ok);
         match keep {
             true => drop(tokio::spawn(Arc::clone(self).keep())),
             false => self.taken.notify_one(),
@@ -90,8 +92,20 @@ impl Spares {
         taken
     }
 
-    fn spawn(&self) -> io::Result<Waiting> {
-        Waiting::spawn(&self.program, &self.dir)
+    /// A new child, of a new template where there is none that may have another.
+    fn fork(&self) -> io::Result<Waiting> {
+        // One that somebody has ended may not be known to be gone yet.
+        self.template(false)?.fork().or_else(|_| self.template(true)?.fork())
+    }
+
+    fn template(&self, anew: bool) -> io::Result<Arc<Template>> {
+        let mut state = self.state();
+        if let Some(template) = state.template.as_ref().filter(|template| !anew && template.is_usable()) {
+            return Ok(Arc::clone(template));
+        }
+        let template = Arc::new(Template::start(&self.program, &self.dir)?);
+        state.template = Some(Arc::clone(&template));
+        Ok(template)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,7 +117,7 @@ impl Spares {
         loop {
             let jobs = self.state().jobs;
             while self.is_one_missing() {
-                match self.spawn() {
+                match self.fork() {
                     Ok(waiting) => self.state().waiting.push_back(waiting),
                     Err(error) => {
                         tracing::warn!(%error, "no process can be started to wait for a module");

@@ -1,80 +1,34 @@
-//! The agent's side of one WebAssembly child: start it, listen, stop it, wait for it, and say how it ended.
+//! The agent's side of one WebAssembly child: give it its job, listen, stop it, wait for it, and say how it ended.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use modchain_types::{AttemptId, Ending, Fault, Input, Span, Text, Usage, WasmTask};
 use modchain_wire::agent::OutputStream;
-use rustix::io::FdFlags;
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::child::{CHILD_COMMAND, COMPILE_CPU_SECS_MAX};
+use super::child::COMPILE_CPU_SECS_MAX;
 use super::compiled::CompiledCache;
 use super::protocol::{
     COMPILED_BYTES_MAX, Form, LockdownReport, NOTICE_BYTES_MAX, Notice, Orders, Outcome, STOP, frame,
 };
+use super::template::{Forked, Waiting};
 use super::{MODULE_BYTES_MAX, boot_micros};
 use crate::executor::{ExecutorEvent, OUTPUT_PIECE_BYTES_MAX, StartRequest, StdinWriter, StopAs, Wish};
 
 /// Longest wait for a child to be ready to run its guest. The child's own limit is on processor time; this one is for a
 /// machine that gives it none, so reaching it is the node's fault.
 const PREPARE_MAX: Duration = Duration::from_secs(120);
-
-/// Most of a dead child's last words that are put into a message, in bytes.
-const LAST_WORDS_BYTES_MAX: u64 = 256;
-
-/// A child that was started and waits for its one job. Dropping it ends it.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    child: Child,
-    socket: UnixStream,
-}
-
-impl Waiting {
-    /// Starts a child that works in `dir`.
-    pub(super) fn spawn(program: &Path, dir: &Path) -> io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let socket = UnixStream::from_std(ours)?;
-        let mut command = Command::new(program);
-        command
-            .arg(CHILD_COMMAND)
-            .arg(theirs.as_raw_fd().to_string())
-            .env_clear()
-            .current_dir(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Its own group: a Ctrl-C meant for the agent must not reach the jobs, whose end the agent decides.
-            .process_group(0)
-            .kill_on_drop(true);
-        // SAFETY: between fork and exec this only makes one system call, on a descriptor that `theirs` keeps open in the
-        // parent until `spawn` has returned. It clears the flag in the child alone, so no other child inherits the socket.
-        unsafe {
-            let theirs = rustix::fd::BorrowedFd::borrow_raw(theirs.as_raw_fd());
-            command.pre_exec(move || Ok(rustix::io::fcntl_setfd(theirs, FdFlags::empty())?));
-        }
-        let child = command.spawn()?;
-        Ok(Self { child, socket })
-    }
-
-    /// Whether it still waits.
-    pub(super) fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-}
 
 /// The module of a job.
 pub(super) enum Code {
@@ -84,27 +38,34 @@ pub(super) enum Code {
     Compiled(Bytes),
 }
 
+/// Longest wait for the end of a child that was killed. A template that has not told it by then does not work.
+const KILLED_MAX: Duration = Duration::from_secs(30);
+
 /// A child with its job.
 pub(super) struct Job {
     attempt: AttemptId,
     task: WasmTask,
     orders: Orders,
     code: Code,
-    child: Child,
+    child: Forked,
     socket: UnixStream,
+    output: Output,
     taken_at: u64,
     cache: Option<Arc<CompiledCache>>,
 }
 
 impl Job {
-    /// Gives the attempt to the child, with its standard input if it has one.
+    /// Gives the attempt to the child, with its standard input if it has one. Fails where the system refuses to watch that.
     pub(super) fn new(
         waiting: Waiting,
         request: &StartRequest,
         task: &WasmTask,
         cache: Option<Arc<CompiledCache>>,
-    ) -> (Self, Option<StdinWriter>) {
-        let Waiting { mut child, socket } = waiting;
+    ) -> io::Result<(Self, Option<StdinWriter>)> {
+        let Waiting { child, socket, stdin, stdout, stderr } = waiting;
+        socket.set_nonblocking(true)?;
+        let socket = UnixStream::from_std(socket)?;
+        let output = Output::of(stdout, stderr)?;
         let (form, code) = match &request.compiled {
             Some(compiled) => (Form::Compiled, Code::Compiled(compiled.clone())),
             None => (Form::Source { keep: cache.is_some() }, Code::Source(request.module.clone())),
@@ -122,9 +83,10 @@ impl Job {
             input: request.input,
         };
         // Dropping its end of the pipe is the end of the input.
-        let stdin = child.stdin.take().filter(|_| request.input == Input::Stream).map(StdinWriter::new);
+        let stdin = Some(stdin).filter(|_| request.input == Input::Stream);
+        let stdin = stdin.map(|stdin| pipe::Sender::from_owned_fd(stdin).map(StdinWriter::new)).transpose()?;
         let (attempt, task) = (request.attempt, task.clone());
-        (Self { attempt, task, orders, code, child, socket, taken_at: boot_micros(), cache }, stdin)
+        Ok((Self { attempt, task, orders, code, child, socket, output, taken_at: boot_micros(), cache }, stdin))
     }
 
     /// Brings the child to its end and tells the shell all about it. Returns when the child has been waited for and its last
@@ -144,11 +106,12 @@ impl Job {
         tokio::pin!(sending);
 
         let mut life = Life { taken_at: self.taken_at, was_compiled, ..Life::default() };
-        let mut output = Output::of(&mut self.child);
+        let mut output = self.output;
         let mut to_child: Option<OwnedWriteHalf> = None;
         let mut stop_sent = false;
         let mut kill_at: Option<Instant> = None;
         let mut wish_open = true;
+        let (mut give_up_at, mut given_up) = (None, false);
         let prepare_until = Instant::now() + PREPARE_MAX;
 
         let status = loop {
@@ -159,7 +122,7 @@ impl Job {
                     Err(error) => {
                         life.unreadable = Some(error);
                         life.killed = true;
-                        kill(&self.child);
+                        self.child.kill();
                     }
                 },
                 heard = notices.next(), if notices.open => {
@@ -191,13 +154,20 @@ impl Job {
                 () = sleep_until(kill_at.unwrap_or(prepare_until)), if kill_at.is_some() => {
                     kill_at = None;
                     life.killed = true;
-                    kill(&self.child);
+                    self.child.kill();
+                }
+                () = sleep_until(give_up_at.unwrap_or(prepare_until)), if give_up_at.is_some() && !given_up => {
+                    given_up = true;
+                    self.child.give_template_up();
                 }
                 () = sleep_until(prepare_until), if life.started_at.is_none() && !life.killed => {
                     life.overdue = true;
                     life.killed = true;
-                    kill(&self.child);
+                    self.child.kill();
                 }
+            }
+            if life.killed && give_up_at.is_none() {
+                give_up_at = Some(Instant::now() + KILLED_MAX);
             }
             if life.stopping.is_some()
                 && !stop_sent
@@ -213,7 +183,7 @@ impl Job {
             // A short program has come and gone before its start was read.
             output.begin(&events).await;
         }
-        let last_words = output.finish().await;
+        output.finish().await;
 
         let ran = life.ran(waited_at);
         let fuel = life.fuel;
@@ -225,7 +195,7 @@ impl Job {
             // Perhaps by the fault of what was compiled: the next child does it again.
             cache.forget(&self.task);
         }
-        let ending = life.ending(status, &last_words);
+        let ending = life.ending(status);
         tracing::debug!(%attempt, ?ending, %ran, fuel, "the child has ended");
         let usage = Usage { ran, fuel, ..Usage::default() };
         let _ = events.send(ExecutorEvent::Ended { ending, usage }).await;
@@ -335,7 +305,7 @@ impl Life {
         })
     }
 
-    fn ending(self, status: io::Result<ExitStatus>, last_words: &str) -> Ending {
+    fn ending(self, status: io::Result<ExitStatus>) -> Ending {
         let started = self.started_at.is_some();
         if let Some(error) = self.unreadable {
             return node_failed(started, format!("could not read the module: {error}"));
@@ -361,14 +331,14 @@ impl Life {
                 // Before it is locked in it knows of no job, and machine code that a child has made is not read like a
                 // stranger's bytes: then it is this machine that does not run it.
                 let compiles = self.compiler.is_some() && !self.was_compiled;
-                unexplained(started, compiles, status, last_words)
+                unexplained(started, compiles, status)
             }
         }
     }
 }
 
 /// A child's words for people: modules name their functions and imports, and choose names that steer terminals or hide text.
-fn printable(message: &str) -> Text<512> {
+pub(super) fn printable(message: &str) -> Text<512> {
     let hidden = |c: char| c.is_control() || modchain_types::is_hidden(c);
     Text::cut(message.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect::<String>())
 }
@@ -384,18 +354,15 @@ fn warn_once_if_open(lockdown: LockdownReport) {
 
 /// The ending of a child that has died without a word and was not killed by us; `compiles` if it was at work on what the
 /// job's author made.
-fn unexplained(started: bool, compiles: bool, status: io::Result<ExitStatus>, last_words: &str) -> Ending {
+fn unexplained(started: bool, compiles: bool, status: io::Result<ExitStatus>) -> Ending {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
-            return node_failed(started, format!("the process of the module could not be waited for: {error}"));
+            return node_failed(started, format!("the process of the module could not be run: {error}"));
         }
     };
     let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) else {
-        return node_failed(
-            started,
-            format!("the process of the module ended without a result ({status}){last_words}"),
-        );
+        return node_failed(started, format!("the process of the module ended without a result ({status})"));
     };
     match signal {
         libc::SIGXCPU if !started && compiles => Ending::CannotStart {
@@ -411,15 +378,13 @@ fn unexplained(started: bool, compiles: bool, status: io::Result<ExitStatus>, la
             } else {
                 let message =
                     format!("the compiler crashed on the module (signal {signal}), or needed too much memory");
-                Ending::CannotStart { fault: Fault::Job, message: Text::cut(message + last_words) }
+                Ending::CannotStart { fault: Fault::Job, message: Text::cut(message) }
             }
         }
         // The rest comes from outside: the kernel short of memory, or the node's owner.
         _ => node_failed(
             started,
-            format!(
-                "the process of the module was killed by signal {signal}, which the agent did not send{last_words}"
-            ),
+            format!("the process of the module was killed by signal {signal}, which the agent did not send"),
         ),
     }
 }
@@ -429,26 +394,16 @@ fn node_failed(started: bool, message: String) -> Ending {
     if started { Ending::NodeFault { message } } else { Ending::CannotStart { fault: Fault::Node, message } }
 }
 
-/// Kills the child's whole group. Only while it has not been waited for: later its number may be somebody else's.
-fn kill(child: &Child) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It can fail only when the group is gone already.
-        let _ = kill_process_group(pid, Signal::KILL);
-    }
-}
-
 /// The guest's output. Looked at only after its start, so that [`ExecutorEvent::Started`] comes before it.
 struct Output {
-    waiting: Option<(ChildStdout, ChildStderr)>,
+    waiting: Option<(pipe::Receiver, pipe::Receiver)>,
     pumps: JoinSet<()>,
 }
 
 impl Output {
-    fn of(child: &mut Child) -> Self {
-        let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
-        let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
-        Self { waiting: Some((stdout, stderr)), pumps: JoinSet::new() }
+    fn of(stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+        let waiting = Some((pipe::Receiver::from_owned_fd(stdout)?, pipe::Receiver::from_owned_fd(stderr)?));
+        Ok(Self { waiting, pumps: JoinSet::new() })
     }
 
     /// Tells the start and lets the output flow, the first time.
@@ -460,13 +415,9 @@ impl Output {
         self.pumps.spawn(pump(stderr, OutputStream::Err, events.clone()));
     }
 
-    /// Waits until all of it has been taken. Of a child whose guest never began, returns its last words, if it has any.
-    async fn finish(mut self) -> String {
-        if let Some((_, stderr)) = self.waiting {
-            return last_words(stderr).await;
-        }
+    /// Waits until all of it has been taken.
+    async fn finish(mut self) {
         while self.pumps.join_next().await.is_some() {}
-        String::new()
     }
 }
 
@@ -488,16 +439,6 @@ async fn pump(mut pipe: impl AsyncRead + Unpin, stream: OutputStream, events: mp
             }
         }
     }
-}
-
-/// What a child that died before its guest ran has left on its standard error, such as the loader's complaint.
-async fn last_words(stderr: ChildStderr) -> String {
-    let mut bytes = Vec::new();
-    if stderr.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut bytes).await.is_err() || bytes.is_empty() {
-        return String::new();
-    }
-    let text = printable(&String::from_utf8_lossy(&bytes));
-    format!(": {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Reads notices from the socket. Safe to cancel: what has come so far stays in the buffer.
@@ -584,7 +525,7 @@ mod tests {
     fn ending(started: bool, outcome: Outcome) -> Ending {
         let started_at = started.then_some(1);
         let life = Life { started_at, outcome: Some(outcome), ..Life::default() };
-        life.ending(Ok(ExitStatus::default()), "")
+        life.ending(Ok(ExitStatus::default()))
     }
 
     #[test]
@@ -598,7 +539,7 @@ mod tests {
     #[test]
     fn a_crash_is_the_jobs_fault_only_where_a_child_had_its_module_to_compile() {
         let died =
-            |signal: i32, life: Life| life.ending(Ok(std::os::unix::process::ExitStatusExt::from_raw(signal)), "");
+            |signal: i32, life: Life| life.ending(Ok(std::os::unix::process::ExitStatusExt::from_raw(signal)));
         let fault = |ending: Ending| match ending {
             Ending::CannotStart { fault, .. } => fault,
             other => panic!("{other:?}"),
