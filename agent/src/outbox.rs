@@ -13,6 +13,8 @@
 //!                    /module       for the executor
 //! ```
 //!
+//! The folder is there once something is in it: many jobs have a module that was compiled before, and print nothing.
+//!
 //! An attempt of which nothing is in the log never began. One that began and has not ended was running when its agent died: a
 //! container goes on, everything else has died with it.
 //!
@@ -27,7 +29,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -146,6 +147,11 @@ pub struct AttemptFolder {
 }
 
 impl AttemptFolder {
+    /// Makes it, for everything but output. One that exists keeps its content.
+    pub fn make(&self) -> io::Result<()> {
+        files::make_private_dir(&self.path)
+    }
+
     /// The task's main file.
     pub fn module(&self) -> PathBuf {
         self.path.join("module")
@@ -438,17 +444,11 @@ impl Outbox {
         self.log.is_some() && self.staged.is_empty()
     }
 
-    /// Makes the folder of an attempt that begins. What stands there of an attempt that never began is cleared away. Nothing
-    /// in it has to survive a power loss before there is output.
+    /// The folder of an attempt that begins. What stands there of an attempt that never began is cleared away. It is made by
+    /// whoever puts something into it; nothing in it has to survive a power loss before there is output.
     pub fn folder(&self, assignment: &Assignment) -> io::Result<(AttemptFolder, SpoolWriter, Spool)> {
         let folder = self.folder_of(assignment.attempt);
-        match fs::DirBuilder::new().mode(0o700).create(&folder.path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                files::remove_dir(&folder.path)?;
-                files::make_private_dir(&folder.path)?;
-            }
-            made => made?,
-        }
+        files::remove_dir(&folder.path)?;
         let (writer, spool) = SpoolWriter::create(&spool_file(&folder.path), output_bytes_max(assignment));
         Ok((folder, writer, spool))
     }

@@ -11,7 +11,8 @@
 //!
 //! An append survives the death of the agent at once. A power loss it need not survive before the end, because an attempt that
 //! lived through a power loss does not exist. At the end ([`SpoolWriter::finish`]) a long file is synced, and a short one is
-//! handed to whoever makes the result durable, so that one sync is enough for both. Without output there is no file at all.
+//! handed to whoever makes the result durable, so that one sync is enough for both. Without output there is no file at all, and
+//! its folder is made with it.
 //! What a crash tore is cut off by [`Spool::recover`].
 
 use std::fs::{File, OpenOptions};
@@ -215,7 +216,12 @@ impl SpoolWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(files::create_private(&self.path)?),
+            None => {
+                if let Some(folder) = self.path.parent() {
+                    files::make_private_dir(folder)?;
+                }
+                self.file.insert(files::create_private(&self.path)?)
+            }
         };
         if let Err(error) = file.write_all(buffer) {
             // What was half written would be in the way of the next record.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use modchain_types::{Assignment, Ending, Fault, LlmTask, OutputLengths, Span, Task, TaskBody, Text, Usage};
+use modchain_types::{Assignment, Ending, Fault, Input, LlmTask, OutputLengths, Span, Task, TaskBody, Text, Usage};
 use modchain_wire::agent::OutputStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -199,6 +199,11 @@ async fn prepare(
         Task::Wasm(wasm) => executors.wasm.compiled(wasm).await,
         Task::Llm(_) | Task::Docker(_) => None,
     };
+    if compiled.is_none() || assignment.spec.input == Input::Stream {
+        // For its module, its state, or the note that its input is complete.
+        let failed = |error| End::cannot_start(Fault::Node, format!("its folder cannot be made: {error}"));
+        folder.make().map_err(failed)?;
+    }
     if let Some((what, digest, bytes, bytes_max)) = main_file.filter(|_| compiled.is_none()) {
         if bytes > bytes_max {
             let why = format!("{what} has {bytes} bytes, at most {bytes_max} are allowed");

@@ -1,5 +1,7 @@
 //! What a start finds after whatever happened before it.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 use bytes::Bytes;
 use modchain_types::{
@@ -79,7 +81,7 @@ fn what_began_is_recovered_with_its_output_and_its_result() {
     let mut outbox = open(dir.path());
     let (first, second) = (assignment(1, 10), assignment(2, 11));
     let (folder, mut writer, _) = begin(&mut outbox, &first);
-    fs::write(folder.module(), "m").expect("writes");
+    folder.make().and_then(|()| fs::write(folder.module(), "m")).expect("writes");
     writer.append(WallTime(0), &HELLO).expect("appends");
     begin(&mut outbox, &second);
     let ended = result(&second, OutputLengths { stdout: 0, stderr: 0, dropped: 7 });
@@ -156,12 +158,27 @@ fn a_short_output_comes_back_with_its_result_when_a_power_loss_took_its_file() {
 }
 
 #[test]
+fn an_attempt_has_a_folder_once_there_is_something_in_it() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut outbox = open(dir.path());
+    let (silent, prints) = (assignment(1, 1), assignment(2, 2));
+    let (folder, writer, _) = begin(&mut outbox, &silent);
+    assert!(writer.finish().short.expect("ends").is_empty());
+    outbox.clear_scratch(silent.attempt).expect("nothing is there");
+    assert!(!folder.path.exists());
+    outbox.remove(silent.attempt).expect("nothing is there");
+    let (folder, mut writer, _) = begin(&mut outbox, &prints);
+    writer.append(WallTime(0), &HELLO).expect("appends");
+    assert_eq!(fs::metadata(&folder.path).expect("there").permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
 fn a_folder_of_what_never_began_is_removed() {
     let dir = tempfile::tempdir().expect("dir");
     let mut outbox = open(dir.path());
     let (never, began) = (assignment(1, 1), assignment(2, 2));
     let (folder, ..) = outbox.folder(&never).expect("makes a folder");
-    fs::write(folder.module(), "m").expect("writes");
+    folder.make().and_then(|()| fs::write(folder.module(), "m")).expect("writes");
     outbox.begin(&never);
     outbox.discard(never.attempt);
     begin(&mut outbox, &began);
