@@ -1,5 +1,7 @@
 //! Strangers' code against the node: what a program cannot reach, use up or dodge.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use modchain_agent::executor::StopAs;
@@ -46,6 +48,15 @@ async fn the_child_carries_nothing_of_the_agent_and_is_locked_in() {
             name == "/dev/null" || ["pipe:", "socket:", "anon_inode:"].iter().any(|kind| name.starts_with(kind));
         assert!(known, "the child has {name} open");
     }
+    // Least of all the template's way to the agent.
+    let open = |pid: u32| -> BTreeSet<PathBuf> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let targets = entries.map(|entry| std::fs::read_link(entry.path()).unwrap());
+        targets.filter(|target| target != Path::new("/dev/null")).collect()
+    };
+    let (of_template, of_child) = (open(template_of(pid)), open(pid));
+    assert!(of_template.iter().any(|target| target.to_str().unwrap().starts_with("socket:")), "{of_template:?}");
+    assert!(of_template.is_disjoint(&of_child), "{of_template:?} and {of_child:?}");
     attempt.control.kill();
     attempt.story().await;
 }
