@@ -1,5 +1,8 @@
 //! Output: never lost, never repeated, and nobody waits for a slow reader.
 
+use std::time::Duration;
+
+use modchain_link::StreamCode;
 use modchain_types::{
     Ending, InstanceId, InventoryItem, ItemState, JobState, OutputLengths, ReportBody, Usage, WallTime,
 };
@@ -137,6 +140,29 @@ async fn absurd_times_and_remarks_of_a_node_harm_nobody() {
     agent.finish(&assignment, b"xxxx", 0).await;
     let (_open, mut reader) = alice.logs(&id, true).await;
     assert_eq!(read_output(&mut reader, 4).await, b"xxxx");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_break_while_their_output_waits_to_be_synced_hold_no_other_up() {
+    let world = World::start().await;
+    let (mut agent, alice) = (world.agent().await, world.console("alice").await);
+    alice.submit("one").await;
+    let assignment = agent.run().await;
+    for round in 0..20 {
+        // All of them send the same byte at once: one syncs, and the others wait for their turn.
+        let (mut up, mut down, have) = agent.attempt(&assignment, None).await;
+        let mut others = Vec::new();
+        for _ in 0..4 {
+            others.push(agent.attempt(&assignment, None).await);
+        }
+        send(&mut up, have, b"x").await;
+        for (other, ..) in &mut others {
+            send(other, have, b"x").await;
+        }
+        tokio::time::sleep(Duration::from_micros(200) * round).await;
+        others.iter_mut().for_each(|(other, ..)| other.reset(StreamCode::Cancelled));
+        acked(&mut down, have + 1).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
