@@ -280,7 +280,7 @@ fn whole_or_not_there(to: &Path, back: &Path) -> bool {
 
 #[test]
 fn a_copy_that_is_killed_is_whole_or_not_there_and_the_next_one_is_whole() {
-    const BLOBS: u32 = 120;
+    const BLOBS: u32 = 60;
     const ROUNDS: u32 = 6;
     let dir = tempfile::tempdir().expect("a directory");
     let (data, to, back) = (pool(dir.path()), dir.path().join("copy"), dir.path().join("back"));
