@@ -39,7 +39,7 @@ pub struct Verified {
     pub money: i128,
     /// Jobs that have not ended.
     pub open_jobs: usize,
-    /// Jobs that have.
+    /// Jobs that have, and are remembered.
     pub ended_jobs: usize,
 }
 

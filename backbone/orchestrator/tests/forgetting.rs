@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use modchain_core::{Actor, Command, Control, Reply};
+use modchain_core::{Actor, AgentArrival, Command, Control, Reply, SessionId};
 use modchain_orchestrator::clock::TimeSource;
 use modchain_orchestrator::engine::{
     Engine, EngineHandle, EngineOptions, EngineThread, Outlets, SnapshotEvery, journal_dir, snapshots_dir,
@@ -83,7 +83,8 @@ impl Place {
             let identity = Identity { id: IdentityId([id; 16]), role, account: name.clone().into(), name };
             Founder { identity, certificate: None }
         };
-        let members = vec![member(Role::Operator, "root", 0), member(Role::Client, "alice", 1)];
+        let members =
+            vec![member(Role::Operator, "root", 0), member(Role::Client, "alice", 1), member(Role::Node, "rig", 2)];
         let space = || Space::open(data, Some(0), Some(0)).expect("a disk");
         let founders = Founders { members, token: None };
         let time = Box::new(self.clock.clone());
@@ -241,6 +242,28 @@ async fn a_job_of_which_something_is_left_is_not_forgotten_yet() {
     // A start has looked.
     let running = place.start(keep(1, 100));
     assert_eq!((running.forget().await, running.known().await), (1, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_journal_is_known_to_be_an_old_copy_nothing_is_forgotten_and_no_output_goes_for_it() {
+    let place = Place::new();
+    let running = place.start(keep(1, 100));
+    running.credit().await;
+    running.ended(1).await;
+    place.clock.seconds_pass(2 * MINUTE);
+    let arrival = AgentArrival {
+        instance: InstanceId([1; 16]),
+        highest_fence: Some(Fence(1 << 30)),
+        inventory: Vec::new(),
+        offer: support::offer(),
+    };
+    let hello = Command::AgentConnected { node: NodeId([2; 16]), session: SessionId(1), arrival: Box::new(arrival) };
+    assert_eq!(running.engine.command(hello).await, Ok(Reply::Welcome));
+    assert_eq!((running.forget().await, running.known().await, place.folders()), (0, vec![1], vec![1]));
+    running.gone().await;
+    // Its next start has heard of nothing newer.
+    let running = place.start(keep(1, 100));
+    assert_eq!((running.forget().await, running.known().await, place.folders()), (1, vec![], vec![]));
 }
 
 /// What a crash leaves: the mark of removed output, the first folder without its file, no folder, or what came late.

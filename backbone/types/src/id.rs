@@ -317,7 +317,7 @@ text_id!(
     AccountId, "account", "write 1 to 32 of a-z, 0-9 and -, not beginning with -", is_name
 );
 text_id!(
-    /// The submitter's own key for one job. The same key of the same account is the same job.
+    /// The submitter's own key for one job. The same key of the same account is the same job, until that is forgotten.
     SubmitKey, "submit key", "write 1 to 128 printable ASCII characters without spaces",
     |text| (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 );

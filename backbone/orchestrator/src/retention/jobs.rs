@@ -104,10 +104,18 @@ impl Retention {
 
     /// Forgets some of the jobs that are to be, oldest first, once nothing else is left of them.
     pub async fn forget(&self, engine: &EngineHandle, space: &Space) -> anyhow::Result<Forgotten> {
+        if engine.frozen().is_some() {
+            return Ok(Forgotten::default());
+        }
         // Left over from a crash, or from somebody who has read it.
         self.remove_doomed().await;
         let (keep, busy, closed) = (self.shared.jobs, self.busy(), self.shared.state().closed);
-        let Due { jobs, upto, next } = engine.query(move |control, now| keep.due(control, now, &busy, closed)).await?;
+        let due = move |control: &Control, now| {
+            // It would be refused, and what they printed must not go for nothing.
+            let is_sound = control.problems().is_empty();
+            if is_sound { keep.due(control, now, &busy, closed) } else { Due::default() }
+        };
+        let Due { jobs, upto, next } = engine.query(due).await?;
         if jobs.is_empty() {
             return Ok(Forgotten { jobs: 0, upto: closed, next });
         }
@@ -129,7 +137,7 @@ impl Retention {
         state.readers.keys().chain(&state.doomed).copied().collect()
     }
 
-    /// From here on nobody begins to read of these jobs, but for those that are busy by now, which are left out.
+    /// From here on nobody can hold these jobs; those that are busy by now are left out.
     fn claim(&self, mut jobs: Vec<JobId>) -> Vec<JobId> {
         let state = &mut *self.shared.state();
         jobs.retain(|job| !state.readers.contains_key(job) && !state.doomed.contains(job));
