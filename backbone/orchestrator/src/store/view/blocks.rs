@@ -1,9 +1,12 @@
 //! Blocks: what the jobs of one stretch of the journal have in common, small enough that a question looks at all of them.
 //!
-//! A block is about the jobs that [`SPAN`] events in a row have made. For each account, state and label there is the set of the
-//! places in it where such a job was made; two columns have what else is asked for, the moment, the beginning of the id and the
-//! name. A question goes through the blocks from the newest on, meets the sets, and reads only the rows of jobs that belong on
-//! its page. So a page costs as many rows as it has jobs, whatever is asked for, and some microseconds for each block.
+//! A block is about what [`SPAN`] events in a row have made. For each account, state and label there is the set of the places in
+//! it where such a job was made. A question goes through the blocks from the newest on, meets the sets, and reads only the rows
+//! of jobs that belong on its page. So a page costs as many rows as it has jobs, whatever is asked for, and some microseconds for
+//! each block.
+//!
+//! What sets cannot say is in columns: moments and beginnings of ids in one, names in another. A column is longer than a set, so
+//! it is about [`COLUMN_SPAN`] events: each batch writes those anew that it adds to. Questions look into them as seldom as they can.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +14,33 @@ use modchain_types::JobId;
 
 use super::{ViewError, garbled};
 
-const SPAN_BITS: u32 = 11;
+const SPAN_BITS: u32 = 14;
 /// Events that one block is about.
 pub(super) const SPAN: u64 = 1 << SPAN_BITS;
 const WORDS: usize = (SPAN / 64) as usize;
 /// Bytes of a set with a bit for each place. One of few places is a list of them, which is shorter.
 const SET_BYTES: usize = WORDS * 8;
+/// Events that one column is about. The store has sixteen values to a page and takes pages of more than 128 KiB out of its file.
+pub(super) const COLUMN_SPAN: u64 = 1 << 10;
 /// Bytes of a job in the column of moments: place, moment, beginning of the id.
 const MOMENT_BYTES: usize = 2 + 8 + 4;
 /// Characters of an id whose meaning is in the column of moments.
 pub(super) const ID_CHARS_KNOWN: usize = 6;
 
-/// The block of a job that this event has made.
+/// The block of what this event has made.
 pub(super) fn block_of(number: u64) -> u64 {
     number >> SPAN_BITS
+}
+
+/// The column of what this event has made.
+pub(super) fn column_of(number: u64) -> u64 {
+    number / COLUMN_SPAN
+}
+
+/// The columns of a block, the first and the last.
+pub(super) fn columns_of(block: u64) -> (u64, u64) {
+    const COLUMNS: u64 = SPAN / COLUMN_SPAN;
+    (block * COLUMNS, block * COLUMNS + COLUMNS - 1)
 }
 
 fn place_of(number: u64) -> u16 {
@@ -32,7 +48,7 @@ fn place_of(number: u64) -> u16 {
 }
 
 /// A set of places in a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Places([u64; WORDS]);
 
 impl Places {
@@ -64,22 +80,37 @@ impl Places {
         self.0[usize::from(place / 64)] |= 1 << (place % 64);
     }
 
+    /// Puts a place in that was read; an error if no block has it.
+    fn insert_read(&mut self, place: [u8; 2]) -> Result<(), ViewError> {
+        match u16::from_be_bytes(place) {
+            place if u64::from(place) < SPAN => Ok(self.insert(place)),
+            _ => Err(garbled("a place is in no block".into())),
+        }
+    }
+
     pub(super) fn join(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
     }
 
     pub(super) fn meet(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word &= other);
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= other);
     }
 
-    fn iter(&self) -> impl DoubleEndedIterator<Item = u16> {
-        (0..SPAN as u16).filter(|place| self.0[usize::from(place / 64)] >> (place % 64) & 1 == 1)
+    /// The places, the last first.
+    fn iter(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().enumerate().rev().flat_map(|(at, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = rest.checked_ilog2()?;
+                rest &= !(1 << bit);
+                Some((at as u32 * 64 + bit) as u16)
+            })
+        })
     }
 
     /// The numbers of the events, those of this block, newest first.
-    pub(super) fn numbers(self, block: u64) -> impl Iterator<Item = u64> {
-        let places: Vec<u16> = self.iter().collect();
-        places.into_iter().rev().map(move |place| (block << SPAN_BITS) + u64::from(place))
+    pub(super) fn numbers(&self, block: u64) -> impl Iterator<Item = u64> {
+        self.iter().map(move |place| (block << SPAN_BITS) + u64::from(place))
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -100,14 +131,9 @@ impl Places {
         }
         let (some, rest) = bytes.as_chunks::<2>();
         if !rest.is_empty() || bytes.len() > SET_BYTES {
-            return Err(garbled("a set of jobs is garbled".into()));
+            return Err(garbled("a set is garbled".into()));
         }
-        for place in some.iter().map(|bytes| u16::from_be_bytes(*bytes)) {
-            if u64::from(place) >= SPAN {
-                return Err(garbled("a set of jobs is garbled".into()));
-            }
-            places.insert(place);
-        }
+        some.iter().try_for_each(|place| places.insert_read(*place))?;
         Ok(places)
     }
 }
@@ -126,18 +152,17 @@ pub(super) fn remove_moment(column: &mut Vec<u8>, number: u64) {
 }
 
 /// Calls `each` with place, moment and beginning of the id of every job in a column of moments.
-pub(super) fn moments(column: &[u8], mut each: impl FnMut(u16, i64, u32)) -> Result<(), ViewError> {
+pub(super) fn moments(
+    column: &[u8],
+    mut each: impl FnMut([u8; 2], i64, u32) -> Result<(), ViewError>,
+) -> Result<(), ViewError> {
     let (jobs, rest) = column.as_chunks::<MOMENT_BYTES>();
     if !rest.is_empty() {
         return Err(garbled("a column of moments is garbled".into()));
     }
     for [p0, p1, m0, m1, m2, m3, m4, m5, m6, m7, i0, i1, i2, i3] in jobs {
-        let place = u16::from_be_bytes([*p0, *p1]);
-        if u64::from(place) >= SPAN {
-            return Err(garbled("a column of moments is garbled".into()));
-        }
         let moment = i64::from_be_bytes([*m0, *m1, *m2, *m3, *m4, *m5, *m6, *m7]);
-        each(place, moment, u32::from_be_bytes([*i0, *i1, *i2, *i3]));
+        each([*p0, *p1], moment, u32::from_be_bytes([*i0, *i1, *i2, *i3]))?;
     }
     Ok(())
 }
@@ -150,54 +175,92 @@ pub(super) fn places_of_moments(
     let (mut places, mut earliest) = (Places::NONE, None);
     moments(column, |place, moment, id| {
         earliest = Some(earliest.map_or(moment, |earliest: i64| earliest.min(moment)));
-        if takes(moment, id) {
-            places.insert(place);
-        }
+        if takes(moment, id) { places.insert_read(place) } else { Ok(()) }
     })?;
     Ok((places, earliest))
 }
 
-/// Adds a job to a column of names. A name has at most 64 bytes.
-pub(super) fn add_name(column: &mut Vec<u8>, number: u64, name: &str) {
-    column.extend_from_slice(&place_of(number).to_be_bytes());
-    column.push(name.len() as u8);
-    column.extend_from_slice(name.as_bytes());
+/// A name in a column of names, which has each once, in order: its length in a byte, the name, how many jobs have it, and their places.
+struct NameAt<'a> {
+    name: &'a [u8],
+    places: &'a [[u8; 2]],
+    /// Where in the column it begins.
+    begin: usize,
+    /// Where it ends.
+    end: usize,
 }
 
-/// Takes a job out of a column of names.
-pub(super) fn remove_name(column: &mut Vec<u8>, number: u64) -> Result<(), ViewError> {
-    let mut kept = Vec::with_capacity(column.len());
-    names(column, |place, job, _| {
-        if place != place_of(number) {
-            kept.extend_from_slice(job);
+/// Calls `each` with every name in a column of names until it says that it has seen enough.
+fn names<'a>(column: &'a [u8], mut each: impl FnMut(NameAt<'a>) -> Result<bool, ViewError>) -> Result<(), ViewError> {
+    let mut begin = 0;
+    while begin < column.len() {
+        let read = || {
+            let (length, rest) = column[begin..].split_first()?;
+            let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+            let (count, rest) = rest.split_first_chunk::<2>()?;
+            let places = rest.get(..2 * usize::from(u16::from_be_bytes(*count)))?;
+            let end = column.len() - rest.len() + places.len();
+            Some(NameAt { name, places: places.as_chunks().0, begin, end })
+        };
+        let name = read().ok_or_else(|| garbled("a column of names is garbled".into()))?;
+        begin = name.end;
+        if each(name)? {
+            break;
         }
-    })?;
-    *column = kept;
+    }
     Ok(())
 }
 
-/// Calls `each` with the place, all bytes and the name of every job in a column of names.
-fn names(mut column: &[u8], mut each: impl FnMut(u16, &[u8], &[u8])) -> Result<(), ViewError> {
-    while let [high, low, length, rest @ ..] = column {
-        let place = u16::from_be_bytes([*high, *low]);
-        let name = rest.get(..usize::from(*length)).filter(|_| u64::from(place) < SPAN);
-        let name = name.ok_or_else(|| garbled("a column of names is garbled".into()))?;
-        let (job, rest) = column.split_at(column.len() - rest.len() + name.len());
-        each(place, job, name);
-        column = rest;
-    }
-    if column.is_empty() { Ok(()) } else { Err(garbled("a column of names is garbled".into())) }
+fn name_bytes<'a>(name: &[u8], places: impl ExactSizeIterator<Item = &'a [u8; 2]>) -> Vec<u8> {
+    let mut bytes = vec![name.len() as u8];
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(&(places.len() as u16).to_be_bytes());
+    bytes.extend(places.flatten());
+    bytes
 }
 
-/// The places in a column of names where the name begins so.
-pub(super) fn places_of_names(column: &[u8], prefix: &str) -> Result<Places, ViewError> {
-    let mut places = Places::NONE;
-    names(column, |place, _, name| {
-        if name.starts_with(prefix.as_bytes()) {
-            places.insert(place);
+/// Adds a job to a column of names. A name has at most 64 bytes.
+pub(super) fn add_name(column: &mut Vec<u8>, number: u64, name: &str) -> Result<(), ViewError> {
+    let place = [place_of(number).to_be_bytes()];
+    let (mut range, mut bytes) = (column.len()..column.len(), name_bytes(name.as_bytes(), place.iter()));
+    names(column, |at| {
+        if at.name == name.as_bytes() {
+            let places: Vec<[u8; 2]> = at.places.iter().chain(&place).copied().collect();
+            (range, bytes) = (at.begin..at.end, name_bytes(at.name, places.iter()));
+        } else if at.name > name.as_bytes() {
+            range = at.begin..at.begin;
         }
+        Ok(at.name >= name.as_bytes())
     })?;
-    Ok(places)
+    column.splice(range, bytes);
+    Ok(())
+}
+
+/// Takes a job out of a column of names.
+pub(super) fn remove_name(column: &mut Vec<u8>, number: u64, name: &str) -> Result<(), ViewError> {
+    let place = place_of(number).to_be_bytes();
+    let (mut range, mut bytes) = (0..0, Vec::new());
+    names(column, |at| {
+        if at.name == name.as_bytes() {
+            let places: Vec<[u8; 2]> = at.places.iter().filter(|other| **other != place).copied().collect();
+            range = at.begin..at.end;
+            bytes = if places.is_empty() { Vec::new() } else { name_bytes(at.name, places.iter()) };
+        }
+        Ok(at.name >= name.as_bytes())
+    })?;
+    column.splice(range, bytes);
+    Ok(())
+}
+
+/// Puts the places in a column of names where the name begins so into `places`.
+pub(super) fn add_places_of_names(places: &mut Places, column: &[u8], prefix: &str) -> Result<(), ViewError> {
+    names(column, |at| {
+        let begins_so = at.name.starts_with(prefix.as_bytes());
+        if begins_so {
+            at.places.iter().try_for_each(|place| places.insert_read(*place))?;
+        }
+        Ok(!begins_so && at.name > prefix.as_bytes())
+    })
 }
 
 /// Ids that begin so, as far as the column of moments has them: the first and the last beginning. `None` if no id does.
@@ -317,17 +380,53 @@ mod tests {
 
     #[test]
     fn a_set_is_what_was_put_in_whether_it_is_a_list_or_bits() {
-        for step in [1, 2, 7, 15, 16, 17, 100, 2_047, 5_000] {
+        for step in [1, 2, 7, 15, 16, 17, 100, 2_047, 50_000] {
             let numbers: Vec<u64> = (5 * SPAN..6 * SPAN).step_by(step).collect();
             let mut set = Places::NONE;
             numbers.iter().for_each(|number| set.add(*number));
             let bytes = set.encode();
             assert!(bytes.len() <= SET_BYTES && set.len() == numbers.len() as u64);
-            let again = Places::decode(&bytes).expect("decodes");
+            let mut again = Places::decode(&bytes).expect("decodes");
             assert_eq!(again, set);
-            assert!(again.numbers(5).eq(numbers.into_iter().rev()), "{step}");
+            assert!(again.numbers(5).eq(numbers.iter().rev().copied()), "{step}");
+            numbers.iter().for_each(|number| again.remove(*number));
+            assert_eq!(again, Places::NONE);
         }
         assert!(Places::NONE.is_empty() && Places::decode(&[]).expect("decodes").is_empty());
+    }
+
+    #[test]
+    fn a_column_of_names_is_what_was_put_in_and_not_taken_out_again() {
+        let names = ["train-2", "", "train-1", "ä", "train", "x", "train-1", "train-12", "a\0b", "train-1"];
+        let mut column = Vec::new();
+        let found = |column: &[u8], prefix: &str| {
+            let mut places = Places::NONE;
+            add_places_of_names(&mut places, column, prefix).expect("reads");
+            places.numbers(3).collect::<Vec<u64>>()
+        };
+        let mut there: Vec<(u64, &str)> = Vec::new();
+        let check = |column: &[u8], there: &[(u64, &str)]| {
+            for prefix in ["", "t", "train", "train-1", "train-12", "x", "y", "a", "\u{e4}"] {
+                let expected: Vec<u64> = there
+                    .iter()
+                    .rev()
+                    .filter(|(_, name)| name.starts_with(prefix))
+                    .map(|(number, _)| *number)
+                    .collect();
+                assert_eq!(found(column, prefix), expected, "{prefix}");
+            }
+        };
+        for (number, name) in (3 * SPAN..).zip(names) {
+            add_name(&mut column, number, name).expect("adds");
+            there.push((number, name));
+            check(&column, &there);
+        }
+        while !there.is_empty() {
+            let (number, name) = there.remove(there.len() / 2);
+            remove_name(&mut column, number, name).expect("removes");
+            check(&column, &there);
+        }
+        assert!(column.is_empty());
     }
 
     #[test]
@@ -337,8 +436,8 @@ mod tests {
         }
         assert!(places_of_moments(&[0; MOMENT_BYTES + 1], |_, _| true).is_err());
         assert!(places_of_moments(&[0xff; MOMENT_BYTES], |_, _| true).is_err());
-        for bytes in [&[0][..], &[0, 1], &[0, 1, 5, b'a'], &[0xff, 0xff, 0]] {
-            assert!(places_of_names(bytes, "").is_err(), "{bytes:?}");
+        for bytes in [&[0][..], &[0, 0], &[0, 0, 1, 0], &[5, b'a', 0, 0], &[0, 0, 1, 0xff, 0xff]] {
+            assert!(add_places_of_names(&mut Places::NONE.clone(), bytes, "").is_err(), "{bytes:?}");
         }
     }
 

@@ -1,13 +1,17 @@
 //! Statements.
 
+use std::collections::BTreeMap;
+
 use modchain_types::AccountId;
 use modchain_wire::view::{LedgerEntryView, LedgerKind};
 
 use super::super::record::encode_row;
+use super::blocks::{Edits, Places, Walk, block_of};
 use super::rows::EntriesWanted;
 use super::{ENTRY, ENTRY_OF_KIND, View, ViewError, account_key, garbled};
 
-type Keys<'a> = Box<dyn Iterator<Item = Result<Vec<u8>, ViewError>> + 'a>;
+/// What is under the keys of entries, newest first.
+type Found<'a> = Box<dyn Iterator<Item = Result<sled::IVec, ViewError>> + 'a>;
 
 impl View {
     /// A page of a statement, newest first, and whether there is more. It looks at the entries on it and at one more; with a
@@ -18,55 +22,88 @@ impl View {
         wanted: &EntriesWanted,
     ) -> Result<(Vec<LedgerEntryView>, bool), ViewError> {
         let below = wanted.below.unwrap_or(u64::MAX);
-        let keys: Keys<'_> = match (wanted.job, wanted.kind) {
+        let under = move |number: u64| account_key(ENTRY, account, &[&number.to_be_bytes()]);
+        let found: Found<'_> = match (wanted.job, wanted.kind) {
             (Some(job), _) => {
                 let ended = self.job(job)?.map(|row| (row.finished, row.number));
                 let about = ended.map_or([wanted.made, None], |(finished, number)| [Some(finished), Some(number)]);
                 let about = about.into_iter().flatten().filter(move |number| *number < below);
-                Box::new(about.flat_map(|number| {
-                    let prefix = account_key(ENTRY, account, &[&number.to_be_bytes()]);
-                    self.tree.scan_prefix(prefix).keys().rev().map(|key| Ok(key?.to_vec()))
-                }))
+                Box::new(
+                    about.filter_map(move |number| self.tree.get(under(number)).map_err(ViewError::from).transpose()),
+                )
             }
             (None, None) => {
-                let range = account_key(ENTRY, account, &[])..account_key(ENTRY, account, &[&below.to_be_bytes()]);
-                Box::new(self.tree.range(range).keys().rev().map(|key| Ok(key?.to_vec())))
+                let range = account_key(ENTRY, account, &[])..under(below);
+                Box::new(self.tree.range(range).values().rev().map(|bytes| Ok(bytes?)))
             }
             (None, Some(kind)) => {
-                let kind = [kind_code(kind)];
-                let from = account_key(ENTRY_OF_KIND, account, &[&kind]);
-                let to = account_key(ENTRY_OF_KIND, account, &[&kind, &below.to_be_bytes()]);
-                let before = from.len();
-                Box::new(self.tree.range(from..to).keys().rev().map(move |key| {
-                    let key = key?;
-                    let place = key.get(before..).ok_or_else(|| garbled("a key is too short".into()))?;
-                    Ok(account_key(ENTRY, account, &[place]))
-                }))
+                let numbers = self.entries_of_kind(account, kind, below)?;
+                Box::new(
+                    numbers.filter_map(move |number| {
+                        number.and_then(|number| Ok(self.tree.get(under(number))?)).transpose()
+                    }),
+                )
             }
         };
         let mut items: Vec<LedgerEntryView> = Vec::new();
-        for key in keys {
-            let Some(bytes) = self.tree.get(key?)? else { continue };
-            let entry: LedgerEntryView = self.decoded(&bytes)?;
-            if let Some(since) = wanted.since
-                && entry.at < since
-            {
-                if self.none_before(entry.at.0, since) {
-                    break;
+        for bytes in found {
+            let entries: Vec<LedgerEntryView> = self.decoded(&bytes?)?;
+            for entry in entries.into_iter().rev() {
+                if let Some(since) = wanted.since
+                    && entry.at < since
+                {
+                    if self.none_before(entry.at.0, since) {
+                        return Ok((items, false));
+                    }
+                    continue;
                 }
-                continue;
+                if wanted.kind.is_some_and(|kind| entry.kind != kind)
+                    || wanted.job.is_some_and(|job| entry.job != Some(job))
+                {
+                    continue;
+                }
+                if items.len() >= wanted.limit && items.last().is_some_and(|last| last.number != entry.number) {
+                    return Ok((items, true));
+                }
+                items.push(entry);
             }
-            if wanted.kind.is_some_and(|kind| entry.kind != kind)
-                || wanted.job.is_some_and(|job| entry.job != Some(job))
-            {
-                continue;
-            }
-            if items.len() >= wanted.limit && items.last().is_some_and(|last| last.number != entry.number) {
-                return Ok((items, true));
-            }
-            items.push(entry);
         }
         Ok((items, false))
+    }
+
+    /// Numbers of the events before `below` that led to an entry of this kind, newest first.
+    fn entries_of_kind(
+        &self,
+        account: &AccountId,
+        kind: LedgerKind,
+        below: u64,
+    ) -> Result<impl Iterator<Item = Result<u64, ViewError>>, ViewError> {
+        let newest = block_of(below.saturating_sub(1));
+        let mut walk = Walk::new(&self.tree, &[account_key(ENTRY_OF_KIND, account, &[&[kind_code(kind)]])], newest)?;
+        let mut numbers = Vec::new().into_iter();
+        Ok(std::iter::from_fn(move || {
+            loop {
+                if let Some(number) = numbers.next() {
+                    return Some(Ok(number));
+                }
+                match self.next_places(&mut walk).transpose()? {
+                    Ok((block, places)) => {
+                        let of_block: Vec<u64> = places.numbers(block).filter(|number| *number < below).collect();
+                        numbers = of_block.into_iter();
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        }))
+    }
+
+    fn next_places(&self, walk: &mut Walk<'_>) -> Result<Option<(u64, Places)>, ViewError> {
+        let Some((block, values)) = walk.next()? else { return Ok(None) };
+        let mut places = Places::NONE;
+        for value in values {
+            places.join(&self.checked(Places::decode(&value))?);
+        }
+        Ok(Some((block, places)))
     }
 }
 
@@ -77,16 +114,18 @@ fn kind_code(kind: LedgerKind) -> u8 {
 /// Adds entries, which are in order.
 pub(super) fn add_entries<'a>(
     batch: &mut sled::Batch,
+    edits: &mut Edits<'_>,
     entries: impl Iterator<Item = &'a (AccountId, LedgerEntryView)>,
 ) -> Result<(), ViewError> {
-    let (mut before, mut place) = (0, 0u8);
+    let mut together: BTreeMap<(u64, &AccountId), Vec<&LedgerEntryView>> = BTreeMap::new();
     for (account, entry) in entries {
-        place = if entry.number == before { place + 1 } else { 0 };
-        before = entry.number;
-        let at = [&entry.number.to_be_bytes()[..], &[place]];
-        batch.insert(account_key(ENTRY, account, &at), encode_row(entry).map_err(garbled)?);
-        let of_kind = [&[kind_code(entry.kind)][..], at[0], at[1]];
-        batch.insert(account_key(ENTRY_OF_KIND, account, &of_kind), &[]);
+        together.entry((entry.number, account)).or_default().push(entry);
+        let of_kind =
+            account_key(ENTRY_OF_KIND, account, &[&[kind_code(entry.kind)], &block_of(entry.number).to_be_bytes()]);
+        edits.set(of_kind)?.add(entry.number);
+    }
+    for ((number, account), entries) in together {
+        batch.insert(account_key(ENTRY, account, &[&number.to_be_bytes()]), encode_row(&entries).map_err(garbled)?);
     }
     Ok(())
 }

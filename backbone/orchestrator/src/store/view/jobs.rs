@@ -1,12 +1,15 @@
 //! Ended jobs: one, those of a name, those between two ids, and pages of them.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
-use modchain_types::{AccountId, JobId};
+use modchain_types::{AccountId, JobId, WallTime};
 use modchain_wire::view::JobView;
 
 use super::super::record::encode_row;
-use super::blocks::{self, Edits, ID_CHARS_KNOWN, Places, SPAN, Walk, block_of, ids_that_begin};
+use super::blocks::{
+    self, COLUMN_SPAN, Edits, ID_CHARS_KNOWN, Places, SPAN, Walk, block_of, column_of, columns_of, ids_that_begin,
+};
 use super::rows::{JobRow, JobsFound, Wanted};
 use super::{
     ENDED, JOB, JOB_ID, LABELLED, MOMENTS, NAMED, NAMES, OF_ACCOUNT, OF_STATE, View, ViewError, account_key, garbled,
@@ -14,7 +17,7 @@ use super::{
 };
 
 /// Blocks that a question goes through only to count: those of some ten million jobs. What is on a page is looked for in all.
-const BLOCKS_COUNTED: u64 = 16_384;
+const BLOCKS_COUNTED: u64 = 2_048;
 
 /// Jobs whose id begins as it is asked for.
 enum Ids {
@@ -29,9 +32,13 @@ enum Ids {
 /// A question, as the blocks answer it.
 struct Search<'a> {
     wanted: &'a Wanted,
-    /// A job belongs to one set of each group; all but the first group, whose sets are walked along.
+    /// A job belongs to one set of each group. The sets of the first are walked along.
     groups: Vec<Vec<Vec<u8>>>,
     ids: Ids,
+    /// Whether there is a name that begins as it is asked for.
+    named: bool,
+    /// Events none of which is dated before the moment that is asked for, as far as that is known without looking at each.
+    young: RangeInclusive<u64>,
 }
 
 impl View {
@@ -63,7 +70,7 @@ impl View {
         };
         let mut found = Vec::new();
         for account in accounts {
-            for row in self.tree.scan_prefix(named_key(&account, name, &[])).rev().take(max) {
+            for row in self.tree.scan_prefix(named_key(name, &account, &[])).rev().take(max) {
                 let (key, id) = row?;
                 let id = id.as_ref().try_into().map_err(|_| garbled("an id is garbled".into()))?;
                 found.push((number_at_end(&key)?, JobId(id)));
@@ -119,7 +126,7 @@ impl View {
             if counting {
                 found.total += places.len();
             }
-            if block <= page_from {
+            if block <= page_from && !found.more {
                 self.fill(&mut found, places.numbers(block), wanted)?;
             }
             if past || (found.more && !counting) {
@@ -162,9 +169,9 @@ impl View {
     }
 
     /// A job that had no row when it was looked for was forgotten after its block was read, with all that was known of it; if
-    /// its block has it even now, it is lost.
+    /// its column has it even now, its row is lost.
     fn was_forgotten(&self, number: u64) -> Result<(), ViewError> {
-        let column = self.tree.get(key(MOMENTS, &[&block_of(number).to_be_bytes()]))?.unwrap_or_default();
+        let column = self.tree.get(key(MOMENTS, &[&column_of(number).to_be_bytes()]))?.unwrap_or_default();
         let (places, _) = blocks::places_of_moments(&column, |_, _| true)?;
         if places.has(number) { Err(garbled(format!("job {number} is in no row"))) } else { Ok(()) }
     }
@@ -175,55 +182,100 @@ impl View {
         groups.extend(wanted.account.as_ref().map(|account| vec![account_key(OF_ACCOUNT, account, &[])]));
         groups.extend(wanted.labels.iter().map(|(label, value)| vec![label_key(label, value, &[])]));
         // Each once, whatever the question says.
-        let codes: BTreeSet<u8> = wanted.states.iter().copied().map(state_code).collect();
+        let mut codes: BTreeSet<u8> = wanted.states.iter().copied().map(state_code).collect();
+        if codes.is_empty() && groups.is_empty() {
+            codes = self.known().counts.keys().map(|(_, state)| *state).collect();
+        }
         if !codes.is_empty() {
             groups.push(codes.into_iter().map(|code| key(OF_STATE, &[&[code]])).collect());
         }
-        let ids = if wanted.prefix.is_empty() {
-            Ids::Any
-        } else {
-            match ids_that_begin(&wanted.prefix) {
-                None => Ids::These(BTreeSet::new()),
-                Some((0, u128::MAX)) => Ids::Any,
-                Some((first, last)) if wanted.prefix.len() <= "j-".len() + ID_CHARS_KNOWN => {
-                    Ids::Within((first >> 96) as u32, (last >> 96) as u32)
-                }
-                Some((first, last)) => {
-                    let ids = key(JOB_ID, &[&first.to_be_bytes()])..=key(JOB_ID, &[&last.to_be_bytes()]);
-                    let numbers = self.tree.range(ids).values().map(|of| number_at_start(&of?));
-                    Ids::These(numbers.collect::<Result<_, _>>()?)
-                }
-            }
+        let ids = self.ids(&wanted.prefix)?;
+        let named =
+            !wanted.prefix.is_empty() && self.tree.scan_prefix(name_key(&wanted.prefix)).next().transpose()?.is_some();
+        if !named && matches!(&ids, Ids::These(numbers) if numbers.is_empty()) {
+            groups.clear(); // there is no such job
+        }
+        let young = wanted.since.map_or(Ok(0..=u64::MAX), |since| self.young(since))?;
+        Ok(Search { wanted, groups, ids, named, young })
+    }
+
+    /// Jobs whose id begins so.
+    fn ids(&self, prefix: &str) -> Result<Ids, ViewError> {
+        let (first, last) = match ids_that_begin(prefix) {
+            _ if prefix.is_empty() => return Ok(Ids::Any),
+            None => return Ok(Ids::These(BTreeSet::new())),
+            Some((0, u128::MAX)) => return Ok(Ids::Any),
+            Some(range) => range,
         };
-        Ok(Search { wanted, groups, ids })
+        // Ids are made by a hash: each beginning is as frequent as any other. Few are looked up, for many the columns are read.
+        let kept: u64 = self.known().counts.values().sum();
+        let (columns, chars) = (column_of(self.applied()) + 1, prefix.len() - "j-".len());
+        if chars <= ID_CHARS_KNOWN && kept >> (5 * chars) > columns {
+            return Ok(Ids::Within((first >> 96) as u32, (last >> 96) as u32));
+        }
+        let ids = key(JOB_ID, &[&first.to_be_bytes()])..=key(JOB_ID, &[&last.to_be_bytes()]);
+        let numbers = self.tree.range(ids).values().map(|of| number_at_start(&of?));
+        Ok(Ids::These(numbers.collect::<Result<_, ViewError>>()?))
+    }
+
+    /// Events that cannot be dated before `since`: those after one that is dated so much later as the calendar was ever set
+    /// back. What is written from now on is not among them.
+    fn young(&self, since: WallTime) -> Result<RangeInclusive<u64>, ViewError> {
+        let applied = self.applied();
+        let (mut young, mut from, mut to) = (u64::MAX, 0, column_of(applied) + 1);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let column = self.tree.get_lt(key(MOMENTS, &[&(middle + 1).to_be_bytes()]))?;
+            let Some((at, column)) = column.filter(|(at, _)| at[0] == MOMENTS) else {
+                from = middle + 1;
+                continue;
+            };
+            let mut latest = i64::MIN;
+            self.checked(blocks::moments(&column, |_, moment, _| Ok(latest = latest.max(moment))))?;
+            if self.none_after(latest, since) {
+                to = number_at_end(&at)?;
+                young = (to + 1) * COLUMN_SPAN;
+            } else {
+                from = middle + 1;
+            }
+        }
+        Ok(young..=applied)
     }
 
     fn walk(&self, search: &Search<'_>, newest: u64) -> Result<Walk<'_>, ViewError> {
-        match search.groups.first() {
-            Some(group) => Walk::new(&self.tree, group, newest),
-            None => Walk::new(&self.tree, &[key(MOMENTS, &[])], newest),
-        }
+        Walk::new(&self.tree, search.groups.first().map_or(&[][..], |prefixes| &prefixes[..]), newest)
+    }
+
+    /// The columns of a block.
+    fn columns(&self, kind: u8, block: u64) -> impl Iterator<Item = sled::Result<sled::IVec>> {
+        let (first, last) = columns_of(block);
+        self.tree.range(key(kind, &[&first.to_be_bytes()])..=key(kind, &[&last.to_be_bytes()])).values()
     }
 
     /// Where in a block jobs are that are asked for, and whether all older ones are too old. `values` is what the walk found.
     fn places(&self, search: &Search<'_>, block: u64, values: &[sled::IVec]) -> Result<(Places, bool), ViewError> {
-        let Search { wanted, groups, ids } = search;
-        let under = |kind: u8| self.tree.get(key(kind, &[&block.to_be_bytes()]));
+        let Search { wanted, groups, ids, named, young } = search;
         let mut places = Places::NONE;
         for value in values {
-            places.join(&self.checked(match groups.first() {
-                Some(_) => Places::decode(value),
-                None => blocks::places_of_moments(value, |_, _| true).map(|(places, _)| places),
-            })?);
+            places.join(&self.checked(Places::decode(value))?);
         }
+        let (first, last) = (block * SPAN, block * SPAN + (SPAN - 1));
         let mut past = false;
-        if let Some(since) = wanted.since {
-            let column = under(MOMENTS)?.unwrap_or_default();
-            let (young, earliest) = self.checked(blocks::places_of_moments(&column, |at, _| at >= since.0))?;
-            places.meet(&young);
-            past = earliest.is_some_and(|earliest| self.none_before(earliest, since));
+        if let Some(since) = wanted.since
+            && !(young.contains(&first) && young.contains(&last))
+        {
+            let mut of_moments = Places::NONE;
+            for column in self.columns(MOMENTS, block) {
+                let (some, earliest) = self.checked(blocks::places_of_moments(&column?, |at, _| at >= since.0))?;
+                of_moments.join(&some);
+                past |= earliest.is_some_and(|earliest| self.none_before(earliest, since));
+            }
+            places.meet(&of_moments);
         }
         for group in groups.iter().skip(1) {
+            if places.is_empty() {
+                return Ok((places, past));
+            }
             let mut of_group = Places::NONE;
             for prefix in group {
                 if let Some(value) = self.tree.get([&prefix[..], &block.to_be_bytes()].concat())? {
@@ -232,23 +284,24 @@ impl View {
             }
             places.meet(&of_group);
         }
-        if !wanted.prefix.is_empty() && !places.is_empty() && !matches!(ids, Ids::Any) {
-            let column = under(NAMES)?.unwrap_or_default();
-            let mut begin_so = self.checked(blocks::places_of_names(&column, &wanted.prefix))?;
-            match ids {
-                Ids::Within(first, last) => {
-                    let column = under(MOMENTS)?.unwrap_or_default();
+        let mut begin_so = Places::NONE;
+        match ids {
+            _ if places.is_empty() => return Ok((places, past)),
+            Ids::Any => return Ok((places, past)),
+            Ids::These(numbers) => numbers.range(first..=last).for_each(|number| begin_so.add(*number)),
+            Ids::Within(first, last) => {
+                for column in self.columns(MOMENTS, block) {
                     let within = |_, id| *first <= id && id <= *last;
-                    begin_so.join(&self.checked(blocks::places_of_moments(&column, within))?.0);
+                    begin_so.join(&self.checked(blocks::places_of_moments(&column?, within))?.0);
                 }
-                Ids::These(numbers) => {
-                    let first = block * SPAN;
-                    numbers.range(first..first.saturating_add(SPAN)).for_each(|number| begin_so.add(*number));
-                }
-                Ids::Any => {}
             }
-            places.meet(&begin_so);
         }
+        if *named {
+            for column in self.columns(NAMES, block) {
+                self.checked(blocks::add_places_of_names(&mut begin_so, &column?, &wanted.prefix))?;
+            }
+        }
+        places.meet(&begin_so);
         Ok((places, past))
     }
 
@@ -274,8 +327,20 @@ fn measured(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-fn named_key(account: &AccountId, name: &str, number: &[u8]) -> Vec<u8> {
-    account_key(NAMED, account, &[&measured(name), number])
+/// What all keys of names begin with that begin so. Every other name ends before the next part of the key.
+fn name_key(prefix: &str) -> Vec<u8> {
+    let mut at = vec![NAMED];
+    for byte in prefix.bytes() {
+        at.push(byte);
+        if byte == 0 {
+            at.push(0xff);
+        }
+    }
+    at
+}
+
+fn named_key(name: &str, account: &AccountId, number: &[u8]) -> Vec<u8> {
+    [&name_key(name)[..], &[0, 0], account.as_str().as_bytes(), &[0], number].concat()
 }
 
 fn label_key(label: &str, value: &str, block: &[u8]) -> Vec<u8> {
@@ -286,38 +351,36 @@ fn label_key(label: &str, value: &str, block: &[u8]) -> Vec<u8> {
 fn sets_of(row: &JobRow) -> Vec<Vec<u8>> {
     let JobView { account, state, labels, .. } = &row.view;
     let block = block_of(row.number).to_be_bytes();
-    let mut sets =
-        vec![account_key(OF_ACCOUNT, account, &[&block]), key(OF_STATE, &[&[state_code(*state)], &block])];
+    let mut sets = vec![account_key(OF_ACCOUNT, account, &[&block]), key(OF_STATE, &[&[state_code(*state)], &block])];
     sets.extend(labels.iter().map(|(label, value)| label_key(label, value, &block)));
     sets
 }
 
 pub(super) fn add_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &JobRow) -> Result<(), ViewError> {
     let JobView { id, name, account, created_at, .. } = &row.view;
-    let (number, block) = (row.number.to_be_bytes(), block_of(row.number).to_be_bytes());
+    let (number, column) = (row.number.to_be_bytes(), column_of(row.number).to_be_bytes());
     batch.insert(key(JOB, &[&number]), encode_row(row).map_err(garbled)?);
     batch.insert(key(JOB_ID, &[&id.0]), [&number[..], account.as_str().as_bytes()].concat());
-    batch.insert(named_key(account, name, &number), &id.0);
+    batch.insert(named_key(name, account, &number), &id.0);
     batch.insert(account_key(ENDED, account, &[&row.finished.to_be_bytes()]), &number);
     for set in sets_of(row) {
         edits.set(set)?.add(row.number);
     }
-    blocks::add_moment(edits.column(key(MOMENTS, &[&block]))?, row.number, created_at.0, *id);
-    blocks::add_name(edits.column(key(NAMES, &[&block]))?, row.number, name);
-    Ok(())
+    blocks::add_moment(edits.column(key(MOMENTS, &[&column]))?, row.number, created_at.0, *id);
+    blocks::add_name(edits.column(key(NAMES, &[&column]))?, row.number, name)
 }
 
 /// Takes out all that [`add_job`] put in.
 pub(super) fn remove_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &JobRow) -> Result<(), ViewError> {
     let JobView { id, name, account, .. } = &row.view;
-    let (number, block) = (row.number.to_be_bytes(), block_of(row.number).to_be_bytes());
+    let (number, column) = (row.number.to_be_bytes(), column_of(row.number).to_be_bytes());
     batch.remove(key(JOB, &[&number]));
     batch.remove(key(JOB_ID, &[&id.0]));
-    batch.remove(named_key(account, name, &number));
+    batch.remove(named_key(name, account, &number));
     batch.remove(account_key(ENDED, account, &[&row.finished.to_be_bytes()]));
     for set in sets_of(row) {
         edits.set(set)?.remove(row.number);
     }
-    blocks::remove_moment(edits.column(key(MOMENTS, &[&block]))?, row.number);
-    blocks::remove_name(edits.column(key(NAMES, &[&block]))?, row.number)
+    blocks::remove_moment(edits.column(key(MOMENTS, &[&column]))?, row.number);
+    blocks::remove_name(edits.column(key(NAMES, &[&column]))?, row.number, name)
 }

@@ -5,22 +5,22 @@
 //! again. It never decides anything.
 //!
 //! One tree holds everything; the first byte of a key says what it is. Numbers are big endian, so that order is age. Texts that
-//! may have any character stand behind their length. What a block is says [`blocks`].
+//! may have any character stand behind their length, or have 0 255 for 0. What blocks and columns are says [`blocks`].
 //!
 //! | key | value |
 //! |---|---|
 //! | `J` number of the event that made the job | the job ([`JobRow`]) |
 //! | `I` job | number, account |
-//! | `N` account 0 name number | job |
+//! | `N` name 0 0 account 0 number | job |
 //! | `F` account 0 number of the event that ended the job | number |
 //! | `A` account 0 block | jobs of this account |
 //! | `S` state block | jobs that ended so |
 //! | `L` label value block | jobs with this label |
-//! | `B` block | moments and ids of all its jobs |
-//! | `W` block | names of all its jobs |
+//! | `B` column | moments and ids of all its jobs |
+//! | `W` column | names of all its jobs |
 //! | `C` account 0 state | how many |
-//! | `E` account 0 number, place in its event | entry |
-//! | `D` account 0 kind number, place in its event | – |
+//! | `E` account 0 number of the event | entries |
+//! | `D` account 0 kind block | events that led to such an entry |
 //! | `V` number of the first of some events | the events |
 //! | `K` anything | what the feed keeps for itself |
 //! | `M` word | about the view itself |
@@ -51,7 +51,7 @@ use blocks::Edits;
 pub use rows::{EntriesWanted, EventRow, JobRow, JobsFound, Kept, Rows, Wanted};
 
 /// Raised whenever keys or rows change.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// A view that was closed in this process lets go of its files a moment later; other processes keep out by the lock of the whole
 /// data directory.
 const LET_GO_TRIES: u32 = 200;
@@ -301,9 +301,9 @@ impl View {
                 None => batch.remove(at),
             }
         }
-        edits.write(&mut batch);
         let fresh = rows.entries.iter().filter(|(_, entry)| entry.number > applied);
-        entries::add_entries(&mut batch, fresh)?;
+        self.checked(entries::add_entries(&mut batch, &mut edits, fresh))?;
+        edits.write(&mut batch);
         let fresh: Vec<&EventRow> = rows.events.iter().filter(|row| row.view.number > applied).collect();
         for some in fresh.chunks(EVENTS_PER_KEY) {
             let at = key(EVENTS, &[&some[0].view.number.to_be_bytes()]);
@@ -318,6 +318,8 @@ impl View {
         fresh.iter().for_each(|row| known.dated(row.view.at));
         batch.insert(key(META, &[b"calendar"]), known.calendar_bytes());
         batch.insert(key(META, &[b"applied"]), &rows.upto.to_be_bytes());
+        // Before anybody can see an event that is dated back.
+        self.known().set_back_ms = known.set_back_ms;
         self.tree.apply_batch(batch)?;
         *self.known() = known;
         self.applied.store(rows.upto, Ordering::Release);
@@ -345,6 +347,11 @@ impl View {
     /// Whether no event before one of the moment `at` can be dated `since` or later.
     fn none_before(&self, at: i64, since: WallTime) -> bool {
         at.saturating_add(self.known().set_back_ms) < since.0
+    }
+
+    /// Whether every event after one of the moment `at` must be dated `since` or later.
+    fn none_after(&self, at: i64, since: WallTime) -> bool {
+        at.saturating_sub(self.known().set_back_ms) >= since.0
     }
 
     /// A row from its bytes.
