@@ -538,8 +538,7 @@ mod tests {
 
     #[test]
     fn a_crash_is_the_jobs_fault_only_where_a_child_had_its_module_to_compile() {
-        let died =
-            |signal: i32, life: Life| life.ending(Ok(std::os::unix::process::ExitStatusExt::from_raw(signal)));
+        let died = |signal: i32, life: Life| life.ending(Ok(std::os::unix::process::ExitStatusExt::from_raw(signal)));
         let fault = |ending: Ending| match ending {
             Ending::CannotStart { fault, .. } => fault,
             other => panic!("{other:?}"),
