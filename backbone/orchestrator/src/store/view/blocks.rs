@@ -180,6 +180,28 @@ pub(super) fn places_of_moments(
     Ok((places, earliest))
 }
 
+/// Adds a job to those that some events ended.
+pub(super) fn add_ended(column: &mut Vec<u8>, finished: u64, number: u64) {
+    column.extend_from_slice(&finished.to_be_bytes());
+    column.extend_from_slice(&number.to_be_bytes());
+}
+
+/// Takes a job out of those that some events ended.
+pub(super) fn remove_ended(column: &mut Vec<u8>, number: u64) {
+    let number = number.to_be_bytes();
+    *column = column.chunks(16).filter(|job| !job.ends_with(&number)).flatten().copied().collect();
+}
+
+/// The jobs that some events ended: numbers of the events that ended and made them.
+pub(super) fn ended(column: &[u8]) -> Result<Vec<(u64, u64)>, ViewError> {
+    let (numbers, rest) = column.as_chunks::<8>();
+    let (jobs, none) = numbers.as_chunks::<2>();
+    if !rest.is_empty() || !none.is_empty() {
+        return Err(garbled("a list of ended jobs is garbled".into()));
+    }
+    Ok(jobs.iter().map(|[finished, number]| (u64::from_be_bytes(*finished), u64::from_be_bytes(*number))).collect())
+}
+
 /// A name in a column of names, which has each once, in order: its length in a byte, the name, how many jobs have it, and their places.
 struct NameAt<'a> {
     name: &'a [u8],

@@ -12,8 +12,8 @@ use super::blocks::{
 };
 use super::rows::{JobRow, JobsFound, Wanted};
 use super::{
-    ENDED, JOB, JOB_ID, LABELLED, MOMENTS, NAMED, NAMES, OF_ACCOUNT, OF_STATE, View, ViewError, account_key, garbled,
-    key, number_at_end, state_code,
+    ENDED, EVENTS_TOGETHER, JOB, JOB_ID, LABELLED, MOMENTS, NAMED, NAMES, OF_ACCOUNT, OF_STATE, View, ViewError,
+    account_key, garbled, key, number_at_end, state_code,
 };
 
 /// Blocks that a question goes through only to count: those of some ten million jobs. What is on a page is looked for in all.
@@ -104,8 +104,15 @@ impl View {
     /// The last jobs of an account to end, at most `max`, the last first.
     pub fn last_ended(&self, account: &AccountId, max: usize) -> Result<Vec<JobRow>, ViewError> {
         let mut found = Vec::new();
-        for number in self.tree.scan_prefix(account_key(ENDED, account, &[])).values().rev().take(max) {
-            found.extend(self.row(number_at_end(&number?)?)?);
+        for ended in self.tree.scan_prefix(account_key(ENDED, account, &[])).values().rev() {
+            let mut ended = self.checked(blocks::ended(&ended?))?;
+            ended.sort_unstable();
+            for (_, number) in ended.into_iter().rev().take(max - found.len()) {
+                found.extend(self.row(number)?);
+            }
+            if found.len() >= max {
+                break;
+            }
         }
         Ok(found)
     }
@@ -207,10 +214,11 @@ impl View {
             Some((0, u128::MAX)) => return Ok(Ids::Any),
             Some(range) => range,
         };
-        // Ids are made by a hash: each beginning is as frequent as any other. Few are looked up, for many the columns are read.
+        // Ids are made by a hash: each beginning is as frequent as any other; the first character has three bits, the others five.
+        // Few are looked up, for many the columns are read; a column costs as much as some look-ups.
         let kept: u64 = self.known().counts.values().sum();
         let (columns, chars) = (column_of(self.applied()) + 1, prefix.len() - "j-".len());
-        if chars <= ID_CHARS_KNOWN && kept >> (5 * chars) > columns {
+        if chars <= ID_CHARS_KNOWN && kept >> (5 * chars - 2) > 4 * columns {
             return Ok(Ids::Within((first >> 96) as u32, (last >> 96) as u32));
         }
         let ids = key(JOB_ID, &[&first.to_be_bytes()])..=key(JOB_ID, &[&last.to_be_bytes()]);
@@ -347,6 +355,10 @@ fn label_key(label: &str, value: &str, block: &[u8]) -> Vec<u8> {
     key(LABELLED, &[&measured(label), &measured(value), block])
 }
 
+fn ended_key(row: &JobRow) -> Vec<u8> {
+    account_key(ENDED, &row.view.account, &[&(row.finished / EVENTS_TOGETHER).to_be_bytes()])
+}
+
 /// The keys of the sets that a job belongs to.
 fn sets_of(row: &JobRow) -> Vec<Vec<u8>> {
     let JobView { account, state, labels, .. } = &row.view;
@@ -362,7 +374,7 @@ pub(super) fn add_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &JobR
     batch.insert(key(JOB, &[&number]), encode_row(row).map_err(garbled)?);
     batch.insert(key(JOB_ID, &[&id.0]), [&number[..], account.as_str().as_bytes()].concat());
     batch.insert(named_key(name, account, &number), &id.0);
-    batch.insert(account_key(ENDED, account, &[&row.finished.to_be_bytes()]), &number);
+    blocks::add_ended(edits.column(ended_key(row))?, row.finished, row.number);
     for set in sets_of(row) {
         edits.set(set)?.add(row.number);
     }
@@ -377,7 +389,7 @@ pub(super) fn remove_job(batch: &mut sled::Batch, edits: &mut Edits<'_>, row: &J
     batch.remove(key(JOB, &[&number]));
     batch.remove(key(JOB_ID, &[&id.0]));
     batch.remove(named_key(name, account, &number));
-    batch.remove(account_key(ENDED, account, &[&row.finished.to_be_bytes()]));
+    blocks::remove_ended(edits.column(ended_key(row))?, row.number);
     for set in sets_of(row) {
         edits.set(set)?.remove(row.number);
     }

@@ -12,14 +12,14 @@
 //! | `J` number of the event that made the job | the job ([`JobRow`]) |
 //! | `I` job | number, account |
 //! | `N` name 0 0 account 0 number | job |
-//! | `F` account 0 number of the event that ended the job | number |
+//! | `F` account 0 some events | numbers of those of them that ended a job, and of those that made it |
 //! | `A` account 0 block | jobs of this account |
 //! | `S` state block | jobs that ended so |
 //! | `L` label value block | jobs with this label |
 //! | `B` column | moments and ids of all its jobs |
 //! | `W` column | names of all its jobs |
 //! | `C` account 0 state | how many |
-//! | `E` account 0 number of the event | entries |
+//! | `E` account 0 some events | entries |
 //! | `D` account 0 kind block | events that led to such an entry |
 //! | `V` number of the first of some events | the events |
 //! | `K` anything | what the feed keeps for itself |
@@ -61,6 +61,9 @@ const LET_GO_EVERY: Duration = Duration::from_millis(10);
 const CACHE_BYTES: u64 = 64 << 20;
 /// Events under one key.
 const EVENTS_PER_KEY: usize = 64;
+/// Events in a row whose entries for one account are under one key, and whose ended jobs of one account are. The store keeps
+/// some dozens of bytes in memory for every key there is, and writes many pages for each: so few keys, and yet short values.
+const EVENTS_TOGETHER: u64 = 32;
 
 const JOB: u8 = b'J';
 const JOB_ID: u8 = b'I';
@@ -302,7 +305,7 @@ impl View {
             }
         }
         let fresh = rows.entries.iter().filter(|(_, entry)| entry.number > applied);
-        self.checked(entries::add_entries(&mut batch, &mut edits, fresh))?;
+        self.checked(self.add_entries(&mut batch, &mut edits, fresh))?;
         edits.write(&mut batch);
         let fresh: Vec<&EventRow> = rows.events.iter().filter(|row| row.view.number > applied).collect();
         for some in fresh.chunks(EVENTS_PER_KEY) {
