@@ -1,4 +1,4 @@
-//! Lives through many worlds. `SEED=n` lives through that one alone, `SEEDS=n` through so many.
+//! Lives through many worlds. `SEED=n` lives through that one alone, `SEEDS=n` through so many, from `FIRST=n` on.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -26,7 +26,8 @@ fn every_world_keeps_every_rule_and_together_they_meet_everything_that_can_be_me
     }
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let began = Instant::now();
-    let tally = live_through(seeds).unwrap_or_else(|failure| panic!("{failure}"));
+    let first = number("FIRST").unwrap_or(1);
+    let tally = live_through(first, seeds).unwrap_or_else(|failure| panic!("{failure}"));
     let secs = began.elapsed().as_secs_f64();
     println!(
         "{seeds} worlds, {} events, {:.0} hours of virtual time in {secs:.1} s: {:.1} seeds/s, 0 breaches",
@@ -61,19 +62,19 @@ fn print(title: &str, table: &BTreeMap<impl Display, u64>) {
 }
 
 /// Divides the seeds among the cores; the failure with the lowest seed wins.
-fn live_through(seeds: u64) -> Result<Tally, Box<Failure>> {
-    let next = AtomicU64::new(1);
+fn live_through(first: u64, seeds: u64) -> Result<Tally, Box<Failure>> {
+    let (next, end) = (AtomicU64::new(first), first.saturating_add(seeds));
     let worker = || {
         let mut tally = Tally::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed > seeds {
+            if seed >= end {
                 return Ok(tally);
             }
             match check(seed) {
                 Ok(one) => tally.absorb(one),
                 Err(failure) => {
-                    next.store(seeds + 1, Ordering::Relaxed);
+                    next.store(end, Ordering::Relaxed);
                     return Err(failure);
                 }
             }

@@ -29,11 +29,12 @@ impl World {
         self.liars_become_honest();
         self.take_revoked_machines_away();
         self.live_for(QUIET)?;
-        self.commit()?;
+        // The last commands may still wait to be committed, and what they make room for to be placed.
+        self.advance()?;
         self.nothing_waits_in_vain()?;
         self.cancel_everything()?;
         self.live_for(LAST_ORDERS)?;
-        self.commit()?;
+        self.advance()?;
         self.everything_has_ended()?;
         self.everybody_comes_in()?;
         self.look_at_the_whole()?;
