@@ -83,7 +83,10 @@ impl Places {
     /// Puts a place in that was read; an error if no block has it.
     fn insert_read(&mut self, place: [u8; 2]) -> Result<(), ViewError> {
         match u16::from_be_bytes(place) {
-            place if u64::from(place) < SPAN => Ok(self.insert(place)),
+            place if u64::from(place) < SPAN => {
+                self.insert(place);
+                Ok(())
+            }
             _ => Err(garbled("a place is in no block".into())),
         }
     }

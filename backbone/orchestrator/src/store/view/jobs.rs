@@ -239,7 +239,10 @@ impl View {
                 continue;
             };
             let mut latest = i64::MIN;
-            self.checked(blocks::moments(&column, |_, moment, _| Ok(latest = latest.max(moment))))?;
+            self.checked(blocks::moments(&column, |_, moment, _| {
+                latest = latest.max(moment);
+                Ok(())
+            }))?;
             if self.none_after(latest, since) {
                 to = number_at_end(&at)?;
                 young = (to + 1) * COLUMN_SPAN;
