@@ -81,11 +81,30 @@ impl Control {
         due <= now
     }
 
+    /// Whether the node has failed to answer, as [`Control::has_had`] says, and the job may begin elsewhere. One that was promised
+    /// to run in one place only has to wait for longer: until the node's lease would be over, had it fallen silent when its time
+    /// was over, and where it is silent, until it is. What still answers after that and has not told of the attempt does not run it.
+    fn may_move(&mut self, job: &Job, placement: &Placement, wait: Span, deadline: Deadline, now: Timestamp) -> bool {
+        if job.spec.limits.on_disconnect == OnDisconnect::Keep {
+            return self.has_had(placement.node, wait, deadline, now);
+        }
+        let lease_over = self.config.lease.saturating_add(deadline::LEASE_MARGIN);
+        if !self.has_had(placement.node, wait.saturating_add(lease_over), deadline, now) {
+            return false;
+        }
+        let Some(node) = self.nodes.get(&placement.node) else { return false };
+        let may_hold_its_lease = node.silence(now) >= node::SUSPECT_AFTER && node.silence(now) < lease_over;
+        if may_hold_its_lease {
+            self.deadlines.arm(node.presence.heard + lease_over, deadline);
+        }
+        !may_hold_its_lease
+    }
+
     fn accept_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
         let deadline = Deadline::Accept(attempt, fence);
         if placement.progress == Progress::Assigned
-            && self.has_had(placement.node, deadline::ACCEPT_WITHIN, deadline, draft.now)
+            && self.may_move(&job, &placement, deadline::ACCEPT_WITHIN, deadline, draft.now)
         {
             self.give_up(&job, &placement, Reason::NodeFault, "the node did not answer the assignment", draft);
         }
@@ -96,7 +115,7 @@ impl Control {
         // One that has started unheard says so when it comes back; and over a connection it can be told to end.
         let deadline = Deadline::Prepare(attempt, fence);
         if placement.progress == Progress::Starting
-            && self.has_had(placement.node, deadline::ACCEPT_WITHIN, deadline, draft.now)
+            && self.may_move(&job, &placement, deadline::ACCEPT_WITHIN, deadline, draft.now)
         {
             self.give_up(&job, &placement, Reason::NodeFault, "the node took too long to prepare it", draft);
         }
@@ -110,7 +129,7 @@ impl Control {
         // which keeps the limit by its own clock.
         let limit = if started_at < self.listening_since() { placement.run_limit } else { Span::ZERO };
         let wait = limit.saturating_add(deadline::OVERDUE_MARGIN);
-        if self.has_had(placement.node, wait, deadline, draft.now) {
+        if self.may_move(&job, &placement, wait, deadline, draft.now) {
             self.give_up(&job, &placement, Reason::NodeFault, "the node did not end it at its run limit", draft);
         }
     }

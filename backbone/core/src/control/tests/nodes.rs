@@ -481,3 +481,33 @@ fn what_ended_during_a_standstill_is_heard_before_its_limit_is_held_against_it()
     world.report(job, session, World::ended(Ending::Exited { code: 0 }, Span::from_secs(5)));
     assert_eq!(world.state(job), JobState::Completed);
 }
+
+#[test]
+fn a_job_for_one_place_only_moves_from_a_node_that_does_not_answer_once_that_can_run_nothing_any_more() {
+    let assigned = |stop: bool| {
+        let mut world = World::new();
+        let silent = world.connect(1, 36_000);
+        let on_disconnect = if stop { OnDisconnect::Stop } else { OnDisconnect::Keep };
+        world.submit("k", |spec| {
+            spec.limits.on_disconnect = on_disconnect;
+            spec.limits.lost_after = Span::from_secs(3_600);
+        });
+        (world, silent)
+    };
+    let moves = |world: &World| world.journal.iter().any(|event| matches!(event.body, EventBody::AttemptEnded { .. }));
+    // It is heard all the time, and has never told of the attempt.
+    for (stop, moves_after) in [(false, 30), (true, 65)] {
+        let (mut world, session) = assigned(stop);
+        world.wait_heard(Span::from_secs(moves_after - 1), node(1), session);
+        assert!(!moves(&world), "{stop}");
+        world.wait_heard(Span::from_secs(2), node(1), session);
+        assert!(moves(&world), "{stop}");
+    }
+    // It may have begun the attempt just before the connection went, of which nobody knows yet.
+    let (mut world, session) = assigned(true);
+    world.wait_heard(Span::from_secs(45), node(1), session);
+    world.wait(Span::from_secs(34));
+    assert!(!moves(&world));
+    world.wait(Span::from_secs(2));
+    assert!(moves(&world), "its lease is over");
+}
