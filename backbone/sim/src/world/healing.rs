@@ -31,7 +31,12 @@ impl World {
         self.live_for(QUIET)?;
         // The last commands may still wait to be committed, and what they make room for to be placed.
         self.advance()?;
-        self.nothing_waits_in_vain()?;
+        if self.nothing_waits_in_vain().is_err() {
+            // In a slow network something has just been given up, and the word that it is to end is on its way.
+            self.live_for(IN_FLIGHT)?;
+            self.advance()?;
+            self.nothing_waits_in_vain()?;
+        }
         self.cancel_everything()?;
         self.live_for(LAST_ORDERS)?;
         self.advance()?;
