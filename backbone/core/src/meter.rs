@@ -1,7 +1,7 @@
 //! From usage to money. Each component is quantity × price in 128 bits, divided once and rounded down; their sum has the
 //! owner's minimum as its floor and the hold as its ceiling.
 
-use modchain_types::{Micro, OutputLengths, Reason, Reservation, Span, Tariff, Text, Usage};
+use modchain_types::{Micro, Reason, Reservation, Span, Tariff, Text, Usage};
 
 const HOUR_MICROS: u128 = 3_600_000_000;
 const GIB: u128 = 1 << 30;
@@ -81,14 +81,14 @@ pub fn output_tokens_max(tariff: &Tariff, hold: Micro) -> Option<u64> {
 const TEMPLATE_TOKENS_MAX: u64 = 2_048;
 
 /// What of the reported usage is believed: no more time than was seen from here, no more tokens than the texts that went
-/// through here can have. A token takes at least a byte of text, the markers of a template aside.
-pub fn believed(reported: &Usage, seen: Span, request_bytes: u64, output: &OutputLengths) -> Usage {
-    let output_bytes = output.stdout.saturating_add(output.stderr).saturating_add(output.dropped);
+/// through here can have, request and answer: both are of no bytes where no model was asked. A token takes at least a byte
+/// of text, the markers of a template aside.
+pub fn believed(reported: &Usage, seen: Span, request_bytes: u64, answer_bytes: u64) -> Usage {
     let most = |text: u64| if text == 0 { 0 } else { text.saturating_add(TEMPLATE_TOKENS_MAX) };
     Usage {
         ran: reported.ran.min(seen),
         prompt_tokens: reported.prompt_tokens.min(most(request_bytes)),
-        output_tokens: reported.output_tokens.min(output_bytes),
+        output_tokens: reported.output_tokens.min(answer_bytes),
         ..*reported
     }
 }

@@ -1,7 +1,7 @@
 //! From an attempt's ending to a settlement or a retry. Everything that ends a job passes through here.
 
 use modchain_types::{
-    Ending, Exit, ExitFrom, JobState, Micro, OutputLengths, Reason, StopCause, Task, TaskBody, Text, Usage,
+    Adapter, Ending, Exit, ExitFrom, JobState, Micro, OutputLengths, Reason, StopCause, Task, TaskBody, Text, Usage,
 };
 
 use super::nodes::DRAINED;
@@ -37,7 +37,12 @@ impl Control {
             TaskBody::Inline(Task::Llm(task)) => task.request_bytes,
             TaskBody::Inline(Task::Wasm(_) | Task::Docker(_)) | TaskBody::Blob { .. } => 0,
         };
-        let usage = meter::believed(&done.usage, seen, request_bytes, &done.output);
+        // What is here, not what the node says that there was.
+        let answer_bytes = match job.spec.requirements.adapter {
+            Adapter::Llm => self.stored.get(&placement.attempt).map_or(0, |stored| stored.stdout + stored.stderr),
+            Adapter::Wasm | Adapter::Docker | Adapter::Mcp => 0,
+        };
+        let usage = meter::believed(&done.usage, seen, request_bytes, answer_bytes);
         let tokens_max = meter::output_tokens_max(&placement.tariff, job.hold());
         let limit_reason = match tokens_max {
             // The hold pays for so many tokens and no more, however much time is left.

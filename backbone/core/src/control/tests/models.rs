@@ -144,6 +144,50 @@ fn tokens_are_paid_within_what_the_texts_that_went_through_can_have() {
 }
 
 #[test]
+fn tokens_are_paid_only_to_nodes_that_asked_a_model_and_for_text_that_is_here() {
+    let mut world = World::new();
+    let priced = |offer: &mut Offer| {
+        holding(true)(offer);
+        offer.tariff.core_hour = Micro::ZERO;
+        offer.tariff.minimum = Micro::ZERO;
+        offer.tariff.million_prompt_tokens = Micro(1_000_000_000_000);
+        offer.tariff.million_output_tokens = Micro(1_000_000_000_000);
+    };
+    let session = world.connect_offering(1, 0, priced);
+    let usage = Usage { prompt_tokens: u64::MAX, output_tokens: u64::MAX, ..Usage::default() };
+    let lengths = |stdout, dropped| OutputLengths { stdout, stderr: 0, dropped };
+    let ended = |output| ReportBody::Ended { ending: Ending::Exited { code: 0 }, usage, output };
+    let stored = |world: &mut World, job, stored| {
+        let item = world.item(job, ItemState::Ended);
+        world.done(Command::OutputStored { attempt: item.attempt, fence: item.fence, stored });
+    };
+    // A module has no tokens, whatever it prints.
+    let module = world.submit("module", |_| {});
+    world.run(module, session);
+    stored(&mut world, module, lengths(1_000, 0));
+    world.report(module, session, ended(lengths(1_000, 0)));
+    assert_eq!(world.finished(module).1.gross, Micro::ZERO);
+    let unasked = |spec: &mut JobSpec| {
+        asks(spec);
+        if let TaskBody::Inline(Task::Llm(task)) = &mut spec.body {
+            task.request_bytes = 0;
+        }
+    };
+    // What is said to have been dropped is nowhere to be seen.
+    let dropped = world.submit("dropped", unasked);
+    world.run(dropped, session);
+    stored(&mut world, dropped, lengths(0, u64::MAX));
+    world.report(dropped, session, ended(lengths(0, u64::MAX)));
+    assert_eq!(world.finished(dropped).1.gross, Micro::ZERO);
+    // Nor is what never comes.
+    let never = world.submit("never", unasked);
+    world.run(never, session);
+    world.report(never, session, ended(lengths(u64::MAX / 4, 0)));
+    world.wait_heard(Span::from_secs(60), node(1), session);
+    assert_eq!((world.fate(never).0, world.finished(never).1.gross), (JobState::Completed, Micro::ZERO));
+}
+
+#[test]
 fn an_answer_that_is_cut_because_the_hold_pays_for_no_more_tokens_has_used_up_its_budget() {
     let mut world = World::new();
     let priced = |offer: &mut Offer| {
