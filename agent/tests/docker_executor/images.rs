@@ -74,6 +74,19 @@ async fn a_pin_is_pulled_by_its_digest_whatever_the_tag_means_by_now() {
 }
 
 #[tokio::test]
+async fn what_the_client_named_exactly_no_pin_changes() {
+    let engine = Engine::start(pulling(Answer::Lines(Duration::ZERO, vec![json!({ "status": "done" })]), there()));
+    let node = Node::at(Some(engine.host.clone()), DockerPolicy::default());
+    let other = format!("registry.test/tool@sha256:{}", "9".repeat(64));
+    let job = named(&format!("registry.test/tool@{DIGEST}"))
+        .with(|request, _| request.image = Some(ImagePin::new(other).unwrap()));
+    let story = job.start(&node).story().await;
+    assert_eq!(story.pinned.as_ref().map(|pin| pin.as_str()), Some(&*format!("registry.test/tool@{DIGEST}")));
+    let asked = engine.requests("/images/create");
+    assert!(asked[0].contains(&format!("tag={}", DIGEST.replace(':', "%3A"))), "{asked:?}");
+}
+
+#[tokio::test]
 async fn each_failure_of_a_pull_is_told_as_what_it_is() {
     let failed = |message: &str| {
         Answer::Lines(

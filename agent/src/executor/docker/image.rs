@@ -53,7 +53,9 @@ pub(super) async fn ensure(
         return Err(cannot(Fault::Node, format!("this node's owner does not allow the image {}", printable(name))));
     }
     let wanted = match pin {
-        None => reference,
+        // What the client itself named exactly, no node can change the meaning of.
+        Some(_) if reference.digest.is_some() => reference.clone(),
+        None => reference.clone(),
         Some(pin) => {
             let pinned = Reference::parse(pin.as_str())
                 .ok_or_else(|| cannot(Fault::Node, format!("`{}` is not an image", printable(pin))))?;
@@ -79,6 +81,11 @@ pub(super) async fn ensure(
     if pin.is_some() && wanted.is_id() && id != wanted.to_string() {
         // The engine takes the beginning of an id for the id.
         return Err(cannot(Fault::Node, format!("{wanted} is not an image of this node")));
+    }
+    if wanted.is_id() && !reference.is_id() && !may_have_been(&reference, &inspect) {
+        // Another node says that this id is what the name means. The owner allowed the name, not every image that is here.
+        let why = format!("{wanted} is not an image of the name {} on this node", printable(name));
+        return Err(cannot(Fault::Node, why));
     }
     let bytes = u64::try_from(inspect.size.unwrap_or(0)).unwrap_or(0);
     if bytes > policy.image_bytes_max {
@@ -221,6 +228,13 @@ fn pull_failed(wanted: &Reference, trouble: Trouble) -> Ending {
         Fault::Node
     };
     cannot(fault, format!("the image {shown} cannot be pulled: {}", printable(&message)))
+}
+
+/// Whether an image has a name of this repository, or none any more, because its tag has moved on.
+fn may_have_been(reference: &Reference, inspect: &ImageInspect) -> bool {
+    let names =
+        || inspect.repo_tags.iter().chain(&inspect.repo_digests).flatten().filter_map(|name| Reference::parse(name));
+    names().next().is_none() || names().any(|name| name.repository == reference.repository)
 }
 
 /// What the job's name means here: the registry's digest, or the image's own id when it came from no registry.
@@ -442,6 +456,21 @@ mod tests {
         let told = marks(many, &policy(&[]));
         assert!(told.len() <= IMAGE_MARKS_MAX && told.contains(&ImageMark::of("tool-499:1")), "the newest are told");
         assert!(!told.contains(&ImageMark::of("tool-0:1")));
+    }
+
+    #[test]
+    fn an_id_stands_for_a_name_only_where_the_image_has_it_or_has_none() {
+        let named = |tags: &[&str]| ImageInspect {
+            repo_tags: Some(tags.iter().map(|tag| (*tag).to_owned()).collect()),
+            ..ImageInspect::default()
+        };
+        let asked = reference("tool:1");
+        assert!(may_have_been(&asked, &named(&["secret:1", "docker.io/library/tool:7"])));
+        assert!(may_have_been(&asked, &named(&[])), "its tag has moved on");
+        assert!(!may_have_been(&asked, &named(&["secret:1"])), "nobody asked for the owner's own images");
+        let by_digest = format!("tool@sha256:{}", "ab".repeat(32));
+        let inspect = ImageInspect { repo_digests: Some(vec![by_digest]), ..named(&["secret:1"]) };
+        assert!(may_have_been(&asked, &inspect));
     }
 
     #[test]
