@@ -238,7 +238,7 @@ pub fn check_docker(task: &DockerTask, memory_bytes: u64) -> Result<(), String> 
     )?;
     check(
         (Span::from_secs(1)..=DockerTask::PULL_TIMEOUT_MAX).contains(&task.pull_timeout),
-        "the pull timeout must be between 1s and 24h",
+        "the pull timeout must be between 1s and 90m",
     )?;
     check(memory_bytes >= CONTAINER_MEMORY_BYTES_MIN, "a container needs 6 MiB of memory at least")?;
     check(

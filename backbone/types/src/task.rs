@@ -75,8 +75,8 @@ impl DockerTask {
     pub const PIDS_MAX: u32 = 4096;
     /// Longest pull unless the client says otherwise.
     pub const PULL_TIMEOUT_DEFAULT: Span = Span::from_secs(600);
-    /// Longest pull that may be asked for.
-    pub const PULL_TIMEOUT_MAX: Span = Span::from_secs(24 * 3600);
+    /// Longest pull that may be asked for: less than a node may take for all preparing, two hours.
+    pub const PULL_TIMEOUT_MAX: Span = Span::from_secs(90 * 60);
 }
 
 /// The one image that every attempt of a job runs, whatever its tag means by now: `NAME@sha256:…`, or `sha256:…`, the

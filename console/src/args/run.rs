@@ -412,7 +412,7 @@ pub(crate) fn parse_workdir(text: &str) -> Result<String, String> {
 pub(crate) fn parse_pull_timeout(text: &str) -> Result<Span, String> {
     let span = parse_span(text)?;
     if !(Span::from_secs(1)..=DockerTask::PULL_TIMEOUT_MAX).contains(&span) {
-        return Err(format!("`{text}` is out of bounds: a pull may take 1s to 24h"));
+        return Err(format!("`{text}` is out of bounds: a pull may take 1s to 90m"));
     }
     Ok(span)
 }
