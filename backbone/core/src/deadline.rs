@@ -1,5 +1,5 @@
 //! Every timer there is. A deadline is armed when something begins to wait and checked again when it comes: one whose reason
-//! has passed does nothing, so none is ever disarmed.
+//! has passed does nothing. So disarming only saves memory, and only those are disarmed that can be far away.
 
 use std::collections::BTreeSet;
 
@@ -101,6 +101,11 @@ impl Deadlines {
     /// Arms one.
     pub fn arm(&mut self, at: Timestamp, deadline: Deadline) {
         self.0.insert((at, deadline));
+    }
+
+    /// Forgets one, if it is armed for just this moment.
+    pub fn disarm(&mut self, at: Timestamp, deadline: Deadline) {
+        self.0.remove(&(at, deadline));
     }
 
     /// The earliest.

@@ -90,6 +90,8 @@ pub struct Presence {
     pub heard: Timestamp,
     /// When this connection began.
     pub connected_at: Timestamp,
+    /// How often it has connected.
+    pub connections: u64,
     /// Whether a deadline watches its silence.
     pub watched: bool,
     /// When the connection was probed because another instance was knocking.
@@ -117,6 +119,7 @@ impl Node {
                 session: None,
                 heard: now,
                 connected_at: now,
+                connections: 0,
                 watched: false,
                 probed: None,
                 cool_until: Timestamp::ZERO,

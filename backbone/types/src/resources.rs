@@ -137,6 +137,14 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Attempts that may be live on one node at most, whatever it says: those that an inventory has room for.
+    pub const ATTEMPTS_MAX: u32 = 4096;
+
+    /// Attempts that may be live at once.
+    pub fn attempts_max(&self) -> u32 {
+        self.slots.min(Self::ATTEMPTS_MAX)
+    }
+
     /// The model of this name, if it is there.
     pub fn model(&self, name: &str) -> Option<&ModelInfo> {
         self.models.iter().find(|model| *model.name == *name)

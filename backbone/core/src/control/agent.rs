@@ -1,5 +1,7 @@
 //! What agents say: hello, heartbeats, reports, and how far their output is.
 
+use std::collections::BTreeMap;
+
 use modchain_types::{
     Assignment, AttemptId, Ending, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
     OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Verdict,
@@ -39,6 +41,7 @@ impl Control {
         }
         entry.presence.heard = draft.now;
         entry.presence.connected_at = draft.now;
+        entry.presence.connections += 1;
         entry.presence.probed = None;
         let offer = (entry.offer.as_deref() != Some(&arrival.offer)).then(|| Box::new(arrival.offer));
         let state = entry.heard_state(offer.as_deref());
@@ -85,10 +88,11 @@ impl Control {
         }
         let placed: Vec<JobId> =
             self.nodes.get(&id).map(|node| node.placed.iter().copied().collect()).unwrap_or_default();
+        let held: BTreeMap<_, _> = inventory.iter().map(|item| ((item.attempt, item.fence), item)).collect();
         for job in placed {
             let job = self.jobs.get(&job).expect("what is placed exists").clone();
             let placement = job.placement().expect("what is placed has a placement").clone();
-            let held = inventory.iter().find(|i| i.attempt == placement.attempt && i.fence == placement.fence);
+            let held = held.get(&(placement.attempt, placement.fence)).copied();
             self.reconcile_one(&job, &placement, held, draft);
         }
     }
@@ -326,10 +330,19 @@ impl Control {
         if matches!(placement.progress, Progress::Done(_)) {
             return; // said before; it is acknowledged when it is settled
         }
+        // That it was begun was lost with a connection, or never said: it is one of the job's attempts all the same, or a node
+        // could have it tried for ever.
+        let unheard = placement.progress == Progress::Assigned;
+        let mut counted = job.clone();
         if settle::implies_started(&done.ending) {
-            self.started(placement, draft); // its own report was lost with a connection
+            self.started(placement, draft);
+        } else {
+            self.starting(placement, draft);
         }
+        counted.attempts_counted += u32::from(unheard);
+        let job = &counted;
         let faulty = match &done.ending {
+            _ if unheard && !settle::implies_started(&done.ending) => true,
             // What a node could not start may be this job's own bad luck, such as an image that nobody has: it costs the job
             // one of its attempts, and others nothing.
             Ending::NodeFault { .. } => true,

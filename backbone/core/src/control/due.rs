@@ -25,18 +25,32 @@ const KEPT_FOR_PER_PASS_MAX: usize = 16;
 /// Attempts assigned in one pass. Bounds one journal record; the next pass follows at once.
 const ASSIGNMENTS_PER_PASS_MAX: usize = 512;
 
+/// Connections that a node can make after its time is over and have it anew with each. Then it has had it: one that comes
+/// and goes for ever must not hold a job for as long.
+const COMES_BACK_MAX: u64 = 16;
+
+/// A deadline that has come before its node had had its time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Late {
+    /// When it came first.
+    since: Timestamp,
+    /// How often the node had connected by then.
+    connections: u64,
+}
+
 impl Control {
     pub(super) fn fire(&mut self, deadline: Deadline, draft: &mut Draft) {
         // An old copy gives nothing up and refunds nobody. Only another start ends that, and arms them all again.
         if self.rollback.is_some() && deadline.ends_work() {
             return;
         }
+        let late = self.late.remove(&deadline);
         match deadline {
             Deadline::StartBy(job) => self.start_by(job, draft),
-            Deadline::Accept(attempt, fence) => self.accept_overdue(attempt, fence, draft),
-            Deadline::Prepare(attempt, fence) => self.prepare_overdue(attempt, fence, draft),
-            Deadline::Overdue(attempt, fence) => self.run_overdue(attempt, fence, draft),
-            Deadline::StopConfirm(attempt, fence) => self.stop_overdue(attempt, fence, draft),
+            Deadline::Accept(attempt, fence) => self.accept_overdue(attempt, fence, late, draft),
+            Deadline::Prepare(attempt, fence) => self.prepare_overdue(attempt, fence, late, draft),
+            Deadline::Overdue(attempt, fence) => self.run_overdue(attempt, fence, late, draft),
+            Deadline::StopConfirm(attempt, fence) => self.stop_overdue(attempt, fence, late, draft),
             Deadline::Output(attempt, fence) => self.output_overdue(attempt, fence, draft),
             Deadline::AttemptLost(attempt, fence) => self.attempt_lost(attempt, fence, draft),
             Deadline::NodeSuspect(node) => self.node_suspect(node, draft),
@@ -67,81 +81,104 @@ impl Control {
     }
 
     /// Whether the node has been connected for at least `wait`, and somebody has listened here for as long: only then has it
-    /// failed to answer. If not, the deadline is armed again.
-    fn has_had(&mut self, node: NodeId, wait: Span, deadline: Deadline, now: Timestamp) -> bool {
-        let Some(entry) = self.nodes.get(&node) else { return false };
-        let due = if entry.session().is_some() {
-            entry.presence.connected_at.max(self.listening_since()) + wait
-        } else {
-            now + wait
-        };
-        if due > now {
-            self.deadlines.arm(due, deadline);
-        }
-        due <= now
+    /// failed to answer. So has one that came back [`COMES_BACK_MAX`] times since the deadline came first. If not, the deadline
+    /// is armed again.
+    fn has_had(&mut self, node: NodeId, wait: Span, deadline: Deadline, late: Option<Late>, now: Timestamp) -> bool {
+        let Some((due, late)) = self.answers_by(node, wait, late, now) else { return false };
+        self.has_come(due, deadline, late, now)
     }
 
     /// Whether the node has failed to answer, as [`Control::has_had`] says, and the job may begin elsewhere. One that was promised
     /// to run in one place only has to wait for longer: until the node's lease would be over, had it fallen silent when its time
     /// was over, and where it is silent, until it is. What still answers after that and has not told of the attempt does not run it.
-    fn may_move(&mut self, job: &Job, placement: &Placement, wait: Span, deadline: Deadline, now: Timestamp) -> bool {
+    fn may_move(
+        &mut self,
+        job: &Job,
+        placement: &Placement,
+        wait: Span,
+        deadline: Deadline,
+        late: Option<Late>,
+        now: Timestamp,
+    ) -> bool {
         if job.spec.limits.on_disconnect == OnDisconnect::Keep {
-            return self.has_had(placement.node, wait, deadline, now);
+            return self.has_had(placement.node, wait, deadline, late, now);
         }
         let lease_over = self.config.lease.saturating_add(deadline::LEASE_MARGIN);
-        if !self.has_had(placement.node, wait.saturating_add(lease_over), deadline, now) {
-            return false;
+        let answers_by = self.answers_by(placement.node, wait.saturating_add(lease_over), late, now);
+        let Some((mut due, late)) = answers_by else { return false };
+        due = due.max(late.since + lease_over);
+        let node = &self.nodes[&placement.node];
+        if (node::SUSPECT_AFTER..lease_over).contains(&node.silence(now)) {
+            due = due.max(node.presence.heard + lease_over);
         }
-        let Some(node) = self.nodes.get(&placement.node) else { return false };
-        let may_hold_its_lease = node.silence(now) >= node::SUSPECT_AFTER && node.silence(now) < lease_over;
-        if may_hold_its_lease {
-            self.deadlines.arm(node.presence.heard + lease_over, deadline);
-        }
-        !may_hold_its_lease
+        self.has_come(due, deadline, late, now)
     }
 
-    fn accept_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+    /// When the node will have had its time, and what is to be remembered until then.
+    fn answers_by(&self, node: NodeId, wait: Span, late: Option<Late>, now: Timestamp) -> Option<(Timestamp, Late)> {
+        let presence = &self.nodes.get(&node)?.presence;
+        let late = late.unwrap_or(Late { since: now, connections: presence.connections });
+        let due = if presence.connections - late.connections >= COMES_BACK_MAX {
+            now
+        } else if presence.session.is_some() {
+            presence.connected_at.max(self.listening_since()) + wait
+        } else {
+            now + wait
+        };
+        Some((due, late))
+    }
+
+    fn has_come(&mut self, due: Timestamp, deadline: Deadline, late: Late, now: Timestamp) -> bool {
+        if due > now {
+            self.deadlines.arm(due, deadline);
+            self.late.insert(deadline, late);
+        }
+        due <= now
+    }
+
+    fn accept_overdue(&mut self, attempt: AttemptId, fence: Fence, late: Option<Late>, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
         let deadline = Deadline::Accept(attempt, fence);
         if placement.progress == Progress::Assigned
-            && self.may_move(&job, &placement, deadline::ACCEPT_WITHIN, deadline, draft.now)
+            && self.may_move(&job, &placement, deadline::ACCEPT_WITHIN, deadline, late, draft.now)
         {
             self.give_up(&job, &placement, Reason::NodeFault, "the node did not answer the assignment", draft);
         }
     }
 
-    fn prepare_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+    fn prepare_overdue(&mut self, attempt: AttemptId, fence: Fence, late: Option<Late>, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
         // One that has started unheard says so when it comes back; and over a connection it can be told to end.
         let deadline = Deadline::Prepare(attempt, fence);
         if placement.progress == Progress::Starting
-            && self.may_move(&job, &placement, deadline::ACCEPT_WITHIN, deadline, draft.now)
+            && self.may_move(&job, &placement, deadline::ACCEPT_WITHIN, deadline, late, draft.now)
         {
             self.give_up(&job, &placement, Reason::NodeFault, "the node took too long to prepare it", draft);
         }
     }
 
-    fn run_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+    fn run_overdue(&mut self, attempt: AttemptId, fence: Fence, late: Option<Late>, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
         let Progress::Running { started_at } = placement.progress else { return };
         let deadline = Deadline::Overdue(attempt, fence);
-        // Over a reboot the timeline may have leapt: what ran before a start has its whole time again once its node is back,
-        // which keeps the limit by its own clock.
-        let limit = if started_at < self.listening_since() { placement.run_limit } else { Span::ZERO };
-        let wait = limit.saturating_add(deadline::OVERDUE_MARGIN);
-        if self.may_move(&job, &placement, wait, deadline, draft.now) {
+        // Over a reboot the timeline may have leapt: what ran before a start has its whole time again, which its node keeps by
+        // its own clock.
+        let again = self.listening_since() + placement.run_limit + deadline::OVERDUE_MARGIN;
+        if started_at < self.listening_since() && again > draft.now {
+            self.deadlines.arm(again, deadline);
+        } else if self.may_move(&job, &placement, deadline::OVERDUE_MARGIN, deadline, late, draft.now) {
             self.give_up(&job, &placement, Reason::NodeFault, "the node did not end it at its run limit", draft);
         }
     }
 
-    fn stop_overdue(&mut self, attempt: AttemptId, fence: Fence, draft: &mut Draft) {
+    fn stop_overdue(&mut self, attempt: AttemptId, fence: Fence, late: Option<Late>, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
         let Some(wish) = &job.stop else { return };
         if matches!(placement.progress, Progress::Done(_)) {
             return; // its own deadline ends the wait for output
         }
         let wait = wish.grace.saturating_add(deadline::STOP_MARGIN);
-        if self.has_had(placement.node, wait, Deadline::StopConfirm(attempt, fence), draft.now) {
+        if self.has_had(placement.node, wait, Deadline::StopConfirm(attempt, fence), late, draft.now) {
             self.give_up(&job, &placement, Reason::NodeFault, "the node did not confirm the stop", draft);
         }
     }

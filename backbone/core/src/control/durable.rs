@@ -108,6 +108,7 @@ impl Control {
             // Learnt again.
             stood_still_at: _,
             stored: _,
+            late: _,
             output_waits: _,
             look_again: _,
             kept: _,

@@ -6,7 +6,7 @@ use modchain_types::{
 };
 
 use super::{Control, EndedJob};
-use crate::deadline::{self, Deadline};
+use crate::deadline::{self, Deadline, Deadlines};
 use crate::event::{Event, EventBody};
 use crate::job::{Done, Job, Phase, Placement, Progress, StopWish, WishCause};
 use crate::ledger;
@@ -71,8 +71,7 @@ impl Control {
                 let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
                 let fence = set_progress(job, Progress::Running { started_at: event.at });
                 let limit = job.placement().expect("checked: the job is placed").run_limit;
-                let due = event.at + limit + deadline::OVERDUE_MARGIN;
-                self.deadlines.arm(due, Deadline::Overdue(*attempt, fence));
+                self.deadlines.arm(overdue_at(event.at, limit), Deadline::Overdue(*attempt, fence));
             }
             EventBody::ImagePinned { attempt, image } => {
                 let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
@@ -85,6 +84,9 @@ impl Control {
             EventBody::ResultRecorded { attempt, ending, usage, output } => {
                 let job = self.jobs.get_mut(&attempt.job).expect("checked: the job is open");
                 let done = Done { ending: ending.clone(), usage: *usage, output: *output, at: event.at };
+                if let Some(placement) = job.placement() {
+                    disarm_overdue(&mut self.deadlines, placement);
+                }
                 let fence = set_progress(job, Progress::Done(Box::new(done)));
                 self.deadlines.arm(event.at + deadline::OUTPUT_WITHIN, Deadline::Output(*attempt, fence));
             }
@@ -92,6 +94,9 @@ impl Control {
             EventBody::JobFinished { job: id, outcome, settlement, .. } => {
                 let job = self.jobs.remove(id).expect("checked: the job is open");
                 self.unplace(&job);
+                if let Some(span) = job.spec.limits.start_by {
+                    self.deadlines.disarm(job.queued_at + span, Deadline::StartBy(*id));
+                }
                 if self.queue.remove(&job) {
                     self.shortlists.class_gone(&job.needs);
                     self.hopeless.remove(&job.needs);
@@ -168,6 +173,7 @@ impl Control {
     fn engine_started(&mut self, at: Timestamp) {
         self.started_at = at;
         self.stored.clear();
+        self.late.clear();
         self.look_again = true;
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in nodes {
@@ -315,6 +321,7 @@ impl Control {
     fn unplace(&mut self, job: &Job) {
         let Some(placement) = job.placement() else { return };
         self.stored.remove(&placement.attempt);
+        disarm_overdue(&mut self.deadlines, placement);
         let node = self.nodes.get_mut(&placement.node).expect("checked: the node is known");
         node.placed.remove(&job.id);
         node.taken.remove(&placement.reservation);
@@ -347,6 +354,19 @@ impl Control {
         self.hopeless.clear();
         self.look_again = true;
     }
+}
+
+/// An attempt that runs no longer: its run limit can be a month away.
+fn disarm_overdue(deadlines: &mut Deadlines, placement: &Placement) {
+    if let Progress::Running { started_at } = placement.progress {
+        let due = overdue_at(started_at, placement.run_limit);
+        deadlines.disarm(due, Deadline::Overdue(placement.attempt, placement.fence));
+    }
+}
+
+/// When an attempt should long have ended.
+fn overdue_at(started_at: Timestamp, run_limit: Span) -> Timestamp {
+    started_at + run_limit + deadline::OVERDUE_MARGIN
 }
 
 /// Moves a placed job's attempt on; returns its fence.

@@ -500,7 +500,9 @@ impl Control {
         let moves = job.stop.is_none() && job.attempts_counted < job.spec.limits.attempts_max;
         match (self.nodes.get(&placement.node), job.spec.limits.on_disconnect) {
             (Some(node), OnDisconnect::Stop) if runs && moves => {
-                node.presence.heard + self.config.lease.saturating_add(LEASE_MARGIN)
+                // Until it was revoked for all to see, a standstill included, it may have been told that it is heard.
+                let heard = node.presence.heard.max(self.listening_since());
+                heard + self.config.lease.saturating_add(LEASE_MARGIN)
             }
             _ => Timestamp::ZERO,
         }

@@ -37,11 +37,12 @@ use modchain_types::{
 pub use durable::{Durable, DurableNode};
 pub use ended::EndedJob;
 
+use due::Late;
 use ended::EndedJobs;
 
 use crate::audit::{self, Breach};
 use crate::command::{Command, Refused, Reply};
-use crate::deadline::Deadlines;
+use crate::deadline::{Deadline, Deadlines};
 use crate::effect::{Effect, NodeMessage};
 use crate::event::{Event, EventBody};
 use crate::job::Job;
@@ -138,6 +139,8 @@ pub struct Control {
     stood_still_at: Timestamp,
     /// Synced output of live attempts whose agents have sent all of it.
     stored: BTreeMap<AttemptId, OutputLengths>,
+    /// Deadlines that have come and wait once more, until their node has had its time.
+    late: BTreeMap<Deadline, Late>,
     /// Whether output cannot be stored for want of room: results wait for theirs as long as that lasts.
     output_waits: bool,
     /// Whether something changed that could let a queued job be placed.
@@ -179,6 +182,7 @@ impl Control {
             deadlines: Deadlines::default(),
             stood_still_at: Timestamp::ZERO,
             stored: BTreeMap::new(),
+            late: BTreeMap::new(),
             output_waits: false,
             look_again: false,
             kept: None,

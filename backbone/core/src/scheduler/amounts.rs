@@ -41,7 +41,7 @@ impl From<&Capabilities> for Amounts {
             capabilities.cpu_milli.into(),
             capabilities.memory_bytes.into(),
             capabilities.disk_bytes.into(),
-            capabilities.slots.into(),
+            capabilities.attempts_max().into(),
             capabilities.gpus.len() as u128,
         ])
     }

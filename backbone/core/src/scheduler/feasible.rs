@@ -269,7 +269,7 @@ fn room(offer: &Offer, taken: &Taken, needs: &Needs, against: &mut dyn FnMut(Unf
         }
     };
     let (cpu_milli, cpu_there) = (u64::from(requirements.cpu_milli), u64::from(capabilities.cpu_milli));
-    check("slots", 1, u64::from(capabilities.slots), u64::from(taken.slots), Amount::Count);
+    check("slots", 1, u64::from(capabilities.attempts_max()), u64::from(taken.slots), Amount::Count);
     check("cpus", cpu_milli, cpu_there, taken.cpu_milli, Amount::CpuMilli);
     check("memory", requirements.memory_bytes, capabilities.memory_bytes, taken.memory_bytes, Amount::Bytes);
     check("disk", requirements.disk_bytes, capabilities.disk_bytes, taken.disk_bytes, Amount::Bytes);

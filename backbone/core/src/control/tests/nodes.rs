@@ -511,3 +511,96 @@ fn a_job_for_one_place_only_moves_from_a_node_that_does_not_answer_once_that_can
     world.wait(Span::from_secs(2));
     assert!(moves(&world), "its lease is over");
 }
+
+#[test]
+fn nor_from_one_that_was_connected_long_before_it_was_told() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    world.wait_heard(Span::from_secs(3_600), node(1), session);
+    world.submit("k", |spec| {
+        spec.limits.on_disconnect = OnDisconnect::Stop;
+        spec.limits.lost_after = Span::from_secs(3_600);
+    });
+    let moves = |world: &World| world.journal.iter().any(|event| matches!(event.body, EventBody::AttemptEnded { .. }));
+    // It begins the attempt, and its connection goes before it can say so.
+    world.wait_heard(Span::from_secs(20), node(1), session);
+    world.wait(Span::from_secs(44));
+    assert!(!moves(&world), "its lease lasts until 50 s after it was told, by its own clock");
+    world.wait(Span::from_secs(2));
+    assert!(moves(&world));
+}
+
+#[test]
+fn a_node_that_comes_and_goes_for_ever_holds_no_job_and_no_money() {
+    for (takes, cancels) in [(false, false), (true, true)] {
+        let mut world = World::new();
+        let mut session = world.connect(1, 36_000);
+        let job = world.submit("k", |spec| spec.limits.attempts_max = 1);
+        let mut held = Vec::new();
+        if takes {
+            world.run(job, session);
+            held.push(world.item(job, ItemState::Running));
+        }
+        if cancels {
+            let (by, grace, why) = (client("alice"), Span::ZERO, Text::default());
+            world.tell(Command::Cancel { by, job, grace, why });
+        }
+        let first = world.control.job(job).and_then(Job::placement).map(|placement| placement.fence);
+        let mut comes = 0;
+        while world.control.job(job).and_then(Job::placement).map(|placement| placement.fence) == first {
+            world.wait_heard(Span::from_secs(25), node(1), session);
+            session = world.connect_holding(1, held.clone());
+            comes += 1;
+            assert!(comes < 100, "{takes}");
+        }
+        assert!(comes >= 16, "each time it has its time again");
+        assert_eq!(world.control.late.len(), 0, "nothing of it is remembered");
+    }
+}
+
+#[test]
+fn an_attempt_that_ends_before_anybody_heard_of_it_is_one_of_those_the_job_has() {
+    for ending in [
+        Ending::LeaseEnded,
+        Ending::CannotStart { fault: Fault::Node, message: Text::cut("no room") },
+        Ending::NodeFault { message: Text::cut("engine died") },
+    ] {
+        let mut world = World::new();
+        let session = world.connect(1, 36_000);
+        let job = world.submit("k", |spec| spec.limits.attempts_max = 2);
+        world.report(job, session, World::ended(ending.clone(), Span::ZERO));
+        assert_eq!(world.state(job), JobState::Queued, "the node rests after {ending:?}");
+        world.wait(crate::node::COOL_DOWN);
+        world.done(Command::AgentHeard { node: node(1), session });
+        assert_eq!(world.state(job), JobState::Assigned);
+        world.report(job, session, World::ended(ending.clone(), Span::ZERO));
+        assert_eq!(world.fate(job), (JobState::Failed, Reason::Attempts, 0), "{ending:?}");
+    }
+}
+
+#[test]
+fn deadlines_of_what_is_over_do_not_wait_for_their_time() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let before = world.control.deadlines.iter().count();
+    for key in 0..50 {
+        let job = world.submit(&format!("k{key}"), |spec| {
+            spec.limits.start_by = Some(Span::from_secs(1_000_000));
+            spec.limits.time_limit = Some(Span::from_secs(1_000_000));
+        });
+        world.run(job, session);
+        world.report(job, session, World::ended(Ending::Exited { code: 0 }, Span::from_secs(1)));
+    }
+    let all_that_is_near = crate::deadline::PREPARE_WITHIN.saturating_add(Span::from_secs(10));
+    world.wait_heard(all_that_is_near, node(1), session);
+    assert!(world.control.deadlines.iter().count() <= before + 1, "{:?}", world.control.deadlines);
+}
+
+#[test]
+fn a_node_takes_no_more_attempts_than_its_inventory_has_room_for() {
+    let mut capabilities = offer(0).capabilities;
+    capabilities.slots = u32::MAX;
+    assert_eq!(capabilities.attempts_max(), 4_096);
+    capabilities.slots = 3;
+    assert_eq!(capabilities.attempts_max(), 3);
+}
