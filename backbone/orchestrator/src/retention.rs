@@ -287,7 +287,8 @@ impl Retention {
     /// Removes what is to go, for as long as the engine runs.
     pub async fn run(self, engine: EngineHandle, feed: FeedHandle) {
         let space = engine.space();
-        while let Ok(now) = engine.query(|_, now| now).await {
+        // Also while the engine waits for room: what is removed here is what it may wait for.
+        while let Ok(now) = engine.now().await {
             match self.sweep(now, space.short(), space).await {
                 Ok(0) => {}
                 Ok(jobs) => tracing::info!(jobs, "removed the output of ended jobs: {}", self.rule()),

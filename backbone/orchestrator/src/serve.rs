@@ -6,17 +6,19 @@
 //! is committed), view, exit.
 //!
 //! A service manager is told that it is ready only then, and after it that it is alive for as long as the engine's own thread
-//! answers.
+//! answers, or says that it waits for room on the disk.
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use modchain_core::Control;
 use modchain_link::{Endpoint, EndpointKeys, JoinEndpoint};
 use modchain_service::notify::{self, Note};
-use modchain_types::{Asset, JobId, JournalId, Name, Span, Text};
+use modchain_types::{Asset, JobId, JournalId, Name, Span, Text, Timestamp};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -30,7 +32,7 @@ use crate::fence::FenceKey;
 use crate::founders::{self, Founders};
 use crate::gate::Gate;
 use crate::issuer::Issuer;
-use crate::retention::Retention;
+use crate::retention::{Keep, Retention};
 use crate::session::{Server, Shower, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
@@ -237,8 +239,13 @@ fn open_stores(
     let founders = Founders::read(data)?;
     let token = founders.token.clone();
     let ceilings = settings.ceilings.clone();
-    let options =
-        EngineOptions { gate, ceilings, ..EngineOptions::new(data, version, Box::new(time), founders, space) };
+    let make_room = Box::new(room_maker(place("output"), output.clone(), settings.keep, space.clone()));
+    let options = EngineOptions {
+        gate,
+        ceilings,
+        make_room,
+        ..EngineOptions::new(data, version, Box::new(time), founders, space)
+    };
     let mut written = Ok(());
     let engine = Engine::open(options, Some(feed.upto()), |event| {
         if written.is_ok() {
@@ -259,6 +266,28 @@ fn open_stores(
     let retention = Retention::open(&place("output"), output.clone(), settings.keep, engine.control())
         .context("the output of ended jobs cannot be looked through")?;
     Ok((engine, feed, output, input, blobs, retention))
+}
+
+/// Removes what may be removed of the output of ended jobs while the start waits for room. For a thread that may block.
+fn room_maker(
+    dir: PathBuf,
+    store: OutputStore,
+    keep: Keep,
+    space: Arc<Space>,
+) -> impl FnMut(&Control, Timestamp) + Send {
+    let runtime = tokio::runtime::Handle::current();
+    move |control, now| {
+        let swept = Retention::open(&dir, store.clone(), keep, control)
+            .map_err(anyhow::Error::from)
+            .and_then(|retention| Ok(runtime.block_on(retention.sweep(now, space.short(), &space))?));
+        match swept {
+            Ok(0) => {}
+            Ok(jobs) => tracing::info!(jobs, "removed the output of ended jobs, because the start needs room"),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the output of ended jobs cannot be removed");
+            }
+        }
+    }
 }
 
 /// Every follower of output and every upload holds a file: asks for as many as the system allows.
@@ -302,15 +331,22 @@ async fn report_to_manager(engine: EngineHandle, feed: FeedHandle, listen: Socke
     if !notify::is_managed() {
         return;
     }
-    let look = || async {
-        let (nodes, jobs) = engine.query(|control, _| (connected(control), control.jobs().count())).await.ok()?;
-        let wrong = feed.complaint().map_or(String::new(), |wrong| format!("; {wrong}"));
-        Some(format!("serving on {listen}, {nodes} nodes connected, {jobs} open jobs{wrong}"))
-    };
-    notify::report(notify::round(), look, notify::tell).await;
+    notify::report(notify::round(), || how_it_is(&engine, &feed, listen), notify::tell).await;
 }
 
-fn connected(control: &modchain_core::Control) -> usize {
+/// One line; nothing once the engine is gone. An engine that waits for room is alive, and no restart would help it.
+async fn how_it_is(engine: &EngineHandle, feed: &FeedHandle, listen: SocketAddr) -> Option<String> {
+    let count = |control: &Control, _| (connected(control), control.jobs().count());
+    let (nodes, jobs) = tokio::select! {
+        biased;
+        _ = engine.no_room() => return Some(format!("waiting for room: {}", engine.space().alarm())),
+        counted = engine.query(count) => counted.ok()?,
+    };
+    let wrong = feed.complaint().map_or(String::new(), |wrong| format!("; {wrong}"));
+    Some(format!("serving on {listen}, {nodes} nodes connected, {jobs} open jobs{wrong}"))
+}
+
+fn connected(control: &Control) -> usize {
     control.nodes().filter(|node| node.presence.session.is_some()).count()
 }
 

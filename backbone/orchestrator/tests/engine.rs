@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -258,14 +258,59 @@ async fn without_room_for_the_journal_everything_waits_and_goes_on_by_itself() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!waiting.is_finished(), "what is not on disk is not answered");
+    soon(engine.no_room()).await;
+    let moment = soon(engine.now()).await.expect("it is alive");
+    assert!(soon(engine.now()).await.expect("it is alive") >= moment, "time goes on");
     let known = engine.clone();
     let next = tokio::spawn(async move { known.command(credit("after", 100)).await });
     disk.full.store(false, Ordering::Relaxed);
     assert_eq!(soon(waiting).await.expect("no panic"), Ok(Reply::Done));
     assert_eq!(soon(next).await.expect("no panic"), Ok(Reply::Done));
+    assert!(soon(engine.now()).await.expect("it is alive") >= moment, "time goes on");
     engine.stop().await.expect("stops");
     assert!(tokio::task::spawn_blocking(|| thread.join()).await.expect("joins"));
     assert_eq!(verify(dir.path()).expect("whole").money, 111);
+}
+
+/// A clock that fills the disk when it is first looked at, which is after the journal is replayed.
+struct FillingSource(SystemSource, Arc<AtomicBool>);
+
+impl TimeSource for FillingSource {
+    fn boot(&self) -> BootId {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.boot()
+    }
+
+    fn boot_clock(&self) -> Span {
+        self.0.boot_clock()
+    }
+
+    fn wall(&self) -> WallTime {
+        self.0.wall()
+    }
+}
+
+#[test]
+fn a_start_without_room_makes_some_as_it_is_told_to_and_goes_on() {
+    let dir = tempfile::tempdir().expect("directory");
+    make(dir.path());
+    let disk = TestDisk::default();
+    let mut options = options(dir.path(), disk.clone());
+    options.time = Box::new(FillingSource(SystemSource::new().expect("a clock"), disk.full.clone()));
+    let (full, asked) = (disk.full.clone(), Arc::new(AtomicBool::new(false)));
+    options.make_room = Box::new({
+        let asked = asked.clone();
+        move |control, _| {
+            assert!(control.member(identity(Role::Client, "alice").id).is_some(), "it knows the state");
+            // Not yet the first time.
+            if asked.swap(true, Ordering::Relaxed) {
+                full.store(false, Ordering::Relaxed);
+            }
+        }
+    });
+    Engine::open(options, Some(0), |_| {}).expect("opens");
+    assert!(asked.load(Ordering::Relaxed) && disk.count("refused") >= 2);
+    verify(dir.path()).expect("whole");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,6 +66,7 @@ struct Running {
     output: OutputStore,
     retention: Retention,
     space: Space,
+    disk: TestDisk,
 }
 
 impl Place {
@@ -89,13 +90,14 @@ impl Place {
         let founders = Founders { members, token: None };
         let time = Box::new(self.clock.clone());
         let mut options = EngineOptions::new(data, text("0.1.0"), time, founders, Arc::new(space()));
-        options.disk = Box::new(TestDisk::default());
+        let disk = TestDisk::default();
+        options.disk = Box::new(disk.clone());
         options.snapshot_every = SnapshotEvery { events: self.snapshot_every, bytes: u64::MAX };
         let engine = Engine::open(options, None, |_| {}).expect("opens");
         let output = OutputStore::at(&self.output()).expect("opens");
         let retention = Retention::open(&self.output(), output.clone(), keep, engine.control()).expect("opens");
         let (engine, outlets, thread) = engine.spawn().expect("starts");
-        Running { engine, thread, _outlets: outlets, output, retention, space: space() }
+        Running { engine, thread, _outlets: outlets, output, retention, space: space(), disk }
     }
 
     fn output(&self) -> PathBuf {
@@ -189,6 +191,27 @@ impl Running {
 fn keep(age_minutes: u64, count: usize) -> Keep {
     let jobs = KeepJobs { age: Span::from_secs(age_minutes * MINUTE), count, fresh: Span::from_secs(MINUTE) };
     Keep { age: Span::MAX, bytes: Some(u64::MAX), fresh: Span::ZERO, jobs }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_for_the_journal_nobody_waits_for_what_is_to_be_forgotten() {
+    let place = Place::new();
+    let running = place.start(keep(10, 100));
+    running.credit().await;
+    for key in 1..=2 {
+        running.ended(key).await;
+    }
+    place.clock.seconds_pass(11 * MINUTE);
+    running.disk.full.store(true, Ordering::Relaxed);
+    assert_eq!(running.forget().await, 0, "the engine does not say so yet");
+    assert!(running.retention.hold(job(1)).is_none(), "it forgets them as soon as there is room");
+    running.engine.no_room().await;
+    assert_eq!(running.forget().await, 0, "it cannot even be asked");
+    running.disk.full.store(false, Ordering::Relaxed);
+    assert!(running.known().await.is_empty());
+    assert_eq!(running.forget().await, 0, "nothing is left");
+    assert!(running.retention.hold(job(1)).is_some(), "another job may have this name now");
+    running.gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use modchain_core::scheduler::queue::Ceilings;
 use modchain_core::{Command, Control, ControlConfig, Effect, Event, Refused, Reply};
 use modchain_types::{JournalId, Text, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{Clock, Past, TimeSource};
 use crate::founders::{FirstToken, Founder, Founders};
@@ -35,6 +35,9 @@ pub const BATCH_MAX: usize = 256;
 
 /// Commands and queries that may wait: some batches. Whoever comes then waits outside.
 const QUEUE_MAX: usize = 4 * BATCH_MAX;
+
+/// Time between two looks at the free space, and between two tries to append a batch that there is no room for.
+const STORAGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Time between two audits of the whole state.
 const AUDIT_EVERY: Duration = Duration::from_secs(3600);
@@ -91,6 +94,8 @@ enum Message {
 struct Health {
     space: Arc<Space>,
     frozen: OnceLock<String>,
+    /// The moment on the journal's timeline, in the pauses between two tries to append a batch that there is no room for.
+    no_room: watch::Sender<Option<Timestamp>>,
 }
 
 /// The one way to change or ask live state. Cheap to clone.
@@ -130,6 +135,27 @@ impl EngineHandle {
         });
         self.send(Message::Query(question)).await?;
         answer.await.map_err(|_| EngineGone)
+    }
+
+    /// Comes back while the engine waits for room for a batch, and tells the moment on the journal's timeline. Until there is
+    /// room no command and no query is answered. An engine that hangs in a write does not wait so.
+    pub async fn no_room(&self) -> Timestamp {
+        let mut told = self.health.no_room.subscribe();
+        loop {
+            if let Some(now) = *told.borrow_and_update() {
+                return now;
+            }
+            let _ = told.changed().await; // the sender lives as long as this handle
+        }
+    }
+
+    /// The moment on the journal's timeline, also while the engine waits for room.
+    pub async fn now(&self) -> Result<Timestamp, EngineGone> {
+        tokio::select! {
+            biased; // a question that is not waited for would keep its place in the queue
+            now = self.no_room() => Ok(now),
+            now = self.query(|_, now| now) => now,
+        }
     }
 
     /// The room under the data directory.
@@ -173,6 +199,9 @@ pub struct Outlets {
 /// What is called when the journal fails. The default says so and aborts.
 pub type OnFatal = Box<dyn FnOnce(&AppendError) + Send>;
 
+/// What removes something while the start waits for room: gets the state and the moment on its timeline. May block.
+pub type MakeRoom = Box<dyn FnMut(&Control, Timestamp) + Send>;
+
 /// What the engine is made of.
 pub struct EngineOptions {
     /// The data directory, whose lock the caller holds.
@@ -193,6 +222,8 @@ pub struct EngineOptions {
     pub snapshot_every: SnapshotEvery,
     /// How far priorities count between accounts.
     pub ceilings: Ceilings,
+    /// Called once a second as long as there is no room to record the start.
+    pub make_room: MakeRoom,
     /// What happens when the journal fails.
     pub on_fatal: OnFatal,
 }
@@ -214,7 +245,7 @@ impl Default for SnapshotEvery {
 }
 
 impl EngineOptions {
-    /// The real disk, and an abort when it fails.
+    /// The real disk, an abort when it fails, and nothing that makes room.
     pub fn new(
         data: &Path,
         version: Text<64>,
@@ -236,6 +267,7 @@ impl EngineOptions {
             space,
             snapshot_every: SnapshotEvery::default(),
             ceilings: Ceilings::default(),
+            make_room: Box::new(|_, _| {}),
             on_fatal: Box::new(on_fatal),
         }
     }
@@ -269,14 +301,15 @@ impl EngineThread {
 impl Engine {
     /// Goes on from the newest snapshot or replays the journal, audits the state, records the start and the identities that
     /// are missing. Every event behind `observed`, which must be in the journal, goes to `observe`, in order; without it those of
-    /// the start alone do. What follows comes out of the outlets. Blocks.
+    /// the start alone do. What follows comes out of the outlets. Blocks, also for as long as there is no room to record the
+    /// start: it makes some as it is told to, and says that it waits.
     pub fn open(
         options: EngineOptions,
         observed: Option<u64>,
         mut observe: impl FnMut(&Event),
     ) -> Result<Self, StartError> {
-        let EngineOptions { data, version, time, founders, gate, disk, space, snapshot_every, ceilings, on_fatal } =
-            options;
+        let EngineOptions { data, version, time, founders, gate, disk, space, .. } = options;
+        let EngineOptions { snapshot_every, ceilings, mut make_room, on_fatal, .. } = options;
         let dir = journal_dir(&data);
         let (id, asset) = journal::identify(&dir).map_err(OpenError::from)?;
         let snapshots = Snapshots::at(&snapshots_dir(&data));
@@ -339,7 +372,10 @@ impl Engine {
             first.events.extend(decision.events);
             first.effects.extend(decision.effects);
         }
-        append_with_ballast(&mut journal, &first.events, &space)?;
+        append_waiting(&mut journal, &first.events, &space, || {
+            make_room(&control, clock.now());
+            thread::sleep(STORAGE_EVERY);
+        })?;
         gate.take(&first.events);
         for event in &first.events {
             past.observe(event);
@@ -374,7 +410,8 @@ impl Engine {
         let (sender, messages) = mpsc::channel(QUEUE_MAX);
         let (effects, effects_out) = outlet::outlet();
         let (events, events_out) = outlet::outlet();
-        let health = Arc::new(Health { space: Arc::clone(&self.space), frozen: OnceLock::new() });
+        let (space, no_room) = (Arc::clone(&self.space), watch::Sender::new(None));
+        let health = Arc::new(Health { space, frozen: OnceLock::new(), no_room });
         let handle = EngineHandle { sender, health: Arc::clone(&health) };
         let thread = thread::Builder::new()
             .name("engine".into())
@@ -389,6 +426,34 @@ fn append_with_ballast(journal: &mut Journal, events: &[Event], space: &Space) -
     match journal.append(events) {
         Err(AppendError::Full { .. }) if space.exhausted() => journal.append(events),
         result => result,
+    }
+}
+
+/// Appends, however long it takes until there is room: nobody was told of the batch, so waiting loses nothing, and what it
+/// decided stands. `pause` is called between two tries.
+fn append_waiting(
+    journal: &mut Journal,
+    events: &[Event],
+    space: &Space,
+    mut pause: impl FnMut(),
+) -> Result<(), AppendError> {
+    let mut said = false;
+    loop {
+        match append_with_ballast(journal, events, space) {
+            Err(AppendError::Full { cause }) => {
+                if !said {
+                    tracing::error!("{cause}: {}; everything waits until there is room", space.alarm());
+                    said = true;
+                }
+                pause();
+            }
+            result => {
+                if said {
+                    tracing::warn!("there is room again");
+                }
+                return result;
+            }
+        }
     }
 }
 

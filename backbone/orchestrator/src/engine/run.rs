@@ -9,7 +9,9 @@ use modchain_types::{Span, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::snapshots::Writer;
-use super::{AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question, append_with_ballast};
+use super::{
+    AUDIT_EVERY, BATCH_MAX, Engine, Health, Message, OnFatal, Outlet, Question, STORAGE_EVERY, append_waiting,
+};
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::store::journal::{AppendError, Journal};
@@ -28,9 +30,6 @@ const SLOW_DOWN: Duration = Duration::from_millis(10);
 /// A pause between two rounds, or in one, that is no waiting: the process was stopped, or its machine slept. Well above the
 /// longest sleep and a slow sync, well below the silence that makes a node suspect.
 const STANDSTILL: Span = Span::from_secs(5);
-
-/// Time between two looks at the free space.
-const STORAGE_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Runner {
     control: Control,
@@ -212,27 +211,15 @@ impl Runner {
         }
     }
 
-    /// Appends, however long it takes until there is room: nobody was told of the batch, so waiting loses nothing, and what
-    /// it decided stands.
+    /// Appends, and while there is no room for it tells those who can do without an answer.
     fn append(&mut self, events: &[Event]) -> Result<(), AppendError> {
-        let mut said = false;
-        loop {
-            match append_with_ballast(&mut self.journal, events, &self.space) {
-                Err(AppendError::Full { cause }) => {
-                    if !said {
-                        tracing::error!("{cause}: {}; everything waits until there is room", self.space.alarm());
-                        said = true;
-                    }
-                    thread::sleep(STORAGE_EVERY);
-                }
-                result => {
-                    if said {
-                        tracing::warn!("there is room again");
-                    }
-                    return result;
-                }
-            }
-        }
+        let Self { journal, space, clock, health, .. } = self;
+        append_waiting(journal, events, space, || {
+            health.no_room.send_replace(Some(clock.now()));
+            thread::sleep(STORAGE_EVERY);
+            // Not during the next try: an engine that hangs in it must not look alive.
+            health.no_room.send_replace(None);
+        })
     }
 
     fn audit(&mut self) {

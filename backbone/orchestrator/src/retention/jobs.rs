@@ -115,7 +115,13 @@ impl Retention {
             let is_sound = control.problems().is_empty();
             if is_sound { keep.due(control, now, &busy, closed) } else { Due::default() }
         };
-        let Due { jobs, upto, next } = engine.query(due).await?;
+        let Due { jobs, upto, next } = tokio::select! {
+            biased;
+            _ = engine.no_room() => return Ok(Forgotten::default()),
+            due = engine.query(due) => due?,
+        };
+        // Whatever it was told to forget before this question it has decided by now.
+        self.shared.state().forgetting.clear();
         if jobs.is_empty() {
             return Ok(Forgotten { jobs: 0, upto: closed, next });
         }
@@ -125,7 +131,9 @@ impl Retention {
         }
         self.remove_doomed().await;
         let jobs = self.claim(jobs);
-        let told = self.forget_claimed(engine, jobs).await;
+        let Some(told) = self.forget_claimed(engine, jobs).await.transpose() else {
+            return Ok(Forgotten::default()); // they stay claimed until it has answered something else
+        };
         self.shared.state().forgetting.clear();
         let (jobs, upto) = told?;
         Ok(Forgotten { jobs, upto, next: next.filter(|_| jobs > 0) })
@@ -145,8 +153,9 @@ impl Retention {
         jobs
     }
 
-    /// Forgets them once no folder of theirs is on disk.
-    async fn forget_claimed(&self, engine: &EngineHandle, jobs: Vec<JobId>) -> anyhow::Result<(usize, u64)> {
+    /// Forgets them once no folder of theirs is on disk; tells how many, and the last event by then. `None` if the engine waits
+    /// for room, and may forget them yet.
+    async fn forget_claimed(&self, engine: &EngineHandle, jobs: Vec<JobId>) -> anyhow::Result<Option<(usize, u64)>> {
         let dir = self.shared.dir.clone();
         let (with_folder, mut without): (Vec<JobId>, Vec<JobId>) = tokio::task::spawn_blocking(move || {
             jobs.into_iter().partition(|job| !matches!(dir.join(job.to_string()).try_exists(), Ok(false)))
@@ -160,17 +169,20 @@ impl Retention {
             }
         }
         if without.is_empty() {
-            return Ok((0, 0));
+            return Ok(Some((0, 0)));
         }
         // A loss of power must not bring a folder back whose job nobody knows any more.
         let dir = self.shared.dir.clone();
         let synced = tokio::task::spawn_blocking(move || File::open(dir)?.sync_all()).await?;
         synced.context("the folder of outputs cannot be synced")?;
-        let (reply, upto) = engine.command_numbered(Command::ForgetJobs { jobs: without }).await?;
+        let (reply, upto) = tokio::select! {
+            told = engine.command_numbered(Command::ForgetJobs { jobs: without }) => told?,
+            _ = engine.no_room() => return Ok(None),
+        };
         match reply {
-            Reply::Forgotten { jobs } => Ok((jobs, upto)),
+            Reply::Forgotten { jobs } => Ok(Some((jobs, upto))),
             // The engine says itself what is wrong.
-            Reply::Refused(Refused::Frozen { .. }) => Ok((0, upto)),
+            Reply::Refused(Refused::Frozen { .. }) => Ok(Some((0, upto))),
             reply => bail!("the engine answered {reply:?}"),
         }
     }
