@@ -147,6 +147,12 @@ impl Retention {
         if noted > closed {
             removed::write(dir, closed).map_err(io::Error::other)?;
         }
+        // Later there may be no room for it, when it is what room is waiting for.
+        if noted == 0
+            && let Err(error) = removed::write(dir, 0)
+        {
+            tracing::warn!(%error, "the mark of removed output cannot be prepared");
+        }
         let mut state = State { upto: noted.min(closed), closed, ..State::default() };
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use modchain_orchestrator::store::removed;
 use modchain_orchestrator::store::space::{self, BALLAST_FILE, Marks};
 use modchain_orchestrator::verify::verify;
 use modchain_types::{Assignment, Digest, JobState, Micro};
@@ -215,7 +216,11 @@ async fn within_a_small_disk() {
         assert_eq!((job.state, job.cost, job.output.stdout), (JobState::Completed, MINIMUM, 200_000));
 
         // Full: what cannot be stored stays where it is, and nobody is the worse for it.
+        let mark = tempfile::tempdir_in(&place).expect("a directory");
+        removed::write(mark.path(), 9).expect("there is room");
         filler.leave_nothing(&ballast).await;
+        removed::write(mark.path(), 10).expect("what makes room needs none");
+        assert_eq!(removed::read(mark.path()).expect("reads"), 10);
         let _alive = agent.heartbeat(1).await;
         refused_for_now(&agent, &two, &output).await;
         agent.exited(&two, 0, output.len() as u64).await;
