@@ -178,9 +178,11 @@ async fn relay(
 async fn superseded(context: &Context, node: NodeId, attempt: AttemptId, fence: Fence) {
     let mut revision = 0;
     loop {
-        let Ok(standing) = context.feed.standing_after(attempt.job, revision).await else {
+        let standing = match context.feed.standing_after(attempt.job, revision).await {
+            Ok(Some(standing)) => standing,
+            Ok(None) => return,
             // The program is about to end; that says nothing about the attempt.
-            return std::future::pending().await;
+            Err(_) => return std::future::pending().await,
         };
         revision = standing.revision;
         let current = standing.attempt == attempt.number && !standing.ended;

@@ -8,10 +8,11 @@ use std::thread;
 
 use modchain_core::Actor;
 use modchain_types::{AccountId, JobId, List};
-use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage};
+use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, StateSnapshot};
 use modchain_wire::view::{EventView, JobView};
 use tokio::sync::mpsc;
 
+use super::changes::{Change, Cursor, SnapshotPlace};
 use super::describe::Audience;
 use super::known::Known;
 use super::query::{EventFilter, JobsPart, LedgerFilter, Sight, Unresolved, one_of, page_limit, prefix_range};
@@ -171,14 +172,55 @@ impl FeedHandle {
         }))
     }
 
-    /// Waits until a job stands otherwise than at `revision`; for ever if it never comes into being.
-    pub async fn standing_after(&self, job: JobId, revision: u64) -> Result<JobStanding, FeedError> {
-        if self.ask(move |feed| feed.standing(job)).await?.is_none()
-            && let Some(standing) = self.ended_standing(job).await?
-        {
-            return Ok(standing);
+    /// Waits until a job stands otherwise than at `revision`, which is 0 for who has not seen it yet: he waits for ever for one that
+    /// never comes into being. `None` if the job was there and is forgotten.
+    pub async fn standing_after(&self, job: JobId, revision: u64) -> Result<Option<JobStanding>, FeedError> {
+        loop {
+            let upto = match self.wait(move |reply| Waiter::Standing { job, revision, reply }).await? {
+                Ok(standing) => return Ok(Some(standing)),
+                Err(upto) => upto,
+            };
+            let ended = self.ended_standing(job).await?;
+            if ended.is_some() || revision > 0 {
+                return Ok(ended);
+            }
+            // The engine may be ahead of us.
+            self.reached(upto + 1).await?;
         }
-        Ok(self.wait(move |reply| Waiter::Standing { job, revision, reply }).await?)
+    }
+
+    /// One frame of a snapshot, and where the next one begins.
+    pub async fn snapshot_page(
+        &self,
+        actor: &Actor,
+        only: Option<JobId>,
+        place: SnapshotPlace,
+    ) -> Result<(StateSnapshot, Option<SnapshotPlace>), FeedError> {
+        let asker = actor.clone();
+        let here = self.ask(move |feed| feed.model.snapshot_page(&asker, only, place, feed.now()));
+        let (mut page, next) = here.await?;
+        if let Some(job) = only.filter(|_| page.jobs.is_empty()) {
+            page.jobs = self.ended_only(actor, job).await?;
+        }
+        Ok((page, next))
+    }
+
+    /// Waits for what changes after the cursor.
+    pub async fn change(&self, actor: &Actor, only: Option<JobId>, cursor: Cursor) -> Result<Change, FeedError> {
+        let asker = actor.clone();
+        let mut change = self.wait(move |reply| Waiter::Change { actor: asker, only, cursor, reply }).await?;
+        // Its end is told of, and it has left the memory since.
+        if let (Change::Delta(delta, _), Some(job)) = (&mut change, only)
+            && delta.jobs.is_empty()
+            && !delta.events.is_empty()
+        {
+            delta.jobs = self.ended_only(actor, job).await?;
+        }
+        Ok(change)
+    }
+
+    async fn ended_only<const MAX: usize>(&self, actor: &Actor, job: JobId) -> Result<List<JobView, MAX>, FeedError> {
+        Ok(List::cut(self.ended_job(actor, job).await?.map(|row| row.view).into_iter().collect()))
     }
 
     /// A page of jobs, newest first.

@@ -30,7 +30,7 @@ use modchain_types::{
     AccountId, Asset, AttemptId, Identity, IdentityId, JobId, JournalId, Name, NodeId, NodeState, OutputLengths, Span,
     Text, Timestamp,
 };
-use modchain_wire::console::{NodesPage, NodesQuery, StateSnapshot};
+use modchain_wire::console::{NodesPage, NodesQuery};
 use modchain_wire::view::{AccountView, EventView, NodeHistoryView, StatusView};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -96,10 +96,28 @@ pub struct Feed {
 /// A question that is answered when something happens. Bounded by the streams that consoles may have open: each waits for
 /// one thing.
 enum Waiter {
-    Change { actor: Actor, only: Option<JobId>, cursor: Cursor, reply: oneshot::Sender<Change> },
-    Events { actor: Actor, filter: EventFilter, after: u64, reply: oneshot::Sender<(Vec<EventView>, u64)> },
-    Standing { job: JobId, revision: u64, reply: oneshot::Sender<JobStanding> },
-    Reached { number: u64, reply: oneshot::Sender<()> },
+    Change {
+        actor: Actor,
+        only: Option<JobId>,
+        cursor: Cursor,
+        reply: oneshot::Sender<Change>,
+    },
+    Events {
+        actor: Actor,
+        filter: EventFilter,
+        after: u64,
+        reply: oneshot::Sender<(Vec<EventView>, u64)>,
+    },
+    /// A job that is not here is answered with the last event that was looked at: the view may have it, or the engine be ahead.
+    Standing {
+        job: JobId,
+        revision: u64,
+        reply: oneshot::Sender<Result<JobStanding, u64>>,
+    },
+    Reached {
+        number: u64,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 impl Feed {
@@ -258,15 +276,12 @@ impl Feed {
                 if reply.is_closed() {
                     return None;
                 }
-                match self.standing(job) {
-                    Some(standing) if standing.revision <= revision => Some(Waiter::Standing { job, revision, reply }),
-                    Some(standing) => {
-                        let _ = reply.send(standing);
-                        None
-                    }
-                    // The engine may be ahead of us.
-                    None => Some(Waiter::Standing { job, revision, reply }),
+                let standing = self.standing(job).ok_or(self.model.upto());
+                if standing.is_ok_and(|standing| standing.revision <= revision) {
+                    return Some(Waiter::Standing { job, revision, reply });
                 }
+                let _ = reply.send(standing);
+                None
             }
             Waiter::Reached { number, reply } => {
                 if self.model.upto() < number {
@@ -419,25 +434,8 @@ impl FeedHandle {
         self.ask(|feed| feed.model.snapshot_start()).await
     }
 
-    /// One frame of a snapshot, and where the next one begins.
-    pub async fn snapshot_page(
-        &self,
-        actor: &Actor,
-        only: Option<JobId>,
-        place: SnapshotPlace,
-    ) -> Result<(StateSnapshot, Option<SnapshotPlace>), FeedGone> {
-        let actor = actor.clone();
-        self.ask(move |feed| feed.model.snapshot_page(&actor, only, place, feed.now())).await
-    }
-
     /// A cursor for a reader that saw everything up to an event; `None` if it must start over.
     pub async fn resume(&self, journal: JournalId, upto: u64) -> Result<Option<Cursor>, FeedGone> {
         self.ask(move |feed| (journal == feed.model.journal).then(|| feed.model.resume(upto)).flatten()).await
-    }
-
-    /// Waits for what changes after the cursor.
-    pub async fn change(&self, actor: &Actor, only: Option<JobId>, cursor: Cursor) -> Result<Change, FeedGone> {
-        let actor = actor.clone();
-        self.wait(move |reply| Waiter::Change { actor, only, cursor, reply }).await
     }
 }

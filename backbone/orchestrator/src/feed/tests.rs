@@ -1,5 +1,6 @@
 //! The read model from hand-made events.
 
+mod let_go;
 mod restart;
 
 use modchain_core::{Actor, Event, EventBody, Outcome, Settlement};

@@ -1,8 +1,8 @@
 //! Streams that go on: state (snapshot and deltas) and events.
 
 use modchain_link::Priority;
-use modchain_types::List;
-use modchain_wire::console::{CaughtUp, EventsOpen, EventsPage, RefusalCode, StateOpen};
+use modchain_types::{JobId, List};
+use modchain_wire::console::{CaughtUp, EventsOpen, EventsPage, JobRef, RefusalCode, StateOpen};
 
 use super::{ConsoleSession, Failure, Reader, Writer, refuse};
 use crate::feed::{Change, Cursor, EventFilter};
@@ -24,7 +24,7 @@ impl ConsoleSession {
             loop {
                 let from = match cursor.take() {
                     Some(from) => from,
-                    None => self.snapshot(writer, only).await?,
+                    None => self.snapshot(writer, only, open.job.as_ref()).await?,
                 };
                 match feed.change(&self.actor, only, from).await? {
                     Change::Delta(delta, next) => {
@@ -41,12 +41,21 @@ impl ConsoleSession {
         }
     }
 
-    async fn snapshot(&self, writer: &mut Writer, only: Option<modchain_types::JobId>) -> Result<Cursor, Failure> {
+    /// Of one job, by the name that it was asked for by, or of everything.
+    async fn snapshot(
+        &self,
+        writer: &mut Writer,
+        only: Option<JobId>,
+        name: Option<&JobRef>,
+    ) -> Result<Cursor, Failure> {
         let feed = &self.context.feed;
         let mut place = feed.snapshot_start().await?;
         loop {
             let cursor = place.cursor;
             let (page, next) = feed.snapshot_page(&self.actor, only, place).await?;
+            if let Some(name) = name.filter(|_| page.jobs.is_empty()) {
+                return Err(self.no_job(name).into()); // it is forgotten, and nothing more will come of it
+            }
             writer.write(&page.into()).await?;
             match next {
                 Some(next) => place = next,

@@ -73,11 +73,10 @@ impl ConsoleSession {
         let over = async {
             let mut revision = 0;
             loop {
-                let standing = self.context.feed.standing_after(job, revision).await?;
-                if standing.ended {
-                    return Err::<(), Failure>(ended().into());
+                match self.context.feed.standing_after(job, revision).await? {
+                    Some(standing) if !standing.ended => revision = standing.revision,
+                    Some(_) | None => return Err::<(), Failure>(ended().into()),
                 }
-                revision = standing.revision;
             }
         };
         let taken = tokio::select! {
