@@ -13,7 +13,8 @@ use super::query::{PAGE_WEIGHT_MAX, Sight};
 
 /// Most jobs or nodes in one frame.
 const ITEMS_MAX: usize = 200;
-/// Most events in one delta; a reader with more to read gets a snapshot.
+/// Most events in one delta; a reader with more to read gets a snapshot. Half as many that it may not see are a watermark of
+/// their own, so that they are looked through once.
 const EVENTS_MAX: usize = 500;
 /// Ended jobs in a snapshot: a few screens full.
 const ENDED_SHOWN: usize = 200;
@@ -171,7 +172,7 @@ impl Model {
     }
 
     /// What changed since the cursor. `None` if nothing did, or, unless it is `due`, if the reader may see nothing of it: a
-    /// bare watermark can wait.
+    /// bare watermark can wait, if it does not pass very many events.
     pub(super) fn changed_since(
         &self,
         actor: &Actor,
@@ -184,19 +185,22 @@ impl Model {
             return None;
         }
         let draft = self.draft(actor, only, cursor, now);
-        let moved = cursor.number < self.upto();
-        (draft.visible || (due && moved)).then_some(draft.change)
+        let passed = self.upto() - cursor.number;
+        let due = (due && passed > 0) || passed > EVENTS_MAX as u64 / 2;
+        (draft.visible || due).then_some(draft.change)
     }
 
     fn draft(&self, actor: &Actor, only: Option<JobId>, cursor: Cursor, now: Timestamp) -> Draft {
         let reset = Draft { change: Change::Reset, visible: true };
-        let backlog = self.upto() - cursor.number;
-        if backlog > EVENTS_MAX as u64 {
+        if cursor.number < self.forgotten {
             return reset;
         }
         let concerns = |job: Option<JobId>| only.is_none() || job == only;
         let seen = self.rows_after(cursor.number).filter(|row| row.visible_to(actor) && concerns(row.view.job));
-        let events: Vec<_> = seen.map(|row| row.view.clone()).collect();
+        let events: Vec<_> = seen.take(EVENTS_MAX + 1).map(|row| row.view.clone()).collect();
+        if events.len() > EVENTS_MAX {
+            return reset;
+        }
 
         let (mut jobs, mut weight) = (Vec::new(), 0);
         for (_, id) in self.changed_jobs.range(cursor.revision + 1..) {

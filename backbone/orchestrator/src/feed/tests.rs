@@ -19,7 +19,7 @@ use modchain_wire::view::LedgerKind;
 use super::changes::{Change, Cursor};
 use super::history::Pulse;
 use super::known::Known;
-use super::model::Model;
+use super::model::{EVENTS_KEPT, Model};
 use super::query::{EventFilter, JobsPart, LedgerFilter, Unresolved, one_of, page_limit};
 
 const HOLD: Micro = Micro(100_000);
@@ -394,6 +394,46 @@ fn events_of_others_are_invisible_and_still_move_the_watermark() {
     let (events, upto) = world.model.events_after(&alice, &EventFilter::default(), 0, 1_000);
     assert!(events.iter().all(|event| event.account.as_ref().is_none_or(|of| *of == account("alice"))));
     assert_eq!(upto, world.model.upto());
+}
+
+#[test]
+fn very_many_events_of_others_are_a_watermark_and_no_reason_to_start_over() {
+    let mut world = World::new();
+    let alice = client("alice");
+    let start = world.model.snapshot_start().cursor;
+    for index in 0..600 {
+        world.submit("bob", &format!("k{index}"));
+    }
+    let mine = world.submit("alice", "mine");
+    let (delta, cursor) = world.delta(&alice, None, start);
+    assert_eq!((delta.prev, delta.upto, delta.events.len()), (start.number, world.model.upto(), 1));
+    assert_eq!(delta.jobs[0].id, mine);
+    let told = |world: &World, cursor| world.model.changed_since(&alice, None, cursor, world.at, false);
+    for index in 600..850 {
+        world.submit("bob", &format!("k{index}"));
+    }
+    assert!(told(&world, cursor).is_none(), "a bare watermark can wait");
+    world.submit("bob", "one-more");
+    match told(&world, cursor) {
+        Some(Change::Delta(delta, after)) => {
+            assert!(delta.events.is_empty() && delta.jobs.is_empty());
+            assert_eq!((delta.prev, after.number), (cursor.number, world.model.upto()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_reader_behind_what_is_in_memory_starts_over() {
+    let mut world = World::new();
+    let start = world.model.snapshot_start().cursor;
+    for index in 0..EVENTS_KEPT + 1 {
+        world.submit("bob", &format!("k{index}"));
+    }
+    world.model.forget(world.model.upto());
+    assert!(world.model.forgotten > start.number);
+    let change = world.model.changed_since(&client("alice"), None, start, world.at, false);
+    assert!(matches!(change, Some(Change::Reset)), "{change:?}");
 }
 
 #[test]
