@@ -3,6 +3,7 @@
 //! Nothing is decided here. Reports go to the engine and their acknowledgements come back as effects; a reply of the engine
 //! decides about the connection alone.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,11 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest lifetime of a stream that carries one blob at a time: a slow line and 32 MiB.
 const BLOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Time between two tries to read the task of an assignment.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Tries before a task that cannot be read counts as unreadable for good: for a minute.
+const READ_TRIES_MAX: u32 = 60;
 
 /// Looks at a node's GPUs that wait for a busy feed: a minute of them. Older ones are let go.
 const UNTOLD_TICKS_MAX: usize = 60;
@@ -199,17 +205,47 @@ impl AgentSession {
         }
     }
 
-    /// Instructions down, in the order of their effects.
+    /// Instructions down, in the order of their effects. But an assignment whose task cannot be read at the moment does not keep
+    /// the others waiting.
     async fn instruct(self: Arc<Self>, writer: &mut Writer, mut messages: mpsc::Receiver<NodeMessage>) {
         let mut probes = 0;
-        while let Some(message) = messages.recv().await {
+        let mut unread: VecDeque<Unread> = VecDeque::new();
+        loop {
+            let due = unread.front().map(|first| first.again);
+            let (message, tries) = tokio::select! {
+                message = messages.recv() => (message, 0),
+                () = reached(due) => match unread.pop_front() {
+                    Some(first) => (Some(NodeMessage::Assign(first.assignment)), first.tries),
+                    None => continue,
+                },
+            };
+            let Some(message) = message else { return };
             let frame: ToAgent = match message {
                 NodeMessage::Reconcile(verdicts) => Reconcile { verdicts: List::cut(verdicts) }.into(),
                 NodeMessage::Assign(assignment) => match self.complete(*assignment).await {
-                    Some(assignment) => assignment.into(),
-                    None => continue,
+                    Ok(assignment) => assignment.into(),
+                    Err(Unsent::Needless) => continue,
+                    Err(Unsent::Unread(assignment, error)) => {
+                        let (attempt, tries) = (assignment.attempt, tries + 1);
+                        if passes(&error) && tries < READ_TRIES_MAX {
+                            tracing::warn!(%attempt, %error, tries, "the task of an assignment cannot be read now");
+                            unread.push_back(Unread { assignment, tries, again: Instant::now() + READ_AGAIN_AFTER });
+                        } else {
+                            self.unreadable(&assignment, &error.to_string()).await;
+                        }
+                        continue;
+                    }
                 },
-                NodeMessage::Stop { attempt, fence, grace, cause } => Stop { attempt, fence, grace, cause }.into(),
+                NodeMessage::Stop { attempt, fence, grace, cause } => {
+                    let of =
+                        |other: &Unread| other.assignment.attempt == attempt && other.assignment.claim.fence == fence;
+                    // The node has never heard of it, and does not have to.
+                    if let Some(stopped) = unread.iter().position(of).and_then(|at| unread.remove(at)) {
+                        self.unreadable(&stopped.assignment, "stopped before its task could be read").await;
+                        continue;
+                    }
+                    Stop { attempt, fence, grace, cause }.into()
+                }
                 NodeMessage::Ack { attempt, fence } => ReportAck { attempt, fence }.into(),
                 NodeMessage::Probe => {
                     probes += 1;
@@ -224,29 +260,33 @@ impl AgentSession {
     }
 
     /// Marks the fence and puts the body inline.
-    async fn complete(&self, mut assignment: Assignment) -> Option<Assignment> {
+    async fn complete(&self, mut assignment: Assignment) -> Result<Assignment, Unsent> {
         let services = &self.context.services;
         let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
         assignment.claim = services.fence_key.claim(fence);
         if let TaskBody::Inline(_) = &assignment.spec.body {
-            return Some(assignment);
+            return Ok(assignment);
         }
-        let account =
-            move |control: &modchain_core::Control, _| control.job(attempt.job).map(|job| job.account.clone());
-        // A job that is gone by now needs no assignment any more.
-        let account = services.engine.query(account).await.ok()??;
+        // A job that is gone by now needs no assignment any more, and neither does an attempt that was given up.
+        let account = move |control: &modchain_core::Control, _| {
+            let job = control.job(attempt.job)?;
+            job.placement_of(attempt, fence).map(|_| job.account.clone())
+        };
+        let Ok(Some(account)) = services.engine.query(account).await else { return Err(Unsent::Needless) };
         match task_of(&services.blobs, &account, &assignment.spec).await {
             Ok(task) => {
                 assignment.spec.body = TaskBody::Inline(task);
-                Some(assignment)
+                Ok(assignment)
             }
-            Err(error) => {
-                tracing::error!(%attempt, %error, "the task of an assignment cannot be read");
-                let message = Text::cut(error.to_string());
-                let _ = services.engine.tell(Command::BodyUnreadable { attempt, fence, message }).await;
-                None
-            }
+            Err(error) => Err(Unsent::Unread(Box::new(assignment), error)),
         }
+    }
+
+    /// The assignment will not be sent; the engine ends the job.
+    async fn unreadable(&self, assignment: &Assignment, why: &str) {
+        let (attempt, fence, message) = (assignment.attempt, assignment.claim.fence, Text::cut(why));
+        tracing::error!(%attempt, why, "the task of an assignment cannot be read");
+        let _ = self.context.services.engine.tell(Command::BodyUnreadable { attempt, fence, message }).await;
     }
 
     /// Reports up.
@@ -423,6 +463,30 @@ impl AgentSession {
     }
 }
 
+/// An assignment whose task is to be read again.
+struct Unread {
+    assignment: Box<Assignment>,
+    /// How often it was tried.
+    tries: u32,
+    again: Instant,
+}
+
+/// Why an assignment is not sent.
+enum Unsent {
+    /// Nobody needs it any more.
+    Needless,
+    /// Its task cannot be read.
+    Unread(Box<Assignment>, BlobError),
+}
+
+/// Comes back at this moment, or never.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 enum BlobFailure {
     Refused(StreamRefused),
     Broken,
@@ -432,16 +496,20 @@ fn refused(why: impl Into<String>, retryable: bool) -> BlobFailure {
     BlobFailure::Refused(StreamRefused { why: Sentence::cut(why), retryable })
 }
 
-fn blob_refused(error: BlobError) -> BlobFailure {
-    let retryable = match &error {
+/// Whether it may be otherwise in a while: too many files are open, or the disk fails now and then.
+fn passes(error: &BlobError) -> bool {
+    match error {
         BlobError::Full | BlobError::Disk(_) => true,
         BlobError::TooLarge { .. }
         | BlobError::Quota { .. }
         | BlobError::Mismatch { .. }
         | BlobError::Missing
         | BlobError::Damaged => false,
-    };
-    refused(error.to_string(), retryable)
+    }
+}
+
+fn blob_refused(error: BlobError) -> BlobFailure {
+    refused(error.to_string(), passes(&error))
 }
 
 /// Lets the agent know why its stream ends.

@@ -90,6 +90,47 @@ async fn a_large_task_leaves_the_journal_and_reaches_its_node_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_read_for_a_moment_is_assigned_later_and_holds_up_no_other() {
+    let world = World::start().await;
+    let alice = world.console("alice").await;
+    let large = |name: &str| {
+        let mut large = spec(name);
+        let TaskBody::Inline(Task::Wasm(task)) = &mut large.body else { panic!("wasm") };
+        task.args = List::new((0..4).map(|_| text(name.repeat(4_000))).collect()).expect("it fits");
+        large
+    };
+    alice.put(MODULE, Digest::of(MODULE)).await.expect("it is stored");
+    let first = alice.submit_spec("a", large("a")).await.expect("it is accepted").job.to_string();
+    let second = alice.submit_spec("b", large("b")).await.expect("it is accepted").job.to_string();
+    // A folder can be opened and not read, by whoever it is.
+    let blobs = world.place().join("blobs").join("alice");
+    let aside = world.place().join("aside");
+    let files = std::fs::read_dir(&blobs).expect("it is there").map(|file| file.expect("a file").path());
+    let tasks: Vec<_> = files.filter(|file| file.metadata().expect("a file").len() > 4_000).collect();
+    assert_eq!(tasks.len(), 2);
+    std::fs::create_dir(&aside).expect("makes");
+    for task in &tasks {
+        std::fs::rename(task, aside.join(task.file_name().expect("a name"))).expect("moves");
+        std::fs::create_dir(task).expect("makes");
+    }
+    let mut agent = world.agent().await;
+    let small = alice.submit("small").await.job;
+    let assignment = agent.assignment().await;
+    assert_eq!(assignment.attempt.job, small, "what comes behind them is not held up");
+
+    let cancel = Cancel { job: text(&*second), grace: modchain_types::Span::from_secs(1), why: text("") };
+    assert!(matches!(alice.ask(cancel).await, ToConsole::Job(_)));
+    let ended = alice.job_until(&second, |job| job.state.is_ended()).await;
+    assert_eq!((ended.state, ended.cost), (JobState::Cancelled, Micro(0)));
+    for task in &tasks {
+        std::fs::remove_dir(task).expect("removes");
+        std::fs::rename(aside.join(task.file_name().expect("a name")), task).expect("moves");
+    }
+    let assignment = agent.assignment().await;
+    assert_eq!((assignment.attempt.job.to_string(), assignment.spec.body), (first, large("a").body));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queued_job_is_explained_and_cancelled_without_cost() {
     let world = World::start().await;
     let alice = world.console("alice").await;
