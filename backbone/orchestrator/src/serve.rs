@@ -43,7 +43,7 @@ use crate::store::space::Space;
 use crate::store::view::view_dir;
 use crate::{dispatch, init};
 
-/// Longest wait for the engine to commit what it has accepted.
+/// Longest wait for the engine to hear that it is to stop, and to commit what it has accepted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two looks at the dates of the orchestrator's own certificates.
 const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(3600);
@@ -206,9 +206,11 @@ impl Orchestrator {
         renewer.abort();
         watch.abort();
         server.shutdown().await;
-        let _ = engine.stop().await; // an engine that is gone already has stopped
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        let clean = tokio::time::timeout(DRAIN_TIMEOUT, joined)
+        let stopped = async {
+            let _ = engine.stop().await; // an engine that is gone already has stopped
+            tokio::task::spawn_blocking(move || thread.join()).await
+        };
+        let clean = tokio::time::timeout(DRAIN_TIMEOUT, stopped)
             .await
             .context("the engine did not stop in time; what it acknowledged is on disk")??;
         anyhow::ensure!(clean, "the engine's thread panicked");
