@@ -235,7 +235,8 @@ fn open_stores(
     let input = InputStore::at(&place("input")).context("the input store cannot be opened")?.within(space.clone());
     let blobs = BlobStore::at(&place("blobs")).context("the blob store cannot be opened")?;
     let (id, asset) = crate::store::journal::identify(&crate::engine::journal_dir(data))?;
-    let mut feed = Feed::open(id, asset, &view_dir(data)).context("the view of ended jobs cannot be made")?;
+    let feed = Feed::open(id, asset, &view_dir(data)).context("the view of ended jobs cannot be made")?;
+    let mut feed = feed.within(space.clone());
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
     let founders = Founders::read(data)?;

@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::engine::OutletReceiver;
+use crate::store::space::{Level, Space};
 use crate::store::view::{Rows, View, ViewError};
 
 pub use archive::{Archivist, FeedError};
@@ -91,6 +92,8 @@ pub struct Feed {
     /// The moment of the last event and when it came: what "now" is on the timeline follows from both.
     last: (Timestamp, Instant),
     waiters: Vec<Waiter>,
+    /// The room where the view is, if somebody looks after it.
+    space: Option<Arc<Space>>,
 }
 
 /// A question that is answered when something happens. Bounded by the streams that consoles may have open: each waits for
@@ -136,7 +139,12 @@ impl Feed {
         };
         let now = Instant::now();
         let last = (Timestamp::ZERO, now);
-        Ok(Self { model, view: Arc::new(view), started: now, last, waiters: Vec::new() })
+        Ok(Self { model, view: Arc::new(view), started: now, last, waiters: Vec::new(), space: None })
+    }
+
+    /// Leaves the last bytes of the disk to the journal: what has ended stays in memory meanwhile, up to a bound.
+    pub fn within(self, space: Arc<Space>) -> Self {
+        Self { space: Some(space), ..self }
     }
 
     /// The last event that it knows.
@@ -155,8 +163,11 @@ impl Feed {
         if self.model.rows_waiting() >= REPLAYED_AT_ONCE { self.write_replayed() } else { Ok(()) }
     }
 
-    /// Writes what the replay led to. Call it when the replay is over. Blocks.
+    /// Writes what the replay led to, if there is room. Call it when the replay is over. Blocks.
     pub fn write_replayed(&mut self) -> Result<(), ViewError> {
+        if self.holds_back() {
+            return Ok(());
+        }
         while let Some(rows) = self.model.take_rows()? {
             self.view.apply(&rows)?;
         }
@@ -176,11 +187,21 @@ impl Feed {
         Ok((FeedHandle { questions, view }, tokio::spawn(self.serve(events, inbox, writer)), archivist))
     }
 
+    /// Whether very much waits for the view.
+    fn is_crowded(&self) -> bool {
+        self.model.rows_waiting() > archive::EVENTS_WAITING_MAX
+    }
+
+    /// Whether the view is to wait for room: after one failed write it would be of no use until the next start.
+    fn holds_back(&self) -> bool {
+        self.space.as_ref().is_some_and(|space| space.level() == Level::Full) && !self.is_crowded()
+    }
+
     /// Hands what has ended to the view's writer, and forgets what the view has. Waits for the writer only when very much
     /// has gathered; without a writer everything stays.
     async fn hand_over(&mut self, writer: &mpsc::Sender<Rows>) {
-        while self.model.rows_waiting() > 0 {
-            let crowded = self.model.rows_waiting() > archive::EVENTS_WAITING_MAX;
+        while self.model.rows_waiting() > 0 && !self.holds_back() {
+            let crowded = self.is_crowded();
             let place = if crowded { writer.reserve().await.ok() } else { writer.try_reserve().ok() };
             if place.is_none() && !writer.is_closed() {
                 break;
@@ -213,6 +234,9 @@ impl Feed {
             tokio::select! {
                 batch = events.recv() => {
                     let Some(batch) = batch else {
+                        if self.holds_back() {
+                            return; // the next start writes it
+                        }
                         while let (Ok(place), Ok(Some(rows))) = (writer.reserve().await, self.model.take_rows()) {
                             place.send(rows);
                         }

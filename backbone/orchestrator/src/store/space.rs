@@ -2,8 +2,9 @@
 //!
 //! Three levels. With *enough* everything is taken. When it is *low* nothing new is: no jobs, blobs, input or credits; what runs
 //! goes on. When it is *full* the last bytes are kept for the journal: a ballast file is given up, so that what runs can still be
-//! settled, and once that is used up too, output and input wait where they are until there is room again. Everything comes
-//! back by itself, the ballast included.
+//! settled, and once that is used up too, output and input wait where they are until there is room again, and so does the view of
+//! what has ended. Everything comes back by itself, the ballast included; but a view that met the full disk before it could wait
+//! is written again only by the next start.
 //!
 //! The engine looks at its wake-ups and whenever a write finds no room; nobody polls.
 

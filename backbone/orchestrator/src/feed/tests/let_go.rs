@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use super::super::model::ENDED_KEPT;
 use super::super::{Feed, FeedHandle, Waiter};
 use super::*;
+use crate::store::space::{Marks, Room, Space};
 use crate::store::view::View;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -23,6 +25,10 @@ struct Served {
 impl Served {
     /// Alice has one job.
     fn start() -> Self {
+        Self::within(None)
+    }
+
+    fn within(space: Option<Arc<Space>>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let view = Arc::new(View::open(&dir.path().join("view"), JournalId([7; 16])).expect("opens"));
         let mut world = World::new();
@@ -30,7 +36,7 @@ impl Served {
         let now = Instant::now();
         let World { model, at } = world;
         let mut feed =
-            Feed { model, view: Arc::clone(&view), started: now, last: (at, now), waiters: Vec::new() };
+            Feed { model, view: Arc::clone(&view), started: now, last: (at, now), waiters: Vec::new(), space };
         let (questions, mut inbox) = mpsc::channel::<super::super::Question>(1);
         tokio::spawn(async move {
             while let Some(question) = inbox.recv().await {
@@ -132,4 +138,25 @@ async fn a_job_that_ended_and_was_let_go_of_is_in_its_own_snapshot_and_delta() {
         }
         Change::Reset => panic!("one event is not too much"),
     }
+}
+
+#[tokio::test]
+async fn the_view_waits_while_the_last_bytes_are_the_journals() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let free = Arc::new(AtomicU64::new(0));
+    let gauge = {
+        let free = Arc::clone(&free);
+        move |_: &std::path::Path| Ok(Room { free: free.load(Ordering::Relaxed), total: 1_000 })
+    };
+    let space = Arc::new(Space::with(dir.path(), Marks { low: 100, full: 10, ballast: 0 }, Box::new(gauge)));
+    let served = Served::within(Some(Arc::clone(&space)));
+    let (feed, job) = (&served.feed, served.job);
+    served.happen(move |world| world.finish(job, 0, 0)).await;
+    assert_eq!(feed.archived(), 0);
+    assert!(feed.standing(job).await.expect("answers").expect("it stays in memory").ended);
+    free.store(50, Ordering::Relaxed);
+    space.look();
+    served.end_others().await;
+    assert_eq!(feed.archived(), feed.upto().await.expect("answers"), "it has caught up");
+    assert!(feed.standing(job).await.expect("answers").expect("the view has it").ended);
 }
