@@ -8,7 +8,7 @@
 //!                                    Forgot   once the orchestrator has acknowledged the result
 //! DATA/attempts.damaged            the log as it was when something of it could not be read; for people
 //! DATA/attempts/j-…-N/output       the spool, once there is output
-//!                    /input-done   that the job has got all of its input
+//!                    /input-done   that all of the job's input is out of the agent's hands
 //!                    /state        what its executor needs to take it up again
 //!                    /module       for the executor
 //! ```
@@ -147,6 +147,11 @@ pub struct AttemptFolder {
 }
 
 impl AttemptFolder {
+    #[cfg(test)]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// Makes it, for everything but output. One that exists keeps its content.
     pub fn make(&self) -> io::Result<()> {
         files::make_private_dir(&self.path)
@@ -162,7 +167,7 @@ impl AttemptFolder {
         self.path.join("state")
     }
 
-    /// Remembers that the job has got all of its input. Outlives the agent, not a power loss: nor does the job.
+    /// Remembers that all of its input has been handed to the job, or to who outlives the agent with it. Outlives the agent, not a power loss: nor does the job.
     pub fn input_is_done(&self) -> io::Result<()> {
         fs::write(self.input_done_file(), [])
     }

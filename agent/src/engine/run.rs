@@ -264,9 +264,11 @@ async fn feed(mut stdin: StdinWriter, mut pieces: mpsc::Receiver<StdinPiece>, fo
                 }
             }
             StdinPiece::End => {
-                // Who has ended meanwhile needs no end of its input.
-                let _ = stdin.close().await;
-                if let Err(error) = folder.input_is_done() {
+                // Before nothing of it is left in this process the note would be a lie to the next one. Who has ended meanwhile
+                // needs none.
+                if stdin.close().await.is_ok()
+                    && let Err(error) = folder.input_is_done()
+                {
                     tracing::warn!(%error, "that an attempt has its input cannot be written down");
                 }
                 return;
@@ -288,5 +290,36 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             // The runtime is being shut down, and this task with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn that_the_input_is_done_is_noted_only_once_nothing_of_it_is_left_here() {
+        for arrives in [true, false] {
+            let dir = tempfile::tempdir().expect("dir");
+            let folder = AttemptFolder::at(dir.path());
+            let (ours, mut theirs) = tokio::io::duplex(64);
+            let (confirm, confirmed) = oneshot::channel();
+            let (pieces_in, pieces) = mpsc::channel(2);
+            pieces_in.send(StdinPiece::Bytes(Bytes::from_static(b"input"))).await.expect("there is room");
+            pieces_in.send(StdinPiece::End).await.expect("there is room");
+            let feeding = tokio::spawn(feed(StdinWriter::through(ours, confirmed), pieces, folder));
+            let mut read = Vec::new();
+            theirs.read_to_end(&mut read).await.expect("reads");
+            assert_eq!(read, b"input");
+            if arrives {
+                confirm.send(()).expect("it is waited for");
+            } else {
+                drop(confirm);
+            }
+            feeding.await.expect("no panic");
+            assert_eq!(dir.path().join("input-done").exists(), arrives);
+        }
     }
 }

@@ -26,7 +26,7 @@ use modchain_types::{
 };
 use modchain_wire::agent::OutputStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -206,11 +206,18 @@ pub(crate) enum Wish {
 /// The standard input of a job. Dropping it is the end of the input.
 pub struct StdinWriter {
     pipe: Pin<Box<dyn AsyncWrite + Send>>,
+    /// Told once all of it, and its end, is out of this process; `None` where the pipe holds nothing back in it.
+    handed_over: Option<oneshot::Receiver<()>>,
 }
 
 impl StdinWriter {
     pub(crate) fn new(pipe: impl AsyncWrite + Send + 'static) -> Self {
-        Self { pipe: Box::pin(pipe) }
+        Self { pipe: Box::pin(pipe), handed_over: None }
+    }
+
+    /// For a pipe that somebody in this process empties, who tells when that is done.
+    pub(crate) fn through(pipe: impl AsyncWrite + Send + 'static, handed_over: oneshot::Receiver<()>) -> Self {
+        Self { pipe: Box::pin(pipe), handed_over: Some(handed_over) }
     }
 
     /// Hands all the bytes over; waits while the job does not read. A job that has ended or has closed its input is
@@ -220,9 +227,14 @@ impl StdinWriter {
         self.pipe.flush().await.map_err(|_| StdinClosed)
     }
 
-    /// Ends the input.
+    /// Ends the input; waits until nothing of it is left in this process. [`StdinClosed`] as in [`StdinWriter::write`]: then
+    /// some of it may have got lost.
     pub async fn close(mut self) -> Result<(), StdinClosed> {
-        self.pipe.shutdown().await.map_err(|_| StdinClosed)
+        self.pipe.shutdown().await.map_err(|_| StdinClosed)?;
+        match self.handed_over {
+            Some(handed_over) => handed_over.await.map_err(|_| StdinClosed),
+            None => Ok(()),
+        }
     }
 }
 

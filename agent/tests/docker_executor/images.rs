@@ -119,6 +119,22 @@ async fn each_failure_of_a_pull_is_told_as_what_it_is() {
 }
 
 #[tokio::test]
+async fn input_that_never_left_the_agent_is_not_said_to_have_been_handed_over() {
+    let engine = Engine::start(pulling(Answer::Silence, missing()));
+    let node = Node::at(Some(engine.host.clone()), DockerPolicy::default());
+    let mut attempt = named("a:1").input().start(&node);
+    let mut stdin = attempt.stdin.take().expect("it reads");
+    stdin.write(b"all of it").await.expect("there is room");
+    let closing = tokio::spawn(stdin.close());
+    while engine.requests("/images/create").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    attempt.control.kill();
+    assert_eq!(*attempt.story().await.ending(), modchain_types::Ending::Stopped);
+    assert!(closing.await.expect("no panic").is_err());
+}
+
+#[tokio::test]
 async fn a_pull_ends_at_once_when_the_job_is_stopped() {
     let engine = Engine::start(pulling(Answer::Silence, missing()));
     let node = Node::at(Some(engine.host.clone()), DockerPolicy::default());

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use modchain_types::{AttemptId, BootId, Digest, DockerTask, Exceptions, Fence, NodeId, Span, Text, Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{EVENTS_WAITING_MAX, RunControl, Running, StartRequest, StdinWriter};
 use crate::clock;
@@ -144,8 +144,9 @@ impl DockerExecutor {
         let (stdin, input) = match request.input {
             modchain_types::Input::None => (None, None),
             modchain_types::Input::Stream => {
-                let (ours, theirs) = tokio::io::duplex(STDIN_BYTES_MAX);
-                (Some(StdinWriter::new(ours)), Some(theirs))
+                let (ours, bytes) = tokio::io::duplex(STDIN_BYTES_MAX);
+                let (handed_over, is_handed_over) = oneshot::channel();
+                (Some(StdinWriter::through(ours, is_handed_over)), Some(run::Input { bytes, handed_over }))
             }
         };
         let labels = self.labels(&request);

@@ -31,7 +31,7 @@ use bollard::query_parameters::{
 use futures::StreamExt;
 use modchain_types::{AttemptId, DockerTask, Ending, Fault, Span, Timestamp, Usage};
 use tokio::io::{AsyncWriteExt, DuplexStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -71,6 +71,13 @@ pub(super) struct Job {
     pub(super) wish: watch::Receiver<Wish>,
 }
 
+/// What the container is to read.
+pub(super) struct Input {
+    pub(super) bytes: DuplexStream,
+    /// Is told once the engine has all of them and their end.
+    pub(super) handed_over: oneshot::Sender<()>,
+}
+
 /// How it ended, and how long it ran.
 struct End {
     ending: Ending,
@@ -104,7 +111,7 @@ impl Job {
         task: DockerTask,
         policy: DockerPolicy,
         labels: HashMap<String, String>,
-        input: Option<DuplexStream>,
+        input: Option<Input>,
     ) {
         let end = match self.create(&request, &task, &policy, labels).await {
             Ok(()) => {
@@ -204,7 +211,7 @@ impl Job {
     }
 
     /// From the start to the end.
-    async fn run(&mut self, request: StartRequest, input: Option<DuplexStream>) -> End {
+    async fn run(&mut self, request: StartRequest, input: Option<Input>) -> End {
         let feeding = match input {
             None => None,
             Some(input) => match self.attach(input).await {
@@ -438,19 +445,23 @@ impl Job {
     }
 
     /// Hands the input over to the container, which is not started yet, so that it misses none.
-    async fn attach(&self, mut input: DuplexStream) -> Result<AbortOnDropHandle<()>, Trouble> {
+    async fn attach(&self, input: Input) -> Result<AbortOnDropHandle<()>, Trouble> {
         let (docker, _) = self.engine.docker().await?;
         let options = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
         let mut attached = match docker.attach_container(&self.name, Some(options)).await {
             Ok(attached) => attached,
             Err(error) => return Err(self.engine.trouble(error).await),
         };
+        let Input { mut bytes, handed_over } = input;
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
             // Who does not read any more takes no input: dropping ours tells the shell.
-            if tokio::io::copy(&mut input, &mut attached.input).await.is_ok() {
-                let _ = attached.input.shutdown().await;
+            if tokio::io::copy(&mut bytes, &mut attached.input).await.is_ok()
+                && attached.input.shutdown().await.is_ok()
+            {
+                // The shell may have gone.
+                let _ = handed_over.send(());
             }
-            drop(input);
+            drop(bytes);
             while let Some(Ok(_)) = attached.output.next().await {}
         })))
     }
