@@ -162,17 +162,30 @@ async fn an_engine_that_goes_away_is_the_nodes_fault_and_is_taken_up_again_when_
     engine.live_restore = true;
     engine.start_again().await;
     offered(&mut findings, true).await;
-    let counting = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; sleep 0.1; done";
-    let mut attempt = Container::shell(counting).start(&node);
+    let counting = "cat; i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; sleep 0.1; done";
+    let mut attempt = Container::shell(counting).input().start(&node);
     attempt.started().await;
-    let mut counted = attempt.output_until("\n").await;
+    let mut stdin = attempt.stdin.take().expect("it reads");
+    stdin.write(b"0\n").await.expect("it reads");
+    stdin.close().await.expect("it is handed over");
+    let mut counted = attempt.output_until("1\n").await;
+    // Another one has not got all that it is to read, and never will.
+    let mut half_fed = Container::shell("head -n 1; cat; sleep 30").input().start(&node);
+    half_fed.started().await;
+    let mut half = half_fed.stdin.take().expect("it reads");
+    half.write(b"half\n").await.expect("it reads");
+    half_fed.output_until("half\n").await;
     engine.stop(libc::SIGTERM);
     offered(&mut findings, false).await;
     engine.start_again().await;
     let story = attempt.story().await;
     counted += story.out();
     assert_eq!(*story.ending(), EXITED_0);
-    assert_eq!(counted, (1..=100).map(|number| format!("{number}\n")).collect::<String>());
+    assert_eq!(counted, (0..=100).map(|number| format!("{number}\n")).collect::<String>());
+    let story = half_fed.story().await;
+    let Ending::NodeFault { message } = story.ending() else { panic!("{story:?}") };
+    assert!(message.contains("the container engine went away"), "{message}");
+    assert!(half.write(b"the rest").await.is_err());
     node.assert_clean();
     probe.abort();
 }

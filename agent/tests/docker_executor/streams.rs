@@ -102,4 +102,17 @@ async fn input_of_any_length_reaches_the_container_and_who_does_not_read_it_says
     assert_eq!(*attempt.story().await.ending(), EXITED_0);
     assert!(stdin.write(&piece).await.is_err(), "nobody reads any more");
     node.assert_clean();
+
+    // Nor is it anybody's fault when it goes on without its input, whether that is there or not.
+    let mut attempt = Container::shell("exec <&-; echo on; sleep 1; exit 5").input().start(&node);
+    let mut stdin = attempt.stdin.take().expect("it could read");
+    attempt.started().await;
+    attempt.output_until("on\n").await;
+    let writing = tokio::spawn(async move { while stdin.write(&piece).await.is_ok() {} });
+    assert_eq!(*attempt.story().await.ending(), modchain_types::Ending::Exited { code: 5 });
+    writing.await.expect("no panic");
+    let mut attempt = Container::shell("exit 6").input().start(&node);
+    let _stdin = attempt.stdin.take().expect("it could read");
+    assert_eq!(*attempt.story().await.ending(), modchain_types::Ending::Exited { code: 6 });
+    node.assert_clean();
 }

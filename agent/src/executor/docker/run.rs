@@ -12,6 +12,10 @@
 //! A container that was seen to end is left where it is: as long as its end is not written down, it alone knows it, and an
 //! agent that died just then finds it again. Whoever has written it down calls [`super::DockerExecutor::remove`].
 //!
+//! The engine takes the input over a connection of its own, and holds it open until the container has ended. Where it breaks
+//! sooner, as when the engine is started anew, nobody can hand over the rest: the attempt is then the node's fault, unless all of
+//! the input was with the engine already.
+//!
 //! While the engine is away nobody can look at a container, or end it. One whose engine stays away for more than a minute is
 //! given up as the node's fault although it may still run; it is removed as soon as the engine is found again.
 //!
@@ -24,6 +28,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bollard::container::AttachContainerResults;
 use bollard::models::{ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     AttachContainerOptions, CreateContainerOptions, EventsOptions, StartContainerOptions, WaitContainerOptions,
@@ -76,6 +81,29 @@ pub(super) struct Input {
     pub(super) bytes: DuplexStream,
     /// Is told once the engine has all of them and their end.
     pub(super) handed_over: oneshot::Sender<()>,
+}
+
+/// The way of the input into a container.
+struct Feeding {
+    /// Holds the connection.
+    _task: AbortOnDropHandle<()>,
+    /// Whether input was lost on it; `None` while that is being found out.
+    lost: watch::Receiver<Option<bool>>,
+}
+
+impl Feeding {
+    /// Waits until some is known to be lost: for ever if none is.
+    async fn lost(&mut self) {
+        if self.lost.wait_for(|lost| *lost == Some(true)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether some is lost. To be asked after the container's end. Nothing is while the connection is there: some engines keep it
+    /// for as long as there may be more input, though nobody is left to read it.
+    async fn is_lost(&mut self) -> bool {
+        matches!(self.lost.wait_for(Option::is_some).await, Ok(lost) if *lost == Some(true))
+    }
 }
 
 /// How it ended, and how long it ran.
@@ -228,9 +256,7 @@ impl Job {
         }
         let started = clock::now();
         let _ = self.events.send(ExecutorEvent::Started).await;
-        let end = self.watch(started, Cursor::new(request.state), false).await;
-        drop(feeding);
-        end
+        self.watch(started, Cursor::new(request.state), false, feeding).await
     }
 
     async fn go_on(&mut self, request: &ResumeRequest) -> End {
@@ -250,7 +276,7 @@ impl Job {
         }
         let position = Position { stdout: request.stdout, stderr: request.stderr };
         let cursor = Cursor::load(request.state.clone(), position).await;
-        let mut end = self.watch(request.started, cursor, request.full).await;
+        let mut end = self.watch(request.started, cursor, request.full, None).await;
         if state.running != Some(true) {
             // It ended while nobody watched: what the engine wrote down is nearer to the truth than now.
             let seen = reap::moment(state.started_at.as_deref()).zip(reap::moment(state.finished_at.as_deref()));
@@ -260,7 +286,7 @@ impl Job {
     }
 
     /// Watches a started container until it has ended and its output has been handed out.
-    async fn watch(&mut self, started: Timestamp, cursor: Cursor, full: bool) -> End {
+    async fn watch(&mut self, started: Timestamp, cursor: Cursor, full: bool, mut feeding: Option<Feeding>) -> End {
         let (ended_in, ended) = watch::channel(false);
         let log = Log {
             engine: self.engine.clone(),
@@ -279,7 +305,7 @@ impl Job {
         let container = self.engine.inspect(&self.name).await.ok().flatten().unwrap_or_default();
         let pids = PidsWatch::new(container.state.and_then(|state| state.pid).filter(|pid| *pid > 0));
         let id = container.id.unwrap_or_default();
-        let (rest, stopped, read) = self.wait(&mut reading).await;
+        let (rest, stopped, read) = self.wait(&mut reading, &mut feeding).await;
         let ran = clock::now().since(started);
         let at_rest = matches!(rest, Rest::Ended(_));
         let ending = match rest {
@@ -292,7 +318,14 @@ impl Job {
                     Some(read) => read,
                     None => reading.await,
                 };
+                let is_input_lost = match &mut feeding {
+                    Some(feeding) => feeding.is_lost().await,
+                    None => false,
+                };
                 match read {
+                    Ok(Ok(())) if is_input_lost => {
+                        node_fault("the container engine went away before the container had all of its input")
+                    }
                     Ok(Ok(())) => ending,
                     Ok(Err(Lost(why))) => node_fault(why),
                     Err(error) => node_fault(format!("the reader of the output failed: {error}")),
@@ -307,6 +340,7 @@ impl Job {
     async fn wait(
         &mut self,
         reading: &mut AbortOnDropHandle<Result<(), Lost>>,
+        feeding: &mut Option<Feeding>,
     ) -> (Rest, Option<StopAs>, Option<Read>) {
         let (engine, name) = (self.engine.clone(), self.name.clone());
         let rest = wait_for_rest(&engine, &name);
@@ -318,6 +352,14 @@ impl Job {
         self.wish.mark_changed();
         let mut listened = true;
         let mut read = None;
+        let input_lost = async {
+            match feeding {
+                Some(feeding) => feeding.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(input_lost);
+        let mut fed = true;
         loop {
             let now = tokio::select! {
                 rest = &mut rest => return (rest, stopped, read),
@@ -328,6 +370,12 @@ impl Job {
                         continue;
                     }
                     // What it prints from here on is worth nothing.
+                    Wish::Kill { stop_as: StopAs::Stopped }
+                }
+                () = &mut input_lost, if fed => {
+                    fed = false;
+                    tracing::warn!(attempt = %self.attempt, "the container cannot get the rest of its input: it is killed");
+                    // What it makes of half of it is worth nothing.
                     Wish::Kill { stop_as: StopAs::Stopped }
                 }
                 changed = self.wish.changed(), if wish_open => match changed {
@@ -445,25 +493,41 @@ impl Job {
     }
 
     /// Hands the input over to the container, which is not started yet, so that it misses none.
-    async fn attach(&self, input: Input) -> Result<AbortOnDropHandle<()>, Trouble> {
+    async fn attach(&self, input: Input) -> Result<Feeding, Trouble> {
         let (docker, _) = self.engine.docker().await?;
         let options = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
-        let mut attached = match docker.attach_container(&self.name, Some(options)).await {
+        let attached = match docker.attach_container(&self.name, Some(options)).await {
             Ok(attached) => attached,
             Err(error) => return Err(self.engine.trouble(error).await),
         };
+        let AttachContainerResults { output: mut from_engine, input: mut to_engine } = attached;
         let Input { mut bytes, handed_over } = input;
-        Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        let (engine, name) = (self.engine.clone(), self.name.clone());
+        let (lost_in, lost) = watch::channel(Some(false));
+        let task = tokio::spawn(async move {
+            let hand_over = async {
+                tokio::io::copy(&mut bytes, &mut to_engine).await?;
+                to_engine.shutdown().await
+            };
+            let end = async { while let Some(Ok(_)) = from_engine.next().await {} };
+            tokio::pin!(end);
+            let all = tokio::select! {
+                biased;
+                () = &mut end => false,
+                all = hand_over => all.is_ok(),
+            };
             // Who does not read any more takes no input: dropping ours tells the shell.
-            if tokio::io::copy(&mut bytes, &mut attached.input).await.is_ok()
-                && attached.input.shutdown().await.is_ok()
-            {
+            drop(bytes);
+            if all {
                 // The shell may have gone.
                 let _ = handed_over.send(());
+                end.await;
+            } else {
+                lost_in.send_replace(None);
+                lost_in.send_replace(Some(goes_on(&engine, &name).await));
             }
-            drop(bytes);
-            while let Some(Ok(_)) = attached.output.next().await {}
-        })))
+        });
+        Ok(Feeding { _task: AbortOnDropHandle::new(task), lost })
     }
 
     /// Removes the container. One that cannot be removed now is removed when the engine has been found again.
@@ -472,6 +536,20 @@ impl Job {
             tracing::warn!(attempt = %self.attempt, %trouble, "a container could not be removed, and is left for later");
             self.engine.leave(self.name.clone());
         }
+    }
+}
+
+/// Whether a container has not ended though the connection that it gets its input over has. The engine holds that until the
+/// end, whether the input is read or not, so then it was lost to something else.
+async fn goes_on(engine: &Engine, name: &str) -> bool {
+    match engine.inspect(name).await {
+        Ok(Some(container)) => {
+            let status = container.state.and_then(|state| state.status);
+            !matches!(status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD))
+        }
+        Ok(None) => false,
+        // The engine is on its way out, and what it would say of the container's end is not heard either.
+        Err(_) => true,
     }
 }
 
