@@ -501,11 +501,12 @@ impl Outbox {
 
 fn recover_one(folder: &AttemptFolder, attempt: AttemptId, found: FoundAttempt) -> io::Result<Left> {
     let FoundAttempt { assignment, started, result, output } = found;
-    files::make_private_dir(&folder.path)?;
     remove_file(&folder.module())?;
     let spool_file = spool_file(&folder.path);
-    // A power loss may have taken the file that the result promises. One that is there needs no room on the disk.
+    // A power loss may have taken the file that the result promises. What is there needs no room on the disk, and where nothing
+    // is to be written no folder is made: on a full disk that would keep the agent from starting.
     if !output.is_empty() && fs::read(&spool_file).ok().as_ref() != Some(&output) {
+        folder.make()?;
         files::write_durably(&spool_file, &output)?;
     }
     let dropped = match result.as_ref().map(|result| &result.body) {

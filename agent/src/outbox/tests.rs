@@ -341,6 +341,7 @@ fn what_another_build_wrote_keeps_no_agent_from_starting() {
     let mut outbox = open(dir.path());
     begin(&mut outbox, &assignment(2, 2));
     let (third, _, _) = begin(&mut outbox, &assignment(3, 3));
+    third.make().expect("makes a folder");
     write_foreign(&mut outbox, &serde_json::json!({ "Began": foreign(3) }));
     write_foreign(&mut outbox, &serde_json::json!({ "Ended": foreign(4) }));
     write_foreign(&mut outbox, &serde_json::json!({ "Paused": 5 }));
@@ -373,6 +374,8 @@ fn a_start_finds_what_was_written_though_the_disk_is_full() {
     let mut outbox = open(dir.path());
     outbox.begin(&second);
     outbox.commit().expect("there is room in the file");
+    // Nor a folder, of which this one has none yet: what stands in its place leads nowhere.
+    std::os::unix::fs::symlink("/nowhere", outbox.folder_of(second.attempt).path).expect("makes a link");
     assert_eq!(sight(dir.path()).0, [(1, true), (2, false)]);
     // Not even a damaged file keeps it from starting.
     let mut bytes = fs::read(path("attempts.log")).expect("reads");
