@@ -83,11 +83,14 @@ impl BlobCache {
         fs::rename(&writer.path, self.path(digest))?;
         writer.kept = true;
         files::sync_dir(&self.dir)?;
-        self.evict(digest)?;
+        if let Err(error) = self.evict(digest) {
+            // The blob is in place all the same; the next one tries again.
+            tracing::warn!(%error, "the cache of blobs holds more than it should, and nothing can be removed from it now");
+        }
         Ok(true)
     }
 
-    /// Removes the blobs used longest ago until the rest fits; the newcomer stays.
+    /// Removes the blobs used longest ago until the rest fits; the newcomer stays. Several may do that at once.
     fn evict(&self, newcomer: Digest) -> io::Result<()> {
         let mut blobs = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -95,8 +98,11 @@ impl BlobCache {
             let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()) else {
                 continue;
             };
-            let metadata = entry.metadata()?;
-            blobs.push((metadata.modified()?, metadata.len(), digest));
+            match entry.metadata().and_then(|metadata| Ok((metadata.modified()?, metadata.len()))) {
+                Ok((used_at, bytes)) => blobs.push((used_at, bytes, digest)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         let mut total: u64 = blobs.iter().map(|(_, bytes, _)| bytes).sum();
         blobs.sort();
@@ -105,8 +111,10 @@ impl BlobCache {
                 break;
             }
             if digest != newcomer {
-                fs::remove_file(self.path(digest))?;
-                total -= bytes;
+                match fs::remove_file(self.path(digest)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => total -= bytes,
+                }
             }
         }
         Ok(())
@@ -195,5 +203,33 @@ mod tests {
         let cache = BlobCache::open(dir.path(), 100).expect("opens");
         assert_eq!(fs::read_dir(dir.path().join("blobs")).expect("reads").count(), 1);
         assert_eq!(cache.place(kept, &dir.path().join("module")).expect("places"), Some(4));
+    }
+
+    #[test]
+    fn several_evict_at_once() {
+        let dir = tempfile::tempdir().expect("dir");
+        let cache = BlobCache::open(dir.path(), 0).expect("opens");
+        let newcomer = Digest::of(b"newcomer");
+        for number in 0..100u32 {
+            fs::write(cache.path(Digest::of(&number.to_le_bytes())), "blob").expect("writes");
+        }
+        fs::write(cache.path(newcomer), "newcomer").expect("writes");
+        std::thread::scope(|scope| {
+            let evicting: Vec<_> = (0..4).map(|_| scope.spawn(|| cache.evict(newcomer))).collect();
+            for one in evicting {
+                one.join().expect("no panic").expect("evicts");
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path().join("blobs")).expect("reads").count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_evicted_fails_no_download() {
+        let dir = tempfile::tempdir().expect("dir");
+        let cache = BlobCache::open(dir.path(), 1).expect("opens");
+        // A folder is no file that could be removed.
+        fs::create_dir(cache.path(Digest::of(b"in the way"))).expect("makes a folder");
+        let blob = put(&cache, b"blob");
+        assert_eq!(cache.place(blob, &dir.path().join("module")).expect("places"), Some(4));
     }
 }
