@@ -94,16 +94,28 @@ impl Spares {
 
     /// A new child, of a new template where there is none that may have another.
     fn fork(&self) -> io::Result<Waiting> {
+        let template = self.template(None)?;
         // One that somebody has ended may not be known to be gone yet.
-        self.template(false)?.fork().or_else(|_| self.template(true)?.fork())
+        template.fork().or_else(|_| self.template(Some(&template))?.fork())
     }
 
-    fn template(&self, anew: bool) -> io::Result<Arc<Template>> {
-        let mut state = self.state();
-        if let Some(template) = state.template.as_ref().filter(|template| !anew && template.is_usable()) {
-            return Ok(Arc::clone(template));
+    /// What a child can be forked from, but not `failed`.
+    fn template(&self, failed: Option<&Arc<Template>>) -> io::Result<Arc<Template>> {
+        let usable = |state: &State| {
+            let is_other = |template: &&Arc<Template>| failed.is_none_or(|failed| !Arc::ptr_eq(failed, template));
+            state.template.as_ref().filter(is_other).filter(|template| template.is_usable()).cloned()
+        };
+        if let Some(template) = usable(&self.state()) {
+            return Ok(template);
         }
+        // Without the lock: starting a program takes as long as the machine is slow, and who wants a child that waits need not
+        // wait for that.
         let template = Arc::new(Template::start(&self.program, &self.dir)?);
+        let mut state = self.state();
+        // Somebody else may have been quicker. One that nobody holds ends.
+        if let Some(template) = usable(&state) {
+            return Ok(template);
+        }
         state.template = Some(Arc::clone(&template));
         Ok(template)
     }
