@@ -201,6 +201,36 @@ async fn children_that_wait_do_not_run_once_one_of_their_template_has_crashed() 
     attempt.story().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_ends_leaves_no_dead_child_to_the_agent() {
+    // Orphans come to this process, as they come to an agent that is the first process of a container.
+    // SAFETY: the call takes no memory.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let executor = executor().in_dir(dir.path()).waiting_for(std::time::Duration::from_secs(1));
+    executor.set_slots(8);
+    let mut attempts = Vec::new();
+    for _ in 0..8 {
+        attempts.push(forever(&executor, dir.path()).await.0);
+    }
+    let templates = templates_in(dir.path());
+    let mut children = std::collections::BTreeSet::from_iter(children_in(dir.path()));
+    for attempt in attempts {
+        attempt.control.kill();
+        attempt.story().await;
+    }
+    // No job comes any more: those that wait end, and then what they were forked from.
+    let until = Instant::now() + PATIENCE;
+    while templates.iter().any(|template| is_alive(*template)) {
+        children.extend(children_in(dir.path()));
+        assert!(Instant::now() < until, "{templates:?} do not end");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let left: Vec<_> =
+        children.into_iter().filter(|child| std::fs::exists(format!("/proc/{child}")).unwrap()).collect();
+    assert_eq!(left, [] as [u32; 0], "they are dead, and nobody has waited for them");
+}
+
 #[tokio::test]
 async fn a_template_is_replaced_before_many_have_seen_its_layout() {
     let dir = tempfile::tempdir().unwrap();

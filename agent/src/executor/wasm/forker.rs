@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getppid, kill_process, set_parent_process_death_signal, setpgid, wait,
+    Pid, Signal, WaitOptions, getpid, getppid, kill_process, set_parent_process_death_signal, setpgid, wait, waitpid,
 };
 
 use super::handing;
@@ -29,19 +29,30 @@ pub(super) struct Handed {
 }
 
 /// Forks children as the agent asks for them over this socket. Returns in each of them, and in the template with nothing once
-/// the agent is gone or has no more use for it.
+/// the agent is gone or has no more use for it. It leaves no child: a dead one that it has not waited for would be left to
+/// whoever is the first process here, and that may be an agent, which waits for no stranger.
 pub(super) fn serve(socket: UnixStream) -> io::Result<Option<Handed>> {
+    let mut children = HashMap::new();
+    let served = fork_for(&socket, &mut children);
+    for child in children.into_values() {
+        let _ = kill_process(child, Signal::KILL);
+        while matches!(waitpid(Some(child), WaitOptions::empty()), Err(Errno::INTR)) {}
+    }
+    served
+}
+
+/// [`serve`], with its children that live in the end; in a child there are none.
+fn fork_for(socket: &UnixStream, children: &mut HashMap<u64, Pid>) -> io::Result<Option<Handed>> {
     let template = getpid();
     let signals = Signals::new()?;
-    let mut children: HashMap<u64, Pid> = HashMap::new();
     loop {
-        let wake = wait_for(&socket, &signals)?;
+        let wake = wait_for(socket, &signals)?;
         if wake.ended {
             signals.drain();
             while let Some((pid, status)) = wait_for_child()? {
                 let ended = children.extract_if(|_, child| *child == pid).next();
                 if let Some((child, _)) = ended {
-                    tell(&socket, Told::Ended { child, status })?;
+                    tell(socket, Told::Ended { child, status })?;
                 }
             }
         }
@@ -49,7 +60,7 @@ pub(super) fn serve(socket: UnixStream) -> io::Result<Option<Handed>> {
             continue;
         }
         let mut bytes = [0; REQUEST_BYTES];
-        let (length, handed) = handing::take_over(&socket, &mut bytes)?;
+        let (length, handed) = handing::take_over(socket, &mut bytes)?;
         if length == 0 {
             return Ok(None);
         }
@@ -60,9 +71,10 @@ pub(super) fn serve(socket: UnixStream) -> io::Result<Option<Handed>> {
                 match unsafe { libc::fork() } {
                     -1 => {
                         let error = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN);
-                        tell(&socket, Told::NotForked { child, error })?;
+                        tell(socket, Told::NotForked { child, error })?;
                     }
                     0 => {
+                        children.clear();
                         begin(template)?;
                         signals.unblock()?;
                         let [socket, stdin, stdout, stderr] = handed;

@@ -27,6 +27,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use modchain_types::{Ending, Fault, Text, Usage, WasmTask};
@@ -89,6 +90,12 @@ impl WasmExecutor {
     pub fn in_dir(self, dir: &Path) -> Self {
         let spares = Arc::into_inner(self.spares).expect("nobody has a copy of what is being made");
         Self { spares: Arc::new(spares.in_dir(dir.to_owned())), cache: self.cache }
+    }
+
+    /// The same with children that wait no longer than this after the last job. For tests.
+    pub fn waiting_for(self, idle_max: Duration) -> Self {
+        let spares = Arc::into_inner(self.spares).expect("nobody has a copy of what is being made");
+        Self { spares: Arc::new(spares.waiting_for(idle_max)), cache: self.cache }
     }
 
     /// As many jobs may run at once: so many children may wait for one, once there has been a job.

@@ -57,6 +57,11 @@ impl Spares {
         Self { dir, ..self }
     }
 
+    /// The same that wait so long after the last job.
+    pub(super) fn waiting_for(self, idle_max: Duration) -> Self {
+        Self { idle_max, ..self }
+    }
+
     /// How many jobs the node runs at once.
     pub(super) fn set_slots(&self, slots: u32) {
         self.slots.store(slots, Ordering::Relaxed);
