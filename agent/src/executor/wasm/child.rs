@@ -58,6 +58,9 @@ const STATUS_REPORTED: i32 = 0;
 /// Exit status of a child whose agent is gone, or that was started by hand.
 const STATUS_ALONE: i32 = 1;
 
+/// Exit status of a child that failed itself and said so: its template has no more children.
+const STATUS_BROKEN: i32 = 2;
+
 /// Call this first thing in `main`. Returns at once, unless this process was started as a template: then it never returns, nor
 /// does any of its children.
 pub fn child_main() {
@@ -355,8 +358,9 @@ impl Says {
     }
 
     fn send_end(&mut self, fuel: u64, outcome: Outcome) -> ! {
+        let status = status_of(&outcome);
         self.send(&Notice::Ended { at: boot_micros(), fuel, outcome });
-        exit_now(STATUS_REPORTED)
+        exit_now(status)
     }
 }
 
@@ -398,6 +402,18 @@ impl Agent {
     }
 }
 
+/// What a child exits with that says this last.
+fn status_of(outcome: &Outcome) -> i32 {
+    match outcome {
+        Outcome::Broken { .. } => STATUS_BROKEN,
+        Outcome::Exited { .. }
+        | Outcome::Trapped { .. }
+        | Outcome::MemoryLimit
+        | Outcome::Stopped
+        | Outcome::CannotStart { .. } => STATUS_REPORTED,
+    }
+}
+
 /// A panic here is a fault of ours: it is told instead of printed, because standard error leads nowhere.
 fn report_panics(agent: &Arc<Agent>) {
     let agent = Arc::clone(agent);
@@ -415,4 +431,18 @@ fn report_panics(agent: &Arc<Agent>) {
 fn exit_now(status: i32) -> ! {
     // SAFETY: the call has no preconditions. Nothing is left to flush: notices are written without a buffer.
     unsafe { libc::_exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_broke_says_so_to_its_template_too() {
+        let message = Text::cut("why");
+        assert_ne!(status_of(&Outcome::Broken { message: message.clone() }), 0);
+        for outcome in [Outcome::Exited { code: 7 }, Outcome::Trapped { message }, Outcome::MemoryLimit] {
+            assert_eq!(status_of(&outcome), 0, "{outcome:?}");
+        }
+    }
 }

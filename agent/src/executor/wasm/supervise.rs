@@ -99,6 +99,7 @@ impl Job {
             socket: socket_in,
             buffer: BytesMut::new(),
             open: true,
+            senseless: false,
             hands_over: self.orders.form == (Form::Source { keep: true }),
             coming: None,
         };
@@ -126,7 +127,12 @@ impl Job {
                     }
                 },
                 heard = notices.next(), if notices.open => {
-                    let Some(heard) = heard else { continue };
+                    let Some(heard) = heard else {
+                        if notices.senseless {
+                            self.child.spoil_template();
+                        }
+                        continue;
+                    };
                     life.hear(heard, self.cache.as_ref(), &self.task);
                     if life.started_at.is_some() {
                         output.begin(&events).await;
@@ -179,6 +185,9 @@ impl Job {
         };
         let waited_at = boot_micros();
         life.hear_out(&mut notices, self.cache.as_ref(), &self.task).await;
+        if notices.senseless {
+            self.child.spoil_template();
+        }
         if life.started_at.is_some() {
             // A short program has come and gone before its start was read.
             output.begin(&events).await;
@@ -447,6 +456,8 @@ struct Notices {
     buffer: BytesMut,
     /// Until its end, or nonsense.
     open: bool,
+    /// Nonsense has come.
+    senseless: bool,
     /// Whether a compiled module may come: it was asked for, has not come, and the guest has not begun.
     hands_over: bool,
     /// Bytes of a compiled module that come now.
@@ -468,7 +479,7 @@ impl Notices {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(error, "a child does not make sense");
-                    self.open = false;
+                    (self.open, self.senseless) = (false, true);
                     return None;
                 }
             }
@@ -572,7 +583,8 @@ mod tests {
         theirs.write_all(b"code").await.expect("there is room");
         drop(theirs);
         let (socket, _ours) = ours.into_split();
-        let mut notices = Notices { socket, buffer: BytesMut::new(), open: true, hands_over: true, coming: None };
+        let mut notices =
+            Notices { socket, buffer: BytesMut::new(), open: true, senseless: false, hands_over: true, coming: None };
         Life::default().hear_out(&mut notices, Some(&cache), &task).await;
         // It is written in the background.
         let until = Instant::now() + Duration::from_secs(10);
@@ -580,6 +592,18 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(cache.get(&task).as_deref(), Some(&b"code"[..]));
+        assert!(!notices.senseless);
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_told_from_an_end() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(&frame(&"what?")).await.expect("there is room");
+        let (socket, _ours) = ours.into_split();
+        let mut notices =
+            Notices { socket, buffer: BytesMut::new(), open: true, senseless: false, hands_over: false, coming: None };
+        assert!(notices.next().await.is_none());
+        assert!(!notices.open && notices.senseless);
     }
 
     #[test]

@@ -218,6 +218,11 @@ impl Forked {
         let _ = handing::hand_over(self.template.socket.as_ref(), &request.to_bytes(), &[]);
     }
 
+    /// Ends the sharing of its template's layout: it does not behave as it should.
+    pub(super) fn spoil_template(&self) {
+        self.template.children.state().spoiled = true;
+    }
+
     /// Kills its template, which does not do what it was asked to, and with it every child that it has.
     pub(super) fn give_template_up(&self) {
         self.template.children.given_up.notify_one();
@@ -235,6 +240,16 @@ impl Drop for Forked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_template_of_a_child_that_makes_no_sense_has_no_more() {
+        let template = Arc::new(Template::start(Path::new("/usr/bin/yes"), Path::new("/")).unwrap());
+        let (first, second) = (template.fork().unwrap(), template.fork().unwrap());
+        assert!(template.is_usable() && second.is_fit());
+        first.child.spoil_template();
+        assert!(!template.is_usable() && !second.is_fit());
+        first.child.give_template_up();
+    }
 
     #[tokio::test]
     async fn a_template_that_does_not_answer_can_be_given_up() {
