@@ -1,18 +1,21 @@
 //! The engine by itself, spoken to as the session and the owner speak to it.
 #![allow(missing_docs, reason = "a test is documented by its name")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use modchain_agent::blobs::{BlobCache, BlobFetcher, CACHE_BYTES_MAX};
 use modchain_agent::clock;
 use modchain_agent::engine::{Engine, EngineInput, Survivors, ToSession};
 use modchain_agent::executor::Executors;
+use modchain_agent::executor::docker::{DockerExecutor, DockerPolicy, DockerSettings};
 use modchain_agent::executor::wasm::WasmExecutor;
 use modchain_agent::outbox::Outbox;
 use modchain_types::{
-    Adapter, Assignment, AttemptId, Capabilities, DockerTask, Exceptions, Fence, FenceClaim, GpuRequest, Input, JobId,
-    JobSpec, JournalId, Limits, List, Map, Micro, Offer, Policy, Reason, ReportBody, Requirements, Reservation, Span,
-    Tariff, Task, TaskBody, Text, Verdict,
+    Adapter, Assignment, AttemptId, Capabilities, Digest, DockerTask, Exceptions, Fence, FenceClaim, GpuRequest, Input,
+    JobId, JobSpec, JournalId, Limits, List, Map, Micro, NodeId, Offer, Policy, Reason, ReportBody, Requirements,
+    Reservation, Span, Tariff, Task, TaskBody, Text, Verdict, WasmTask,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -258,4 +261,66 @@ async fn what_changes_between_hello_and_welcome_is_told_after_the_welcome() {
 
     inputs.send(EngineInput::ShutDown).await.expect("the engine runs");
     tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
+}
+
+/// An attempt at a module that is nowhere.
+fn module(number: u8) -> Assignment {
+    let task = WasmTask {
+        module: Digest::of(b"module"),
+        module_bytes: u64::MAX,
+        module_name: Text::cut("m.wasm"),
+        args: List::default(),
+        env: Map::default(),
+    };
+    let mut one = assignment(number);
+    one.spec.body = TaskBody::Inline(Task::Wasm(task));
+    one.spec.requirements.adapter = Adapter::Wasm;
+    one
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_container_engine_is_asked_for_nothing_of_a_module() {
+    let folder = tempfile::tempdir().expect("folder");
+    let outbox = Outbox::open(folder.path()).expect("an outbox");
+    let cache = BlobCache::open(folder.path(), CACHE_BYTES_MAX).expect("a cache");
+    let (_connection, live) = watch::channel(None);
+    let (blobs, _downloads) = BlobFetcher::start(cache, live);
+    // A container engine that hangs up.
+    let socket = folder.path().join("engine.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("listens");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counting = asked.clone();
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counting.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let host = Some(format!("unix://{}", socket.display()));
+    let settings = DockerSettings { host, node: NodeId([1; 16]), policy: DockerPolicy::default() };
+    let executors = Executors::new(WasmExecutor::with_program("/nowhere"), Some(DockerExecutor::new(settings)), None);
+    let adapters = [Adapter::Wasm, Adapter::Docker];
+    let (engine, inputs) =
+        Engine::new(offer(&adapters), outbox, executors, blobs, &Survivors::default()).expect("an engine");
+    let running = tokio::task::spawn_blocking({
+        let runtime = tokio::runtime::Handle::current();
+        move || runtime.block_on(engine.run())
+    });
+    let (line, mut messages) = mpsc::channel(64);
+    let (journal, lease, sent) = (JournalId([1; 16]), Span::from_secs(30), clock::now());
+    inputs.send(EngineInput::Connected { journal, lease, sent, line }).await.expect("the engine runs");
+    inputs.send(EngineInput::Reconcile(Vec::new())).await.expect("the engine runs");
+    let one = module(1);
+    let (attempt, fence) = (one.attempt, one.claim.fence);
+    inputs.send(EngineInput::Assign(Box::new(one))).await.expect("the engine runs");
+    loop {
+        let told = tokio::time::timeout(Duration::from_secs(60), messages.recv()).await.expect("in time");
+        if is_result(&told.expect("the engine goes on")) {
+            break;
+        }
+    }
+    inputs.send(EngineInput::Ack { attempt, fence }).await.expect("the engine runs");
+    inputs.send(EngineInput::ShutDown).await.expect("the engine runs");
+    // An engine that ends waits for every removal.
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
 }

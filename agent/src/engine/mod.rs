@@ -259,6 +259,13 @@ struct Held {
     short_output: Vec<u8>,
 }
 
+impl Held {
+    /// Whether it may have left a container on the machine, as what an earlier run left may have, whatever it was.
+    fn may_have_container(&self) -> bool {
+        self.assignment.as_deref().is_none_or(|assignment| assignment.spec.requirements.adapter == Adapter::Docker)
+    }
+}
+
 /// The owner of the supervisor.
 #[derive(Debug)]
 pub struct Engine {
@@ -715,7 +722,8 @@ impl Engine {
         if let Err(error) = self.outbox.clear_scratch(attempt) {
             tracing::warn!(%attempt, %error, "what an attempt needed to run cannot be removed yet");
         }
-        match self.executors.clear_away(attempt, report.fence) {
+        let may_be_there = self.attempts.get(&attempt).is_none_or(Held::may_have_container);
+        match may_be_there.then(|| self.executors.clear_away(attempt, report.fence)).flatten() {
             // Not before its result is on disk: until then a restarted agent learns from the container how the attempt ended.
             // And not after it is told: who hears of the end finds nothing left.
             Some(cleared) if self.is_container(attempt) => {
@@ -804,7 +812,7 @@ impl Engine {
     fn discard(&mut self, attempt: AttemptId) {
         // Nothing of it runs any more; its runner may be about to return.
         self.runner_of.retain(|_, of| *of != attempt);
-        if let Some(held) = self.attempts.remove(&attempt) {
+        if let Some(held) = self.attempts.remove(&attempt).filter(Held::may_have_container) {
             self.executors.clear_away(attempt, held.fence);
         }
         self.unrecorded.retain(|report| report.attempt != attempt);
