@@ -92,6 +92,11 @@ impl Spool {
         Ok(Self { path: path.into(), state: receiver })
     }
 
+    /// The same once its writer is gone without an end: ended, and durable. As [`Spool::recover`].
+    pub fn without_writer(&self) -> io::Result<Self> {
+        Self::recover(&self.path, self.state().lengths.dropped)
+    }
+
     /// How much there is now.
     pub fn state(&self) -> SpoolState {
         *self.state.borrow()
@@ -544,6 +549,22 @@ mod tests {
             let expected = if is_short { fs::read(&path).expect("reads") } else { Vec::new() };
             assert_eq!(writer.finish().short.expect("ends"), expected, "{bytes}");
         }
+    }
+
+    #[test]
+    fn what_a_writer_left_that_is_gone_is_cut_and_ended() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = spool_file(dir.path());
+        let (mut writer, spool) = SpoolWriter::create(&path, 8);
+        writer.append(WallTime(1), &[out("abc"), err("Error and more")]).expect("appends");
+        drop(writer);
+        fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(b"torn")).expect("writes");
+        assert!(!spool.state().ended);
+        let left = spool.without_writer().expect("recovers");
+        assert!(left.state().ended);
+        assert_eq!(left.state().lengths, OutputLengths { stdout: 3, stderr: 5, dropped: 9 });
+        assert_eq!(all(&left, 0, 0).len(), 2);
+        assert_eq!(fs::metadata(&path).expect("there").len(), left.state().file_bytes);
     }
 
     #[test]

@@ -869,11 +869,31 @@ impl Engine {
         let Some(attempt) = self.runner_of.remove(&id) else { return };
         if let Err(error) = ended {
             tracing::error!(%attempt, %error, "the task that ran an attempt failed");
-            let output = self.attempts.get(&attempt).and_then(|held| held.spool.as_ref());
-            let output = output.map(|spool| spool.state().lengths).unwrap_or_default();
+            let output = self.keep_what_was_printed(attempt);
             let ending = Ending::NodeFault { message: Text::cut("the agent failed while it ran the attempt") };
             self.handle(Input::Ended { attempt, ending, usage: Usage::default(), output });
         }
+    }
+
+    /// Ends the output of an attempt whose runner is gone, before its result promises it.
+    fn keep_what_was_printed(&mut self, attempt: AttemptId) -> OutputLengths {
+        let Some(held) = self.attempts.get_mut(&attempt) else { return OutputLengths::default() };
+        let Some(spool) = &mut held.spool else { return OutputLengths::default() };
+        match spool.without_writer() {
+            Ok(ended) => *spool = ended,
+            Err(error) => {
+                tracing::error!(%attempt, %error, "output cannot be made durable");
+                return spool.state().lengths;
+            }
+        }
+        let serving = Serving { attempt, fence: held.fence, spool: spool.clone(), stdin: None };
+        let output = spool.state().lengths;
+        if self.connection.as_ref().is_some_and(|line| line.reconciled) {
+            // Who serves what had no end would wait for it.
+            self.tell(ToSession::Forget(attempt));
+            self.tell(ToSession::Serve(vec![serving]));
+        }
+        output
     }
 
     /// How long to sleep if nothing happens; `None` for ever.
