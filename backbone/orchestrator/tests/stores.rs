@@ -262,6 +262,39 @@ async fn output_cut_off_at_any_byte_recovers_to_its_last_whole_record() {
 }
 
 #[tokio::test]
+async fn a_damaged_record_costs_nothing_behind_it_until_more_is_written() {
+    let dir = tempfile::tempdir().expect("directory");
+    let log = OutputStore::at(dir.path()).expect("opens").open(ATTEMPT).await.expect("opens");
+    for offset in [0, 5, 10] {
+        log.append(Out, offset, at(offset as i64 * 1000), bytes("piece"), CAP).expect("appends");
+    }
+    log.sync().await.expect("syncs");
+    drop(log);
+    let path = dir.path().join(JOB.to_string()).join("2.log");
+    let whole = fs::read(&path).expect("reads");
+    let mut damaged = whole.clone();
+    damaged[8 + 30 + 27] ^= 1;
+    fs::write(&path, &damaged).expect("writes");
+    let open = async || OutputStore::at(dir.path()).expect("opens").open(ATTEMPT).await.expect("opens");
+    let log = open().await;
+    assert_eq!(log.stored().lengths, lengths(5, 0));
+    assert_eq!(log.read(0, 100).await.expect("reads").len(), 1);
+    drop(log);
+    assert_eq!(fs::read(&path).expect("reads"), damaged, "a reader destroys nothing");
+    // Who mends the file has all of it back.
+    fs::write(&path, &whole).expect("writes");
+    assert_eq!(open().await.stored().lengths, lengths(15, 0));
+
+    fs::write(&path, &damaged).expect("writes");
+    let log = open().await;
+    // As long as the damaged record: without the cut the third would follow it as if it were new.
+    log.append(Out, 5, at(0), bytes("again"), CAP).expect("goes on");
+    assert_eq!(log.sync().await.expect("syncs").lengths, lengths(10, 0));
+    drop(log);
+    assert_eq!(open().await.stored().lengths, lengths(10, 0));
+}
+
+#[tokio::test]
 async fn what_the_disk_refused_is_forgotten_and_can_be_sent_again() {
     let dir = tempfile::tempdir().expect("directory");
     let store = OutputStore::at(&dir.path().join("output")).expect("opens");

@@ -198,7 +198,7 @@ impl Making<'_> {
                 }
             })?;
             for job in needs::inputs(&followed.control) {
-                if !self.growing(&Path::new("input").join(job.to_string()))? {
+                if !self.growing(&Path::new("input").join(job.to_string()), false)? {
                     absent.insert(job); // nobody has sent any yet, or the job has ended
                 }
             }
@@ -227,13 +227,18 @@ impl Making<'_> {
     }
 
     /// Copies a file that is appended to, up to its last whole record, unless it is as long as it was; tells whether it is there.
-    fn growing(&mut self, path: &Path) -> anyhow::Result<bool> {
+    /// What its job has `ended` nobody writes any more: there nothing follows that record but damage.
+    fn growing(&mut self, path: &Path, ended: bool) -> anyhow::Result<bool> {
         let from = self.data.join(path);
         let Some(length) = found(fs::metadata(&from), path)?.map(|file| file.len()) else { return Ok(false) };
         if self.seen.get(path) == Some(&length) {
             return Ok(true);
         }
-        let Some(bytes) = found(pieces::read_whole(&from), path)? else { return Ok(false) };
+        let Some((bytes, behind)) = found(pieces::read_whole(&from), path)? else { return Ok(false) };
+        if behind > 0 && ended {
+            let path = from.display();
+            tracing::warn!(%path, bytes = behind, "a record is damaged: it is not copied, nor is what follows it");
+        }
         let copied = self.folder.write(path, &bytes).with_context(|| cannot_copy(path))?;
         // What was not whole yet is looked at again.
         self.seen.insert(path.to_owned(), copied.bytes);
@@ -256,7 +261,7 @@ impl Making<'_> {
             for name in names(&source.join(job.to_string()))? {
                 let number = name.strip_suffix(".log").and_then(|number| number.parse::<u32>().ok());
                 if number.is_some_and(|number| number <= attempts) {
-                    self.growing(&Path::new("output").join(job.to_string()).join(name))?;
+                    self.growing(&Path::new("output").join(job.to_string()).join(name), control.job(job).is_none())?;
                 }
             }
         }

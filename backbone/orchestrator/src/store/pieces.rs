@@ -7,7 +7,8 @@
 //! follows what is printed costs the disk nothing.
 //!
 //! A record is `length u32 | crc32c u32 | at i64 | offset u64 | tag u8 | bytes`, little endian, after a header of 8 bytes.
-//! Opening cuts off whatever follows the last whole record.
+//! Opening only measures: what follows the last whole record is not shown, and is cut off when more is written. So a reader, and who
+//! only looks, destroys nothing, and what is whole behind a damaged record of a job that has ended is still there for who mends it.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -84,6 +85,8 @@ struct State {
     open_record: Option<usize>,
     /// With all that is pending.
     head: Progress,
+    /// The file may go on behind what is synced: with something half written, damaged, or refused in the middle.
+    goes_on: bool,
     marks: Vec<Mark>,
     /// Marks of pending records; they count once these are synced.
     pending_marks: Vec<Mark>,
@@ -110,19 +113,24 @@ pub(super) struct Pieces {
 impl Pieces {
     /// Opens the file, or prepares one that comes into being with the first sync. Blocks.
     fn open(path: &Path, space: Option<Arc<Space>>, tails: Arc<AtomicUsize>) -> io::Result<Self> {
-        let (file, head, marks) = match OpenOptions::new().read(true).write(true).open(path) {
+        let (file, Measured { head, marks, behind }) = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(mut file) => {
-                let (head, marks) = recover(&mut file)?;
-                (Some(Arc::new(file)), head, marks)
+                let measured = recover(&mut file)?;
+                (Some(Arc::new(file)), measured)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Progress::default(), Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Measured::default()),
             Err(error) => return Err(error),
         };
+        if behind > 0 {
+            let path = path.display();
+            tracing::warn!(%path, bytes = behind, "what follows the last whole record is not shown; it goes if more is written");
+        }
         let state = State {
             file,
             pending: BytesMut::new(),
             open_record: None,
             head,
+            goes_on: behind > 0,
             marks,
             pending_marks: Vec::new(),
             page_ends: VecDeque::new(),
@@ -209,6 +217,7 @@ impl Pieces {
         match written {
             Ok(file) => {
                 state.file.get_or_insert(file);
+                state.goes_on = false;
                 let synced = state.pending_marks.iter().take_while(|mark| mark.record < head.records).count();
                 let marks: Vec<Mark> = state.pending_marks.drain(..synced).collect();
                 state.marks.extend(marks);
@@ -222,6 +231,7 @@ impl Pieces {
                 // The disk may have part of it, or claim to have all of it: begin again from what is certain.
                 if let Some(file) = &state.file {
                     let _ = file.set_len(durable.file);
+                    state.goes_on = true; // until that is certain as well
                 }
                 state.pending.clear();
                 state.open_record = None;
@@ -241,9 +251,19 @@ impl Pieces {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<Arc<File>> {
-        let existing = self.state().file.clone();
+        let (existing, goes_on) = {
+            let state = self.state();
+            (state.file.clone(), state.goes_on)
+        };
         let (file, new) = match existing {
-            Some(file) => (file, false),
+            Some(file) => {
+                if goes_on {
+                    // On disk before anything is written there: whatever a crash leaves, no old record is found behind a new one.
+                    file.set_len(at)?;
+                    file.sync_all()?;
+                }
+                (file, false)
+            }
             None => {
                 if let Some(dir) = self.path.parent() {
                     fs::create_dir_all(dir)?;
@@ -359,18 +379,28 @@ fn parse(bytes: &Bytes) -> Option<(Piece, usize)> {
     Some((piece, whole))
 }
 
-/// Reads every record, cuts off what follows the last whole one, and syncs, so that what is told as stored is stored.
-fn recover(file: &mut File) -> io::Result<(Progress, Vec<Mark>)> {
+/// What is in a file.
+#[derive(Debug, Default)]
+struct Measured {
+    /// Up to the last whole record.
+    head: Progress,
+    /// Where to begin reading.
+    marks: Vec<Mark>,
+    /// Bytes that follow the last whole record.
+    behind: u64,
+}
+
+/// Reads every record, and syncs, so that what is told as stored is stored.
+fn recover(file: &mut File) -> io::Result<Measured> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    let (head, marks) = measure(&Bytes::from(bytes));
-    file.set_len(head.file)?;
+    let measured = measure(&Bytes::from(bytes));
     file.sync_all()?;
-    Ok((head, marks))
+    Ok(measured)
 }
 
 /// How far a file's bytes are whole, and where to begin reading in them.
-fn measure(bytes: &Bytes) -> (Progress, Vec<Mark>) {
+fn measure(bytes: &Bytes) -> Measured {
     let (mut head, mut marks) = (Progress::default(), Vec::new());
     if bytes.starts_with(MAGIC) {
         head.file = MAGIC.len() as u64;
@@ -387,14 +417,14 @@ fn measure(bytes: &Bytes) -> (Progress, Vec<Mark>) {
             head.file += used as u64;
         }
     }
-    (head, marks)
+    Measured { head, marks, behind: bytes.len() as u64 - head.file }
 }
 
-/// A file's bytes up to its last whole record, for a copy that is made while somebody writes. Blocks.
-pub fn read_whole(path: &Path) -> io::Result<Bytes> {
+/// A file's bytes up to its last whole record, for a copy that is made while somebody writes, and how many follow. Blocks.
+pub fn read_whole(path: &Path) -> io::Result<(Bytes, u64)> {
     let bytes = Bytes::from(fs::read(path)?);
-    let (head, _) = measure(&bytes);
-    Ok(bytes.slice(..head.file as usize))
+    let Measured { head, behind, .. } = measure(&bytes);
+    Ok((bytes.slice(..head.file as usize), behind))
 }
 
 /// The open files of a directory, so that all who ask for one file share it.
