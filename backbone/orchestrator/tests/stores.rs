@@ -294,6 +294,53 @@ async fn a_damaged_record_costs_nothing_behind_it_until_more_is_written() {
     assert_eq!(open().await.stored().lengths, lengths(10, 0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_takes_long_to_open_holds_up_no_other() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = OutputStore::at(dir.path()).expect("opens");
+    // A pipe: who reads it through waits for us.
+    let slow = dir.path().join(JOB.to_string()).join("2.log");
+    fs::create_dir(slow.parent().expect("a folder")).expect("makes");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &slow, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    let reading = tokio::spawn({
+        let store = store.clone();
+        async move { store.open(ATTEMPT).await.map(drop) }
+    });
+    // It can be opened for writing alone once somebody has it open.
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+    let pipe = async {
+        loop {
+            match rustix::fs::open(&slow, flags, rustix::fs::Mode::empty()) {
+                Ok(pipe) => return fs::File::from(pipe),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let mut pipe = tokio::time::timeout(SOON, pipe).await.expect("it is being opened");
+    let other = AttemptId { job: JobId([7; 16]), number: 1 };
+    let opened = tokio::time::timeout(SOON, store.open(other)).await;
+    // Whatever came of it, so that nothing waits for ever.
+    std::io::Write::write_all(&mut pipe, b"no such magic").expect("somebody reads");
+    assert_eq!(opened.expect("at once").expect("opens").stored().records, 0);
+    let _ = reading.await.expect("ends");
+}
+
+#[tokio::test]
+async fn many_who_open_a_log_at_once_share_it_and_one_that_is_removed_is_another_afterwards() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = OutputStore::at(dir.path()).expect("opens");
+    let logs = futures::future::join_all((0..20).map(|_| store.open(ATTEMPT))).await;
+    let logs: Vec<OutputLog> = logs.into_iter().map(|log| log.expect("opens")).collect();
+    logs[0].append(Out, 0, at(0), bytes("one"), CAP).expect("appends");
+    logs[1].sync().await.expect("syncs");
+    assert!(logs.iter().all(|log| log.stored().lengths == lengths(3, 0)));
+    store.remove(JOB).await.expect("removes");
+    let anew = store.open(ATTEMPT).await.expect("opens");
+    assert_eq!(anew.stored().records, 0);
+    assert_eq!(logs[0].read(0, 100).await.expect("who has it open keeps it").len(), 1);
+}
+
 #[tokio::test]
 async fn what_the_disk_refused_is_forgotten_and_can_be_sent_again() {
     let dir = tempfile::tempdir().expect("directory");

@@ -83,8 +83,7 @@ impl InputStore {
 
     /// The spool of one job, the same one for writers and readers. Nothing is on disk before the first sync.
     pub async fn open(&self, job: JobId) -> Result<InputSpool, InputError> {
-        let (open, path) = (Arc::clone(&self.open), self.path(job));
-        let pieces = blocking(move || open.get(&path)).await?;
+        let pieces = self.open.get(&self.path(job)).await.map_err(disk)?;
         let progress = pieces.progress();
         Ok(InputSpool { pieces, progress })
     }

@@ -84,9 +84,7 @@ impl OutputStore {
     /// The log of one attempt, the same one for writers and readers. Nothing is on disk before the first sync.
     pub async fn open(&self, attempt: AttemptId) -> Result<OutputLog, OutputError> {
         let path = self.job_dir(attempt.job).join(format!("{}.log", attempt.number));
-        let open = Arc::clone(&self.open);
-        let pieces = blocking(move || open.get(&path)).await?;
-        Ok(OutputLog::new(pieces))
+        Ok(OutputLog::new(self.open.get(&path).await.map_err(disk)?))
     }
 
     /// Attempts of a job that have output on disk, in order.

@@ -10,23 +10,23 @@
 //! Opening only measures: what follows the last whole record is not shown, and is cut off when more is written. So a reader, and who
 //! only looks, destroys nothing, and what is whole behind a damaged record of a job that has ended is still there for who mends it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use modchain_types::WallTime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::space::{Level, Space, is_full};
 
 mod reading;
 
-use reading::Tail;
+use reading::{Tail, WINDOW_BYTES};
 
 const MAGIC: &[u8; 8] = b"MODCPCS1";
 /// Bytes of a record before its payload.
@@ -38,6 +38,8 @@ pub(super) const PIECE_BYTES_MAX: usize = modchain_wire::CHUNK_BYTES_MAX;
 const MERGE_MILLIS: u64 = 50;
 /// One mark of the index every so many records.
 const MARK_RECORDS: u64 = 64;
+/// Files of one directory that are opened at once: opening reads a file through, and others' work on the disk needs threads too.
+const OPENING_MAX: usize = 32;
 /// Streams of one file.
 pub(super) const TAGS: usize = 3;
 
@@ -114,8 +116,8 @@ impl Pieces {
     /// Opens the file, or prepares one that comes into being with the first sync. Blocks.
     fn open(path: &Path, space: Option<Arc<Space>>, tails: Arc<AtomicUsize>) -> io::Result<Self> {
         let (file, Measured { head, marks, behind }) = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(mut file) => {
-                let measured = recover(&mut file)?;
+            Ok(file) => {
+                let measured = recover(&file)?;
                 (Some(Arc::new(file)), measured)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Measured::default()),
@@ -356,8 +358,8 @@ fn seal(record: &mut [u8]) {
     record[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The record at the beginning of `bytes`, without its index, and its length; `None` if it is not whole.
-fn parse(bytes: &Bytes) -> Option<(Piece, usize)> {
+/// The length of the record at the beginning of `bytes`; `None` if it is not whole.
+fn whole_length(bytes: &[u8]) -> Option<usize> {
     if bytes.len() < HEAD_BYTES {
         return None;
     }
@@ -366,9 +368,12 @@ fn parse(bytes: &Bytes) -> Option<(Piece, usize)> {
     if length > PIECE_BYTES_MAX || whole > bytes.len() || usize::from(bytes[24]) >= TAGS {
         return None;
     }
-    if checksum(&bytes[..whole]).to_le_bytes() != bytes[4..8] {
-        return None;
-    }
+    (checksum(&bytes[..whole]).to_le_bytes() == bytes[4..8]).then_some(whole)
+}
+
+/// The record at the beginning of `bytes`, without its index, and its length; `None` if it is not whole.
+fn parse(bytes: &Bytes) -> Option<(Piece, usize)> {
+    let whole = whole_length(bytes)?;
     let piece = Piece {
         index: 0,
         tag: bytes[24],
@@ -391,48 +396,79 @@ struct Measured {
 }
 
 /// Reads every record, and syncs, so that what is told as stored is stored.
-fn recover(file: &mut File) -> io::Result<Measured> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let measured = measure(&Bytes::from(bytes));
+fn recover(file: &File) -> io::Result<Measured> {
+    let length = file.metadata()?.len();
+    let measured = measure(file, length)?;
     file.sync_all()?;
     Ok(measured)
 }
 
-/// How far a file's bytes are whole, and where to begin reading in them.
-fn measure(bytes: &Bytes) -> Measured {
+/// How far what is read of so many bytes is whole, and where to begin reading in it. Holds a window and a record in memory at a time:
+/// files are large, and many may be opened at once.
+fn measure(source: impl Read, length: u64) -> io::Result<Measured> {
+    let mut source = BufReader::with_capacity(WINDOW_BYTES, source);
     let (mut head, mut marks) = (Progress::default(), Vec::new());
-    if bytes.starts_with(MAGIC) {
+    let mut record = Vec::new();
+    source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut record)?;
+    if record == MAGIC {
         head.file = MAGIC.len() as u64;
-        while let Some((piece, used)) = parse(&bytes.slice(head.file as usize..)) {
-            let length = &mut head.lengths[usize::from(piece.tag)];
-            if piece.offset != *length {
+        while read_record(&mut source, &mut record)? {
+            let (tag, offset) = (usize::from(record[24]), i64_at(&record, 16) as u64);
+            if offset != head.lengths[tag] {
                 break;
             }
             if head.records.is_multiple_of(MARK_RECORDS) {
                 marks.push(Mark { record: head.records, lengths: head.lengths, file: head.file });
             }
-            head.lengths[usize::from(piece.tag)] += piece.data.len() as u64;
+            head.lengths[tag] += (record.len() - HEAD_BYTES) as u64;
             head.records += 1;
-            head.file += used as u64;
+            head.file += record.len() as u64;
         }
     }
-    Measured { head, marks, behind: bytes.len() as u64 - head.file }
+    Ok(Measured { head, marks, behind: length.saturating_sub(head.file) })
+}
+
+/// Reads the next record; tells whether it is whole.
+fn read_record(source: &mut impl Read, record: &mut Vec<u8>) -> io::Result<bool> {
+    record.clear();
+    source.by_ref().take(HEAD_BYTES as u64).read_to_end(record)?;
+    if record.len() < HEAD_BYTES || payload_length(record) > PIECE_BYTES_MAX {
+        return Ok(false);
+    }
+    source.by_ref().take(payload_length(record) as u64).read_to_end(record)?;
+    Ok(whole_length(record).is_some())
 }
 
 /// A file's bytes up to its last whole record, for a copy that is made while somebody writes, and how many follow. Blocks.
 pub fn read_whole(path: &Path) -> io::Result<(Bytes, u64)> {
     let bytes = Bytes::from(fs::read(path)?);
-    let Measured { head, behind, .. } = measure(&bytes);
+    let Measured { head, behind, .. } = measure(&bytes[..], bytes.len() as u64)?;
     Ok((bytes.slice(..head.file as usize), behind))
 }
 
+/// One file's place among the open ones; held while it is opened, so that no file is read through twice at once.
+type Cell = Arc<tokio::sync::Mutex<Weak<Pieces>>>;
+
 /// The open files of a directory, so that all who ask for one file share it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OpenPieces {
-    open: Mutex<std::collections::BTreeMap<PathBuf, std::sync::Weak<Pieces>>>,
+    /// Held to find a cell, never over work on a disk.
+    cells: Mutex<BTreeMap<PathBuf, Cell>>,
+    /// Files that are being opened: each is read through.
+    opening: Arc<Semaphore>,
     space: Option<Arc<Space>>,
     tails: Arc<AtomicUsize>,
+}
+
+impl Default for OpenPieces {
+    fn default() -> Self {
+        Self {
+            cells: Mutex::default(),
+            opening: Arc::new(Semaphore::new(OPENING_MAX)),
+            space: None,
+            tails: Arc::default(),
+        }
+    }
 }
 
 impl OpenPieces {
@@ -441,20 +477,50 @@ impl OpenPieces {
         Self { space: Some(space), ..Self::default() }
     }
 
-    /// The file, opened if nobody has it open. Blocks; holds others up meanwhile, so that no file is recovered twice.
-    pub(super) fn get(&self, path: &Path) -> io::Result<Arc<Pieces>> {
-        let mut open = self.open.lock().expect("no holder of this lock panics");
-        if let Some(pieces) = open.get(path).and_then(std::sync::Weak::upgrade) {
-            return Ok(pieces);
+    fn cells(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Cell>> {
+        self.cells.lock().expect("no holder of this lock panics")
+    }
+
+    /// The file, opened if nobody has it open. Nobody waits for the opening of another file.
+    pub(super) async fn get(&self, path: &Path) -> io::Result<Arc<Pieces>> {
+        loop {
+            let cell = self.cell(path);
+            let mut held = Arc::clone(&cell).lock_owned().await;
+            if let Some(pieces) = held.upgrade() {
+                return Ok(pieces);
+            }
+            let turn = Arc::clone(&self.opening).acquire_owned().await.map_err(io::Error::other)?;
+            let (place, space, tails) = (path.to_owned(), self.space.clone(), Arc::clone(&self.tails));
+            let open = move || {
+                let _turn = turn;
+                let pieces = Arc::new(Pieces::open(&place, space, tails)?);
+                *held = Arc::downgrade(&pieces);
+                io::Result::Ok(pieces)
+            };
+            let pieces = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
+            // If it was forgotten meanwhile, what was opened may be gone, and another may have been opened since.
+            if self.cells().get(path).is_some_and(|now| Arc::ptr_eq(now, &cell)) {
+                return Ok(pieces);
+            }
         }
-        open.retain(|_, pieces| pieces.strong_count() > 0);
-        let pieces = Arc::new(Pieces::open(path, self.space.clone(), Arc::clone(&self.tails))?);
-        open.insert(path.to_owned(), Arc::downgrade(&pieces));
-        Ok(pieces)
+    }
+
+    fn cell(&self, path: &Path) -> Cell {
+        let mut cells = self.cells();
+        if let Some(cell) = cells.get(path) {
+            return Arc::clone(cell);
+        }
+        // A cell that nobody else has is locked by nobody, nor will be: that takes the map.
+        let in_use =
+            |cell: &Cell| Arc::strong_count(cell) > 1 || cell.try_lock().is_ok_and(|pieces| pieces.strong_count() > 0);
+        cells.retain(|_, cell| in_use(cell));
+        let cell = Cell::default();
+        cells.insert(path.to_owned(), Arc::clone(&cell));
+        cell
     }
 
     /// Forgets every file below `path`: whoever has one open still keeps it to himself.
     pub(super) fn forget(&self, path: &Path) {
-        self.open.lock().expect("no holder of this lock panics").retain(|file, _| !file.starts_with(path));
+        self.cells().retain(|file, _| !file.starts_with(path));
     }
 }

@@ -25,10 +25,11 @@ impl ConsoleSession {
         self.check_kept(job, &open.job).await?;
         writer.set_priority(Priority::JobOutput);
         let unwanted = writer.unwanted();
-        tokio::select! {
+        // Kept until the end: what is asked of it below would read it through once more.
+        let _newest = tokio::select! {
             sent = self.send_logs(writer, job, &open) => sent?,
             failure = self.hung_up(reader, unwanted) => return Err(failure),
-        }
+        };
         let view = self.context.feed.job(&self.actor, job).await?.ok_or_else(|| self.no_job(&open.job))?;
         self.tell_what_is_missing(writer, &view).await?;
         Ok(writer.write(&LogEnd { job: view }.into()).await?)
@@ -72,8 +73,8 @@ impl ConsoleSession {
         Ok(writer.write(&LogChunk { cursor, stream: OutputStream::Note, offset: 0, at, data }.into()).await?)
     }
 
-    /// All attempts in order, and with `follow` on until the job has ended.
-    async fn send_logs(&self, writer: &mut Writer, job: JobId, open: &LogsOpen) -> Result<(), Failure> {
+    /// All attempts in order, and with `follow` on until the job has ended. Tells the log of the last one, open.
+    async fn send_logs(&self, writer: &mut Writer, job: JobId, open: &LogsOpen) -> Result<Option<OutputLog>, Failure> {
         let (feed, output) = (&self.context.feed, &self.context.services.output);
         let mut cursor = open.from.unwrap_or(LogCursor { attempt: 1, records: 0 });
         let mut caught_up = false;
@@ -98,7 +99,7 @@ impl ConsoleSession {
                 writer.write(&CaughtUp { upto }.into()).await?;
             }
             if standing.ended || !open.follow {
-                return Ok(());
+                return Ok(newest);
             }
             let more = async {
                 match &newest {

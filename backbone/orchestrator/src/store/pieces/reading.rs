@@ -16,7 +16,7 @@ const PAGE_ENDS_MAX: usize = 16;
 const TAILS_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that are read at once.
-const WINDOW_BYTES: usize = 4 * PIECE_BYTES_MAX;
+pub(super) const WINDOW_BYTES: usize = 4 * PIECE_BYTES_MAX;
 
 /// What was written last.
 #[derive(Debug)]
