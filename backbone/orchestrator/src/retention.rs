@@ -26,7 +26,7 @@ use crate::engine::EngineHandle;
 use crate::feed::FeedHandle;
 use crate::store::output::OutputStore;
 use crate::store::removed;
-use crate::store::space::{Space, is_full, room};
+use crate::store::space::{Short, Space, is_full, room};
 
 pub use jobs::{Forgotten, KeepJobs};
 
@@ -70,7 +70,15 @@ impl Default for Keep {
 struct Kept {
     job: JobId,
     at: Timestamp,
+    takes: Takes,
+}
+
+/// What a job's output takes of the disk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Takes {
     bytes: u64,
+    /// Its folder is one.
+    files: u64,
 }
 
 #[derive(Debug, Default)]
@@ -158,7 +166,7 @@ impl Retention {
             let entry = entry?;
             let Some(job) = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()) else { continue };
             if let Some(ended) = control.ended(job) {
-                state.add(ended.finished, Kept { job, at: ended.at, bytes: length(&entry.path())? });
+                state.add(ended.finished, Kept { job, at: ended.at, takes: taken_by(&entry.path())? });
             }
         }
         let bytes_max = match keep.bytes {
@@ -202,14 +210,14 @@ impl Retention {
     /// printed begins to grow old. Call it in the order of the events.
     pub async fn job_ended(&self, job: JobId, finished: u64, at: Timestamp) {
         let path = self.shared.dir.join(job.to_string());
-        let measured = tokio::task::spawn_blocking(move || length(&path)).await;
+        let measured = tokio::task::spawn_blocking(move || taken_by(&path)).await;
         match measured.map_err(io::Error::other).flatten() {
-            Ok(0) => {}
-            Ok(bytes) => {
+            Ok(Takes { files: 0, .. }) => {}
+            Ok(takes) => {
                 let look = {
                     let state = &mut *self.shared.state();
                     let oldest = state.kept.is_empty();
-                    state.add(finished, Kept { job, at, bytes });
+                    state.add(finished, Kept { job, at, takes });
                     oldest || state.bytes > self.shared.bytes_max
                 };
                 if look {
@@ -224,9 +232,9 @@ impl Retention {
         state.closed = state.closed.max(finished);
     }
 
-    /// Removes what is too old or too much at the moment `now`, and so much more that `short` bytes come free if they can. Tells how
+    /// Removes what is too old or too much at the moment `now`, and so much more that what is `short` comes free if it can. Tells how
     /// many jobs' output is gone.
-    pub async fn sweep(&self, now: Timestamp, short: u64, space: &Space) -> Result<usize, FileError> {
+    pub async fn sweep(&self, now: Timestamp, short: Short, space: &Space) -> Result<usize, FileError> {
         if let Some(upto) = self.choose(now, short) {
             self.doom(upto, space).await?;
         }
@@ -268,17 +276,19 @@ impl Retention {
     }
 
     /// The event up to which output is to go, if any is.
-    fn choose(&self, now: Timestamp, short: u64) -> Option<u64> {
+    fn choose(&self, now: Timestamp, short: Short) -> Option<u64> {
         let Shared { age, bytes_max, fresh, .. } = *self.shared;
         let state = self.shared.state();
-        let (mut freed, mut upto) = (0, None);
+        let (mut freed, mut upto) = (Takes::default(), None);
         for (finished, kept) in &state.kept {
             let lived = now.since(kept.at);
-            let too_much = lived >= fresh && (state.bytes - freed > bytes_max || freed < short);
+            let is_short = freed.bytes < short.bytes || freed.files < short.files;
+            let too_much = lived >= fresh && (state.bytes - freed.bytes > bytes_max || is_short);
             if lived < age && !too_much {
                 break;
             }
-            freed += kept.bytes;
+            freed.bytes += kept.takes.bytes;
+            freed.files += kept.takes.files;
             upto = Some(*finished);
         }
         upto
@@ -337,9 +347,9 @@ impl State {
             self.doomed.insert(kept.job);
             return;
         }
-        self.bytes += kept.bytes;
+        self.bytes += kept.takes.bytes;
         if let Some(before) = self.kept.insert(finished, kept) {
-            self.bytes -= before.bytes;
+            self.bytes -= before.takes.bytes;
         }
     }
 
@@ -348,17 +358,22 @@ impl State {
         self.upto = upto;
         let stay = self.kept.split_off(&(upto + 1));
         for kept in std::mem::replace(&mut self.kept, stay).into_values() {
-            self.bytes -= kept.bytes;
+            self.bytes -= kept.takes.bytes;
             self.doomed.insert(kept.job);
         }
     }
 }
 
-/// Bytes of the files in a folder; none if it is missing.
-fn length(dir: &Path) -> io::Result<u64> {
+/// What a folder with its files takes; nothing if it is missing.
+fn taken_by(dir: &Path) -> io::Result<Takes> {
     let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Takes::default()),
         entries => entries?,
     };
-    entries.map(|entry| entry?.metadata().map(|file| file.len())).sum()
+    let mut takes = Takes { bytes: 0, files: 1 };
+    for entry in entries {
+        takes.bytes += entry?.metadata()?.len();
+        takes.files += 1;
+    }
+    Ok(takes)
 }

@@ -12,13 +12,15 @@ use modchain_core::{Control, ControlConfig};
 use modchain_orchestrator::retention::{Keep, KeepJobs, Retention};
 use modchain_orchestrator::store::output::OutputStore;
 use modchain_orchestrator::store::removed;
-use modchain_orchestrator::store::space::{BALLAST_FILE, Marks, Room, Space};
+use modchain_orchestrator::store::space::{BALLAST_FILE, Files, Level, Marks, Room, Short, Space};
 use modchain_types::*;
 use modchain_wire::agent::OutputStream::Out;
 
 const MIB: u64 = 1 << 20;
 /// Bytes that one job of the test keeps on disk.
 const ONE: u64 = 8 + 25 + 1000;
+/// No room is missing.
+const NOTHING: Short = Short { bytes: 0, files: 0 };
 /// The last event.
 const LAST: u64 = 1_000;
 
@@ -103,16 +105,16 @@ async fn output_goes_by_age_on_the_journals_timeline_and_open_jobs_keep_theirs()
     let place = Place::with(1..=9).await;
     let keep = Keep { age: Span::from_secs(10), ..WEEK };
     let (retention, space) = (place.open(keep, 7), place.space());
-    assert_eq!(retention.sweep(second(10), 0, &space).await.expect("sweeps"), 0);
-    assert_eq!(retention.sweep(second(13), 0, &space).await.expect("sweeps"), 3);
+    assert_eq!(retention.sweep(second(10), NOTHING, &space).await.expect("sweeps"), 0);
+    assert_eq!(retention.sweep(second(13), NOTHING, &space).await.expect("sweeps"), 3);
     assert_eq!(place.there(), [4, 5, 6, 7, 8, 9]);
     assert_eq!(removed::read(&place.output()).expect("reads"), 30);
     let gone: Vec<u64> = (1..=7).filter(|number| retention.is_removed(10 * number)).collect();
     assert_eq!(gone, [1, 2, 3]);
-    assert_eq!(retention.sweep(second(13), 0, &space).await.expect("sweeps"), 0, "once");
+    assert_eq!(retention.sweep(second(13), NOTHING, &space).await.expect("sweeps"), 0, "once");
     // Time that stands still removes nothing, and none of it comes back.
-    assert_eq!(place.open(keep, 7).sweep(second(5), 0, &space).await.expect("sweeps"), 0);
-    assert_eq!(retention.sweep(second(1000), 0, &space).await.expect("sweeps"), 4);
+    assert_eq!(place.open(keep, 7).sweep(second(5), NOTHING, &space).await.expect("sweeps"), 0);
+    assert_eq!(retention.sweep(second(1000), NOTHING, &space).await.expect("sweeps"), 4);
     assert_eq!(place.there(), [8, 9]);
 }
 
@@ -121,12 +123,12 @@ async fn the_oldest_goes_when_there_is_too_much_but_nothing_that_is_fresh() {
     let place = Place::with(1..=5).await;
     let keep = Keep { bytes: Some(3 * ONE), fresh: Span::from_secs(60), ..WEEK };
     let (retention, space) = (place.open(keep, 5), place.space());
-    assert_eq!(retention.sweep(second(50), 0, &space).await.expect("sweeps"), 0, "fresh");
-    assert_eq!(retention.sweep(second(70), 0, &space).await.expect("sweeps"), 2);
+    assert_eq!(retention.sweep(second(50), NOTHING, &space).await.expect("sweeps"), 0, "fresh");
+    assert_eq!(retention.sweep(second(70), NOTHING, &space).await.expect("sweeps"), 2);
     assert_eq!(place.there(), [3, 4, 5]);
     print(&place.store, 6, 2).await;
     retention.job_ended(job(6), 60, second(6)).await;
-    assert_eq!(retention.sweep(second(70), 0, &space).await.expect("sweeps"), 2);
+    assert_eq!(retention.sweep(second(70), NOTHING, &space).await.expect("sweeps"), 2);
     assert_eq!(place.there(), [5, 6]);
     assert!(retention.rule().contains("kept for 7d0h"), "{}", retention.rule());
 }
@@ -139,20 +141,41 @@ async fn so_much_goes_as_the_disk_lacks_before_the_low_mark_is_met() {
     let output = place.output();
     let gauge = move |_: &Path| {
         let kept = (1..=6).filter(|number| output.join(job(*number).to_string()).exists()).count() as u64;
-        Ok(Room { free: 149 * MIB + (6 - kept) * MIB / 2, total: 1000 * MIB })
+        Ok(Room { free: 149 * MIB + (6 - kept) * MIB / 2, total: 1000 * MIB, files: None })
     };
     let marks = Marks { low: 100 * MIB, full: MIB, ballast: 0 };
     let space = Space::with(&dir, marks, Box::new(gauge));
-    assert_eq!((space.look(), space.short()), (modchain_orchestrator::store::space::Level::Enough, MIB));
+    assert_eq!((space.look(), space.short()), (Level::Enough, Short { bytes: MIB, files: 0 }));
     space.tight().await; // whoever waits for it is told
     let retention = place.open(WEEK, 6);
     // By what the files say 1 MiB is all of it and more; the disk says when it is enough.
-    let two = retention.sweep(second(100), 2 * ONE, &space).await.expect("sweeps");
+    let two = retention.sweep(second(100), Short { bytes: 2 * ONE, files: 0 }, &space).await.expect("sweeps");
     assert_eq!((two, place.there()), (2, vec![3, 4, 5, 6]));
     space.look();
-    assert_eq!(space.short(), 0);
+    assert_eq!(space.short(), NOTHING);
     assert_eq!(retention.sweep(second(100), space.short(), &space).await.expect("sweeps"), 0);
     assert!(!dir.join(BALLAST_FILE).exists());
+}
+
+#[tokio::test]
+async fn so_much_goes_as_the_disk_lacks_files_and_no_more() {
+    let place = Place::with(1..=6).await;
+    let output = place.output();
+    // Each job has a folder and a file; of 8192 that are low, and half as many, four are missing.
+    let gauge = move |_: &Path| {
+        let kept = (1..=6).filter(|number| output.join(job(*number).to_string()).exists()).count() as u64;
+        let files = Files { free: 12_284 + 2 * (6 - kept), total: 1_000_000 };
+        Ok(Room { free: 900 * MIB, total: 1000 * MIB, files: Some(files) })
+    };
+    let marks = Marks { low: 100 * MIB, full: MIB, ballast: 0 };
+    let space = Space::with(place.dir.path(), marks, Box::new(gauge));
+    assert_eq!((space.look(), space.short()), (Level::Enough, Short { bytes: 0, files: 4 }));
+    space.tight().await; // whoever waits for it is told
+    let retention = place.open(WEEK, 6);
+    assert_eq!(retention.sweep(second(100), space.short(), &space).await.expect("sweeps"), 2);
+    assert_eq!(place.there(), [3, 4, 5, 6]);
+    space.look();
+    assert_eq!(space.short(), NOTHING);
 }
 
 #[tokio::test]
@@ -161,15 +184,15 @@ async fn what_is_being_read_stays_until_it_was_read_and_nobody_begins_anew() {
     let (retention, space) = (place.open(WEEK, 3), place.space());
     let long_ago = second(30 * 24 * 3600);
     let (one, two) = (retention.reading(job(2)), retention.reading(job(2)));
-    assert_eq!(retention.sweep(long_ago, 0, &space).await.expect("sweeps"), 2);
+    assert_eq!(retention.sweep(long_ago, NOTHING, &space).await.expect("sweeps"), 2);
     assert_eq!(place.there(), [2]);
     assert!((1..=3).all(|number| retention.is_removed(10 * number)), "also for who comes now");
     let log = place.store.open(AttemptId { job: job(2), number: 1 }).await.expect("opens");
     assert_eq!(log.read(0, 10_000).await.expect("reads")[0].data, vec![2; 1000]);
     drop(one);
-    assert_eq!(retention.sweep(long_ago, 0, &space).await.expect("sweeps"), 0);
+    assert_eq!(retention.sweep(long_ago, NOTHING, &space).await.expect("sweeps"), 0);
     drop(two);
-    assert_eq!(retention.sweep(long_ago, 0, &space).await.expect("sweeps"), 1);
+    assert_eq!(retention.sweep(long_ago, NOTHING, &space).await.expect("sweeps"), 1);
     assert!(place.there().is_empty());
 }
 
@@ -199,7 +222,7 @@ async fn a_removal_that_was_cut_short_anywhere_is_gone_on_with() {
         if cut > 0 {
             assert!(retention.is_removed(10) && retention.is_removed(20), "{cut}: nobody sees half of it");
         }
-        retention.sweep(second(12), 0, &space).await.expect("sweeps");
+        retention.sweep(second(12), NOTHING, &space).await.expect("sweeps");
         assert_eq!(place.there(), [3], "{cut}");
         assert!(retention.is_removed(20) && !retention.is_removed(30), "{cut}");
         assert!(file(3, 1).exists() && file(3, 2).exists(), "{cut}");
@@ -218,7 +241,7 @@ async fn a_mark_of_a_later_journal_hides_nothing_that_is_still_to_come() {
     let later = control_at(6_000, 200);
     let retention = Retention::open(&place.output(), place.store.clone(), WEEK, &later).expect("opens");
     assert!(retention.is_removed(LAST) && !retention.is_removed(2_000), "job 200 is younger");
-    assert_eq!(retention.sweep(second(201), 0, &place.space()).await.expect("sweeps"), 1, "job 1");
+    assert_eq!(retention.sweep(second(201), NOTHING, &place.space()).await.expect("sweeps"), 1, "job 1");
     assert_eq!(removed::read(&place.output()).expect("reads"), LAST);
     assert!(place.output().join(job(200).to_string()).exists());
     fs::write(place.output().join("removed"), "soon").expect("writes");

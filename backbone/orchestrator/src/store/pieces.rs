@@ -209,12 +209,13 @@ impl Pieces {
         if bytes.is_empty() {
             return Ok(durable);
         }
-        let written = self.admit().and_then(|()| self.write_at(&bytes, durable.file));
-        if let (Err(error), Some(space)) = (&written, &self.space)
-            && is_full(error)
-        {
-            space.look(); // whoever asks next is to know
-        }
+        let write = || {
+            self.write_at(&bytes, durable.file).inspect_err(|error| match &self.space {
+                Some(space) if is_full(error) => space.refused(), // whoever asks next is to know
+                _ => {}
+            })
+        };
+        let written = self.admit().and_then(|()| write());
         let state = &mut *self.state();
         match written {
             Ok(file) => {
@@ -247,7 +248,10 @@ impl Pieces {
     /// Leaves the last bytes of the disk to the journal.
     fn admit(&self) -> io::Result<()> {
         match &self.space {
-            Some(space) if space.level() == Level::Full => Err(io::ErrorKind::StorageFull.into()),
+            Some(space) if space.level() == Level::Full => {
+                space.look(); // there may be room for whoever asks next
+                Err(io::ErrorKind::StorageFull.into())
+            }
             _ => Ok(()),
         }
     }

@@ -6,14 +6,18 @@
 //! what has ended. Everything comes back by itself, the ballast included; but a view that met the full disk before it could wait
 //! is written again only by the next start.
 //!
+//! A file system has room for so many bytes and, as a rule, for so many files; each has a level, and the worse one counts. One that
+//! refuses a write although it says that there is room, for a quota perhaps, is not believed for a while.
+//!
 //! The engine looks at its wake-ups and whenever a write finds no room; nobody polls.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tokio::sync::Notify;
@@ -22,6 +26,9 @@ use tokio::sync::Notify;
 pub const BALLAST_FILE: &str = "ballast";
 
 const MIB: u64 = 1 << 20;
+
+/// For so long it counts as full that a write was refused for want of room that the file system says is there.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// How a level is told across threads.
 const ENOUGH: u8 = 0;
@@ -73,18 +80,97 @@ pub struct Room {
     pub free: u64,
     /// Bytes in all.
     pub total: u64,
+    /// Files; `None` where there may be as many as there are bytes for.
+    pub files: Option<Files>,
+}
+
+/// How many files a file system has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files {
+    /// That may still be made.
+    pub free: u64,
+    /// In all.
+    pub total: u64,
+}
+
+impl Files {
+    /// Most of the low mark: what four thousand jobs that print something take.
+    const LOW: u64 = 8192;
+
+    /// Below this many free ones nothing new is taken; on a small disk a twentieth of it.
+    pub fn low(self) -> u64 {
+        Self::LOW.min(self.total / 20)
+    }
+
+    /// Below this many free ones only the journal is written.
+    pub fn full(self) -> u64 {
+        self.low() / 4
+    }
+}
+
+/// What is missing to one and a half times the low marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Short {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
 }
 
 /// Asks the file system that `path` is on.
 pub fn room(path: &Path) -> io::Result<Room> {
     let stat = statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+    let files = (stat.f_files > 0).then_some(Files { free: stat.f_favail, total: stat.f_files });
+    Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks), files })
 }
 
 /// Whether a write failed because there is no room: later it may succeed.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What the last look found.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    room: Room,
+    /// The level of bytes.
+    bytes: Level,
+    /// The level of files.
+    files: Level,
+    /// When a write was last refused for which there should have been room.
+    refused: Option<Instant>,
+}
+
+impl Seen {
+    const NOTHING: Self = Self {
+        room: Room { free: u64::MAX, total: u64::MAX, files: None },
+        bytes: Level::Enough,
+        files: Level::Enough,
+        refused: None,
+    };
+
+    /// By what the file system says.
+    fn told(&self) -> Level {
+        self.bytes.max(self.files)
+    }
+
+    /// Whether the file system is not believed.
+    fn is_doubted(&self) -> bool {
+        self.refused.is_some_and(|at| at.elapsed() < REFUSED_FOR)
+    }
+}
+
+/// The level of what so much is free of. A low level lasts until there is clearly more than it takes.
+fn level(free: u64, low: u64, full: u64, before: Level) -> Level {
+    let margin = if before == Level::Enough { 0 } else { low / 4 };
+    if free < full {
+        Level::Full
+    } else if free < low + margin {
+        Level::Low
+    } else {
+        Level::Enough
+    }
 }
 
 type Gauge = Box<dyn Fn(&Path) -> io::Result<Room> + Send + Sync>;
@@ -95,7 +181,7 @@ pub struct Space {
     marks: Marks,
     gauge: Gauge,
     level: AtomicU8,
-    free: AtomicU64,
+    seen: Mutex<Seen>,
     /// Whether the ballast is there. Held while it is made or given up.
     ballast: Mutex<bool>,
     /// Told at each look that finds little more room than the low mark.
@@ -124,7 +210,7 @@ impl Space {
             marks,
             gauge,
             level: AtomicU8::new(ENOUGH),
-            free: AtomicU64::new(u64::MAX),
+            seen: Mutex::new(Seen::NOTHING),
             ballast: Mutex::new(kept),
             tight: Notify::new(),
         };
@@ -146,20 +232,38 @@ impl Space {
         }
     }
 
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no holder of this lock panics")
+    }
+
     /// What is full and what to do about it, in one sentence for members.
     pub fn complaint(&self) -> String {
+        let seen = *self.seen();
         let mib = |bytes: u64| bytes / MIB;
-        format!(
-            "the orchestrator's disk is nearly full: {} MiB are free and new work is taken from {} MiB on",
-            mib(self.free.load(Ordering::Relaxed)),
-            mib(self.marks.low)
-        )
+        if seen.told() != Level::Full && seen.is_doubted() {
+            let free = mib(seen.room.free);
+            return format!(
+                "the orchestrator's disk takes no more, although {free} MiB are free: a quota may be used up"
+            );
+        }
+        let files = seen.room.files.filter(|_| seen.files != Level::Enough);
+        let files = files.map(|files| {
+            format!("{} more files can be made and new work is taken from {} on", files.free, files.low())
+        });
+        let bytes = (seen.bytes != Level::Enough || files.is_none()).then(|| {
+            let (free, low) = (mib(seen.room.free), mib(self.marks.low));
+            format!("{free} MiB are free and new work is taken from {low} MiB on")
+        });
+        let short: Vec<String> = bytes.into_iter().chain(files).collect();
+        format!("the orchestrator's disk is nearly full: {}", short.join("; "))
     }
 
     /// The same for who can do something about it.
     pub fn alarm(&self) -> String {
+        let seen = *self.seen();
+        let what = if seen.files > seen.bytes { "remove some files" } else { "free some space" };
         format!(
-            "{}; free some space where {} is, and it goes on by itself: running jobs do meanwhile",
+            "{}; {what} where {} is, and it goes on by itself: running jobs do meanwhile",
             self.complaint(),
             self.data.display()
         )
@@ -168,16 +272,18 @@ impl Space {
     /// Measures; gives the ballast up or makes it again. Tells the level. Blocks for a moment.
     pub fn look(&self) -> Level {
         let mut ballast = self.ballast();
-        let Some(mut level) = self.measure() else { return self.level() };
-        if level == Level::Full && *ballast {
+        let Some(mut seen) = self.measure() else { return self.level() };
+        // It has bytes, and hardly helps where there are too many files.
+        if seen.bytes == Level::Full && *ballast {
             *ballast = self.give_up();
-            level = self.measure().unwrap_or(level);
+            seen = self.measure().unwrap_or(seen);
         }
+        let level = if seen.is_doubted() { Level::Full } else { seen.told() };
         let margin = self.marks.low / 4;
         if level == Level::Enough
             && !*ballast
             && self.marks.ballast > 0
-            && self.free.load(Ordering::Relaxed) >= self.marks.low + margin + self.marks.ballast
+            && seen.room.free >= self.marks.low + margin + self.marks.ballast
         {
             *ballast = self.make();
         }
@@ -188,28 +294,41 @@ impl Space {
         };
         let before = self.level.swap(code, Ordering::Relaxed);
         if before != code {
-            let free = self.free.load(Ordering::Relaxed);
-            tracing::warn!(free, low = self.marks.low, full = self.marks.full, ?level, "room where the data is");
+            let Room { free, files, .. } = seen.room;
+            let files = files.map(|files| files.free);
+            tracing::warn!(free, files, low = self.marks.low, full = self.marks.full, ?level, "room where the data is");
         }
-        if self.short() > 0 {
+        if self.short() != Short::default() {
             self.tight.notify_one();
         }
         level
     }
 
-    /// Bytes that are missing to one and a half times the low mark, by the last look: what can be removed goes from there on, so that
-    /// the low mark is met only once nothing is left to remove.
-    pub fn short(&self) -> u64 {
-        (self.marks.low + self.marks.low / 2).saturating_sub(self.free.load(Ordering::Relaxed))
+    /// What is missing to one and a half times the low marks, by the last look: what can be removed goes from there on, so that the low
+    /// marks are met only once nothing is left to remove.
+    pub fn short(&self) -> Short {
+        let room = self.seen().room;
+        let missing = |free: u64, low: u64| (low + low / 2).saturating_sub(free);
+        Short {
+            bytes: missing(room.free, self.marks.low),
+            files: room.files.map_or(0, |files| missing(files.free, files.low())),
+        }
     }
 
-    /// Comes back when a look finds that bytes are missing so, or has found it since the call before.
+    /// Comes back when a look finds that something is missing so, or has found it since the call before.
     pub async fn tight(&self) {
         self.tight.notified().await;
     }
 
-    /// A write found no room: gives up the ballast, whatever the file system says is free. Tells whether that made room.
+    /// A write found no room: it counts as full for a while, if the file system says otherwise, and is looked at. Blocks for a moment.
+    pub fn refused(&self) {
+        self.doubt();
+        self.look();
+    }
+
+    /// The same for a write that the ballast is for: gives it up, whatever the file system says is free. Tells whether that made room.
     pub fn exhausted(&self) -> bool {
+        self.doubt(); // before the ballast makes room
         let made_room = {
             let mut ballast = self.ballast();
             let had = *ballast;
@@ -220,24 +339,27 @@ impl Space {
         made_room
     }
 
-    /// The level by what is free now. A low level lasts until there is clearly more than it takes.
-    fn measure(&self) -> Option<Level> {
-        let free = match (self.gauge)(&self.data) {
-            Ok(room) => room.free,
+    /// After a write that found no room.
+    fn doubt(&self) {
+        if self.measure().is_some_and(|seen| seen.told() != Level::Full) {
+            self.seen().refused = Some(Instant::now());
+        }
+    }
+
+    /// What is free now.
+    fn measure(&self) -> Option<Seen> {
+        let room = match (self.gauge)(&self.data) {
+            Ok(room) => room,
             Err(error) => {
                 tracing::warn!(%error, "the free space where the data is cannot be measured");
                 return None;
             }
         };
-        self.free.store(free, Ordering::Relaxed);
-        let margin = if self.level() == Level::Enough { 0 } else { self.marks.low / 4 };
-        Some(if free < self.marks.full {
-            Level::Full
-        } else if free < self.marks.low + margin {
-            Level::Low
-        } else {
-            Level::Enough
-        })
+        let seen = &mut *self.seen();
+        seen.room = room;
+        seen.bytes = level(room.free, self.marks.low, self.marks.full, seen.bytes);
+        seen.files = room.files.map_or(Level::Enough, |files| level(files.free, files.low(), files.full(), seen.files));
+        Some(*seen)
     }
 
     fn ballast(&self) -> MutexGuard<'_, bool> {
@@ -293,6 +415,7 @@ fn fill(file: &File, bytes: u64) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
 
     const MARKS: Marks = Marks { low: 100 * MIB, full: 10 * MIB, ballast: 4 * MIB };
 
@@ -302,7 +425,7 @@ mod tests {
         let told = free.clone();
         let gauge = move |data: &Path| {
             let ballast = fs::metadata(data.join(BALLAST_FILE)).map_or(0, |file| file.len());
-            Ok(Room { free: told.load(Ordering::Relaxed) - ballast, total: 1000 * MIB })
+            Ok(Room { free: told.load(Ordering::Relaxed) - ballast, total: 1000 * MIB, files: None })
         };
         (Space::with(dir, MARKS, Box::new(gauge)), free)
     }
@@ -337,6 +460,55 @@ mod tests {
         assert!(space.exhausted(), "a quota may be used up while the disk is not");
         assert!(!space.exhausted());
         assert!(!dir.path().join(BALLAST_FILE).exists());
+    }
+
+    #[test]
+    fn where_no_more_files_can_be_made_it_is_full_as_well_and_says_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let free = Arc::new(AtomicU64::new(50_000));
+        let told = free.clone();
+        let gauge = move |_: &Path| {
+            let files = Files { free: told.load(Ordering::Relaxed), total: 100_000 };
+            Ok(Room { free: 1000 * MIB, total: 1000 * MIB, files: Some(files) })
+        };
+        let space = Space::with(dir.path(), MARKS, Box::new(gauge));
+        let at = |files: u64| {
+            free.store(files, Ordering::Relaxed);
+            (space.look(), space.short())
+        };
+        let short = |files| Short { bytes: 0, files };
+        assert_eq!(at(7_500), (Level::Enough, short(0)), "a twentieth is low, half more is not short");
+        assert_eq!(at(5_000), (Level::Enough, short(2_500)));
+        assert_eq!(at(4_999), (Level::Low, short(2_501)));
+        assert_eq!(at(6_000), (Level::Low, short(1_500)), "it does not flicker around the mark");
+        let said = space.complaint();
+        assert!(
+            said.contains("nearly full: 6000 more files") && said.contains("5000") && !said.contains("MiB"),
+            "{said}"
+        );
+        assert!(space.alarm().contains("remove some files"), "{}", space.alarm());
+        assert_eq!(at(1_249), (Level::Full, short(6_251)));
+        assert!(dir.path().join(BALLAST_FILE).exists(), "it has bytes, which are not what is missing");
+        assert_eq!(at(6_250), (Level::Enough, short(1_250)));
+    }
+
+    #[test]
+    fn a_disk_that_refuses_what_it_has_room_for_is_full_for_a_while() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (space, free) = disk(dir.path());
+        space.refused();
+        assert_eq!((space.level(), space.look()), (Level::Full, Level::Full));
+        assert!(space.complaint().contains("a quota"), "{}", space.complaint());
+        assert!(space.exhausted(), "the journal has the ballast");
+        assert!(!dir.path().join(BALLAST_FILE).exists(), "and it is not taken away from it at once");
+        space.seen().refused = Instant::now().checked_sub(REFUSED_FOR);
+        assert_eq!(space.look(), Level::Enough, "it may have room again: the next write will tell");
+        assert!(dir.path().join(BALLAST_FILE).exists());
+        // Where it says itself that it is full, it is believed as soon as it says that it is not.
+        free.store(5 * MIB, Ordering::Relaxed);
+        space.refused();
+        free.store(1000 * MIB, Ordering::Relaxed);
+        assert_eq!(space.look(), Level::Enough);
     }
 
     #[test]
