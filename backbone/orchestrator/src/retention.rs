@@ -13,6 +13,7 @@ mod jobs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -341,6 +342,16 @@ impl Retention {
     }
 }
 
+impl Takes {
+    /// Bytes of a block of `st_blocks`, whatever those of the file system are.
+    const BLOCK: u64 = 512;
+
+    fn add(&mut self, file: &fs::Metadata) {
+        self.bytes += file.blocks() * Self::BLOCK;
+        self.files += 1;
+    }
+}
+
 impl State {
     fn add(&mut self, finished: u64, kept: Kept) {
         if finished <= self.upto {
@@ -364,16 +375,16 @@ impl State {
     }
 }
 
-/// What a folder with its files takes; nothing if it is missing.
+/// What a folder with its files takes of the disk, which is more than the files are long; nothing if it is missing.
 fn taken_by(dir: &Path) -> io::Result<Takes> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Takes::default()),
         entries => entries?,
     };
-    let mut takes = Takes { bytes: 0, files: 1 };
+    let mut takes = Takes::default();
+    takes.add(&fs::metadata(dir)?);
     for entry in entries {
-        takes.bytes += entry?.metadata()?.len();
-        takes.files += 1;
+        takes.add(&entry?.metadata()?);
     }
     Ok(takes)
 }

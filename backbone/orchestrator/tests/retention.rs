@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,8 +18,6 @@ use modchain_types::*;
 use modchain_wire::agent::OutputStream::Out;
 
 const MIB: u64 = 1 << 20;
-/// Bytes that one job of the test keeps on disk.
-const ONE: u64 = 8 + 25 + 1000;
 /// No room is missing.
 const NOTHING: Short = Short { bytes: 0, files: 0 };
 /// The last event.
@@ -86,6 +85,13 @@ impl Place {
         Retention::open(&self.output(), self.store.clone(), keep, &control(jobs)).expect("opens")
     }
 
+    /// Bytes that one job of the test takes on disk: its folder, and a file of 1033 bytes.
+    fn one(&self) -> u64 {
+        let folder = self.output().join(job(1).to_string());
+        let taken = |path: &Path| fs::metadata(path).expect("it is there").blocks() * 512;
+        taken(&folder) + taken(&folder.join("1.log"))
+    }
+
     /// The jobs that have a folder.
     fn there(&self) -> Vec<u64> {
         (0..100).filter(|number| self.output().join(job(*number).to_string()).exists()).collect()
@@ -121,7 +127,7 @@ async fn output_goes_by_age_on_the_journals_timeline_and_open_jobs_keep_theirs()
 #[tokio::test]
 async fn the_oldest_goes_when_there_is_too_much_but_nothing_that_is_fresh() {
     let place = Place::with(1..=5).await;
-    let keep = Keep { bytes: Some(3 * ONE), fresh: Span::from_secs(60), ..WEEK };
+    let keep = Keep { bytes: Some(3 * place.one()), fresh: Span::from_secs(60), ..WEEK };
     let (retention, space) = (place.open(keep, 5), place.space());
     assert_eq!(retention.sweep(second(50), NOTHING, &space).await.expect("sweeps"), 0, "fresh");
     assert_eq!(retention.sweep(second(70), NOTHING, &space).await.expect("sweeps"), 2);
@@ -149,8 +155,9 @@ async fn so_much_goes_as_the_disk_lacks_before_the_low_mark_is_met() {
     space.tight().await; // whoever waits for it is told
     let retention = place.open(WEEK, 6);
     // By what the files say 1 MiB is all of it and more; the disk says when it is enough.
-    let two = retention.sweep(second(100), Short { bytes: 2 * ONE, files: 0 }, &space).await.expect("sweeps");
-    assert_eq!((two, place.there()), (2, vec![3, 4, 5, 6]));
+    let two = Short { bytes: 2 * place.one(), files: 0 };
+    let gone = retention.sweep(second(100), two, &space).await.expect("sweeps");
+    assert_eq!((gone, place.there()), (2, vec![3, 4, 5, 6]));
     space.look();
     assert_eq!(space.short(), NOTHING);
     assert_eq!(retention.sweep(second(100), space.short(), &space).await.expect("sweeps"), 0);

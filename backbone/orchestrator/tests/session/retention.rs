@@ -91,17 +91,17 @@ async fn old_output_is_refused_with_a_sentence_and_everything_else_of_its_job_st
 async fn of_too_much_output_the_oldest_is_removed_and_a_silent_job_has_none_to_remove() {
     let mut world = World::start().await;
     world.stop().await;
-    world.keep = Keep { bytes: Some(2_500), fresh: Span::ZERO, ..Keep::default() };
+    world.keep = Keep { bytes: Some(2_500_000), fresh: Span::ZERO, ..Keep::default() };
     world.serve().await;
     let (mut agent, alice) = (world.agent().await, world.console("alice").await);
     let mut jobs = Vec::new();
-    for (name, bytes) in [("silent", 0), ("first", 1_000), ("second", 1_000), ("third", 1_000)] {
+    for (name, bytes) in [("silent", 0), ("first", 1_000_000), ("second", 1_000_000), ("third", 1_000_000)] {
         jobs.push(alice.submit(name).await.job.to_string());
         let assignment = agent.run().await;
         agent.finish(&assignment, &vec![b'x'; bytes], 0).await;
     }
     removed(&alice, &jobs[1]).await;
-    for (job, bytes) in [(&jobs[0], 0), (&jobs[2], 1_000), (&jobs[3], 1_000)] {
+    for (job, bytes) in [(&jobs[0], 0), (&jobs[2], 1_000_000), (&jobs[3], 1_000_000)] {
         let (_open, mut reader) = alice.logs(job, false).await;
         assert_eq!(read_output(&mut reader, usize::MAX).await.len(), bytes);
     }
