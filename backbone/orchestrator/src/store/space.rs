@@ -204,7 +204,7 @@ impl Space {
 
     /// As [`Space::open`], with other marks and another way to measure.
     pub fn with(data: &Path, marks: Marks, gauge: Gauge) -> Self {
-        let kept = data.join(BALLAST_FILE).exists();
+        let kept = keeps(&data.join(BALLAST_FILE), marks.ballast);
         let space = Self {
             data: data.to_owned(),
             marks,
@@ -399,6 +399,18 @@ impl Space {
     }
 }
 
+/// Whether the ballast is there and as large as it is to be. One of another size goes, because the setting is another now or the program
+/// was killed while it was made; the first look makes it anew where there is room.
+fn keeps(path: &Path, bytes: u64) -> bool {
+    match fs::metadata(path) {
+        Ok(file) if bytes > 0 && file.len() == bytes => true,
+        Ok(_) => fs::remove_file(path)
+            .inspect_err(|error| tracing::warn!(%error, "a ballast of another size cannot be removed"))
+            .is_err(),
+        Err(_) => false,
+    }
+}
+
 /// Takes the blocks of a file; by writing where the file system cannot do it otherwise.
 fn fill(file: &File, bytes: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
@@ -520,6 +532,25 @@ mod tests {
         free.store(13 * MIB, Ordering::Relaxed);
         assert_eq!(space.look(), Level::Low);
         assert!(!dir.path().join(BALLAST_FILE).exists());
+    }
+
+    #[test]
+    fn a_ballast_of_another_size_is_made_anew_or_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(BALLAST_FILE);
+        let length = || fs::metadata(&path).ok().map(|file| file.len());
+        for left in [0, MIB, MARKS.ballast + 1] {
+            fs::write(&path, vec![0; left as usize]).expect("writes");
+            drop(disk(dir.path()));
+            assert_eq!(length(), Some(MARKS.ballast), "{left} bytes were left");
+        }
+        let gauge = |_: &Path| Ok(Room { free: 900 * MIB, total: 1000 * MIB, files: None });
+        Space::with(dir.path(), Marks { ballast: 0, ..MARKS }, Box::new(gauge));
+        assert_eq!(length(), None, "none is asked for any more");
+        fs::write(&path, b"").expect("writes");
+        let gauge = |_: &Path| Ok(Room { free: 5 * MIB, total: 1000 * MIB, files: None });
+        Space::with(dir.path(), MARKS, Box::new(gauge));
+        assert_eq!(length(), None, "there is no room for it");
     }
 
     #[test]
