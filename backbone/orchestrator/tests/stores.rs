@@ -476,6 +476,38 @@ async fn a_blob_whose_file_was_taken_away_is_asked_for_again_and_kept_for_the_jo
     assert_eq!(store.collect().await.expect("collects"), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_blob_that_was_just_put_is_there_however_often_old_ones_are_collected() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = BlobStore::with_limits(dir.path(), 1000, Duration::from_millis(1)).expect("opens");
+    let digest = Digest::of(b"again");
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let collecting = tokio::spawn({
+        let (store, done) = (store.clone(), done.clone());
+        async move {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                store.collect().await.expect("collects");
+            }
+        }
+    });
+    let putting = |job: u8| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                store.reference(JobId([job; 16]), &alice(), &[digest]);
+                store.put(&alice(), bytes("again")).await.expect("puts");
+                assert_eq!(store.get(&alice(), &digest, 5).await.expect("it is there"), "again");
+                store.release(JobId([job; 16]));
+            }
+        })
+    };
+    for ended in futures::future::join_all((0..3).map(putting)).await {
+        ended.expect("always there");
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    collecting.await.expect("ends");
+}
+
 #[tokio::test]
 async fn a_put_that_is_not_what_it_said_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("directory");

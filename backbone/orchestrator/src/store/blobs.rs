@@ -5,6 +5,7 @@
 //! job names what is kept in memory and told again at each start.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -85,13 +86,16 @@ type Key = (AccountId, Digest);
 struct Kept {
     bytes: u64,
     touched: Instant,
-    references: u32,
 }
 
 #[derive(Debug, Default)]
 struct Index {
     blobs: BTreeMap<Key, Kept>,
     jobs: BTreeMap<JobId, Vec<Key>>,
+    /// How often open jobs name a blob, whether it is there or not: it may have been lost, and comes back.
+    needed: BTreeMap<Key, u32>,
+    /// How many are making a name for a blob at this moment: nobody collects it meanwhile.
+    arriving: BTreeMap<Key, u32>,
     /// Bytes kept or on their way in, per account.
     used: BTreeMap<AccountId, u64>,
 }
@@ -138,7 +142,7 @@ impl BlobStore {
                 } else if let Ok(digest) = name.parse::<Digest>() {
                     let bytes = blob.metadata()?.len();
                     *index.used.entry(account.clone()).or_default() += bytes;
-                    index.blobs.insert((account.clone(), digest), Kept { bytes, touched, references: 0 });
+                    index.blobs.insert((account.clone(), digest), Kept { bytes, touched });
                 }
             }
         }
@@ -248,9 +252,7 @@ impl BlobStore {
         let keys: Vec<Key> = digests.iter().map(|digest| (account.clone(), *digest)).collect();
         let index = &mut *self.index();
         for key in &keys {
-            if let Some(kept) = index.blobs.get_mut(key) {
-                kept.references += 1;
-            }
+            *index.needed.entry(key.clone()).or_default() += 1;
         }
         let before = index.jobs.insert(job, keys);
         index.unreference(before);
@@ -267,35 +269,50 @@ impl BlobStore {
     pub async fn collect(&self) -> Result<usize, BlobError> {
         let store = self.clone();
         blocking(move || {
-            // Under the lock, so that nobody finds a blob in the index that is going away.
-            let index = &mut *store.index();
-            let now = Instant::now();
-            let old: Vec<Key> = index
-                .blobs
-                .iter()
-                .filter(|(_, kept)| kept.references == 0 && now.duration_since(kept.touched) >= store.grace)
-                .map(|(key, _)| key.clone())
-                .collect();
-            for key in &old {
-                match fs::remove_file(store.path(key)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
-                    _ => {}
-                }
-                if let Some(kept) = index.blobs.remove(key) {
-                    index.give_back(&key.0, kept.bytes);
-                }
+            let old = store.index().old(store.grace);
+            let mut gone = 0;
+            for key in old {
+                // One at a time: others wait for the lock.
+                gone += usize::from(store.collect_one(&key)?);
             }
-            Ok(old.len())
+            Ok(gone)
         })
         .await
+    }
+
+    /// Removes a blob if it may still go; tells whether it did.
+    fn collect_one(&self, key: &Key) -> Result<bool, BlobError> {
+        // Under the lock, so that nobody finds a blob in the index that is going away.
+        let index = &mut *self.index();
+        if !index.is_old(key, self.grace) {
+            return Ok(false);
+        }
+        match fs::remove_file(self.path(key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
+            _ => {}
+        }
+        if let Some(kept) = index.blobs.remove(key) {
+            index.give_back(&key.0, kept.bytes);
+        }
+        Ok(true)
     }
 }
 
 impl Index {
+    /// Blobs that no open job names and that nobody touched for so long.
+    fn old(&self, grace: Duration) -> Vec<Key> {
+        self.blobs.keys().filter(|key| self.is_old(key, grace)).cloned().collect()
+    }
+
+    fn is_old(&self, key: &Key, grace: Duration) -> bool {
+        let untouched = self.blobs.get(key).is_some_and(|kept| kept.touched.elapsed() >= grace);
+        untouched && !self.needed.contains_key(key) && !self.arriving.contains_key(key)
+    }
+
     fn unreference(&mut self, keys: Option<Vec<Key>>) {
         for key in keys.into_iter().flatten() {
+            one_less(&mut self.needed, &key);
             if let Some(kept) = self.blobs.get_mut(&key) {
-                kept.references = kept.references.saturating_sub(1);
                 kept.touched = Instant::now();
             }
         }
@@ -305,6 +322,35 @@ impl Index {
         if let Some(used) = self.used.get_mut(account) {
             *used = used.saturating_sub(bytes);
         }
+    }
+}
+
+/// Takes one off a count, which goes with the last.
+fn one_less(counts: &mut BTreeMap<Key, u32>, key: &Key) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// A blob that is getting its name: it is not collected until this is dropped.
+struct Arriving<'a> {
+    store: &'a BlobStore,
+    key: &'a Key,
+}
+
+impl<'a> Arriving<'a> {
+    fn new(store: &'a BlobStore, key: &'a Key) -> Self {
+        *store.index().arriving.entry(key.clone()).or_default() += 1;
+        Self { store, key }
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        one_less(&mut self.store.index().arriving, self.key);
     }
 }
 
@@ -384,21 +430,24 @@ impl BlobWriter {
             let store = self.room.store.clone();
             let path = store.path(&self.key);
             file.sync_all().map_err(disk)?;
-            // The name first, then the index, both under the lock: whoever sees it in the index can open it.
-            let index = &mut *store.index();
+            // The name first, then the index, and nobody collects in between: whoever sees it in the index can open it, and it is
+            // durable. Not under the lock: this waits for the disk.
+            let _arriving = Arriving::new(&store, &self.key);
             if let Some(temporary) = self.temporary.0.take() {
                 fs::rename(temporary, &path).map_err(disk)?;
             }
             for dir in path.ancestors().skip(1).take(2) {
                 File::open(dir).and_then(|dir| dir.sync_all()).map_err(disk)?;
             }
-            // Jobs may wait for a blob that was lost and comes back.
-            let waiting = index.jobs.values().flatten().filter(|needed| **needed == self.key).count();
-            let references = u32::try_from(waiting).unwrap_or(u32::MAX);
-            let kept = Kept { bytes: self.written, touched: Instant::now(), references };
-            if let std::collections::btree_map::Entry::Vacant(entry) = index.blobs.entry(self.key.clone()) {
-                entry.insert(kept);
-                *index.used.entry(self.key.0.clone()).or_default() += self.written;
+            let index = &mut *store.index();
+            let (bytes, touched) = (self.written, Instant::now());
+            match index.blobs.entry(self.key.clone()) {
+                // Somebody else has put it meanwhile.
+                Entry::Occupied(kept) => kept.into_mut().touched = touched,
+                Entry::Vacant(entry) => {
+                    entry.insert(Kept { bytes, touched });
+                    *index.used.entry(self.key.0.clone()).or_default() += bytes;
+                }
             }
             Ok(())
         })
