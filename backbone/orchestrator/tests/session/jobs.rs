@@ -1,10 +1,10 @@
 //! From submit to settlement.
 
 use modchain_types::{Digest, Exit, Input, JobState, List, Micro, Reason, Task, TaskBody};
-use modchain_wire::agent::BlobGet;
+use modchain_wire::agent::{AttemptOpen, BlobGet};
 use modchain_wire::console::{BlobFetch, Cancel, InputDone, InputOpen, InputPiece, LedgerQuery, RefusalCode, Submit};
 use modchain_wire::view::LedgerKind;
-use modchain_wire::{CHUNK_BYTES_MAX, Data, ToAgent, ToConsole, encode_task, spec_digest};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, ToAgent, ToConsole, encode_task, spec_digest};
 
 use super::world::{CREDIT, HOLD, MINIMUM, MODULE, World, acked, read_output, send, soon, spec, text};
 
@@ -232,8 +232,12 @@ async fn output_is_taken_while_its_job_has_more_input_than_is_here() {
     // More than all of it nobody has had.
     out.write(&InputDone { offset: 5 }.into()).await.expect("it is taken");
     assert!(matches!(soon("the end", down.read()).await, Ok(Some(ToAgent::InputEnd(end))) if end.offset == 5));
-    let (_up, mut down, _) = agent.attempt(&assignment, Some(6)).await;
-    soon("a reset", async { while let Ok(Some(ToAgent::OutputAck(_))) = down.read().await {} }).await;
+    let (mut up, mut down) = agent.connection.open_bi::<FromAgent, ToAgent>().await.expect("a stream");
+    let (attempt, fence) = (assignment.attempt, assignment.claim.fence);
+    up.write(&AttemptOpen { attempt, fence, input_from: Some(6) }.into()).await.expect("it is taken");
+    // It may overtake what was said before it.
+    let said = async { while let Ok(Some(ToAgent::AttemptResume(_) | ToAgent::OutputAck(_))) = down.read().await {} };
+    soon("a reset", said).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
