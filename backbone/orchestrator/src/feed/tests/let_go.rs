@@ -146,7 +146,7 @@ async fn the_view_waits_while_the_last_bytes_are_the_journals() {
     let free = Arc::new(AtomicU64::new(0));
     let gauge = {
         let free = Arc::clone(&free);
-        move |_: &std::path::Path| Ok(Room { free: free.load(Ordering::Relaxed), total: 1_000 })
+        move |_: &std::path::Path| Ok(Room { free: free.load(Ordering::Relaxed), total: 1_000, files: None })
     };
     let space = Arc::new(Space::with(dir.path(), Marks { low: 100, full: 10, ballast: 0 }, Box::new(gauge)));
     let served = Served::within(Some(Arc::clone(&space)));
