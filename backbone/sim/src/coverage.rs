@@ -88,10 +88,7 @@ pub fn reachable() -> impl Iterator<Item = Edge> {
         (
             Assigned,
             &[Starting, Unreachable, Cancelling],
-            &[
-                (Queued, &[R::Refused, R::NodeLost, R::NodeFault, R::Revoked]),
-                (Failed, &[R::Refused, R::NotFound, R::CommandNotFound]),
-            ],
+            &[(Queued, &[R::Refused, R::NodeLost, R::NodeFault, R::Revoked]), (Failed, &[R::Refused])],
         ),
         (
             Starting,
