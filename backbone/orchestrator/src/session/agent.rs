@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use modchain_certs::DenyList;
 use modchain_core::{AgentArrival, Command, NodeMessage, Refused, Reply, SessionId};
 use modchain_link::{CloseCode, CloseReason, Connection, FrameReader, FrameWriter, Priority, ReadError, StreamCode};
-use modchain_types::{Assignment, BootId, Identity, List, NodeId, Span, TaskBody, Text, Timestamp, WallTime};
+use modchain_types::{
+    Assignment, BootId, Identity, List, NodeId, Report, ReportBody, Span, TaskBody, Text, Timestamp, WallTime,
+};
 use modchain_wire::agent::{
     AgentHello, AgentWelcome, BlobChunk, BlobGet, BlobHead, GoAway, Heartbeat, HeartbeatEcho, Probe, Reconcile,
     ReportAck, Stop, StreamRefused,
@@ -239,9 +241,12 @@ impl AgentSession {
                 NodeMessage::Stop { attempt, fence, grace, cause } => {
                     let of =
                         |other: &Unread| other.assignment.attempt == attempt && other.assignment.claim.fence == fence;
-                    // The node has never heard of it, and does not have to.
-                    if let Some(stopped) = unread.iter().position(of).and_then(|at| unread.remove(at)) {
-                        self.unreadable(&stopped.assignment, "stopped before its task could be read").await;
+                    // The node has never heard of it, and does not have to: that it did not take it is said for it.
+                    if unread.iter().position(of).and_then(|at| unread.remove(at)).is_some() {
+                        let message = Text::cut("stopped before its task could be read");
+                        let report = Report { attempt, fence, body: ReportBody::Refused { message } };
+                        let report = Command::Report { node: self.node, session: self.id, report };
+                        let _ = self.context.services.engine.tell(report).await; // an engine that is gone stops nothing
                         continue;
                     }
                     Stop { attempt, fence, grace, cause }.into()
