@@ -12,10 +12,13 @@
 //! speak*: a report of an end leaves only after it is on disk, and nothing starts before its assignment is. What waits
 //! together is decided together and shares one sync (`Engine::settle`); while it goes on, the next inputs gather.
 
+mod deeds;
+mod messages;
 mod run;
 mod stdin;
 mod survivors;
 
+pub use messages::{AttemptSight, EngineInput, HelloFacts, Serving, Sight, ToSession};
 pub use stdin::{StdinFeed, StdinPiece};
 pub use survivors::Survivors;
 
@@ -25,18 +28,17 @@ use std::time::Duration;
 
 use modchain_core::supervisor::{Action, Input, Recovered, Supervisor, SupervisorConfig};
 use modchain_types::{
-    Adapter, Assignment, AttemptId, BootId, Ending, Fault, Fence, ImagePin, Input as JobInput, InventoryItem,
-    ItemState, JournalId, Offer, OutputLengths, Report, ReportBody, Span, StopCause, Text, Timestamp, Usage, Verdict,
-    WallTime,
+    Adapter, Assignment, AttemptId, BootId, Ending, Fence, InventoryItem, JournalId, Offer, Report, ReportBody, Span,
+    Text, Timestamp, Usage, WallTime,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 
 use crate::blobs::BlobFetcher;
 use crate::clock;
-use crate::executor::{Executors, Resumed};
-use crate::outbox::{AttemptFolder, FenceSeen, Outbox, Started};
-use crate::spool::{Spool, SpoolWriter};
+use crate::executor::Executors;
+use crate::outbox::{FenceSeen, Outbox};
+use crate::spool::Spool;
 
 /// Inputs that may wait. The engine is busy for one disk write at most, so this is never full for long; then senders wait.
 pub const INPUTS_WAITING_MAX: usize = 256;
@@ -67,182 +69,11 @@ pub const EVICTION_GRACE: Span = Span::from_secs(10);
 /// Longest shutdown; what still runs then is killed.
 const SHUTDOWN_MAX: Span = Span::from_secs(15);
 
-/// Longest time that a result waits for its container to be removed. An engine that takes longer is busy or gone, and the
-/// result is told all the same.
-const CLEAR_BEFORE_REPORT_MAX: Duration = Duration::from_secs(10);
-
 /// Longest wait for containers to be removed at the end.
 const SHUTDOWN_CLEAR_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait for acknowledgements once nothing runs any more. What is not acknowledged is sent after the next start.
 const SHUTDOWN_ACK_MAX: Span = Span::from_secs(3);
-
-/// What the engine is told.
-#[derive(Debug)]
-pub enum EngineInput {
-    /// The session is about to say hello.
-    Hello(oneshot::Sender<HelloFacts>),
-    /// The orchestrator said welcome.
-    Connected {
-        /// The journal behind it.
-        journal: JournalId,
-        /// As in the welcome.
-        lease: Span,
-        /// When the hello was sent.
-        sent: Timestamp,
-        /// The way to the session.
-        line: mpsc::Sender<ToSession>,
-    },
-    /// The connection is gone.
-    Disconnected,
-    /// A heartbeat was answered.
-    HeartbeatAnswered {
-        /// When it was sent.
-        sent: Timestamp,
-    },
-    /// Verdicts on the inventory.
-    Reconcile(Vec<(AttemptId, Fence, Verdict)>),
-    /// Run this.
-    Assign(Box<Assignment>),
-    /// End this.
-    Stop {
-        /// Which attempt.
-        attempt: AttemptId,
-        /// Under which fence.
-        fence: Fence,
-        /// Between asking and killing.
-        grace: Span,
-        /// Why.
-        cause: StopCause,
-    },
-    /// The orchestrator remembers this attempt's end.
-    Ack {
-        /// Which attempt.
-        attempt: AttemptId,
-        /// Under which fence.
-        fence: Fence,
-    },
-    /// A runner: how far the preparation is.
-    Preparing {
-        /// Which attempt.
-        attempt: AttemptId,
-        /// For people.
-        message: Text<256>,
-    },
-    /// A runner: what the job's image name means here.
-    Pinned {
-        /// Which attempt.
-        attempt: AttemptId,
-        /// The image.
-        image: ImagePin,
-    },
-    /// The node offers something else from now on.
-    OfferChanged(Box<Offer>),
-    /// A runner: the job's own code runs.
-    Started {
-        /// Which attempt.
-        attempt: AttemptId,
-    },
-    /// A runner: it is over and all of its output is in the spool.
-    Ended {
-        /// Which attempt.
-        attempt: AttemptId,
-        /// How.
-        ending: Ending,
-        /// What it used.
-        usage: Usage,
-        /// How much it printed.
-        output: OutputLengths,
-        /// The spool's file, where only the record of the result makes it durable.
-        short_output: Vec<u8>,
-    },
-    /// Nothing is left on the machine of an attempt whose result is on disk.
-    Cleared {
-        /// Which attempt.
-        attempt: AttemptId,
-    },
-    /// How is it? The answer comes from the engine's own loop, so it tells too that the loop goes round.
-    Look(oneshot::Sender<Sight>),
-    /// The owner wants nothing to run here any more: what runs is ended, and goes on elsewhere.
-    Evict,
-    /// The agent is to stop.
-    ShutDown,
-}
-
-/// How the engine is, for its owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
-    /// Since when there has been a connection that was welcomed; `None` while there is none.
-    pub connected_at: Option<WallTime>,
-    /// Every attempt held, the results that wait to be acknowledged included.
-    pub attempts: Vec<AttemptSight>,
-    /// Whether the agent stops.
-    pub stopping: bool,
-}
-
-impl Sight {
-    /// Attempts of which something may run.
-    pub fn live(&self) -> usize {
-        self.attempts.iter().filter(|attempt| attempt.state != ItemState::Ended).count()
-    }
-
-    /// Bytes of output kept on this machine's disk.
-    pub fn spool_bytes(&self) -> u64 {
-        self.attempts.iter().map(|attempt| attempt.spool_bytes).sum()
-    }
-}
-
-/// One attempt, for the owner of the machine that it runs on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttemptSight {
-    /// Which one.
-    pub attempt: AttemptId,
-    /// Under which fence.
-    pub fence: Fence,
-    /// What its job is called, and its kind; `None` for what an earlier run of the agent left.
-    pub job: Option<(Text<64>, Adapter)>,
-    /// How far it is.
-    pub state: ItemState,
-    /// Bytes of its output on this machine's disk.
-    pub spool_bytes: u64,
-}
-
-/// What the session is told.
-#[derive(Debug)]
-pub enum ToSession {
-    /// Say what the node offers now.
-    Offer(Box<Offer>),
-    /// Send this.
-    Report(Box<Report>),
-    /// Serve the streams of these attempts from now on.
-    Serve(Vec<Serving>),
-    /// This attempt is settled: its stream is not needed any more.
-    Forget(AttemptId),
-}
-
-/// What the session needs to serve the stream of one attempt.
-#[derive(Debug, Clone)]
-pub struct Serving {
-    /// Which attempt.
-    pub attempt: AttemptId,
-    /// Under which fence.
-    pub fence: Fence,
-    /// Its output.
-    pub spool: Spool,
-    /// Its input; `None` if it reads none.
-    pub stdin: Option<StdinFeed>,
-}
-
-/// What the hello says about attempts.
-#[derive(Debug, Clone)]
-pub struct HelloFacts {
-    /// Every attempt held.
-    pub inventory: Vec<InventoryItem>,
-    /// The highest fence seen.
-    pub fence: Option<FenceSeen>,
-    /// What the node offers.
-    pub offer: Offer,
-}
 
 /// One attempt in the engine's hands.
 #[derive(Debug)]
@@ -312,32 +143,6 @@ struct Shutdown {
     until: Timestamp,
     /// Since when nothing runs.
     idle_since: Option<Timestamp>,
-}
-
-impl EngineInput {
-    /// Whether what follows from it may wait for what else is there, to share its sync. Whatever asks how things stand, or
-    /// changes who is told, comes after all that was decided before it is done.
-    fn gathers(&self) -> bool {
-        match self {
-            Self::Assign(_)
-            | Self::Stop { .. }
-            | Self::Ack { .. }
-            | Self::HeartbeatAnswered { .. }
-            | Self::Preparing { .. }
-            | Self::Pinned { .. }
-            | Self::Started { .. }
-            | Self::Ended { .. } => true,
-            Self::Hello(_)
-            | Self::Connected { .. }
-            | Self::Disconnected
-            | Self::Reconcile(_)
-            | Self::OfferChanged(_)
-            | Self::Cleared { .. }
-            | Self::Look(_)
-            | Self::Evict
-            | Self::ShutDown => false,
-        }
-    }
 }
 
 impl Engine {
@@ -581,183 +386,6 @@ impl Engine {
         }
     }
 
-    fn carry_out(&mut self, action: Action, written: &io::Result<()>) {
-        match action {
-            Action::Begin(assignment) => {
-                // What follows from a failure comes after what was decided before it.
-                if let Err(input) = self.begin(assignment, written) {
-                    self.handle(*input);
-                }
-            }
-            Action::Resume { assignment, since } => {
-                if let Err(input) = self.resume(assignment, since) {
-                    self.handle(*input);
-                }
-            }
-            Action::Stop { attempt, grace } => self.stop(attempt, grace),
-            Action::Record(report) if written.is_ok() => self.recorded(report),
-            Action::Record(report) => self.unrecorded.push(report),
-            // It is sent once it is on disk.
-            Action::Send(report) if self.is_unrecorded(&report) => {}
-            Action::Send(report) => self.send(report),
-            Action::Discard { attempt } => self.discard(attempt),
-            Action::RememberFence(_) => {}
-        }
-    }
-
-    /// Fails with what the supervisor is to be told.
-    fn begin(&mut self, assignment: Box<Assignment>, written: &io::Result<()>) -> Result<(), Box<Input>> {
-        let attempt = assignment.attempt;
-        let fence = assignment.claim.fence;
-        tracing::info!(%attempt, fence = fence.0, job = %assignment.spec.name, "beginning");
-        let begun = match written {
-            Ok(()) => self.outbox.folder(&assignment),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        };
-        let mut held = Held {
-            fence,
-            assignment: Some(assignment.clone()),
-            spool: None,
-            stdin: None,
-            stop: None,
-            short_output: Vec::new(),
-        };
-        let (folder, writer, spool) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                tracing::error!(%attempt, %error, "the attempt cannot be written down");
-                self.attempts.insert(attempt, held);
-                let message = Text::cut(format!("the node cannot write the attempt down: {error}"));
-                let ending = Ending::CannotStart { fault: Fault::Node, message };
-                let (usage, output) = (Usage::default(), OutputLengths::default());
-                return Err(Box::new(Input::Ended { attempt, ending, usage, output }));
-            }
-        };
-        let stdin = match assignment.spec.input {
-            JobInput::None => None,
-            JobInput::Stream => Some(stdin::channel()),
-        };
-        let (feed, pieces) = stdin.unzip();
-        held.spool = Some(spool.clone());
-        held.stdin = feed.clone();
-        self.attempts.insert(attempt, held);
-        self.run_attempt(assignment, folder, writer, pieces, None);
-        if self.connection.as_ref().is_some_and(|line| line.reconciled) {
-            self.tell(ToSession::Serve(vec![Serving { attempt, fence, spool, stdin: feed }]));
-        }
-        Ok(())
-    }
-
-    /// Takes up what outlived an earlier run of the agent. Fails with what the supervisor is to be told.
-    fn resume(&mut self, assignment: Box<Assignment>, started: Timestamp) -> Result<(), Box<Input>> {
-        let attempt = assignment.attempt;
-        tracing::info!(%attempt, fence = assignment.claim.fence.0, job = %assignment.spec.name, "taking up again");
-        let held = self.attempts.get_mut(&attempt).expect("what is resumed was recovered");
-        held.assignment = Some(assignment.clone());
-        match self.outbox.resume(&assignment) {
-            Ok((folder, writer, spool)) => {
-                let (output, full) = (spool.state().lengths, writer.is_full());
-                held.spool = Some(spool);
-                self.run_attempt(assignment, folder, writer, None, Some(Resumed { started, output, full }));
-                Ok(())
-            }
-            Err(error) => {
-                tracing::error!(%attempt, %error, "the output of an attempt cannot be continued");
-                let output = held.spool.as_ref().map(|spool| spool.state().lengths).unwrap_or_default();
-                let message = Text::cut(format!("the node cannot go on with the output: {error}"));
-                let (ending, usage) = (Ending::NodeFault { message }, Usage::default());
-                Err(Box::new(Input::Ended { attempt, ending, usage, output }))
-            }
-        }
-    }
-
-    /// Begins to run an attempt that is written down; `resumes` is how far one was that is taken up again.
-    fn run_attempt(
-        &mut self,
-        assignment: Box<Assignment>,
-        folder: AttemptFolder,
-        writer: SpoolWriter,
-        stdin: Option<mpsc::Receiver<StdinPiece>>,
-        resumes: Option<Resumed>,
-    ) {
-        let attempt = assignment.attempt;
-        let (stop, stop_wish) = watch::channel(None);
-        if let Some(held) = self.attempts.get_mut(&attempt) {
-            held.stop = Some(stop);
-        }
-        let runner = run::Runner {
-            assignment,
-            folder,
-            writer,
-            stop: stop_wish,
-            stdin,
-            resumes,
-            executors: self.executors.clone(),
-            blobs: self.blobs.clone(),
-            engine: self.inputs_in.clone(),
-        };
-        let handle = self.runners.spawn(runner.run());
-        self.runner_of.insert(handle.id(), attempt);
-    }
-
-    /// Without the note the attempt goes on all the same; only a restart of the agent could not take it up again. Nothing but
-    /// a container ever is.
-    fn note_start(&mut self, attempt: AttemptId) {
-        let Some(boot) = self.boot.filter(|_| self.is_container(attempt)) else { return };
-        self.outbox.started(attempt, Started { since: clock::now(), boot });
-    }
-
-    fn stop(&mut self, attempt: AttemptId, grace: Span) {
-        match self.attempts.get(&attempt).and_then(|held| held.stop.as_ref()) {
-            Some(stop) => {
-                stop.send_replace(Some(grace));
-            }
-            None => tracing::warn!(%attempt, "there is nothing to stop"),
-        }
-    }
-
-    /// A result is durable: it may be told.
-    fn recorded(&mut self, report: Report) {
-        let attempt = report.attempt;
-        if let Err(error) = self.outbox.clear_scratch(attempt) {
-            tracing::warn!(%attempt, %error, "what an attempt needed to run cannot be removed yet");
-        }
-        let may_be_there = self.attempts.get(&attempt).is_none_or(Held::may_have_container);
-        match may_be_there.then(|| self.executors.clear_away(attempt, report.fence)).flatten() {
-            // Not before its result is on disk: until then a restarted agent learns from the container how the attempt ended.
-            // And not after it is told: who hears of the end finds nothing left.
-            Some(cleared) if self.is_container(attempt) => {
-                let engine = self.inputs_in.clone();
-                self.runners.spawn(async move {
-                    let _ = tokio::time::timeout(CLEAR_BEFORE_REPORT_MAX, cleared).await;
-                    let _ = engine.send(EngineInput::Cleared { attempt }).await;
-                });
-            }
-            Some(_) | None => self.send(report),
-        }
-    }
-
-    /// Whether it tells a result that is not on disk yet.
-    fn is_unrecorded(&self, report: &Report) -> bool {
-        let is_result = matches!(report.body, ReportBody::Ended { .. });
-        is_result && self.unrecorded.iter().any(|waiting| waiting.attempt == report.attempt)
-    }
-
-    /// Whether the attempt is one of those that leave something on the machine.
-    fn is_container(&self, attempt: AttemptId) -> bool {
-        let assignment = self.attempts.get(&attempt).and_then(|held| held.assignment.as_deref());
-        assignment.is_some_and(|assignment| assignment.spec.requirements.adapter == Adapter::Docker)
-    }
-
-    /// Nothing of an ended attempt is left on the machine: its result may be told, unless a new connection has done so.
-    fn on_cleared(&mut self, attempt: AttemptId) {
-        let told = self.connection.as_ref().is_some_and(|line| line.results_sent.contains(&attempt));
-        let report = self.supervisor.unacknowledged().into_iter().find(|report| report.attempt == attempt);
-        if let Some(report) = report.filter(|_| !told) {
-            self.send(report);
-        }
-    }
-
     fn send(&mut self, report: Report) {
         if let Some(line) = &mut self.connection
             && matches!(report.body, ReportBody::Ended { .. })
@@ -806,20 +434,6 @@ impl Engine {
             .collect();
         for report in unsent {
             self.send(report);
-        }
-    }
-
-    fn discard(&mut self, attempt: AttemptId) {
-        // Nothing of it runs any more; its runner may be about to return.
-        self.runner_of.retain(|_, of| *of != attempt);
-        if let Some(held) = self.attempts.remove(&attempt).filter(Held::may_have_container) {
-            self.executors.clear_away(attempt, held.fence);
-        }
-        self.unrecorded.retain(|report| report.attempt != attempt);
-        self.tell(ToSession::Forget(attempt));
-        if let Err(error) = self.outbox.remove(attempt) {
-            // The next start removes what the log knows nothing of.
-            tracing::warn!(%attempt, %error, "what was kept about an attempt cannot be removed");
         }
     }
 
@@ -873,27 +487,6 @@ impl Engine {
             let ending = Ending::NodeFault { message: Text::cut("the agent failed while it ran the attempt") };
             self.handle(Input::Ended { attempt, ending, usage: Usage::default(), output });
         }
-    }
-
-    /// Ends the output of an attempt whose runner is gone, before its result promises it.
-    fn keep_what_was_printed(&mut self, attempt: AttemptId) -> OutputLengths {
-        let Some(held) = self.attempts.get_mut(&attempt) else { return OutputLengths::default() };
-        let Some(spool) = &mut held.spool else { return OutputLengths::default() };
-        match spool.without_writer() {
-            Ok(ended) => *spool = ended,
-            Err(error) => {
-                tracing::error!(%attempt, %error, "output cannot be made durable");
-                return spool.state().lengths;
-            }
-        }
-        let serving = Serving { attempt, fence: held.fence, spool: spool.clone(), stdin: None };
-        let output = spool.state().lengths;
-        if self.connection.as_ref().is_some_and(|line| line.reconciled) {
-            // Who serves what had no end would wait for it.
-            self.tell(ToSession::Forget(attempt));
-            self.tell(ToSession::Serve(vec![serving]));
-        }
-        output
     }
 
     /// How long to sleep if nothing happens; `None` for ever.
