@@ -41,11 +41,13 @@ pub enum Bug {
     RefusedAfterTaking,
     /// Had once: what is lost over a connection that lives is not told to end.
     LostNotTold,
+    /// Had once: tokens are paid for jobs of any kind, up to the bytes that a node says there were.
+    TokensOfAnyJob,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeSync,
         Self::SettledByAttempt,
         Self::SettledAndReleased,
@@ -61,6 +63,7 @@ impl Bug {
         Self::LeaseFromAnswer,
         Self::RefusedAfterTaking,
         Self::LostNotTold,
+        Self::TokensOfAnyJob,
     ];
 }
 

@@ -31,6 +31,7 @@ fn broken_by(bug: Bug) -> &'static [Rule] {
         Bug::LeaseFromAnswer => &[Rule::AtMostOneRuns],
         Bug::RefusedAfterTaking => &[Rule::AttemptNumbersRise],
         Bug::LostNotTold => &[Rule::EverythingEnds, Rule::NothingWaitsInVain],
+        Bug::TokensOfAnyJob => &[Rule::BillWithinInterval],
     }
 }
 

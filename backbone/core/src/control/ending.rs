@@ -42,6 +42,12 @@ impl Control {
             Adapter::Llm => self.stored.get(&placement.attempt).map_or(0, |stored| stored.stdout + stored.stderr),
             Adapter::Wasm | Adapter::Docker | Adapter::Mcp => 0,
         };
+        #[cfg(feature = "planted")]
+        let answer_bytes = if crate::planted::is(crate::planted::Bug::TokensOfAnyJob) {
+            done.output.stdout.saturating_add(done.output.stderr)
+        } else {
+            answer_bytes
+        };
         let usage = meter::believed(&done.usage, seen, request_bytes, answer_bytes);
         let tokens_max = meter::output_tokens_max(&placement.tariff, job.hold());
         let limit_reason = match tokens_max {

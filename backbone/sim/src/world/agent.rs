@@ -596,7 +596,9 @@ fn draw_offer(random: &mut Random, with_gpus: bool, number: u64) -> Offer {
         gib_hour: Micro(random.pick(&[0, 4_000, 7_777_777])),
         gpu_hour: gpu_hour.expect("one entry"),
         minimum: Micro(random.pick(&[0, 1, 1_000])),
-        ..Tariff::default()
+        // No job here asks a model: nobody ever pays this.
+        million_prompt_tokens: Micro(1_000_000),
+        million_output_tokens: Micro(1_000_000),
     };
     Offer { capabilities, tariff, agent_version: text("sim".into()), paused: false, images: List::default() }
 }
