@@ -167,7 +167,8 @@ impl AttemptFolder {
         self.path.join("state")
     }
 
-    /// Remembers that all of its input has been handed to the job, or to who outlives the agent with it. Outlives the agent, not a power loss: nor does the job.
+    /// Remembers that all of its input has been handed to the job, or to who outlives the agent with it. Outlives the agent, not a
+    /// power loss: nor does the job.
     pub fn input_is_done(&self) -> io::Result<()> {
         fs::write(self.input_done_file(), [])
     }

@@ -13,9 +13,11 @@ use super::query::{PAGE_WEIGHT_MAX, Sight};
 
 /// Most jobs or nodes in one frame.
 const ITEMS_MAX: usize = 200;
-/// Most events in one delta; a reader with more to read gets a snapshot. Half as many that it may not see are a watermark of
-/// their own, so that they are looked through once.
+/// Most events in one delta; a reader with more to read gets a snapshot.
 const EVENTS_MAX: usize = 500;
+/// Most events that wait with nothing among them that a reader may see: more are a watermark of their own, so that they are looked
+/// through once.
+const UNSEEN_MAX: u64 = 250;
 /// Ended jobs in a snapshot: a few screens full.
 const ENDED_SHOWN: usize = 200;
 /// Bytes of jobs in one delta, and of its nodes; its events take at most 350 KiB more, and names of nodes that are gone 13.
@@ -186,7 +188,7 @@ impl Model {
         }
         let draft = self.draft(actor, only, cursor, now);
         let passed = self.upto() - cursor.number;
-        let due = (due && passed > 0) || passed > EVENTS_MAX as u64 / 2;
+        let due = (due && passed > 0) || passed > UNSEEN_MAX;
         (draft.visible || due).then_some(draft.change)
     }
 

@@ -46,8 +46,9 @@ const BLOB_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Time between two tries to read the task of an assignment.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Tries before a task that cannot be read counts as unreadable for good: for a minute.
-const READ_TRIES_MAX: u32 = 60;
+/// Tries before a task that cannot be read counts as unreadable for good: sooner than its node counts as at fault because it has not
+/// accepted the assignment, or the job would go round for ever.
+const READ_TRIES_MAX: u32 = 20;
 
 /// Looks at a node's GPUs that wait for a busy feed: a minute of them. Older ones are let go.
 const UNTOLD_TICKS_MAX: usize = 60;
