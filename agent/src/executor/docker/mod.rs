@@ -26,11 +26,13 @@ use super::{EVENTS_WAITING_MAX, RunControl, Running, StartRequest, StdinWriter};
 use crate::clock;
 use crate::probe::DockerFound;
 use engine::Engine;
+use input::Input;
 
 mod command;
 mod cursor;
 mod engine;
 mod image;
+mod input;
 mod limits;
 mod logs;
 mod reap;
@@ -146,7 +148,7 @@ impl DockerExecutor {
             modchain_types::Input::Stream => {
                 let (ours, bytes) = tokio::io::duplex(STDIN_BYTES_MAX);
                 let (handed_over, is_handed_over) = oneshot::channel();
-                (Some(StdinWriter::through(ours, is_handed_over)), Some(run::Input { bytes, handed_over }))
+                (Some(StdinWriter::through(ours, is_handed_over)), Some(Input { bytes, handed_over }))
             }
         };
         let labels = self.labels(&request);

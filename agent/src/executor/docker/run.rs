@@ -12,10 +12,6 @@
 //! A container that was seen to end is left where it is: as long as its end is not written down, it alone knows it, and an
 //! agent that died just then finds it again. Whoever has written it down calls [`super::DockerExecutor::remove`].
 //!
-//! The engine takes the input over a connection of its own, and holds it open until the container has ended. Where it breaks
-//! sooner, as when the engine is started anew, nobody can hand over the rest: the attempt is then the node's fault, unless all of
-//! the input was with the engine already.
-//!
 //! While the engine is away nobody can look at a container, or end it. One whose engine stays away for more than a minute is
 //! given up as the node's fault although it may still run; it is removed as soon as the engine is found again.
 //!
@@ -28,20 +24,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::container::AttachContainerResults;
 use bollard::models::{ContainerState, ContainerStateStatusEnum};
-use bollard::query_parameters::{
-    AttachContainerOptions, CreateContainerOptions, EventsOptions, StartContainerOptions, WaitContainerOptions,
-};
+use bollard::query_parameters::{CreateContainerOptions, EventsOptions, StartContainerOptions, WaitContainerOptions};
 use futures::StreamExt;
 use modchain_types::{AttemptId, DockerTask, Ending, Fault, Span, Timestamp, Usage};
-use tokio::io::{AsyncWriteExt, DuplexStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cursor::{Cursor, Position};
 use super::engine::{Engine, Trouble};
+use super::input::{Feeding, Input};
 use super::limits::PidsWatch;
 use super::logs::{Log, Lost};
 use super::{DockerPolicy, ResumeRequest, command, image, reap, sandbox, told};
@@ -74,36 +67,6 @@ pub(super) struct Job {
     pub(super) attempt: AttemptId,
     pub(super) events: mpsc::Sender<ExecutorEvent>,
     pub(super) wish: watch::Receiver<Wish>,
-}
-
-/// What the container is to read.
-pub(super) struct Input {
-    pub(super) bytes: DuplexStream,
-    /// Is told once the engine has all of them and their end.
-    pub(super) handed_over: oneshot::Sender<()>,
-}
-
-/// The way of the input into a container.
-struct Feeding {
-    /// Holds the connection.
-    _task: AbortOnDropHandle<()>,
-    /// Whether input was lost on it; `None` while that is being found out.
-    lost: watch::Receiver<Option<bool>>,
-}
-
-impl Feeding {
-    /// Waits until some is known to be lost: for ever if none is.
-    async fn lost(&mut self) {
-        if self.lost.wait_for(|lost| *lost == Some(true)).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Whether some is lost. To be asked after the container's end. Nothing is while the connection is there: some engines keep it
-    /// for as long as there may be more input, though nobody is left to read it.
-    async fn is_lost(&mut self) -> bool {
-        matches!(self.lost.wait_for(Option::is_some).await, Ok(lost) if *lost == Some(true))
-    }
 }
 
 /// How it ended, and how long it ran.
@@ -242,7 +205,7 @@ impl Job {
     async fn run(&mut self, request: StartRequest, input: Option<Input>) -> End {
         let feeding = match input {
             None => None,
-            Some(input) => match self.attach(input).await {
+            Some(input) => match Feeding::attach(&self.engine, &self.name, input).await {
                 Ok(feeding) => Some(feeding),
                 Err(trouble) => return node_trouble(trouble).into(),
             },
@@ -492,64 +455,12 @@ impl Job {
         }
     }
 
-    /// Hands the input over to the container, which is not started yet, so that it misses none.
-    async fn attach(&self, input: Input) -> Result<Feeding, Trouble> {
-        let (docker, _) = self.engine.docker().await?;
-        let options = AttachContainerOptions { stdin: true, stream: true, ..AttachContainerOptions::default() };
-        let attached = match docker.attach_container(&self.name, Some(options)).await {
-            Ok(attached) => attached,
-            Err(error) => return Err(self.engine.trouble(error).await),
-        };
-        let AttachContainerResults { output: mut from_engine, input: mut to_engine } = attached;
-        let Input { mut bytes, handed_over } = input;
-        let (engine, name) = (self.engine.clone(), self.name.clone());
-        let (lost_in, lost) = watch::channel(Some(false));
-        let task = tokio::spawn(async move {
-            let hand_over = async {
-                tokio::io::copy(&mut bytes, &mut to_engine).await?;
-                to_engine.shutdown().await
-            };
-            let end = async { while let Some(Ok(_)) = from_engine.next().await {} };
-            tokio::pin!(end);
-            let all = tokio::select! {
-                biased;
-                () = &mut end => false,
-                all = hand_over => all.is_ok(),
-            };
-            // Who does not read any more takes no input: dropping ours tells the shell.
-            drop(bytes);
-            if all {
-                // The shell may have gone.
-                let _ = handed_over.send(());
-                end.await;
-            } else {
-                lost_in.send_replace(None);
-                lost_in.send_replace(Some(goes_on(&engine, &name).await));
-            }
-        });
-        Ok(Feeding { _task: AbortOnDropHandle::new(task), lost })
-    }
-
     /// Removes the container. One that cannot be removed now is removed when the engine has been found again.
     async fn remove(&self) {
         if let Err(trouble) = self.engine.remove(&self.name).await {
             tracing::warn!(attempt = %self.attempt, %trouble, "a container could not be removed, and is left for later");
             self.engine.leave(self.name.clone());
         }
-    }
-}
-
-/// Whether a container has not ended though the connection that it gets its input over has. The engine holds that until the
-/// end, whether the input is read or not, so then it was lost to something else.
-async fn goes_on(engine: &Engine, name: &str) -> bool {
-    match engine.inspect(name).await {
-        Ok(Some(container)) => {
-            let status = container.state.and_then(|state| state.status);
-            !matches!(status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD))
-        }
-        Ok(None) => false,
-        // The engine is on its way out, and what it would say of the container's end is not heard either.
-        Err(_) => true,
     }
 }
 
