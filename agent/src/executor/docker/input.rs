@@ -25,8 +25,18 @@ pub(super) struct Input {
 pub(super) struct Feeding {
     /// Holds the connection.
     _task: AbortOnDropHandle<()>,
-    /// Whether input was lost on it; `None` while that is being found out.
-    lost: watch::Receiver<Option<bool>>,
+    fate: watch::Receiver<Fate>,
+}
+
+/// What becomes of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is with the engine, on its way there, or of no use to a container that has ended.
+    Fine,
+    /// Its connection broke, and the container is being looked at.
+    Unknown,
+    /// The container goes on without the rest of it.
+    Lost,
 }
 
 impl Feeding {
@@ -41,7 +51,7 @@ impl Feeding {
         let AttachContainerResults { output: mut from_engine, input: mut to_engine } = attached;
         let Input { mut bytes, handed_over } = input;
         let (engine, name) = (engine.clone(), name.to_owned());
-        let (lost_in, lost) = watch::channel(Some(false));
+        let (fate_in, fate) = watch::channel(Fate::Fine);
         let task = tokio::spawn(async move {
             let hand_over = async {
                 tokio::io::copy(&mut bytes, &mut to_engine).await?;
@@ -61,16 +71,17 @@ impl Feeding {
                 let _ = handed_over.send(());
                 end.await;
             } else {
-                lost_in.send_replace(None);
-                lost_in.send_replace(Some(goes_on(&engine, &name).await));
+                fate_in.send_replace(Fate::Unknown);
+                let fate = if goes_on(&engine, &name).await { Fate::Lost } else { Fate::Fine };
+                fate_in.send_replace(fate);
             }
         });
-        Ok(Self { _task: AbortOnDropHandle::new(task), lost })
+        Ok(Self { _task: AbortOnDropHandle::new(task), fate })
     }
 
     /// Waits until some is known to be lost: for ever if none is.
     pub(super) async fn lost(&mut self) {
-        if self.lost.wait_for(|lost| *lost == Some(true)).await.is_err() {
+        if self.fate.wait_for(|fate| *fate == Fate::Lost).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -78,7 +89,7 @@ impl Feeding {
     /// Whether some is lost. To be asked after the container's end. Nothing is while the connection is there: some engines keep it
     /// for as long as there may be more input, though nobody is left to read it.
     pub(super) async fn is_lost(&mut self) -> bool {
-        matches!(self.lost.wait_for(Option::is_some).await, Ok(lost) if *lost == Some(true))
+        self.fate.wait_for(|fate| *fate != Fate::Unknown).await.is_ok_and(|fate| *fate == Fate::Lost)
     }
 }
 
@@ -87,8 +98,9 @@ impl Feeding {
 async fn goes_on(engine: &Engine, name: &str) -> bool {
     match engine.inspect(name).await {
         Ok(Some(container)) => {
+            use ContainerStateStatusEnum::{DEAD, EXITED, REMOVING};
             let status = container.state.and_then(|state| state.status);
-            !matches!(status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD))
+            !matches!(status, Some(EXITED | DEAD | REMOVING))
         }
         Ok(None) => false,
         // The engine is on its way out, and what it would say of the container's end is not heard either.
