@@ -204,6 +204,11 @@ async fn download(
     request: BlobRequest,
 ) -> Result<(), FetchError> {
     let _place = places.acquire_owned().await.map_err(|_| FetchError::Stopped)?;
+    // Who asked may have looked for it just before an earlier download put it there.
+    let (blobs, digest) = (cache.clone(), request.digest);
+    if on_disk(move || blobs.has(digest)).await? {
+        return Ok(());
+    }
     let mut backoff = Backoff::new();
     loop {
         let live = connection.wait_for(Option::is_some).await.map_err(|_| FetchError::Stopped)?.clone();
@@ -278,4 +283,30 @@ async fn try_once(cache: &Arc<BlobCache>, connection: &Connection, request: &Blo
 
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_after_its_asker_had_looked_is_not_downloaded_again() {
+        let dir = tempfile::tempdir().expect("dir");
+        let cache = Arc::new(BlobCache::open(dir.path(), 100).expect("opens"));
+        let digest = Digest::of(b"blob");
+        let mut writer = cache.begin(digest).expect("begins");
+        writer.write(b"blob").expect("writes");
+        assert!(cache.finish(writer, digest).expect("finishes"));
+        let request = BlobRequest {
+            attempt: AttemptId { job: modchain_types::JobId([1; 16]), number: 1 },
+            fence: Fence(1),
+            digest,
+            bytes: 4,
+            place: dir.path().join("module"),
+        };
+        // Without a connection a download would wait for one.
+        let (_connection, none) = watch::channel(None);
+        let done = download(cache, none, Arc::new(Semaphore::new(1)), request);
+        tokio::time::timeout(Duration::from_secs(60), done).await.expect("waits for nothing").expect("it is there");
+    }
 }

@@ -66,6 +66,11 @@ impl BlobCache {
         }
     }
 
+    /// Whether the blob is here.
+    fn has(&self, digest: Digest) -> io::Result<bool> {
+        self.path(digest).try_exists()
+    }
+
     /// Begins to take a blob in.
     fn begin(&self, digest: Digest) -> io::Result<BlobWriter> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
