@@ -25,6 +25,7 @@ fn agent(world: &World) -> Command {
     command
         .env_clear()
         .env("HOME", world.dir.path())
+        .env("MODCHAIN_AGENT_NVML_LIBRARY", "/nowhere")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -471,7 +472,8 @@ async fn a_crashed_agent_leaves_no_image_of_its_memory() {
     }
     for signal in ["-SEGV", "-ABRT"] {
         let mut start = with_cores(&folder, Path::new(env!("CARGO_BIN_EXE_modchain-agent")));
-        start.env_clear().env("HOME", scene.world.dir.path()).arg("start").arg("--data").arg(&scene.data);
+        start.env_clear().env("HOME", scene.world.dir.path()).env("MODCHAIN_AGENT_NVML_LIBRARY", "/nowhere");
+        start.arg("start").arg("--data").arg(&scene.data);
         let mut started = Agent(start.spawn().expect("starts"));
         let mut peer = scene.world.welcome(Verdict::Forget).await;
         peer.is_served().await;

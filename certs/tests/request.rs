@@ -269,7 +269,7 @@ fn a_clock_that_is_off_is_named_as_the_reason() {
     };
     assert!(at(0).is_ok() && at(ten_minutes).is_ok());
     assert!(at(5000 - ten_minutes).is_ok(), "certificates are dated back for this");
-    for offset in [-ten_minutes - 5000, 3601 * 1000, i64::MIN / 2] {
+    for offset in [-ten_minutes - 60_000, 3601 * 1000, i64::MIN / 2] {
         let error = at(offset).err().expect("refused");
         assert!(matches!(error, AcceptError::Dates(_)), "{error}");
         assert!(error.to_string().contains("set the clock"), "{error}");

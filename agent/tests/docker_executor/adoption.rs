@@ -312,7 +312,7 @@ async fn a_container_that_stood_still_for_an_agent_that_died_goes_on() {
         return;
     }
     let node = Node::new();
-    let (attempt, started) = left_behind(&node, Container::shell("echo one; sleep 2; echo two"), "one\n").await;
+    let (attempt, started) = left_behind(&node, Container::shell("echo one; sleep 15; echo two"), "one\n").await;
     docker(&["pause", &attempt.container_id()]);
     let (ending, _, out) = go_on(&node, &attempt, started, false).await;
     assert_eq!((ending, out.as_str()), (EXITED_0, "two\n"));

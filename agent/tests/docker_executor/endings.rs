@@ -22,7 +22,7 @@ async fn each_way_to_end_has_its_own_word() {
     assert_eq!(*story.ending(), Ending::MemoryLimit, "{story:?}");
     // The inner shell cannot fork and ends; the outer one, which forks no more, stays long enough to be looked at.
     let script = "(i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i+1)); done); \
-                  i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; exit 5";
+                  i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done; exit 5";
     let many = Container::shell(script).with(|_, task| task.pids_max = 16);
     let story = many.run(&node).await;
     assert_eq!(*story.ending(), Ending::PidsLimit { code: 5 }, "{story:?}");

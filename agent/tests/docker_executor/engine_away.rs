@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::harness::*;
-use crate::image::{engine_is_there, must_test_all};
+use crate::image::{docker, engine_is_there, must_test_all};
 
 /// A container engine of this test alone.
 struct SecondEngine {
@@ -84,6 +84,13 @@ impl SecondEngine {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docker/test/test-image.sh");
         let output = Command::new(script).env("DOCKER_HOST", self.host()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A signal to what runs in a container, past the engine.
+    fn signal_within(&self, container: &str, signal: i32) {
+        let pid = docker(&["--host", &self.host(), "inspect", "--format", "{{.State.Pid}}", container]);
+        // SAFETY: the call takes no memory; the process is of a container that ends only when this test lets it.
+        assert_eq!(unsafe { libc::kill(pid.parse().unwrap(), signal) }, 0);
     }
 
     fn stop(&mut self, signal: i32) {
@@ -162,7 +169,9 @@ async fn an_engine_that_goes_away_is_the_nodes_fault_and_is_taken_up_again_when_
     engine.live_restore = true;
     engine.start_again().await;
     offered(&mut findings, true).await;
-    let counting = "cat; i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; sleep 0.1; done";
+    // It counts until it is told that it has done enough; if the test fails it does not go on for ever.
+    let counting = "trap 'echo back' USR1; trap 'enough=1' USR2; cat; i=0; \
+                    while [ -z \"$enough\" ] && [ $i -lt 3000 ]; do i=$((i+1)); echo $i; sleep 0.1; done; echo end";
     let mut attempt = Container::shell(counting).input().start(&node);
     attempt.started().await;
     let mut stdin = attempt.stdin.take().expect("it reads");
@@ -170,7 +179,7 @@ async fn an_engine_that_goes_away_is_the_nodes_fault_and_is_taken_up_again_when_
     stdin.close().await.expect("it is handed over");
     let mut counted = attempt.output_until("1\n").await;
     // Another one has not got all that it is to read, and never will.
-    let mut half_fed = Container::shell("head -n 1; cat; sleep 30").input().start(&node);
+    let mut half_fed = Container::shell("head -n 1; cat; sleep 300").input().start(&node);
     half_fed.started().await;
     let mut half = half_fed.stdin.take().expect("it reads");
     half.write(b"half\n").await.expect("it reads");
@@ -178,10 +187,18 @@ async fn an_engine_that_goes_away_is_the_nodes_fault_and_is_taken_up_again_when_
     engine.stop(libc::SIGTERM);
     offered(&mut findings, false).await;
     engine.start_again().await;
+    // What it says from now on is heard while it runs, and it ends only then.
+    engine.signal_within(&attempt.container_id(), libc::SIGUSR1);
+    while !counted.contains("back\n") {
+        counted += &attempt.output_until("\n").await;
+    }
+    engine.signal_within(&attempt.container_id(), libc::SIGUSR2);
     let story = attempt.story().await;
     counted += story.out();
     assert_eq!(*story.ending(), EXITED_0);
-    assert_eq!(counted, (0..=100).map(|number| format!("{number}\n")).collect::<String>());
+    let counted = counted.replacen("back\n", "", 1);
+    let numbers = (0..counted.lines().count() - 1).map(|number| format!("{number}\n")).collect::<String>();
+    assert_eq!(counted, numbers + "end\n");
     let story = half_fed.story().await;
     let Ending::NodeFault { message } = story.ending() else { panic!("{story:?}") };
     assert!(message.contains("the container engine went away"), "{message}");

@@ -46,6 +46,9 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     endpoint: Endpoint,
     blobs: HashMap<Digest, Vec<u8>>,
+    /// Between two heartbeats. An agent that has no answer for three of them gives its connection up: less is only for tests that
+    /// wait for heartbeats.
+    pub(crate) heartbeat: Span,
     /// Whether heartbeats are answered.
     pub(crate) answers: Arc<AtomicBool>,
     /// How many blobs were asked for.
@@ -75,6 +78,7 @@ impl World {
             authority,
             endpoint,
             blobs: HashMap::new(),
+            heartbeat: Span::from_secs(5),
             answers: Arc::new(AtomicBool::new(true)),
             blobs_asked: Arc::default(),
         }
@@ -96,6 +100,7 @@ impl World {
             .env("HOME", self.dir.path())
             // Whatever else runs on this machine is not for these tests to touch.
             .env("MODCHAIN_AGENT_ADAPTERS", "wasm")
+            .env("MODCHAIN_AGENT_NVML_LIBRARY", "/nowhere")
             .args(["start", "--orchestrator", &self.address()])
             .arg("--identity")
             .arg(self.dir.path().join("node"))
@@ -176,13 +181,17 @@ impl World {
 
     /// Waits for the agent's next connection and its hello.
     pub(crate) async fn knock(&self) -> Peer {
-        let accepted = soon("a connection", self.endpoint.accept()).await.expect("open");
-        let (connection, shown) = (accepted.connection, accepted.peer);
-        let (up, mut down) =
-            soon("the control stream", connection.accept_bi::<ToAgent, FromAgent>()).await.expect("opens");
-        let hello = match soon("the hello", down.read()).await {
-            Ok(Some(FromAgent::Hello(hello))) => hello,
-            other => panic!("no hello: {other:?}"),
+        let (connection, shown, up, down, hello) = loop {
+            let accepted = soon("a connection", self.endpoint.accept()).await.expect("open");
+            let (connection, shown) = (accepted.connection, accepted.peer);
+            // The agent may have given one up before it was taken, and comes again.
+            let control = soon("the control stream", connection.accept_bi::<ToAgent, FromAgent>()).await;
+            let Ok((up, mut down)) = control else { continue };
+            match soon("the hello", down.read()).await {
+                Ok(Some(FromAgent::Hello(hello))) => break (connection, shown, up, down, hello),
+                Ok(Some(other)) => panic!("no hello: {other:?}"),
+                Ok(None) | Err(_) => {}
+            }
         };
         let (attempts_in, attempts) = mpsc::channel(16);
         let (renewals_in, renewals) = mpsc::channel(16);
@@ -195,7 +204,8 @@ impl World {
             attempts_in,
             renewals_in,
         ));
-        Peer { connection, shown, up, down, hello, beats, attempts, renewals, streams }
+        let heartbeat = self.heartbeat;
+        Peer { connection, shown, up, down, hello, heartbeat, beats, attempts, renewals, streams }
     }
 
     /// A join port of the same orchestrator.
@@ -285,9 +295,18 @@ impl Agent {
         self.0.wait().expect("waits");
     }
 
-    /// Its children, the oldest first: the one of the first job comes before those that wait for another.
-    pub(crate) fn children(&self) -> Vec<u32> {
-        let parent = self.0.id().to_string();
+    /// The processes of jobs, the oldest first: the one of the first job comes before those that wait for another. They are
+    /// children of the agent's own, which stay for a while when their jobs have ended.
+    pub(crate) fn jobs(&self) -> Vec<u32> {
+        let templates = Self::children_of(self.0.id());
+        let mut jobs: Vec<_> = templates.into_iter().flat_map(|(_, template)| Self::children_of(template)).collect();
+        jobs.sort_unstable();
+        jobs.into_iter().map(|(_, pid)| pid).collect()
+    }
+
+    /// When each was started, and its process.
+    fn children_of(parent: u32) -> Vec<(u64, u32)> {
+        let parent = parent.to_string();
         let mut children = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("lists").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -298,8 +317,7 @@ impl Agent {
                 children.push((fields[19].parse::<u64>().expect("when it was started"), pid));
             }
         }
-        children.sort_unstable();
-        children.into_iter().map(|(_, pid)| pid).collect()
+        children
     }
 
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
@@ -333,6 +351,7 @@ pub(crate) struct Peer {
     pub(crate) up: FrameWriter<ToAgent>,
     pub(crate) down: FrameReader<FromAgent>,
     pub(crate) hello: AgentHello,
+    heartbeat: Span,
     /// Every heartbeat of this connection.
     pub(crate) beats: Beats,
     attempts: mpsc::Receiver<AttemptStream>,
@@ -347,7 +366,7 @@ impl Peer {
             types: FromAgent::known_types(),
             version: Text::cut("test"),
             journal: JournalId([1; 16]),
-            heartbeat: Span::from_secs(1),
+            heartbeat: self.heartbeat,
             lease: Span::from_secs(30),
             streams_max,
             wall: WallTime(0),

@@ -587,7 +587,7 @@ mod tests {
             Notices { socket, buffer: BytesMut::new(), open: true, senseless: false, hands_over: true, coming: None };
         Life::default().hear_out(&mut notices, Some(&cache), &task).await;
         // It is written in the background.
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while cache.get(&task).is_none() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
