@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::{World, address, beat, echo, id, pair, soon};
+use common::{PATIENCE, World, address, beat, echo, id, pair, soon};
 use modchain_certs::{Credentials, DenyList, Subject};
 use modchain_link::settings::{IDLE_TIMEOUT, NODE_CONNECTIONS_MAX};
 use modchain_link::{
@@ -38,7 +38,7 @@ async fn peers_know_each_other_and_what_they_speak() {
         assert_eq!((accepted.peer.role, accepted.peer.id, accepted.protocol), (role, id(1), protocol));
         assert_eq!(accepted.connection.peer(), &accepted.peer);
         assert_eq!((client.peer().role, client.protocol()), (Role::Orchestrator, protocol));
-        assert!(client.rtt() < Duration::from_secs(1) && client.remote_address().ip().is_loopback());
+        assert!(client.rtt() < PATIENCE && client.remote_address().ip().is_loopback());
         assert_eq!(client.close_reason(), None);
         client.close_and_wait(CloseCode::Done, "").await;
         assert!(matches!(soon(accepted.connection.closed()).await, CloseReason::There { code: CloseCode::Done, .. }));

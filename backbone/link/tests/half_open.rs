@@ -8,24 +8,25 @@ use std::time::Duration;
 
 use common::{PATIENCE, World, address, is_retry, soon};
 use modchain_link::settings::{HANDSHAKE_TIMEOUT, HANDSHAKES_BEFORE_RETRY};
-use modchain_link::{Protocol, connect};
+use modchain_link::{Endpoint, Protocol, connect};
 use modchain_types::Role;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// A client's first packet fills a datagram of at least this many bytes (RFC 9000, 14.1).
 const FIRST_BYTES_MIN: usize = 1200;
 
 /// The first datagrams of this many clients, which talk to nobody.
 async fn first_datagrams(world: &World, count: usize) -> Vec<Vec<u8>> {
-    let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("socket");
-    let address = nobody.local_addr().expect("bound").to_string();
     let credentials = Arc::new(world.member(Role::Node, 1));
     let mut clients = JoinSet::new();
     let mut firsts = Vec::new();
     for _ in 0..count {
-        // One after the other, so that no datagram is another's retransmission.
-        let (credentials, address) = (credentials.clone(), address.clone());
+        // Each talks to a port of its own, so that no datagram is another's retransmission.
+        let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("socket");
+        let address = nobody.local_addr().expect("bound").to_string();
+        let credentials = credentials.clone();
         let client = clients.spawn(async move { connect(&credentials, &address, Protocol::Agent).await.is_ok() });
         loop {
             let mut datagram = vec![0; 2048];
@@ -38,8 +39,6 @@ async fn first_datagrams(world: &World, count: usize) -> Vec<Vec<u8>> {
         }
         client.abort();
         while clients.join_next().await.is_some() {}
-        // What it sent besides belongs to nobody.
-        while nobody.try_recv(&mut [0; 2048]).is_ok() {}
     }
     firsts
 }
@@ -55,17 +54,31 @@ async fn knock(orchestrator: &str, first: &[u8]) -> (UdpSocket, bool) {
     (socket, retry)
 }
 
+/// Sends all of them to one endpoint before it forgets the first; to another one where this machine was too slow for that.
+async fn in_time(world: &World, firsts: &[Vec<u8>]) -> (Endpoint, Instant, Vec<(UdpSocket, bool)>) {
+    let first_try = Instant::now();
+    loop {
+        let endpoint = world.listen();
+        let (began, mut knocked) = (Instant::now(), Vec::new());
+        for first in firsts {
+            knocked.push(knock(&address(&endpoint), first).await);
+        }
+        if began.elapsed() < HANDSHAKE_TIMEOUT * 3 / 4 {
+            return (endpoint, began, knocked);
+        }
+        assert!(first_try.elapsed() < PATIENCE, "this machine is too slow for so many newcomers");
+    }
+}
+
 #[tokio::test]
 async fn under_load_a_newcomer_must_prove_its_address_and_the_silent_are_dropped_in_time() {
     let world = World::new();
-    let endpoint = world.listen();
-    let orchestrator = address(&endpoint);
     let firsts = first_datagrams(&world, HANDSHAKES_BEFORE_RETRY + 3).await;
     let (last, firsts) = firsts.split_last().expect("some");
-    let began = tokio::time::Instant::now();
+    let (endpoint, began, knocked) = in_time(&world, firsts).await;
+    let orchestrator = address(&endpoint);
     let mut silent = Vec::new();
-    for (number, first) in firsts.iter().enumerate() {
-        let (socket, retry) = knock(&orchestrator, first).await;
+    for (number, (socket, retry)) in knocked.into_iter().enumerate() {
         assert_eq!(retry, number > HANDSHAKES_BEFORE_RETRY, "newcomer {number}");
         silent.push(socket);
     }

@@ -49,7 +49,8 @@ async fn a_newcomer_learns_the_root_and_the_two_talk_on_one_stream() {
     assert_eq!(soon(here.1.read()).await, Ok(None));
     assert_eq!(soon(there.0.delivered()).await, Ok(()));
     let stats = endpoint.stats();
-    assert_eq!((stats.connections, stats.handshakes, stats.retries, stats.refused_in_all()), (1, 0, 1, 0));
+    assert_eq!((stats.connections, stats.handshakes, stats.refused_in_all()), (1, 0, 0));
+    assert!(stats.retries >= 1, "whoever waits too long for the answer asks again");
     joining.close(CloseCode::Done, "");
     assert_eq!(soon(link.closed()).await.code(), Some(CloseCode::Done));
     drop((joining, there));
@@ -228,25 +229,15 @@ async fn a_newcomer_has_64_kib_in_its_life_however_fast_it_is_read() {
     let (mut send, _recv) = soon(client.open_bi()).await.expect("one");
     let frame = beat(1).to_frame().expect("a frame");
     let bytes = frame.repeat(2 * JOIN_BYTES as usize / frame.len());
-    let sent = tokio::spawn(async move {
-        let mut sent = 0;
-        while sent < bytes.len()
-            && let Ok(written) = tokio::time::timeout(A_WHILE, send.write(&bytes[sent..])).await
-        {
-            sent += written.expect("alive");
-        }
-        (sent, send)
-    });
+    let (all, more) = bytes.split_at(JOIN_BYTES as usize);
+    soon(send.write_all(all)).await.expect("alive");
     let (_writer, mut reader): There = soon(joining.accept_bi()).await.expect("accepts");
-    let mut read = 0;
-    while let Ok(message) = tokio::time::timeout(2 * A_WHILE, reader.read()).await {
-        assert_eq!(message, Ok(Some(beat(1))));
-        read += 1;
+    for _ in 0..all.len() / frame.len() {
+        assert_eq!(soon(reader.read()).await, Ok(Some(beat(1))), "all that fits arrives");
     }
-    let (sent, _send) = soon(sent).await.expect("sent");
-    println!("a newcomer sent {sent} bytes, {read} frames of {}", frame.len());
-    assert_eq!(sent, JOIN_BYTES as usize);
-    assert_eq!(read, sent / frame.len(), "all that fits has arrived");
+    let (sent, read) =
+        tokio::join!(tokio::time::timeout(A_WHILE, send.write(more)), tokio::time::timeout(A_WHILE, reader.read()));
+    assert!(sent.is_err() && read.is_err(), "{sent:?} {read:?}");
 }
 
 #[tokio::test]
