@@ -52,9 +52,9 @@ pub use rows::{EntriesWanted, EventRow, JobRow, JobsFound, Kept, Rows, Wanted};
 
 /// Raised whenever keys or rows change.
 const FORMAT: u32 = 3;
-/// A view that was closed in this process lets go of its files a moment later; other processes keep out by the lock of the whole
-/// data directory.
-const LET_GO_TRIES: u32 = 200;
+/// A view that was closed in this process lets go of its files only when its last bytes are synced, which a busy disk takes
+/// seconds for: half a minute is waited for that. Other processes keep out by the lock of the whole data directory.
+const LET_GO_TRIES: u32 = 3_000;
 /// Time between two looks whether it has.
 const LET_GO_EVERY: Duration = Duration::from_millis(10);
 /// Memory that the store may take for its pages.
