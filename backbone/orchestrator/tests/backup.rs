@@ -670,15 +670,14 @@ fn copies_that_are_made_while_jobs_come_and_go_have_all_that_their_journals_name
 fn a_blob_that_an_open_job_needs_and_that_is_gone_is_said_and_the_copy_is_made() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = pool(dir.path());
-    let (told, submitted) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicU64::new(0)));
-    let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runs");
-    let working = runtime.spawn(churn(data.clone(), told, submitted.clone(), stop.clone()));
-    while submitted.load(Ordering::Relaxed) < 10 {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    stop.store(true, Ordering::Relaxed);
-    runtime.block_on(working).expect("it ended well");
+    runtime.block_on(async {
+        let (work, told) = (Work::begin(&data).await, Mutex::default());
+        for number in 0..10 {
+            work.submit(number, &told).await;
+        }
+        work.end().await;
+    });
     let blob = |number: u64| {
         let digest = Digest::of(&module(number));
         (data.join("blobs/alice").join(digest.to_string()), digest)

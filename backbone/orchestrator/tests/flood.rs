@@ -113,8 +113,9 @@ async fn garbage_and_half_open_handshakes_disturb_neither_jobs_nor_heartbeats_no
     let clients = [&own[..], &offenders, &pesterers].concat();
     let pool = Arc::new(Pool::start(&clients, &[&nodes[..], &["late".to_owned()]].concat()));
     let (boss, alice) = (pool.console("boss").await, pool.console("alice").await);
-    for account in &own {
-        boss.credit(account, Micro(10 * CREDIT.0), account).await.expect("credit");
+    // The honest one submits for as long as the flood lasts, which a slow machine makes long.
+    for (account, times) in own.iter().zip([10, 1_000]) {
+        boss.credit(account, Micro(times * CREDIT.0), account).await.expect("credit");
         pool.console(account).await.put(MODULE, Digest::of(MODULE)).await.expect("it is stored");
     }
 

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use process::{Server, program};
 
+/// Longest wait for the program to end.
+const END_MAX: Duration = Duration::from_secs(60);
+
 fn run(args: &[&str]) -> Output {
     Command::new(program()).args(args).output().expect("runs")
 }
@@ -122,7 +125,7 @@ fn serve_tells_both_ports_and_says_what_to_do_when_it_cannot_have_them() {
     };
     assert!(port("listen") != port("join") && port("listen") > 0 && port("join") > 0, "{ready}");
     server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
+    assert_eq!(server.ended(END_MAX).code(), Some(0));
 
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let taken = taken.local_addr().map(|address| (taken, address.to_string())).expect("bound");
@@ -158,7 +161,7 @@ fn serve_says_when_it_is_ready_keeps_others_out_verifies_meanwhile_and_stops_whe
         "a start, an identity, its certificate, the first token"
     );
     server.signal(rustix::process::Signal::TERM);
-    assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
+    assert_eq!(server.ended(END_MAX).code(), Some(0));
 }
 
 #[test]
@@ -170,11 +173,11 @@ fn a_killed_server_comes_back_and_takes_in_what_init_added_meanwhile() {
         let (mut server, _) = Server::start(Path::new(&data));
         ok(&["init", "--data", &data, "--client", name, "-o", "json"]);
         server.signal(rustix::process::Signal::KILL);
-        server.ended(Duration::from_secs(15));
+        server.ended(END_MAX);
     }
     let (mut server, _) = Server::start(Path::new(&data));
     server.signal(rustix::process::Signal::INT);
-    assert_eq!(server.ended(Duration::from_secs(15)).code(), Some(0));
+    assert_eq!(server.ended(END_MAX).code(), Some(0));
     let verified = ok(&["ledger", "verify", "--data", &data, "-o", "json"]);
     assert_eq!(verified["events"], 4 + 4 + 4 + 1, "starts, identities, certificates, the first token");
 }
@@ -187,7 +190,7 @@ fn a_changed_byte_is_named_and_a_damaged_journal_is_not_served() {
     for _ in 0..2 {
         let (mut server, _) = Server::start(&path);
         server.signal(rustix::process::Signal::TERM);
-        server.ended(Duration::from_secs(15));
+        server.ended(END_MAX);
     }
     let segment = path.join("journal/00000000000000000001.seg");
     let mut bytes = fs::read(&segment).expect("reads");
@@ -251,7 +254,7 @@ fn a_service_manager_hears_that_it_is_ready_alive_and_stopping() {
     }
     server.signal(rustix::process::Signal::TERM);
     assert_eq!(hears("STOPPING="), "STOPPING=1");
-    assert!(server.ended(Duration::from_secs(60)).success());
+    assert!(server.ended(END_MAX).success());
 }
 
 #[test]

@@ -19,7 +19,7 @@ const JOB: JobId = JobId([6; 16]);
 const ATTEMPT: AttemptId = AttemptId { job: JOB, number: 2 };
 const CAP: u64 = 1 << 20;
 /// Longest wait for anything that is about to happen.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn at(millis: i64) -> WallTime {
     WallTime(millis)

@@ -23,7 +23,11 @@ use modchain_wire::view::{AccountView, JobView, RevokedView};
 use modchain_wire::{CHUNK_BYTES_MAX, Data, FromAgent, FromConsole, Message, ToAgent, ToConsole};
 
 /// Longest wait for anything that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Tries to connect where the machine may be too busy for one to end in time.
+const TRIES: usize = 6;
+/// Time between two tries where the orchestrator was too busy.
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// What a job may cost.
 pub(crate) const HOLD: Micro = Micro(100_000);
 /// What a job that ran costs at least.
@@ -39,6 +43,22 @@ pub(crate) type In = FrameReader<ToConsole>;
 /// Puts a limit on something that must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// Then every program of ours tries again: a test machine may be busy with something else.
+fn too_slow(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Silent { .. } | ConnectError::Busy { .. })
+}
+
+/// Joins, again where that was too slow.
+async fn patiently<T, F: Future<Output = Result<T, ConnectError>>>(join: impl Fn() -> F) -> Result<T, ConnectError> {
+    for _ in 1..TRIES {
+        match join().await {
+            Err(error) if too_slow(&error) => tokio::time::sleep(BUSY_PAUSE).await,
+            other => return other,
+        }
+    }
+    join().await
 }
 
 pub(crate) fn text<const MAX: usize>(text: impl Into<String>) -> Text<MAX> {
@@ -109,6 +129,10 @@ pub(crate) struct Console {
 impl Console {
     /// Connects and says hello. An error is what the orchestrator's refusal means to people.
     pub(crate) async fn join(credentials: &Credentials, address: &str) -> Result<Self, ConnectError> {
+        patiently(|| Self::join_once(credentials, address)).await
+    }
+
+    async fn join_once(credentials: &Credentials, address: &str) -> Result<Self, ConnectError> {
         let connection = connect(credentials, address, Protocol::Console).await?;
         let hello = ConsoleHello { types: ToConsole::known_types(), version: text("0"), wall: WallTime(0) };
         let welcome = async {
@@ -343,6 +367,10 @@ impl Agent {
         address: &str,
         hello: AgentHello,
     ) -> Result<Self, ConnectError> {
+        patiently(|| Self::greet_once(credentials, address, hello.clone())).await
+    }
+
+    async fn greet_once(credentials: &Credentials, address: &str, hello: AgentHello) -> Result<Self, ConnectError> {
         let connection = connect(credentials, address, Protocol::Agent).await?;
         let welcome = async {
             let (mut out, mut control) = connection.open_bi::<FromAgent, ToAgent>().await.ok()?;

@@ -12,6 +12,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use tokio::task::JoinSet;
 
 use super::raw::Raw;
+use crate::peers::{BUSY_PAUSE, PATIENCE};
 
 /// Connections that an offender makes before it sends anything, so that much is under way before it is kept out.
 const CONNECTIONS_AT_ONCE: usize = 16;
@@ -86,6 +87,25 @@ async fn mild_stream(connection: &quinn::Connection, kind: usize) -> bool {
     sent
 }
 
+/// Comes in, again and again where it was too slow or the orchestrator too busy. An error means that it is kept out.
+async fn enter(raw: &Raw) -> Result<quinn::Connection, CloseReason> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match raw.enter().await {
+            Err(reason) if !is_for_frames(&reason) => {
+                assert!(reason.retryable() && Instant::now() < until, "{reason:?}");
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            entered => return entered,
+        }
+    }
+}
+
+/// Whether it is what bad frames come to.
+fn is_for_frames(reason: &CloseReason) -> bool {
+    reason.code() == Some(CloseCode::BadFrame)
+}
+
 /// Sends bad frames on as many connections as it gets, until it is kept out.
 ///
 /// Where this process is so far behind that the orchestrator has forgotten a connection that it closed, what this side goes
@@ -94,15 +114,11 @@ pub(crate) async fn offend(raw: &Raw, damage: &Arc<Damage>) {
     loop {
         let mut open = Vec::new();
         for _ in 0..CONNECTIONS_AT_ONCE {
-            match raw.enter().await {
-                Ok(connection) => open.push(connection),
-                Err(CloseReason::Restarted) => {}
-                Err(reason) => {
-                    assert_eq!(reason.code(), Some(CloseCode::BadFrame), "{reason:?}");
-                    damage.kept_out.fetch_add(1, Relaxed);
-                    return;
-                }
-            }
+            let Ok(connection) = enter(raw).await else {
+                damage.kept_out.fetch_add(1, Relaxed);
+                return;
+            };
+            open.push(connection);
         }
         damage.connections.fetch_add(open.len(), Relaxed);
         let mut streams = JoinSet::new();
@@ -119,16 +135,18 @@ pub(crate) async fn offend(raw: &Raw, damage: &Arc<Damage>) {
         streams.join_all().await;
         for connection in open {
             let reason = CloseReason::from(connection.closed().await);
-            let code = reason.code();
-            assert!(code == Some(CloseCode::BadFrame) || reason == CloseReason::Restarted, "{reason:?}");
-            damage.cut.fetch_add(1, Relaxed);
+            if is_for_frames(&reason) || reason == CloseReason::Restarted {
+                damage.cut.fetch_add(1, Relaxed);
+            } else {
+                assert_eq!(reason, CloseReason::Silent, "it may be too slow, and nothing else");
+            }
         }
     }
 }
 
 /// Goes on with what is no offence until there have been so many streams in all.
 pub(crate) async fn pester(raw: &Raw, damage: &Arc<Damage>, streams_in_all: usize) {
-    let connection = raw.enter().await.expect("it has not offended");
+    let connection = enter(raw).await.expect("it has not offended");
     damage.connections.fetch_add(1, Relaxed);
     let mut loops = JoinSet::new();
     for kind in 0..STREAMS_AT_ONCE {

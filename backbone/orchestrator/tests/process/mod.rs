@@ -1,7 +1,7 @@
 //! The program as a process of its own.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +16,11 @@ pub(crate) fn program() -> PathBuf {
 
 /// Somewhere free on this machine.
 pub(crate) const ANYWHERE: &str = "127.0.0.1:0";
+
+/// Longest wait for a port that is wanted again and that another program has got meanwhile.
+const PORT_FREE_MAX: Duration = Duration::from_secs(30);
+/// Time between two tries to have it.
+const PORT_FREE_EVERY: Duration = Duration::from_millis(100);
 
 /// How the system counts computing time in `/proc`: the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
@@ -47,19 +52,45 @@ impl Server {
     }
 
     fn start_with(data: &Path, listen: &str, join: &str, surroundings: &[(&str, &str)]) -> (Self, serde_json::Value) {
+        let until = Instant::now() + PORT_FREE_MAX;
+        loop {
+            match Self::try_start(data, listen, join, surroundings) {
+                Ok(started) => return started,
+                Err(said) if said.contains("port cannot be opened") && Instant::now() < until => {
+                    std::thread::sleep(PORT_FREE_EVERY);
+                }
+                Err(said) => panic!("it is not ready: {said}"),
+            }
+        }
+    }
+
+    /// As [`Server::start_with`], once; an error is what it has said instead of its ready line.
+    fn try_start(
+        data: &Path,
+        listen: &str,
+        join: &str,
+        surroundings: &[(&str, &str)],
+    ) -> Result<(Self, serde_json::Value), String> {
+        let mut said = tempfile::tempfile().expect("a file");
         let mut child = Command::new(program())
             .args(["serve", "--listen", listen, "--join-listen", join, "--data"])
             .arg(data)
             .envs(surroundings.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(said.try_clone().expect("a file"))
             .spawn()
             .expect("starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         let server = Self(child);
         BufReader::new(stdout).read_line(&mut line).expect("reads");
-        (server, serde_json::from_str(&line).expect("the ready line"))
+        if let Ok(ready) = serde_json::from_str(&line) {
+            return Ok((server, ready));
+        }
+        drop(server);
+        let mut text = Vec::new();
+        said.rewind().and_then(|()| said.read_to_end(&mut text)).expect("reads");
+        Err(format!("{line}{}", String::from_utf8_lossy(&text)))
     }
 
     pub(crate) fn pid(&self) -> u32 {

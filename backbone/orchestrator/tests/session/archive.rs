@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use modchain_types::{JobId, JobState, List, Span, Text};
 use modchain_wire::ToConsole;
-use modchain_wire::console::{Cancel, EventsOpen, JobsQuery, LedgerQuery, RefusalCode, StatusQuery};
+use modchain_wire::console::{Cancel, EventsOpen, JobsQuery, LedgerQuery, NodesQuery, RefusalCode, StatusQuery};
 use modchain_wire::view::LedgerKind;
 
 use super::world::{Console, HOLD, World, read_output, soon, text};
@@ -113,6 +113,17 @@ async fn what_has_left_the_memory_is_found_as_before() {
     agent.finish(&assignment, b"hello\n", 0).await;
     agent.connection.close(modchain_link::CloseCode::Done, "");
     alice.job_until(&made[0].to_string(), |job| job.state.is_ended()).await;
+    // What is submitted from here on is to wait.
+    soon("the node's leaving", async {
+        loop {
+            match alice.ask(NodesQuery { limit: 10, after: None }).await {
+                ToConsole::Nodes(page) if page.items[0].connected_at.is_none() => return,
+                ToConsole::Nodes(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
     for number in 1..JOBS {
         let job = alice.submit(&format!("job-{number}")).await.job;
         let cancel = Cancel { job: text(job.to_string()), grace: Span::ZERO, why: text("") };

@@ -33,10 +33,16 @@ async fn a_job_runs_streams_and_settles_with_the_right_money() {
 
     agent.finish(&assignment, b"hello\n", 3).await;
     assert_eq!(read_output(&mut follower, 6).await, b"hello\n");
-    match soon("the end", follower.read()).await {
-        Ok(Some(ToConsole::LogEnd(end))) => assert_eq!(end.job.exit, Some(Exit::job(3))),
-        other => panic!("{other:?}"),
-    }
+    let end = soon("the end", async {
+        loop {
+            match follower.read().await {
+                Ok(Some(ToConsole::CaughtUp(_))) => {}
+                Ok(Some(ToConsole::LogEnd(end))) => return end,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(end.await.job.exit, Some(Exit::job(3)));
     let job = alice.job_until(&id, |job| job.state.is_ended()).await;
     assert_eq!((job.state, job.reason), (JobState::Failed, Some(Reason::Exit)));
     assert_eq!((job.cost, job.fee, job.refund), (MINIMUM, Micro(50), Micro(HOLD.0 - MINIMUM.0)));
@@ -111,7 +117,7 @@ async fn a_task_that_cannot_be_read_for_a_moment_is_assigned_later_and_holds_up_
     std::fs::create_dir(&aside).expect("makes");
     for task in &tasks {
         std::fs::rename(task, aside.join(task.file_name().expect("a name"))).expect("moves");
-        std::fs::create_dir(task).expect("makes");
+        std::os::unix::fs::symlink(&aside, task).expect("makes");
     }
     let mut agent = world.agent().await;
     let small = alice.submit("small").await.job;
@@ -123,7 +129,7 @@ async fn a_task_that_cannot_be_read_for_a_moment_is_assigned_later_and_holds_up_
     let ended = alice.job_until(&second, |job| job.state.is_ended()).await;
     assert_eq!((ended.state, ended.cost), (JobState::Cancelled, Micro(0)));
     for task in &tasks {
-        std::fs::remove_dir(task).expect("removes");
+        // In the place of the link, so that the file is missing at no moment: then it would count as lost.
         std::fs::rename(aside.join(task.file_name().expect("a name")), task).expect("moves");
     }
     let assignment = agent.assignment().await;

@@ -28,8 +28,9 @@ use super::world::{Console, World, offer, soon, text};
 
 /// Who redeem one token at once.
 const RACERS: usize = 1_000;
-/// Of them, on a connection at the same time. The port takes 256, each with a socket of its own here.
-const RACERS_AT_ONCE: usize = 128;
+/// Of them, on a connection at the same time, each with a socket of its own: few enough that a slow machine serves them within
+/// the time that a newcomer has.
+const RACERS_AT_ONCE: usize = 32;
 
 impl World {
     /// The first operator's token, as `init` has printed it.
@@ -203,7 +204,16 @@ async fn of_a_thousand_who_redeem_one_token_exactly_one_gets_a_certificate() {
         racers.spawn(async move {
             let _place = places.acquire().await.expect("it stays open");
             let key = KeyRequest::generate();
-            Joiner::new(&token, &key).join(&address).await
+            soon("a verdict", async {
+                loop {
+                    match Joiner::new(&token, &key).join(&address).await {
+                        // It was too slow; whoever comes again with the same key is still one.
+                        Outcome::Closed(reason) if reason.retryable() => {}
+                        outcome => return outcome,
+                    }
+                }
+            })
+            .await
         });
     }
     let (mut accepted, mut used) = (Vec::new(), 0);

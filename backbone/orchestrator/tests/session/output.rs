@@ -7,6 +7,7 @@ use modchain_types::{
     Ending, InstanceId, InventoryItem, ItemState, JobState, OutputLengths, ReportBody, Usage, WallTime,
 };
 use modchain_wire::agent::{OutputChunk, OutputEnd, OutputStream};
+use modchain_wire::view::JobView;
 use modchain_wire::{Data, ToAgent, ToConsole};
 
 use super::world::{In, MODULE, World, acked, read_output, send, soon, spec, text};
@@ -67,7 +68,7 @@ async fn output_over_the_cap_is_cut_with_a_remark_and_the_job_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_that_is_gone_is_told_and_not_passed_over() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let (mut agent, alice) = (world.agent().await, world.console("alice").await);
     let id = alice.submit("one").await.job.to_string();
     let assignment = agent.run().await;
@@ -80,7 +81,12 @@ async fn output_that_is_gone_is_told_and_not_passed_over() {
     let body = ReportBody::Ended { ending: Ending::Exited { code: 0 }, usage: Usage::default(), output };
     agent.report(assignment.attempt, assignment.claim.fence, body).await;
     alice.job_until(&id, |job| job.state.is_ended()).await;
+    drop(alice);
+    // Whoever has the file open reads on although it is gone; after a stop nobody has.
+    world.stop().await;
     std::fs::remove_dir_all(world.data.path().join("orchestrator/output").join(&id)).expect("it was stored");
+    world.serve().await;
+    let alice = world.console("alice").await;
     let (_open, mut reader) = alice.logs(&id, false).await;
     let remark = "10 bytes of output are missing here: they were never stored, or were removed\n".to_owned();
     assert_eq!(read_chunks(&mut reader).await, [(1, OutputStream::Note, remark)]);
@@ -101,7 +107,8 @@ async fn a_second_attempt_begins_with_a_remark_and_readers_go_on_to_it() {
     let output = OutputLengths { stdout: 5, stderr: 0, dropped: 0 };
     let body = ReportBody::Ended { ending, usage: Usage::default(), output };
     agent.report(first.attempt, first.claim.fence, body).await;
-    alice.job_until(&id, |job| job.state == JobState::Queued).await;
+    let ended = |job: &JobView| job.attempts.first().is_some_and(|attempt| attempt.reason.is_some());
+    alice.job_until(&id, |job| job.state == JobState::Queued && ended(job)).await;
     // A node at fault cools down; coming back anew ends that.
     agent.connection.close(modchain_link::CloseCode::Done, "");
     let mut agent = world.agent_with(InstanceId([1; 16]), Vec::new(), None).await;

@@ -13,7 +13,7 @@ use super::*;
 use crate::store::space::{Marks, Room, Space};
 use crate::store::view::View;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A feed whose events the test makes.
 struct Served {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use modchain_core::membership::{Certificate, TokenEnd, TokenGrant};
@@ -431,7 +432,11 @@ fn as_it_lies(from: &Path, to: &Path) {
         if entry.path().is_dir() {
             as_it_lies(&entry.path(), &to.join(entry.file_name()));
         } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).expect("copies");
+            match fs::copy(entry.path(), to.join(entry.file_name())) {
+                // The store has tidied up meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                copied => drop(copied.expect("copies")),
+            }
         }
     }
 }
