@@ -554,10 +554,14 @@ impl Model {
         posted.iter().for_each(|account| self.entered(account, number));
     }
 
-    /// A node's state as the engine derives it from silence.
+    /// A node's state as the engine derives it from silence. What is wished of one that is heard is in the events: they come
+    /// another way, and may be ahead of this.
     pub(super) fn node_changed(&mut self, node: NodeId, state: NodeState) {
         let Some(entry) = self.nodes.get_mut(&node) else { return };
-        entry.state = state;
+        entry.state = match state {
+            NodeState::Suspect | NodeState::Lost => state,
+            NodeState::Ready | NodeState::Cordoned | NodeState::Draining | NodeState::Paused => entry.heard_state(),
+        };
         if state == NodeState::Lost {
             entry.connected_at = None;
         }

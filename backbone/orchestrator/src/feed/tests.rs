@@ -6,8 +6,8 @@ mod restart;
 use modchain_core::{Actor, Event, EventBody, Outcome, Settlement};
 use modchain_types::{
     AccountId, Adapter, Asset, AttemptId, BootId, Digest, Exceptions, Exit, GpuRequest, Identity, IdentityId, Input,
-    JobId, JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, OutputLengths, Policy, Reason,
-    Requirements, Reservation, Role, Span, SubmitKey, Tariff, Task, TaskBody, Text, Timestamp, Usage, WallTime,
+    JobId, JobSpec, JobState, JournalId, Limits, List, Map, Micro, NodeId, NodeState, NodeWish, OutputLengths, Policy,
+    Reason, Requirements, Reservation, Role, Span, SubmitKey, Tariff, Task, TaskBody, Text, Timestamp, Usage, WallTime,
     WasmTask,
 };
 use modchain_wire::Message;
@@ -244,6 +244,20 @@ fn a_silent_node_makes_its_jobs_unreachable_until_it_is_heard_again() {
     world.event(EventBody::CancelRequested { job, grace: Span::from_secs(1), why: Text::default() });
     world.model.node_changed(NODE.into(), NodeState::Suspect);
     assert_eq!(world.state(job), JobState::Cancelling);
+}
+
+#[test]
+fn what_is_wished_of_a_node_is_not_taken_back_by_older_news_of_it() {
+    let mut world = World::new();
+    let set = |wish| EventBody::NodeSet { node: NODE.into(), by: operator().id, wish, why: Text::default() };
+    world.event(set(NodeWish::Cordon));
+    world.model.node_changed(NODE.into(), NodeState::Ready);
+    assert_eq!(world.model.nodes[&NodeId::from(NODE)].state, NodeState::Cordoned);
+    world.model.node_changed(NODE.into(), NodeState::Suspect);
+    world.event(set(NodeWish::Open));
+    assert_eq!(world.model.nodes[&NodeId::from(NODE)].state, NodeState::Suspect, "it is not heard");
+    world.model.node_changed(NODE.into(), NodeState::Cordoned);
+    assert_eq!(world.model.nodes[&NodeId::from(NODE)].state, NodeState::Ready);
 }
 
 #[test]
