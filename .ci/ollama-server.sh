@@ -32,11 +32,16 @@ start() {
     server "$1" serve </dev/null >"$2" 2>&1 9>&- &
     pid=$!
     for _ in $(seq 600); do
+        local answers=no
         if (server "$1" list >/dev/null 2>&1); then
-            return
+            answers=yes
         fi
+        # Another server may have the port: then that one answers, and this one ends.
         if ! kill -0 "$pid" 2>/dev/null; then
             break
+        fi
+        if [ "$answers" = yes ]; then
+            return
         fi
         sleep 0.1
     done
