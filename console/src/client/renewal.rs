@@ -27,9 +27,13 @@ pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Longest sleep before a look at the clock: a wall clock may be set, and a machine may sleep.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Bounds of the waits between tries that failed.
+/// Bounds of the waits between tries that failed. Lives of a few minutes have shorter ones, so that there are several tries
+/// before the end.
 const RETRY_FIRST: Duration = Duration::from_secs(30);
 const RETRY_MAX: Duration = Duration::from_secs(10 * 60);
+/// As parts of a life.
+const RETRY_FIRST_PART: u32 = 50;
+const RETRY_MAX_PART: u32 = 10;
 /// Hundredths of a certificate's life after which a failure to renew it is worth a word.
 const WORRY_PERCENT: u64 = 80;
 /// How long a command that is done waits for a renewal that is not.
@@ -92,7 +96,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
-        let mut backoff = Backoff::new().between(RETRY_FIRST, RETRY_MAX);
+        let mut backoff = backoff_for(&self.certificate);
         let mut told = false;
         loop {
             let now = wall_now();
@@ -142,6 +146,12 @@ impl Keeper {
 
 fn is_due(certificate: &PeerIdentity, now: WallTime) -> bool {
     certificate.renews_at() <= now
+}
+
+/// Waits for the tries to renew this certificate; another one that takes its place lives about as long.
+fn backoff_for(certificate: &PeerIdentity) -> Backoff {
+    let life = Duration::from(certificate.life());
+    Backoff::new().between(RETRY_FIRST.min(life / RETRY_FIRST_PART), RETRY_MAX.min(life / RETRY_MAX_PART))
 }
 
 /// How long to leave a certificate alone that was just got. By a clock that is far ahead it is due at once, and so is every one
@@ -194,10 +204,19 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_far_ahead_does_not_make_it_renew_without_a_pause() {
-        let (certificate, mut backoff) = (certificate(), Backoff::new().between(RETRY_FIRST, RETRY_MAX));
+        let certificate = certificate();
+        let mut backoff = backoff_for(&certificate);
         assert_eq!(pause_after(&certificate, WallTime(DAY_MS / 2), &mut backoff), Duration::ZERO);
         let total: Duration = (0..50).map(|_| pause_after(&certificate, WallTime(DAY_MS - 1), &mut backoff)).sum();
         assert!(total > RETRY_MAX && total <= 50 * RETRY_MAX, "{total:?}");
+    }
+
+    #[test]
+    fn short_lives_have_short_waits() {
+        let mut backoff = backoff_for(&PeerIdentity { not_after: WallTime(10_000), ..certificate() });
+        let waits: Vec<Duration> = (0..50).map(|_| backoff.next_delay()).collect();
+        assert!(waits[0] <= Duration::from_millis(200), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(1)), "{waits:?}");
     }
 
     #[test]

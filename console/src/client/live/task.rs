@@ -69,7 +69,7 @@ impl LiveHandle {
 /// The console's end of the queues.
 pub(crate) struct Inbox {
     messages: mpsc::Receiver<Parcel>,
-    logs: mpsc::Receiver<FromLive>,
+    pub(super) logs: mpsc::Receiver<FromLive>,
 }
 
 /// What stands in the queue of messages.
