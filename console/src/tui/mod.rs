@@ -12,6 +12,7 @@ mod app;
 mod command;
 mod filter;
 mod glyphs;
+mod keyboard;
 pub(crate) mod keys;
 mod layout;
 #[cfg(debug_assertions)]

@@ -8,15 +8,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crossterm::event::{Event, EventStream, MouseButton, MouseEventKind};
+use crossterm::event::{Event, MouseButton, MouseEventKind};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::app::{Caps, Now, View};
+use super::keyboard::Keyboard;
 use super::keys::Keymap;
 use super::msg::{Drawn, Mouse, Secret};
 use super::remember::{self, Remembered};
-use super::terminal::{Screen, give_back_after_failure, next_event, watch, word};
+use super::terminal::{Screen, give_back_after_failure, to_the_end, watch, word};
 use super::update::deadline;
 use super::{App, Effect, Msg, ThemeName, command, update};
 use crate::args::{Command, JobArgs, JobCommand, TokenCommand};
@@ -121,7 +122,7 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
     if settings.replay.is_none() {
         let chosen = console.app.ui.theme.name;
         let chosen = if shell.theme_is_open() { Some(chosen).filter(|chosen| *chosen != theme) } else { remembered };
-        keep(shell, &console.app, chosen);
+        to_the_end(|| keep(shell, &console.app, chosen));
     }
     if let Some(link) = console.link.take() {
         link.close().await;
@@ -181,7 +182,7 @@ impl Console<'_> {
         mut finished: mpsc::Receiver<Msg>,
         signals: &mut Signals,
     ) -> Outcome {
-        let mut keys = Some(EventStream::new());
+        let mut keys = Keyboard::open().map_err(gone)?;
         let mut gone_away = watch().map_err(gone)?;
         let mut drawn_at = Instant::now();
         let mut frame_at = drawn_at;
@@ -205,12 +206,11 @@ impl Console<'_> {
                 (true, None) => Some(frame_at),
                 (false, due) => due,
             };
-            let events = keys.as_mut().expect("the keys are read between two effects");
             let message = tokio::select! {
                 biased;
                 wish = signals.next() => return Ok(wish.exit()),
                 _ = &mut gone_away => return Ok(exit::HUNG_UP),
-                event = next_event(events) => match event {
+                event = keys.next() => match event {
                     Some(Ok(event)) => {
                         #[cfg(debug_assertions)]
                         super::mishap::on(&event);
@@ -252,7 +252,7 @@ impl Console<'_> {
         Msg::Live(Box::new(message))
     }
 
-    fn feed(&mut self, screen: &mut Screen, keys: &mut Option<EventStream>, message: Msg) -> Result<(), Failure> {
+    fn feed(&mut self, screen: &mut Screen, keys: &mut Keyboard, message: Msg) -> Result<(), Failure> {
         self.app.now = now(self.started, self.clock.as_ref());
         self.dirty = true;
         for effect in update(&mut self.app, message) {
@@ -279,7 +279,7 @@ impl Console<'_> {
         }
     }
 
-    fn perform(&mut self, screen: &mut Screen, keys: &mut Option<EventStream>, effect: Effect) -> Result<(), Failure> {
+    fn perform(&mut self, screen: &mut Screen, keys: &mut Keyboard, effect: Effect) -> Result<(), Failure> {
         match effect {
             Effect::Send(message) => {
                 if let Some(link) = &self.link {
@@ -349,18 +349,13 @@ impl Console<'_> {
         Ok(())
     }
 
-    /// Gives the terminal to somebody else meanwhile. Two readers of one terminal would each get half of the keys.
-    fn aside<T>(
-        &mut self,
-        screen: &mut Screen,
-        keys: &mut Option<EventStream>,
-        work: impl FnOnce() -> T,
-    ) -> Result<T, Failure> {
-        *keys = None;
+    /// Gives the terminal to somebody else meanwhile.
+    fn aside<T>(&mut self, screen: &mut Screen, keys: &mut Keyboard, work: impl FnOnce() -> T) -> Result<T, Failure> {
+        keys.pause();
         screen.pause();
         let outcome = work();
         screen.resume().map_err(gone)?;
-        *keys = Some(EventStream::new());
+        keys.resume().map_err(gone)?;
         if let Ok((columns, rows)) = screen.size() {
             (self.app.caps.columns, self.app.caps.rows) = (columns, rows);
         }

@@ -1,24 +1,22 @@
 //! The terminal: taken over, given back whatever happens, and its keys as words. Nothing else of the console knows escape sequences.
 
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::io::{BufWriter, Stdout, Write};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::event::{
-    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event, EventStream, KeyCode,
-    KeyEvent, KeyEventKind, KeyModifiers,
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, KeyCode, KeyEvent,
+    KeyEventKind, KeyModifiers,
 };
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
     enable_raw_mode,
 };
 use crossterm::{execute, queue};
-use futures::StreamExt;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
@@ -37,10 +35,17 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Whether the terminal is ours: whoever leaves for good asks here first.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
+/// Held while something is written that is to be there after the end.
+static WRITING: Mutex<()> = Mutex::new(());
+
 /// Held while a frame is drawn.
 static DRAWING: Mutex<()> = Mutex::new(());
+thread_local! {
+    /// Whether it is this thread that draws one.
+    static DRAWS: Cell<bool> = const { Cell::new(false) };
+}
 /// How often, and after how long each time, another thread looks whether the frame that is being drawn has come to its end.
-const DRAWING_LOOKS: (u32, Duration) = (20, Duration::from_millis(10));
+const DRAWING_LOOKS: (u32, Duration) = (200, Duration::from_millis(10));
 
 /// The screen.
 pub(super) struct Screen {
@@ -73,6 +78,13 @@ impl Screen {
         if !TAKEN.load(Ordering::SeqCst) {
             return Ok(());
         }
+        DRAWS.set(true);
+        let drawn = self.draw_whole(app);
+        DRAWS.set(false);
+        drawn
+    }
+
+    fn draw_whole(&mut self, app: &App) -> std::io::Result<()> {
         queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
         self.terminal.draw(|frame| view::draw(app, frame))?;
         execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
@@ -125,7 +137,7 @@ impl Drop for Screen {
 
 /// Notices that the terminal has gone away, with a signal or without one. Whoever reads the keys cannot: the reader of events takes
 /// the end of a terminal for a key that is not whole yet, and asks for the rest of it for ever. So if the receiver has not ended the
-/// program two seconds after it was told, this ends it, with [`exit::HUNG_UP`].
+/// program two seconds after it was told, this ends it, with [`exit::HUNG_UP`], unless [`to_the_end`] is at work.
 pub(super) fn watch() -> std::io::Result<oneshot::Receiver<()>> {
     let (sender, receiver) = oneshot::channel();
     std::thread::Builder::new().name("terminal".into()).spawn(move || {
@@ -133,22 +145,22 @@ pub(super) fn watch() -> std::io::Result<oneshot::Receiver<()>> {
         // One that does not listen any more is ending already, and may yet be held up by a reader that never comes back.
         let _ = sender.send(());
         std::thread::sleep(LAST_WORDS);
+        // A busy disk takes its time, and that one is listened to.
+        let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         give_back();
         std::process::exit(i32::from(exit::HUNG_UP));
     })?;
     Ok(receiver)
 }
 
-/// The next event of the terminal; `None` once it is gone. The terminal is looked at before each read, for whoever asks a terminal that
-/// is gone for keys never comes back. May be dropped and asked again without losing one.
-pub(super) async fn next_event(events: &mut EventStream) -> Option<std::io::Result<Event>> {
-    // Whatever else its task waits for polls this too, so one look before the wait would not do.
-    poll_fn(|context| if is_gone(Some(Duration::ZERO)) { Poll::Ready(None) } else { events.poll_next_unpin(context) })
-        .await
+/// Writes something without being ended on the way because the terminal is gone.
+pub(super) fn to_the_end(write: impl FnOnce()) {
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    write();
 }
 
 /// Whether the terminal goes away within this time, without a limit if there is none. May give up earlier.
-fn is_gone(time: Option<Duration>) -> bool {
+pub(super) fn is_gone(time: Option<Duration>) -> bool {
     // Nothing is asked for: an end is told in any case.
     let mut poll = libc::pollfd { fd: libc::STDIN_FILENO, events: 0, revents: 0 };
     let time = time.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
@@ -182,10 +194,12 @@ pub(super) fn give_back() {
     let _ = disable_raw_mode();
 }
 
-/// Gives the terminal back after a failure, in whatever thread it is. A frame that is being drawn meanwhile would hide the cursor again, so
-/// its end is waited for, and none begins after that. One that this very thread was drawing has no end, nor has one on a terminal that
-/// takes nothing: the wait is a short one.
+/// Gives the terminal back after a failure, in whatever thread it is. A frame that another one is drawing meanwhile would hide the cursor
+/// again, so its end is waited for, and none begins after that. On a terminal that takes nothing it has none: the wait is a short one.
 pub(super) fn give_back_after_failure() {
+    if DRAWS.get() {
+        return give_back();
+    }
     let (looks, pause) = DRAWING_LOOKS;
     let drawing = (0..looks).find_map(|_| {
         let drawing = DRAWING.try_lock().ok();
