@@ -213,8 +213,9 @@ fn a_pull_is_told_while_it_goes_on_and_the_digest_of_the_image_is_frozen() {
     let Some(stack) = stack() else { return };
     let registry = Registry::with_image();
     let image = format!("{}:1", registry.image());
-    let line =
-        ["run", "-i", &image, "--max-cost", "0.10", "--name", "pulls", "--", "sh", "-c", "ls -l /ballast | wc -l"];
+    // It runs for a while: of a job that is over at once nobody hears that it runs.
+    let script = "ls -l /ballast | wc -l; sleep 2";
+    let line = ["run", "-i", &image, "--max-cost", "0.10", "--name", "pulls", "--", "sh", "-c", script];
     let done = stack.run(&line);
     let pinned = format!("{}@{}", registry.image(), registry.digest);
     let again = stack.run(&["run", "-i", &pinned, "--max-cost", "0.10", "-o", "json", "--", "true"]);
@@ -237,7 +238,7 @@ fn a_pull_is_told_while_it_goes_on_and_the_digest_of_the_image_is_frozen() {
 #[test]
 fn who_detaches_from_a_container_comes_back_to_all_of_its_output() {
     let Some(stack) = stack() else { return };
-    let script = "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.3; done";
+    let script = "for i in 1 2 3 4 5 6; do echo line $i; sleep 2; done";
     let mut run = follow(&stack, &line(&["--name", "long"], script));
     let mut first = String::new();
     BufReader::new(run.stdout.take().expect("is piped")).read_line(&mut first).expect("reads");

@@ -67,16 +67,18 @@ const LONG: &str = "Tell me a long story about a lighthouse and the sea.";
 #[test]
 fn an_answer_comes_token_by_token_and_is_paid_by_the_token() {
     let Some(stack) = stack() else { return };
-    let line =
-        ask("Name three colours.", &["--max-tokens", "24", "--seed", "7", "--system", "Be brief.", "--name", "asks"]);
+    let line = ask(LONG, &["--max-tokens", "100", "--seed", "7", "--system", "You are a sailor.", "--name", "asks"]);
     let (run, begun) = follow_until(&stack, &line, 1);
-    let running = stack.job("asks");
-    assert_eq!(running["state"], "running", "the first token came before the last: {running:#}");
     let done = run.wait_with_output().expect("ends");
     let said = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(0), "{said}");
     let answer = String::from_utf8([begun, done.stdout].concat()).expect("text");
     assert!(!answer.trim().is_empty() && stack.run(&["logs", "asks"]).expect(0).stdout == answer, "{answer}");
+    // What comes at once is kept as one piece.
+    let logs = stack.run(&["logs", "asks", "-o", "jsonl"]).expect(0).stdout;
+    let documents = logs.lines().map(|line| serde_json::from_str::<Value>(line).expect("a document"));
+    let pieces = documents.filter(|document| document["stream"] == "out").count();
+    assert!(pieces > 1, "the first token came before the last: {logs}");
     for word in ["running on local-1", " tokens read, ", " made, ", " a second, the first after ", "(fee "] {
         assert!(said.contains(word), "{word}: {said}");
     }
@@ -86,7 +88,7 @@ fn an_answer_comes_token_by_token_and_is_paid_by_the_token() {
         (&"llm".into(), &MODEL.into(), &format!("{MODEL} generate").into())
     );
     let (read, made) = (tokens(&job, "prompt_tokens"), tokens(&job, "output_tokens"));
-    assert!(read > 5 && (1..=24).contains(&made), "{job:#}");
+    assert!(read > 5 && (1..=100).contains(&made), "{job:#}");
     assert_eq!(micro(&job, "cost"), read * 100 + made * 1_000, "{job:#}");
     adds_up(&job);
     for field in ["load_ms", "first_token_ms", "generating_ms"] {
@@ -95,8 +97,11 @@ fn an_answer_comes_token_by_token_and_is_paid_by_the_token() {
     assert!(job["usage"]["tokens_per_s"].as_f64().is_some_and(|speed| speed > 0.0), "{job:#}");
     let shown = stack.run(&["job", "asks"]).expect(0).stdout;
     assert!(shown.contains(&format!("\nmodel      {MODEL}\n")) && shown.contains("\ntokens     "), "{shown}");
-    let quote = stack.run(&["quote", "-m", MODEL, "-p", "hi", "--max-cost", "1"]).expect(0).stdout;
-    assert!(quote.contains("READ/M") && quote.contains("  1000.00  warm "), "it is in memory now: {quote}");
+    // The node looks at its server now and then.
+    eventually("the quote says that it is in memory now", || {
+        let quote = stack.run(&["quote", "-m", MODEL, "-p", "hi", "--max-cost", "1"]).expect(0).stdout;
+        quote.contains("READ/M") && quote.contains("  1000.00  warm ")
+    });
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn a_model_that_no_node_has_is_refused_with_the_reason() {
     let why = "it does not hold the model no-such-model:latest, and its owner does not let it be pulled";
     let refused = stack.run(&[&line[..], &["--no-queue"]].concat()).expect(126);
     assert!(refused.stderr.contains(why), "{refused:#?}");
-    let waited = stack.run(&[&line[..], &["--start-by", "3s"]].concat()).expect(126);
+    let waited = stack.run(&[&line[..], &["--start-by", "15s"]].concat()).expect(126);
     assert!(waited.stderr.contains(why) && waited.stdout.is_empty(), "{waited:#?}");
     let job = stack.job("@last");
     assert_eq!((&job["state"], &job["exit"]["from"]), (&"expired".into(), &"modchain".into()));

@@ -181,7 +181,7 @@ fn nodes_are_closed_drained_and_opened_with_the_exit_codes_that_are_promised() {
     assert_eq!(state("rig-1"), "ready");
 
     // Without a deadline nothing moves, so nobody is asked.
-    let late = world.alice.run(&["node", "drain", "rig-1", "--wait", "--timeout", "1s"]).expect(124);
+    let late = world.alice.run(&["node", "drain", "rig-1", "--wait", "--timeout", "10s"]).expect(124);
     assert!(late.stderr.contains("1 job left") && late.stderr.contains("the drain goes on"), "{late:#?}");
     assert_eq!(state("rig-1"), "draining");
     let refused = error(&world.alice.run(&["node", "uncordon", "rig-1", "-o", "json"]).expect(7));

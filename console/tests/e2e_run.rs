@@ -78,9 +78,11 @@ fn standard_input_comes_back_from_echo_and_output_can_be_read_again() {
 #[test]
 fn output_arrives_while_the_job_runs_and_ctrl_c_leaves_it_running() {
     let stack = Stack::start();
+    // Long enough for all that is asked here while it runs.
+    let module = stack.home.ticking(4_000_000_000);
     let mut run = stack
         .home
-        .command(&["run", "--wasm", "slow.wat", "--max-cost", "0.10", "--name", "slow"])
+        .command(&["run", "--wasm", &module, "--max-cost", "0.10", "--name", "slow"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -109,7 +111,7 @@ fn output_arrives_while_the_job_runs_and_ctrl_c_leaves_it_running() {
 #[test]
 fn a_job_that_no_node_takes_says_why_while_it_waits() {
     let stack = Stack::start();
-    let line = ["run", "--wasm", "hello.wat", "--max-cost", "0.10", "--memory", "9999GiB", "--start-by", "4s"];
+    let line = ["run", "--wasm", "hello.wat", "--max-cost", "0.10", "--memory", "9999GiB", "--start-by", "15s"];
     let done = stack.run(&line).expect(126);
     assert!(done.stderr.contains("queued: ") && done.stderr.contains("\n  local-1  memory: "), "{done:#?}");
     assert!(done.stdout.is_empty(), "{done:#?}");
@@ -349,7 +351,7 @@ fn an_orchestrator_that_is_killed_is_back_and_the_follower_misses_nothing() {
     assert_eq!(output, expected, "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(done.status.code(), Some(0));
     eventually("the node is ready again", || {
-        stack.run(&["status", "-o", "json"]).code == Some(0)
-            && stack.run(&["status", "-o", "json"]).json()["nodes"]["ready"] == 1
+        let status = stack.run(&["status", "-o", "json"]);
+        status.code == Some(0) && status.json()["nodes"]["ready"] == 1
     });
 }

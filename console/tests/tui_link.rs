@@ -158,7 +158,7 @@ fn a_console_to_which_nothing_comes_does_nothing() {
     }
     let Spent { ticks, switches, .. } = ten_seconds(&mut term);
     println!("nothing comes: {ticks} ticks and {switches} switches in 10 s");
-    assert!(ticks <= 1, "{ticks} ticks");
+    assert!(ticks <= 2, "{ticks} ticks");
     // With a link there would be keep-alives; a recording has none. Another thread may wake once for the end of its input.
     assert!(switches <= 5, "{switches} switches");
     // A pool in which nothing is done sends a heartbeat and a load now and then.
@@ -197,7 +197,7 @@ fn a_recording_shows_what_was_there_and_nothing_can_be_done_in_it() {
     term.wait_for("▷ recording");
     term.wait_for("2 jobs");
     for name in ["first", "second"] {
-        assert!(rows(term.screen()).any(|row| row.contains(name) && row.contains("✓ done")), "{}", term.picture());
+        term.wait(name, |screen| rows(screen).any(|row| row.contains(name) && row.contains("✓ done")));
     }
     term.press("x", "recording");
     term.press("n", "recording");

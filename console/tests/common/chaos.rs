@@ -284,12 +284,13 @@ fn bind(
     (socket, current)
 }
 
-/// The next datagram, if one comes soon. A peer that is not there is no error of this socket.
+/// The next datagram, if one comes soon. A peer that is not there is no error of this socket, nor is a signal.
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
     match socket.recv_from(buffer) {
         Ok(received) => Some(received),
         Err(error) => {
-            let expected = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::ConnectionRefused];
+            let expected =
+                [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::ConnectionRefused, ErrorKind::Interrupted];
             assert!(expected.contains(&error.kind()), "{error}");
             None
         }

@@ -45,13 +45,13 @@ impl Effort {
         Self { ticks: ticks(11) + ticks(12), threads: threads.collect() }
     }
 
-    /// What it did since then.
+    /// What it did since then. A thread may have the number of one that has ended, and has done less than that one.
     pub(crate) fn since(&self, before: &Self) -> Spent {
         let mut spent = Spent { ticks: self.ticks - before.ticks, time: Duration::ZERO, switches: 0 };
         for (thread, now) in &self.threads {
             let then = before.threads.get(thread).copied().unwrap_or_default();
-            spent.time += Duration::from_nanos(now.nanos - then.nanos);
-            spent.switches += now.switches - then.switches;
+            spent.time += Duration::from_nanos(now.nanos.saturating_sub(then.nanos));
+            spent.switches += now.switches.saturating_sub(then.switches);
         }
         spent
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::engine::docker;
 use super::money::micro;
-use super::{Done, Home, eventually, examples, program, require_siblings, signal};
+use super::{Done, Home, eventually, program, require_siblings, signal};
 
 /// Money that every client is given at the start, in micro-units.
 pub(crate) const GIVEN: u64 = 1_000_000_000;
@@ -80,11 +81,27 @@ impl Fleet {
     }
 }
 
+/// A port on which an orchestrator can listen, and does again after each time that it was killed. One that the system gives away by
+/// itself could be given to somebody else meanwhile, so this one lies below those, if there are any there. Orchestrators listen on UDP
+/// only: holding the same port of TCP keeps it from the tests that run beside this one.
+fn keep_port() -> TcpListener {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let given_away = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
+    let keep = |port: u16| {
+        let kept = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        UdpSocket::bind(kept.local_addr().ok()?).ok()?;
+        Some(kept)
+    };
+    (1_024..given_away).rev().chain([0]).find_map(keep).expect("a port is free")
+}
+
 /// Where a fleet has its files, and commands against it. Any thread may use it while another one kills.
 pub(crate) struct Site {
     pub(crate) home: Home,
     /// Of the orchestrator, over all its starts.
     pub(crate) address: String,
+    /// Keeps the port of the address for this site.
+    _port: TcpListener,
     /// Nodes that were made.
     nodes: usize,
     clients: Vec<String>,
@@ -94,7 +111,9 @@ impl Site {
     fn new(nodes: usize, clients: &[&str]) -> (Self, Process) {
         require_siblings();
         let clients: Vec<String> = clients.iter().copied().map(String::from).collect();
-        let mut site = Self { home: Home::new(), address: "127.0.0.1:0".to_owned(), nodes, clients };
+        let port = keep_port();
+        let address = port.local_addr().expect("is bound").to_string();
+        let site = Self { home: Home::new(), address, _port: port, nodes, clients };
         let names = site.clients.iter().flat_map(|name| ["--client".to_owned(), name.clone()]);
         let names = names.chain(["--operator", "root"].map(String::from));
         let names = names.chain((0..nodes).flat_map(|number| ["--node".to_owned(), format!("n{number}")]));
@@ -110,7 +129,7 @@ impl Site {
         BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("reads");
         let orchestrator = Process(child);
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {}", site.log("data")));
-        site.address = ready["listen"].as_str().expect("an address").to_owned();
+        assert_eq!(ready["listen"], site.address.as_str());
         let members = site.clients.iter().map(String::as_str).chain(["root"]);
         members.for_each(|name| site.add_context(name, name, &site.address));
         for client in &site.clients {
@@ -136,7 +155,7 @@ impl Site {
 
     fn serving(&self) -> Command {
         let mut command = self.command("modchain-orchestrator");
-        // The port beside the main one may be somebody else's by the next start.
+        // Nobody joins here, so this port may be another one at each start.
         command.args(["serve", "--data", "data", "--listen", &self.address, "--join-listen", "127.0.0.1:0"]);
         let settings = self.home.path().join("orchestrator.toml");
         if settings.exists() {
@@ -272,15 +291,9 @@ impl Site {
         ["available", "held", "earned"].map(|field| micro(&account, field))
     }
 
-    /// A module of the examples that prints ten lines, with another pause between them, in nanoseconds below 2³².
+    /// A module that prints ten lines, with such a pause between them: see [`Home::ticking`].
     pub(crate) fn ticking(&self, nanoseconds: u32) -> String {
-        let text = std::fs::read_to_string(examples().join("slow.wat")).expect("the example is there");
-        let bytes = |number: u32| number.to_le_bytes().map(|byte| format!("\\{byte:02x}")).concat();
-        let (second, pause) = (bytes(1_000_000_000), bytes(nanoseconds));
-        assert!(text.contains(&second), "it waits a second");
-        let path = self.home.path().join(format!("ticking-{nanoseconds}.wat"));
-        std::fs::write(&path, text.replace(&second, &pause)).expect("writes");
-        path.display().to_string()
+        self.home.ticking(nanoseconds)
     }
 
     /// The journal offline: whole, with every job ended and settled, and all the money that was given, to the micro-unit. The same is

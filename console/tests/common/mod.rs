@@ -56,6 +56,17 @@ impl Home {
     pub(crate) fn run_with_input(&self, args: &[&str], input: &[u8]) -> Done {
         Done::with_input(self.command(args), args, input)
     }
+
+    /// A module of the examples that prints ten lines, with another pause between them, in nanoseconds below 2³².
+    pub(crate) fn ticking(&self, nanoseconds: u32) -> String {
+        let text = std::fs::read_to_string(examples().join("slow.wat")).expect("the example is there");
+        let bytes = |number: u32| number.to_le_bytes().map(|byte| format!("\\{byte:02x}")).concat();
+        let (second, pause) = (bytes(1_000_000_000), bytes(nanoseconds));
+        assert!(text.contains(&second), "it waits a second");
+        let path = self.path().join(format!("ticking-{nanoseconds}.wat"));
+        std::fs::write(&path, text.replace(&second, &pause)).expect("writes");
+        path.display().to_string()
+    }
 }
 
 /// What a command did.

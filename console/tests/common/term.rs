@@ -11,10 +11,14 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, SlavePty, native_p
 use super::{Home, program};
 
 /// Longest wait for anything on a screen: machines that build at the same time are slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at the screen, at most.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Around what the console draws in one go, for terminals that show all of it or nothing.
+const FRAME_BEGINS: &[u8] = b"\x1b[?2026h";
+const FRAME_ENDS: &[u8] = b"\x1b[?2026l";
 
 /// Escape alone. Nothing may follow before its effect is seen: together they would be another key.
 pub(crate) const ESC: &str = "\x1b";
@@ -50,6 +54,8 @@ pub(crate) struct Term {
     child: Box<dyn Child + Send + Sync>,
     /// Every byte that the program wrote.
     pub(crate) raw: Vec<u8>,
+    /// How many of them the screen has: all but a frame whose end is still to come.
+    shown: usize,
     /// How the terminal was before the program began.
     modes: String,
     begun: Instant,
@@ -101,6 +107,7 @@ impl Term {
             writer: Some(writer),
             child,
             raw: Vec::new(),
+            shown: 0,
             modes,
             begun,
         }
@@ -151,8 +158,23 @@ impl Term {
         // Nobody writes any more: that is an error on Linux, and an end elsewhere.
         let Ok(read @ 1..) = reader.read(&mut bytes) else { return false };
         self.raw.extend_from_slice(&bytes[..read]);
-        self.parser.process(&bytes[..read]);
+        self.show();
         true
+    }
+
+    /// Brings what the program has written to the screen, but never a part of a frame: between two looks at it there may be any number
+    /// of frames, and each look sees a whole one.
+    fn show(&mut self) {
+        // A mark may have come in two parts.
+        let from = self.shown.saturating_sub(FRAME_BEGINS.len() - 1);
+        let new = &self.raw[from..];
+        let last = |mark: &[u8]| new.windows(mark.len()).rposition(|bytes| bytes == mark);
+        let upto = match last(FRAME_BEGINS) {
+            Some(begins) if last(FRAME_ENDS) < Some(begins) => (from + begins).max(self.shown),
+            _ => self.raw.len(),
+        };
+        self.parser.process(&self.raw[self.shown..upto]);
+        self.shown = upto;
     }
 
     /// Waits until the screen is so.
@@ -246,16 +268,12 @@ impl Term {
         // Without this end there is nobody left who writes: what can be read is all.
         self.slave = None;
         while self.pump(Duration::from_millis(1_000)) {}
+        assert_eq!(self.shown, self.raw.len(), "the terminal waits for the end of a frame");
         let screen = self.screen();
         assert!(!screen.alternate_screen(), "the second screen is still on");
         assert!(!screen.hide_cursor(), "the cursor is hidden");
         assert!(!screen.bracketed_paste(), "pasting is still bracketed");
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None, "the mouse is still on");
-        let synchronized = |end| self.raw.windows(8).rposition(|bytes| bytes == end);
-        assert!(
-            synchronized(b"\x1b[?2026l") >= synchronized(b"\x1b[?2026h"),
-            "the terminal waits for the end of a frame"
-        );
         assert_eq!(ended, code, "the screen:\n{}", self.picture());
     }
 

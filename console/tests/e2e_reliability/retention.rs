@@ -46,7 +46,7 @@ fn output_that_is_removed_under_kills_is_whole_or_said_to_be_gone_and_no_money_m
     let mut random = Random::new(seed);
     let mut fleet = Fleet::start(1);
     let settings = fleet.site.home.path().join("orchestrator.toml");
-    fs::write(&settings, "keep_output_for = '3s'\n").expect("writes");
+    fs::write(&settings, "keep_output_for = '10s'\n").expect("writes");
     fleet.restart_orchestrator();
     let (mut outputs, mut costs, mut kills) = (BTreeMap::new(), BTreeMap::new(), 0);
     for number in 0..jobs {

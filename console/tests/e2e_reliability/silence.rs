@@ -13,6 +13,10 @@ use crate::common::fleet::{Fleet, Site};
 use crate::common::money::{adds_up, micro};
 use serde_json::Value;
 
+/// Between two lines of the job that ends by itself: its ten lines take 18 seconds, which is less than [`PATIENCE`].
+const PAUSE_NANOS: u32 = 2_000_000_000;
+/// How long jobs wait for their node.
+const PATIENCE: &str = "25s";
 const ALL_LINES: &str = "line 0\nline 1\nline 2\nline 3\nline 4\nline 5\nline 6\nline 7\nline 8\nline 9\n";
 
 /// The node that falls silent, and the one that takes over.
@@ -21,12 +25,14 @@ const OTHER: usize = 1;
 
 /// Jobs on the node that is to fall silent.
 struct Jobs {
-    /// Ends by itself after ten seconds, wherever it is: its first result is late.
+    /// Ends by itself, wherever it is, before it is taken from a node that is silent: its first result is late.
     ends: String,
     /// A module that never ends by itself.
     goes_on: String,
     /// Containers that do not either; the second one must run in one place only. None where there is no engine.
     containers: Vec<String>,
+    /// Of the containers.
+    fences: Vec<Option<u64>>,
 }
 
 impl Jobs {
@@ -42,14 +48,16 @@ impl Jobs {
         let containers =
             if engine_is_there() { vec![sleeps(&[]), sleeps(&["--on-disconnect", "stop"])] } else { Vec::new() };
         let goes_on = submit(&["--wasm", "forever.wat"], &[]);
-        let ends = submit(&["--wasm", "slow.wat"], &[]);
-        let jobs = Self { ends, goes_on, containers };
-        for id in jobs.all() {
+        let runs = |id: &String| {
             eventually("it runs", || site.job(id)["state"] == "running");
             assert_eq!(site.place(id), SILENT);
-        }
-        site.run(&["-c", "root", "node", "resume", &other]).expect(0);
-        jobs
+        };
+        containers.iter().chain([&goes_on]).for_each(runs);
+        let fences = containers.iter().map(|id| fence(id, 1)).collect();
+        // Last of all: the node must be silent before this one is done.
+        let ends = submit(&["--wasm", &site.ticking(PAUSE_NANOS)], &[]);
+        runs(&ends);
+        Self { ends, goes_on, containers, fences }
     }
 
     fn all(&self) -> impl Iterator<Item = &String> {
@@ -75,13 +83,13 @@ fn fence(job: &str, attempt: u32) -> Option<u64> {
 fn silence(fleet: &Fleet, patience: &[&str], stops_itself: bool, fall_silent: impl Fn(), come_back: impl Fn()) {
     let site = &fleet.site;
     let jobs = Jobs::submit(site, patience);
-    let before: Vec<Option<u64>> = jobs.containers.iter().map(|id| fence(id, 1)).collect();
     fall_silent();
+    site.run(&["-c", "root", "node", "resume", &format!("n{OTHER}")]).expect(0);
     for id in jobs.all() {
         eventually("a second attempt has begun", || is_begun(&site.job(id), 2));
         assert_eq!(site.place(id), OTHER);
     }
-    for (id, before) in jobs.containers.iter().zip(&before) {
+    for (id, before) in jobs.containers.iter().zip(&jobs.fences) {
         assert!(before.is_some() && fence(id, 2) > *before, "its fence is higher");
     }
     if let Some(in_one_place) = jobs.containers.get(1).filter(|_| stops_itself) {
@@ -126,13 +134,13 @@ fn assert_paid_once(site: &Site, jobs: &Jobs) {
 fn a_stopped_agent_loses_its_jobs_and_kills_them_when_it_wakes() {
     let fleet = Fleet::start(2);
     let agent = &fleet.agents[SILENT];
-    silence(&fleet, &["--lost-after", "15s"], false, || agent.signal("STOP"), || agent.signal("CONT"));
+    silence(&fleet, &["--lost-after", PATIENCE], false, || agent.signal("STOP"), || agent.signal("CONT"));
 }
 
 #[test]
 fn a_node_behind_a_cut_loses_its_jobs_which_are_paid_once() {
     let least = Duration::from_secs(asked("PARTITION", 0));
-    let patience: &[&str] = if least.is_zero() { &["--lost-after", "15s"] } else { &[] };
+    let patience: &[&str] = if least.is_zero() { &["--lost-after", PATIENCE] } else { &[] };
     let network = std::sync::OnceLock::new();
     let fleet = Fleet::start_with(2, &["alice"], |site, number| match number {
         SILENT => site.agent_at(number, &network.get_or_init(|| Chaos::start(&site.address, 1)).address),
