@@ -334,7 +334,8 @@ impl Control {
         // could have it tried for ever.
         let unheard = placement.progress == Progress::Assigned;
         let mut counted = job.clone();
-        if settle::implies_started(&done.ending) {
+        let has_begun = settle::implies_started(&done.ending);
+        if has_begun {
             self.started(placement, draft);
         } else {
             self.starting(placement, draft);
@@ -342,7 +343,7 @@ impl Control {
         counted.attempts_counted += u32::from(unheard);
         let job = &counted;
         let faulty = match &done.ending {
-            _ if unheard && !settle::implies_started(&done.ending) => true,
+            _ if unheard && !has_begun => true,
             // What a node could not start may be this job's own bad luck, such as an image that nobody has: it costs the job
             // one of its attempts, and others nothing.
             Ending::NodeFault { .. } => true,

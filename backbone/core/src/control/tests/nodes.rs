@@ -1,6 +1,7 @@
 //! What becomes of attempts when agents are silent, come back, lie or hang.
 
 use super::*;
+use crate::scheduler::needs::Needs;
 
 #[test]
 fn a_silent_node_is_suspect_then_lost_and_its_job_runs_elsewhere_unpaid_for_the_first_try() {
@@ -598,9 +599,14 @@ fn deadlines_of_what_is_over_do_not_wait_for_their_time() {
 
 #[test]
 fn a_node_takes_no_more_attempts_than_its_inventory_has_room_for() {
-    let mut capabilities = offer(0).capabilities;
-    capabilities.slots = u32::MAX;
-    assert_eq!(capabilities.attempts_max(), 4_096);
-    capabilities.slots = 3;
-    assert_eq!(capabilities.attempts_max(), 3);
+    let mut world = World::new();
+    world.connect(1, 36_000);
+    let takes_another = |slots, taken| {
+        let mut one = world.control.nodes[&node(1)].clone();
+        one.offer.as_mut().expect("it has one").capabilities.slots = slots;
+        one.taken.slots = taken;
+        crate::scheduler::feasible::fit(&one, world.now, &Needs::of(&spec(), None)).is_ok()
+    };
+    assert!(takes_another(3, 2) && !takes_another(3, 3));
+    assert!(takes_another(u32::MAX, 4_095) && !takes_another(u32::MAX, 4_096));
 }
