@@ -10,6 +10,7 @@
 //!
 //! [`super::plan`] judges every node instead, and must come to the same; a test has them both plan in random worlds.
 
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
@@ -136,13 +137,18 @@ impl Shortlists {
     ) -> Option<(NodeId, Fit)> {
         let Self { lists, changes, judged } = self;
         let mut judge = Judge { nodes, now, needs, judged };
-        let mut fresh = !lists.contains_key(needs);
-        let list = lists.entry(Arc::clone(needs)).or_default();
-        if fresh {
-            *list = Shortlist::made(changes, &mut judge);
-        } else {
-            list.catch_up(changes, &mut judge);
-        }
+        let mut fresh = false;
+        let list = match lists.entry(Arc::clone(needs)) {
+            Place::Vacant(free) => {
+                fresh = true;
+                free.insert(Shortlist::made(changes, &mut judge))
+            }
+            Place::Occupied(known) => {
+                let list = known.into_mut();
+                list.catch_up(changes, &mut judge);
+                list
+            }
+        };
         let found = loop {
             let found = list.first(&mut judge, except);
             match &found {
