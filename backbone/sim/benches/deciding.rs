@@ -2,7 +2,7 @@
 //! without a disk.
 //!
 //! ```text
-//! cargo bench -p modchain-sim --bench deciding               # everything; `lives` or `placements` after -- runs one part
+//! cargo bench -p modchain-sim --bench deciding               # everything; a name after -- runs one part
 //! ```
 
 use std::time::{Duration, Instant};
@@ -20,7 +20,6 @@ const POLICIES: [Policy; 5] = [Policy::Cheapest, Policy::Cheapest, Policy::Sprea
 const TURNOVER: usize = 20_000;
 /// How long lives are lived through.
 const LIVES_FOR: Duration = Duration::from_secs(3);
-const NOW: Timestamp = Timestamp(1_000_000);
 
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -31,6 +30,11 @@ fn main() {
     if wanted("placements") {
         for queued in [50_000, 1_000_000] {
             placements(queued);
+        }
+    }
+    if wanted("classes") {
+        for needs in [1_000, 10_000, 100_000] {
+            classes(needs);
         }
     }
 }
@@ -87,6 +91,37 @@ fn placements(queued: u64) {
     );
 }
 
+/// One client's jobs that all need something else, and fit nowhere, beside the jobs of another, of which one comes every 10 ms.
+fn classes(needs: u64) {
+    const TICK: Span = Span::from_millis(10);
+    const TICKS: u64 = 300;
+    let mut pool = Pool::new(10, 2);
+    pool.connect_all();
+    for number in 0..needs {
+        pool.submit_as(0, number, |spec| {
+            spec.requirements.cpu_milli = 1_000_000;
+            spec.max_cost = Micro(spec.max_cost.0 + number);
+        });
+    }
+    pool.place();
+    let (begun, mut placed) = (Instant::now(), 0);
+    for tick in 0..TICKS {
+        pool.now = pool.now + TICK;
+        pool.submit_as(1, needs + tick, |_| {});
+        pool.place();
+        for assigned in std::mem::take(&mut pool.assigned) {
+            pool.live(&assigned);
+            placed += 1;
+        }
+        pool.place();
+    }
+    let share = begun.elapsed().as_secs_f64() / (TICK.0 * TICKS) as f64 * 1e6;
+    println!(
+        "{needs} different needs wait in vain: {placed} of {TICKS} others' jobs have run, {:.0} % of a core",
+        100.0 * share
+    );
+}
+
 /// An attempt, and where it is.
 struct Assigned {
     node: NodeId,
@@ -98,13 +133,14 @@ struct Pool {
     control: Control,
     nodes: u64,
     accounts: u64,
+    now: Timestamp,
     assigned: Vec<Assigned>,
 }
 
 impl Pool {
     fn new(nodes: u64, accounts: u64) -> Self {
         let control = Control::new(ControlConfig::new(Asset::Test));
-        let mut pool = Self { control, nodes, accounts, assigned: Vec::new() };
+        let mut pool = Self { control, nodes, accounts, now: Timestamp(1_000_000), assigned: Vec::new() };
         let (boot, boot_clock, wall) = (BootId([0; 16]), Span::ZERO, WallTime(0));
         pool.done(Command::EngineStarted { boot, boot_clock, wall, version: Text::cut("0") });
         pool.identity(Role::Operator, 0, "root".to_owned());
@@ -141,9 +177,13 @@ impl Pool {
     }
 
     fn submit(&mut self, number: u64) {
-        let owner = number / POLICIES.len() as u64 % self.accounts;
+        self.submit_as(number / POLICIES.len() as u64 % self.accounts, number, |_| {});
+    }
+
+    fn submit_as(&mut self, owner: u64, number: u64, change: impl FnOnce(&mut JobSpec)) {
         let by = Actor { id: identity(Role::Client, owner), role: Role::Client, account: account(owner) };
-        let spec = Box::new(spec(number as usize % POLICIES.len()));
+        let mut spec = Box::new(spec(number as usize % POLICIES.len()));
+        change(&mut spec);
         let key = format!("j{number}").parse().expect("a key");
         let reply = self.tell(Command::Submit { by, key, spec, spec_digest: Digest([0; 32]), no_queue: false });
         assert!(matches!(reply, Reply::Submitted { existing: false, .. }), "{reply:?}");
@@ -162,8 +202,8 @@ impl Pool {
 
     /// As the engine does: passes, until nothing more can be placed now.
     fn place(&mut self) {
-        while self.control.next_deadline().is_some_and(|at| at <= NOW) {
-            let decision = self.control.advance(NOW);
+        while self.control.next_deadline().is_some_and(|at| at <= self.now) {
+            let decision = self.control.advance(self.now);
             self.absorb(decision);
         }
     }
@@ -178,7 +218,7 @@ impl Pool {
     }
 
     fn tell(&mut self, command: Command) -> Reply {
-        let decision = self.control.apply(NOW, command);
+        let decision = self.control.apply(self.now, command);
         self.absorb(decision).expect("commands are answered")
     }
 

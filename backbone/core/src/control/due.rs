@@ -22,6 +22,11 @@ use crate::scheduler::shortlist::Except;
 pub(super) const KEEP_AFTER: Span = Span::from_secs(60);
 /// Jobs that a node to keep is looked for in one pass, at all nodes each. Those behind them have their turn in the next pass.
 const KEPT_FOR_PER_PASS_MAX: usize = 16;
+/// Classes that a pass looks at in vain without a rest after it.
+const LOOKS_IN_VAIN_FREE: u64 = 1_024;
+/// Rest for each further one. A look takes about a tenth of it, so that a client whose jobs all need something else takes no more
+/// of the engine's time than that from others, however many wait.
+const REST_PER_LOOK: Span = Span::from_micros(10);
 /// Attempts assigned in one pass. Bounds one journal record; the next pass follows at once.
 const ASSIGNMENTS_PER_PASS_MAX: usize = 512;
 
@@ -285,12 +290,12 @@ impl Control {
 
     /// Places what fits, in the order of turns.
     pub(super) fn place(&mut self, now: Timestamp, whole: &mut Decision) {
-        if !self.look_again || self.rollback.is_some() {
+        if !self.look_again || self.rollback.is_some() || now < self.no_pass_before {
             return;
         }
         let before = self.kept.take();
         let mut turns = self.queue.turns();
-        let (mut assigned, mut kept_for) = (0, 0);
+        let (mut assigned, mut kept_for, mut in_vain) = (0, 0, 0_u64);
         while assigned < ASSIGNMENTS_PER_PASS_MAX
             && let Some((turn, needs)) = turns.pop_first()
         {
@@ -305,6 +310,7 @@ impl Control {
             let except = Except { avoided: &job.avoided, kept: self.kept.map(|kept| kept.node) };
             let Some((node, fit)) = self.shortlists.plan(&self.nodes, draft.now, &needs, except) else {
                 // Nor does any other of its class fit.
+                in_vain += 1;
                 let waited = draft.now.since(job.queued_at) >= KEEP_AFTER;
                 let looks = self.kept.is_none() && kept_for < KEPT_FOR_PER_PASS_MAX;
                 if looks && waited && !self.hopeless.contains(&needs) {
@@ -331,6 +337,8 @@ impl Control {
         }
         // Everything left waits for a change, unless the pass ended at its bound.
         self.look_again = !turns.is_empty() && self.breach.is_none();
+        let rest = REST_PER_LOOK.0.saturating_mul(in_vain.saturating_sub(LOOKS_IN_VAIN_FREE));
+        self.no_pass_before = now + Span(rest);
     }
 
     /// The node that is kept free for a job which fits nowhere and has waited for so long that what is smaller must have

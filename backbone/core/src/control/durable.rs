@@ -111,6 +111,7 @@ impl Control {
             late: _,
             output_waits: _,
             look_again: _,
+            no_pass_before: _,
             kept: _,
             hopeless: _,
             rollback: _,

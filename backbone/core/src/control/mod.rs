@@ -145,6 +145,8 @@ pub struct Control {
     output_waits: bool,
     /// Whether something changed that could let a queued job be placed.
     look_again: bool,
+    /// No pass before this: the last one has looked at many classes in vain.
+    no_pass_before: Timestamp,
     /// The node that the last pass kept free for a job that has waited for long.
     kept: Option<Kept>,
     /// Classes that no node could ever take, unless one has become better since: looking for one each time would take as many
@@ -185,6 +187,7 @@ impl Control {
             late: BTreeMap::new(),
             output_waits: false,
             look_again: false,
+            no_pass_before: Timestamp::ZERO,
             kept: None,
             hopeless: BTreeSet::new(),
             last_fence: Fence(0),
@@ -311,10 +314,9 @@ impl Control {
 
     /// When to call [`Control::advance`] if no command comes.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.look_again && self.rollback.is_none() && !self.queue.is_empty() {
-            return Some(self.at);
-        }
-        self.deadlines.next()
+        let looks = self.look_again && self.rollback.is_none() && !self.queue.is_empty();
+        let pass = looks.then(|| self.at.max(self.no_pass_before));
+        pass.into_iter().chain(self.deadlines.next()).min()
     }
 
     /// The number of the last event; 0 before the first.

@@ -255,6 +255,32 @@ fn jobs_that_no_node_could_ever_take_are_looked_at_once_and_a_large_one_behind_t
 }
 
 #[test]
+fn a_client_whose_jobs_all_need_something_else_leaves_the_engine_most_of_its_time() {
+    let mut pool = Pool::new(1);
+    let world = &mut pool.world;
+    // Not audited one by one: each audit looks at all of them.
+    for number in 0..2_024 {
+        let mut spec = spec();
+        (spec.requirements.cpu_milli, spec.max_cost) = (8_000, Micro(HOLD + number));
+        let (by, key) = (client("alice"), format!("vain-{number}").parse().expect("a key"));
+        let (spec, spec_digest) = (Box::new(spec), Digest([0; 32]));
+        let submit = Command::Submit { by, key, spec, spec_digest, no_queue: false };
+        world.journal.extend(world.control.apply(world.now, submit).events);
+    }
+    world.settle_down();
+    let rest = Span::from_millis(10);
+    let fits = pool.submit("bob", 1, |_| {});
+    let hurried = pool.submit("bob", 8, |spec| spec.limits.start_by = Some(Span::from_millis(5)));
+    assert!(!pool.is_placed(fits), "a thousand looks too many were made in vain");
+    assert_eq!(pool.world.control.next_deadline(), Some(pool.world.now + Span::from_millis(5)));
+    pool.world.wait(Span::from_millis(5));
+    assert_eq!(pool.world.state(hurried), JobState::Expired, "deadlines do not wait for that");
+    assert!(!pool.is_placed(fits));
+    pool.world.wait(rest);
+    assert!(pool.is_placed(fits));
+}
+
+#[test]
 fn an_estimate_is_what_limits_of_time_allow_and_nothing_where_nothing_is_known() {
     let minutes = |count: u64| Span::from_secs(60 * count);
     let limited = |limit: u64| move |spec: &mut JobSpec| spec.limits.time_limit = Some(minutes(limit));
