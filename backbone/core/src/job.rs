@@ -15,7 +15,6 @@
 //! `cancelling` are not states here: the first follows from the node's silence, the second from a wish to stop.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use modchain_types::{
     AccountId, Adapter, AttemptId, Digest, DockerTask, Ending, Exceptions, Fence, ImagePin, JobId, JobSpec, JobState,
@@ -23,7 +22,7 @@ use modchain_types::{
     Timestamp, Usage,
 };
 
-use crate::scheduler::needs::Needs;
+use crate::scheduler::needs::SharedNeeds;
 
 /// A job that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub struct Job {
     /// The image that every attempt runs, once one was found.
     pub image: Option<ImagePin>,
     /// What it asks of a node. Follows from the specification and the image.
-    pub needs: Arc<Needs>,
+    pub needs: SharedNeeds,
     /// Why its attempt is to be stopped, if it is. The first reason stands.
     pub stop: Option<StopWish>,
     /// Where it is.

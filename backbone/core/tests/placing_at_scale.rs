@@ -2,13 +2,12 @@
 //! as with ten thousand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use modchain_core::command::SessionId;
 use modchain_core::job::{Job, Phase};
 use modchain_core::node::Node;
 use modchain_core::scheduler::feasible::Fit;
-use modchain_core::scheduler::needs::Needs;
+use modchain_core::scheduler::needs::{Needs, SharedNeeds};
 use modchain_core::scheduler::queue::{Ceilings, Queue, Turn};
 use modchain_core::scheduler::shortlist::{Except, Shortlists};
 use modchain_types::*;
@@ -54,7 +53,7 @@ fn template(class: usize) -> Job {
         id: JobId([0; 16]),
         account: account(0),
         key: "k".parse().expect("a key"),
-        needs: Arc::new(Needs::of(&spec, None)),
+        needs: Needs::of(&spec, None).into(),
         spec: Box::new(spec),
         spec_digest: Digest([0; 32]),
         fee_basis_points: 500,
@@ -135,7 +134,7 @@ impl Pool {
 
     /// A pass over the queue, as the machine makes it; tells how many were placed.
     fn pass(&mut self, most: usize) -> usize {
-        let mut turns: BTreeMap<Turn, Arc<Needs>> = self.queue.turns();
+        let mut turns: BTreeMap<Turn, SharedNeeds> = self.queue.turns();
         let mut placed = 0;
         while placed < most
             && let Some((turn, needs)) = turns.pop_first()

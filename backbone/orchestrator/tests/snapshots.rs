@@ -119,7 +119,7 @@ fn sample() -> Durable {
             id,
             account: account("alice"),
             key: "key/1".parse().expect("a key"),
-            needs: Arc::new(Needs::of(&spec, image.as_ref())),
+            needs: Needs::of(&spec, image.as_ref()).into(),
             spec: Box::new(spec),
             spec_digest: Digest([8; 32]),
             fee_basis_points: 500,

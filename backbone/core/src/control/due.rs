@@ -24,8 +24,8 @@ pub(super) const KEEP_AFTER: Span = Span::from_secs(60);
 const KEPT_FOR_PER_PASS_MAX: usize = 16;
 /// Classes that a pass looks at in vain without a rest after it.
 const LOOKS_IN_VAIN_FREE: u64 = 1_024;
-/// Rest for each further one. A look takes about a tenth of it, so that a client whose jobs all need something else takes no more
-/// of the engine's time than that from others, however many wait.
+/// Rest for each further one: some seven times what a look takes where ten thousand wait, and twice where a hundred thousand do.
+/// A client whose jobs all need something else leaves the engine the rest of its time for others, and they wait no longer than that.
 const REST_PER_LOOK: Span = Span::from_micros(10);
 /// Attempts assigned in one pass. Bounds one journal record; the next pass follows at once.
 const ASSIGNMENTS_PER_PASS_MAX: usize = 512;

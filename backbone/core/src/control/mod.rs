@@ -27,7 +27,6 @@ mod nodes;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use modchain_types::{
     AccountId, Asset, AttemptId, Fence, Identity, IdentityId, JobId, JobSpec, JournalId, Name, NodeId, OutputLengths,
@@ -51,7 +50,7 @@ use crate::membership::{ALARM_SHOWN_FOR, Member, TokenEnd, TokenState, Tokens, W
 use crate::node::Node;
 use crate::scheduler::amounts::Amounts;
 use crate::scheduler::explain::{self, Kept, NodeFit};
-use crate::scheduler::needs::Needs;
+use crate::scheduler::needs::{Needs, SharedNeeds};
 use crate::scheduler::outlook::{self, Outlook};
 use crate::scheduler::queue::{Ceilings, Queue};
 use crate::scheduler::shortlist::Shortlists;
@@ -151,7 +150,7 @@ pub struct Control {
     kept: Option<Kept>,
     /// Classes that no node could ever take, unless one has become better since: looking for one each time would take as many
     /// looks as there are such classes and nodes.
-    hopeless: BTreeSet<Arc<Needs>>,
+    hopeless: BTreeSet<SharedNeeds>,
     /// The last fence that was handed out.
     last_fence: Fence,
     /// A node's authentic fence above our last one: we were rolled back. Not compared with our number, which every start

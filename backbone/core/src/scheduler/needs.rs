@@ -2,15 +2,14 @@
 
 use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use modchain_types::{ImageMark, ImagePin, JobSpec, Micro, Policy, Requirements, Span, Task, TaskBody};
 
-/// Jobs of equal needs fit the same nodes, and the same of them is best. Made once and not changed: classes are found by them.
-#[derive(Debug, Clone)]
+/// Jobs of equal needs fit the same nodes, and the same of them is best.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Needs {
-    /// A hash of all that follows. Classes are ordered by it first, so that one is found without comparing everything with
-    /// every class on the way. It never leaves the process.
-    mark: u64,
     /// What the node must have.
     pub requirements: Requirements,
     /// What is held for the job: it must pay for a run that is worth beginning.
@@ -30,44 +29,60 @@ impl Needs {
             TaskBody::Inline(Task::Docker(task)) => Some(image.map_or(&*task.image, |pin| &**pin)),
             TaskBody::Inline(Task::Wasm(_) | Task::Llm(_)) | TaskBody::Blob { .. } => image.map(|pin| &**pin),
         };
-        let mut needs = Self {
-            mark: 0,
+        Self {
             requirements: spec.requirements.clone(),
             max_cost: spec.max_cost,
             time_limit: spec.limits.time_limit,
             policy: spec.policy,
             image: image.map(ImageMark::of),
-        };
-        let mut hasher = DefaultHasher::new();
-        needs.all().hash(&mut hasher);
-        needs.mark = hasher.finish();
-        needs
-    }
-
-    fn all(&self) -> (&Requirements, Micro, Option<Span>, Policy, Option<ImageMark>) {
-        (&self.requirements, self.max_cost, self.time_limit, self.policy, self.image)
-    }
-}
-
-impl Ord for Needs {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if std::ptr::eq(self, other) {
-            return Ordering::Equal; // waiting jobs of a class share them
         }
-        self.mark.cmp(&other.mark).then_with(|| self.all().cmp(&other.all()))
     }
 }
 
-impl PartialOrd for Needs {
+/// Needs that the jobs of a class share, and that classes are found by. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SharedNeeds {
+    /// A hash of them, by which they are ordered first: who looks for a class does not go to the needs of every other one on the
+    /// way. It never leaves the process.
+    mark: u64,
+    needs: Arc<Needs>,
+}
+
+impl From<Needs> for SharedNeeds {
+    fn from(needs: Needs) -> Self {
+        let mut hasher = DefaultHasher::new();
+        needs.hash(&mut hasher);
+        Self { mark: hasher.finish(), needs: Arc::new(needs) }
+    }
+}
+
+impl Deref for SharedNeeds {
+    type Target = Needs;
+
+    fn deref(&self) -> &Needs {
+        &self.needs
+    }
+}
+
+impl Ord for SharedNeeds {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.mark.cmp(&other.mark).then_with(|| match Arc::ptr_eq(&self.needs, &other.needs) {
+            true => Ordering::Equal, // waiting jobs of a class share them
+            false => self.needs.cmp(&other.needs),
+        })
+    }
+}
+
+impl PartialOrd for SharedNeeds {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Needs {
+impl PartialEq for SharedNeeds {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Needs {}
+impl Eq for SharedNeeds {}

@@ -15,12 +15,11 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use modchain_types::{AccountId, JobId, Offer, Reservation};
 
 use super::amounts::Amounts;
-use super::needs::Needs;
+use super::needs::{Needs, SharedNeeds};
 use super::numbers::Numbers;
 use super::shares::{Served, Shares, Standing};
 use crate::job::Job;
@@ -66,7 +65,7 @@ struct Place {
 pub struct Queue {
     ceilings: Ceilings,
     shares: Shares,
-    classes: BTreeMap<Arc<Needs>, Class>,
+    classes: BTreeMap<SharedNeeds, Class>,
     accounts: BTreeMap<AccountId, Waiting>,
     /// Accounts whose share may have fallen since the last pass.
     fallen: Fallen,
@@ -97,7 +96,7 @@ struct Waiting {
     /// Numbers of the jobs' acceptance, by priority. No entry is empty.
     numbers: BTreeMap<Reverse<i8>, Numbers>,
     /// The classes that it has a lane in.
-    classes: BTreeSet<Arc<Needs>>,
+    classes: BTreeSet<SharedNeeds>,
 }
 
 #[derive(Debug, Clone)]
@@ -158,15 +157,19 @@ impl Queue {
     }
 
     /// These needs as the jobs of their class have them, so that a million equal jobs keep them once.
-    pub fn shared(&self, needs: Needs) -> Arc<Needs> {
-        self.classes.get_key_value(&needs).map_or_else(|| Arc::new(needs), |(known, _)| Arc::clone(known))
+    pub fn shared(&self, needs: Needs) -> SharedNeeds {
+        let needs = SharedNeeds::from(needs);
+        match self.classes.get_key_value(&needs) {
+            Some((known, _)) => known.clone(),
+            None => needs,
+        }
     }
 
     /// Adds a job.
     pub fn insert(&mut self, job: &Job) {
         let (account, place) = (&job.account, place_of(job));
         self.shares.came(account, place.number);
-        let class = self.classes.entry(Arc::clone(&job.needs)).or_default();
+        let class = self.classes.entry(job.needs.clone()).or_default();
         if let Some(lane) = class.lanes.get_mut(account) {
             if lane.jobs.insert(place, job.id).is_some() {
                 return; // it was in
@@ -186,7 +189,7 @@ impl Queue {
         let waiting = self.accounts.get_mut(account).expect("just looked");
         waiting.numbers.entry(place.priority).or_default().insert(place.number);
         if !waiting.classes.contains(&job.needs) {
-            waiting.classes.insert(Arc::clone(&job.needs));
+            waiting.classes.insert(job.needs.clone());
         }
     }
 
@@ -272,7 +275,7 @@ impl Queue {
 
     /// Every class by its turn. Where the first of a class fits nowhere, no other of it does; so a pass looks at these
     /// alone, and a class costs it one look however many wait in it.
-    pub fn turns(&mut self) -> BTreeMap<Turn, Arc<Needs>> {
+    pub fn turns(&mut self) -> BTreeMap<Turn, SharedNeeds> {
         match std::mem::take(&mut self.fallen) {
             Fallen::These(accounts) => accounts.iter().for_each(|account| self.notice(account)),
             Fallen::Any => {
@@ -281,7 +284,7 @@ impl Queue {
             }
         }
         let Self { classes, shares, .. } = self;
-        classes.iter_mut().filter_map(|(needs, class)| Some((class.head(shares)?.0, Arc::clone(needs)))).collect()
+        classes.iter_mut().filter_map(|(needs, class)| Some((class.head(shares)?.0, needs.clone()))).collect()
     }
 
     /// Puts an account where it belongs, in every class that it waits in.
@@ -297,7 +300,7 @@ impl Queue {
     }
 
     /// The job of this class whose turn it is. Right as long as no share has fallen since [`Queue::turns`].
-    pub fn head(&mut self, needs: &Needs) -> Option<(Turn, JobId)> {
+    pub fn head(&mut self, needs: &SharedNeeds) -> Option<(Turn, JobId)> {
         self.classes.get_mut(needs)?.head(&self.shares)
     }
 

@@ -13,12 +13,11 @@
 use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::Arc;
 
 use modchain_types::{Name, NodeId, Timestamp};
 
 use super::feasible::{self, Fit};
-use super::needs::Needs;
+use super::needs::{Needs, SharedNeeds};
 use super::rank::{self, Score};
 use crate::node::Node;
 
@@ -36,7 +35,7 @@ const LIST_AS_NODES: usize = 16;
 /// The lists.
 #[derive(Debug, Clone, Default)]
 pub struct Shortlists {
-    lists: BTreeMap<Arc<Needs>, Shortlist>,
+    lists: BTreeMap<SharedNeeds, Shortlist>,
     changes: Changes,
     judged: u64,
 }
@@ -110,7 +109,7 @@ impl Shortlists {
     }
 
     /// No job of these needs waits any more. What is known of nodes that fit is kept for the next one that comes.
-    pub fn class_gone(&mut self, needs: &Needs) {
+    pub fn class_gone(&mut self, needs: &SharedNeeds) {
         if self.lists.get(needs).is_some_and(|list| list.entries.is_empty()) {
             self.lists.remove(needs);
         }
@@ -132,13 +131,13 @@ impl Shortlists {
         &mut self,
         nodes: &BTreeMap<NodeId, Node>,
         now: Timestamp,
-        needs: &Arc<Needs>,
+        needs: &SharedNeeds,
         except: Except<'_>,
     ) -> Option<(NodeId, Fit)> {
         let Self { lists, changes, judged } = self;
         let mut judge = Judge { nodes, now, needs, judged };
         let mut fresh = false;
-        let list = match lists.entry(Arc::clone(needs)) {
+        let list = match lists.entry(needs.clone()) {
             Place::Vacant(free) => {
                 fresh = true;
                 free.insert(Shortlist::made(changes, &mut judge))
@@ -170,10 +169,10 @@ impl Shortlists {
     }
 
     /// Forgets the nodes of all other classes, if there are too many.
-    fn make_room(&mut self, needs: &Needs) {
+    fn make_room(&mut self, needs: &SharedNeeds) {
         let of = |list: &Shortlist| if list.entries.is_empty() { 0 } else { LIST_AS_NODES + list.entries.len() };
         if self.lists.values().map(of).sum::<usize>() > NODES_MAX {
-            self.lists.retain(|others, list| **others == *needs || list.entries.is_empty());
+            self.lists.retain(|others, list| others == needs || list.entries.is_empty());
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Placing against a naive reference: every job by its turn, on the best of all nodes, in random lives of a pool.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::scheduler::needs::Needs;
+use crate::scheduler::needs::{Needs, SharedNeeds};
 use crate::scheduler::shortlist::Except;
 use crate::scheduler::{self, amounts::Amounts};
 use modchain_types::{DockerTask, ImageMark, LlmKind, LlmTask, ModelInfo, Policy};
@@ -126,7 +125,7 @@ struct Life {
     world: World,
     sessions: BTreeMap<u8, SessionId>,
     submitted: u32,
-    needs: Vec<Arc<Needs>>,
+    needs: Vec<SharedNeeds>,
 }
 
 impl Life {
@@ -289,12 +288,12 @@ impl Life {
     }
 }
 
-fn all_needs() -> Vec<Arc<Needs>> {
+fn all_needs() -> Vec<SharedNeeds> {
     let needs = |kind, policy| {
         let mut spec = spec();
         kind_of_job(&mut spec, kind);
         spec.policy = policy;
-        Arc::new(Needs::of(&spec, None))
+        Needs::of(&spec, None).into()
     };
     (0u8..7).flat_map(|kind| Policy::ALL.map(|policy| needs(kind, policy))).collect()
 }

@@ -1,7 +1,5 @@
 //! What a snapshot keeps: a list of items, of which the first is the head.
 
-use std::sync::Arc;
-
 use modchain_core::control::{Durable, DurableNode, EndedJob};
 use modchain_core::deadline::Deadline as CoreDeadline;
 use modchain_core::job as j;
@@ -585,7 +583,7 @@ impl Job {
         let spec = Box::new(self.spec.into_core()?);
         let image = self.image.map(t::Text::new).transpose()?;
         Ok(j::Job {
-            needs: Arc::new(Needs::of(&spec, image.as_ref())),
+            needs: Needs::of(&spec, image.as_ref()).into(),
             id: t::JobId(self.id),
             account: self.account.parse()?,
             key: self.key.parse()?,
