@@ -181,7 +181,11 @@ impl Manager {
     fn hears(&self, beginning: &str) -> String {
         let mut bytes = [0; 1024];
         loop {
-            let length = self.socket.recv(&mut bytes).unwrap_or_else(|error| panic!("{beginning} never came: {error}"));
+            let length = match self.socket.recv(&mut bytes) {
+                // A machine that stands still for a moment interrupts a wait that has a limit.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                told => told.unwrap_or_else(|error| panic!("{beginning} never came: {error}")),
+            };
             let said = String::from_utf8_lossy(&bytes[..length]).trim_end().to_owned();
             if said.starts_with(beginning) {
                 return said;
