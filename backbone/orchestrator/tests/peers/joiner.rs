@@ -10,7 +10,7 @@ use modchain_wire::join::{JoinAccept, JoinHello, JoinRefused, JoinRequest};
 use modchain_wire::view::TokenView;
 use modchain_wire::{FromJoiner, Message, ToConsole, ToJoiner};
 
-use super::{BUSY_PAUSE, Console, soon, text, too_slow};
+use super::{Console, patiently, soon, text};
 
 /// What became of an attempt.
 #[derive(Debug)]
@@ -95,14 +95,7 @@ impl<'a> Joiner<'a> {
 
     /// Everything up to the challenge, or what came instead.
     pub(crate) async fn greet(&self, address: &str) -> Result<Challenged, Outcome> {
-        let connecting = async {
-            loop {
-                match join_connect(self.token.root(), address).await {
-                    Err(error) if too_slow(&error) => tokio::time::sleep(BUSY_PAUSE).await,
-                    connected => return connected,
-                }
-            }
-        };
+        let connecting = patiently(|| join_connect(self.token.root(), address));
         let link = soon("a connection", connecting).await.expect("a connection");
         let (mut out, mut input) = link.open_bi::<FromJoiner, ToJoiner>().await.expect("a stream");
         // Errors mean that the answer is there already.

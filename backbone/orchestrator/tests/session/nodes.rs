@@ -31,20 +31,6 @@ async fn history(console: &Console) -> NodeHistoryView {
     }
 }
 
-/// Looks until the node is shown so: what an older sign of life has changed may be shown for a moment after a newer wish.
-async fn until(console: &Console, state: NodeState) {
-    soon("the node's state", async {
-        loop {
-            let view = history(console).await.node;
-            if (view.state, view.drains_at.is_some()) == (state, state == NodeState::Draining) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_close_any_node_owners_their_own_and_others_are_told_why_they_may_not() {
     let world = World::start().await;
@@ -60,8 +46,8 @@ async fn operators_close_any_node_owners_their_own_and_others_are_told_why_they_
         (&boss, drain, NodeState::Draining),
         (&owner, NodeWish::Cordon, NodeState::Cordoned),
     ] {
-        set(console, "rig-1", wish).await.expect("it may");
-        until(console, state).await;
+        let view = set(console, "rig-1", wish).await.expect("it may");
+        assert_eq!((view.state, view.drains_at.is_some()), (state, state == NodeState::Draining), "{wish:?}");
     }
     for wish in [NodeWish::Open, NodeWish::Cordon, drain] {
         let refused = set(&alice, "rig-1", wish).await.expect_err("it is not hers");
@@ -70,8 +56,7 @@ async fn operators_close_any_node_owners_their_own_and_others_are_told_why_they_
         let unknown = set(&alice, "rig-2", wish).await.expect_err("there is none");
         assert_eq!(unknown.code, RefusalCode::NotFound);
     }
-    // She sees it all the same.
-    until(&alice, NodeState::Cordoned).await;
+    assert_eq!(history(&alice).await.node.state, NodeState::Cordoned, "she sees it all the same");
     let forever = NodeWish::Drain { within: Some(Span::from_secs(31 * 24 * 3600)) };
     assert_eq!(set(&boss, "rig-1", forever).await.expect_err("too long").code, RefusalCode::Invalid);
 }
