@@ -232,6 +232,14 @@ pub enum Command {
         /// How much.
         stored: OutputLengths,
     },
+    /// More output of an attempt was synced to disk, and there is more to come: a result that waits for it waits on. Said now and
+    /// then, more often than [`crate::deadline::OUTPUT_WITHIN`].
+    OutputComes {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which fence.
+        fence: Fence,
+    },
     /// The task of an assignment cannot be read from the blob store.
     BodyUnreadable {
         /// Which attempt.
@@ -276,6 +284,7 @@ impl Command {
             | Self::OfferChanged { .. }
             | Self::Report { .. }
             | Self::OutputStored { .. }
+            | Self::OutputComes { .. }
             | Self::BodyUnreadable { .. }
             | Self::InputFailed { .. } => None,
         }

@@ -16,6 +16,9 @@ pub const OVERDUE_MARGIN: Span = Span::from_secs(60);
 pub const STOP_MARGIN: Span = Span::from_secs(60);
 /// How long a result waits for its output when nothing more comes.
 pub const OUTPUT_WITHIN: Span = Span::from_secs(60);
+/// How long it waits in all, however slowly more comes: a node must not hold a client's money for ever, a byte at a time. What a job
+/// may print unless it asks for more, 64 MiB, takes 20 KB a second within it.
+pub const OUTPUT_AT_MOST: Span = Span::from_secs(3600);
 /// How much longer than the lease of a `stop` job the orchestrator waits before it places it again: clocks drift.
 pub const LEASE_MARGIN: Span = Span::from_secs(5);
 /// How long after its start the engine declares no node lost: they need time to come back.

@@ -33,6 +33,8 @@ const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes taken and not synced, at most: while one half is synced the other one comes. It bounds the memory for one attempt and
 /// what an acknowledgement waits for.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+/// How often the engine hears that more output comes: a result that waits for it must not be taken for one whose output does not.
+const COMES_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What a chunk costs beside its bytes, about.
 const CHUNK_BYTES_EXTRA: u64 = 64;
@@ -206,6 +208,7 @@ impl Upward<'_> {
     async fn run(self, reader: &mut Reader) -> Up {
         // Bytes that came, and those of them that are synced or being synced.
         let (mut taken, mut covered) = (0, 0);
+        let mut told = Instant::now();
         let mut syncing = None;
         let mut end = None;
         let mut closed = false;
@@ -241,6 +244,12 @@ impl Upward<'_> {
                     syncing = None;
                     if let Err(ended) = done {
                         return ended;
+                    }
+                    if told.elapsed() >= COMES_TOLD_EVERY {
+                        told = Instant::now();
+                        let (attempt, fence) = (self.open.attempt, self.open.fence);
+                        // An error means that the engine has stopped; the agent will come again.
+                        let _ = self.context.services.engine.tell(Command::OutputComes { attempt, fence }).await;
                     }
                     continue;
                 }

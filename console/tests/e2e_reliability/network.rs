@@ -1,7 +1,7 @@
 //! Bad networks between everybody: jobs are done once, by the node that began them, whatever is lost, repeated, late, slow or cut on the
 //! way, as long as it is cut for less than jobs wait for their node.
 //!
-//! `NETWORK_JOBS=100` submits that many jobs under each profile; `SEED` repeats what the network did in another run.
+//! `NETWORK_JOBS=100` submits that many jobs under each profile; `SLOW_BLOCKS=1000` prints 64 MB over the slow line; `SEED` repeats what the network did in another run.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::common::chaos::{Chaos, Counts, Profile};
 use crate::common::fleet::{Fleet, Site};
 use crate::common::money::adds_up;
-use crate::common::{PATIENCE, eventually};
+use crate::common::{PATIENCE, eventually, examples};
 use crate::{asked, seed};
 
 /// Jobs under each profile in the test command.
@@ -190,6 +190,37 @@ fn a_cut_of_ten_seconds_is_as_if_nothing_had_been() {
     network.set(Profile::default());
     site.run(&["-c", "alice", "wait", &id, "--timeout", "100s"]).expect(0);
     assert_undisturbed(site, &id);
+    assert_nobody_was_lost(site);
+    site.assert_money_is_whole();
+}
+
+/// Bytes that one block of the example prints.
+const BLOCK_BYTES: u64 = 64_000;
+/// Blocks to print: at 64 KiB a second they take 90 seconds, half as long again as a result waits for output of which nothing comes.
+const BLOCKS: u64 = 92;
+
+#[test]
+fn much_output_over_a_slow_line_is_all_there_though_its_result_came_long_before() {
+    let blocks = asked("SLOW_BLOCKS", BLOCKS);
+    let network = OnceLock::new();
+    let fleet = fleet_behind(&network, 1, 1);
+    let (site, network) = (&fleet.site, network.get().expect("it has started"));
+    network.set(Profile { rate: 64 << 10, ..Profile::default() });
+    let text = std::fs::read_to_string(examples().join("flood.wat")).expect("the example is there");
+    let all = "(i32.const 1250)";
+    assert_eq!(text.matches(all).count(), 1, "it counts its blocks");
+    let module = site.home.path().join("much.wat");
+    std::fs::write(&module, text.replace(all, &format!("(i32.const {blocks})"))).expect("writes");
+    let module = module.display().to_string();
+    let line = ["-c", "alice", "run", "-d", "-q", "--wasm", &module, "--max-cost", "0.50"];
+    let id = site.run(&line).expect(0).stdout.trim().to_owned();
+    site.run(&["-c", "alice", "wait", &id, "--timeout", "1h"]).expect(0);
+    let job = site.job(&id);
+    assert_eq!((&job["state"], attempts(&job)), (&Value::from("completed"), 1), "{job:#}");
+    let output = site.run(&["-c", "root", "logs", &id]).expect(0).stdout;
+    assert_eq!(output.len() as u64, blocks * BLOCK_BYTES, "{job:#}");
+    let numbers = output.lines().enumerate().filter(|(number, line)| line.parse() != Ok(*number));
+    assert_eq!(numbers.count(), 0, "every line once, in order");
     assert_nobody_was_lost(site);
     site.assert_money_is_whole();
 }

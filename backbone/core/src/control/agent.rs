@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use modchain_types::{
     Assignment, AttemptId, Ending, Fence, FenceClaim, InventoryItem, ItemState, JobId, NodeId, NodeState, Offer,
-    OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Verdict,
+    OutputLengths, Reason, Report, ReportBody, Span, StopCause, Text, Timestamp, Verdict,
 };
 
 use super::{Control, Draft};
@@ -380,6 +380,13 @@ impl Control {
             && stored.covers(&done.output)
         {
             self.conclude(&job, &placement, done, draft);
+        }
+    }
+
+    pub(super) fn output_comes(&mut self, attempt: AttemptId, fence: Fence, now: Timestamp) {
+        let placement = self.jobs.get(&attempt.job).and_then(|job| job.placement_of(attempt, fence));
+        if placement.is_some_and(|placement| matches!(placement.progress, Progress::Done(_))) {
+            self.output_came.insert(attempt, now);
         }
     }
 

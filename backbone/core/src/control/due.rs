@@ -196,8 +196,10 @@ impl Control {
             return;
         }
         let Progress::Done(done) = &placement.progress else { return };
-        // Time in which nobody listened here is no time that the node had.
-        let due = self.listening_since() + deadline::OUTPUT_WITHIN;
+        // Time in which nobody listened here is no time that the node had, and as long as more comes it is not late.
+        let comes = self.output_came.get(&attempt).map(|at| *at + deadline::OUTPUT_WITHIN);
+        let comes = comes.map(|due| due.min(done.at + deadline::OUTPUT_AT_MOST));
+        let due = (self.listening_since() + deadline::OUTPUT_WITHIN).max(comes.unwrap_or_default());
         if due > draft.now {
             self.deadlines.arm(due, Deadline::Output(attempt, fence));
         } else {

@@ -108,6 +108,7 @@ impl Control {
             // Learnt again.
             stood_still_at: _,
             stored: _,
+            output_came: _,
             late: _,
             output_waits: _,
             look_again: _,

@@ -173,6 +173,7 @@ impl Control {
     fn engine_started(&mut self, at: Timestamp) {
         self.started_at = at;
         self.stored.clear();
+        self.output_came.clear();
         self.late.clear();
         self.look_again = true;
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
@@ -321,6 +322,7 @@ impl Control {
     fn unplace(&mut self, job: &Job) {
         let Some(placement) = job.placement() else { return };
         self.stored.remove(&placement.attempt);
+        self.output_came.remove(&placement.attempt);
         disarm_overdue(&mut self.deadlines, placement);
         let node = self.nodes.get_mut(&placement.node).expect("checked: the node is known");
         node.placed.remove(&job.id);

@@ -138,6 +138,8 @@ pub struct Control {
     stood_still_at: Timestamp,
     /// Synced output of live attempts whose agents have sent all of it.
     stored: BTreeMap<AttemptId, OutputLengths>,
+    /// When output of live attempts whose result waits for it came last.
+    output_came: BTreeMap<AttemptId, Timestamp>,
     /// Deadlines that have come and wait once more, until their node has had its time.
     late: BTreeMap<Deadline, Late>,
     /// Whether output cannot be stored for want of room: results wait for theirs as long as that lasts.
@@ -183,6 +185,7 @@ impl Control {
             deadlines: Deadlines::default(),
             stood_still_at: Timestamp::ZERO,
             stored: BTreeMap::new(),
+            output_came: BTreeMap::new(),
             late: BTreeMap::new(),
             output_waits: false,
             look_again: false,
@@ -246,6 +249,10 @@ impl Control {
             Command::Report { node, session, report } => self.report(node, session, report, &mut draft),
             Command::OutputStored { attempt, fence, stored } => {
                 self.output_stored(attempt, fence, stored, &mut draft);
+                Ok(Reply::Done)
+            }
+            Command::OutputComes { attempt, fence } => {
+                self.output_comes(attempt, fence, now);
                 Ok(Reply::Done)
             }
             Command::BodyUnreadable { attempt, fence, message } => {

@@ -28,6 +28,10 @@ const NOTICED_STANDSTILL: Span = Span::from_secs(5);
 const TIME_TO_HEAR: Span = Span::from_secs(60);
 /// Calls of `advance` at one moment after which it is taken to go round in circles.
 const ADVANCES_MAX: usize = 1_000;
+/// Outputs of which more is still to come, in 100,000, each time that one is looked at.
+const SLOW_OUTPUT: u32 = 10_000;
+/// How often more of it comes.
+const OUTPUT_COMES_EVERY: Span = Span::from_secs(40);
 
 #[derive(Debug)]
 pub(super) struct Orchestrator {
@@ -602,6 +606,11 @@ impl World {
                 // Its stream waits.
                 let at = self.orchestrator.nearly_full_until + Span(1);
                 self.at(at, Happening::ToOrchestrator(connection, message));
+            }
+            FromAgent::OutputEnd { attempt, fence, .. } if welcomed && self.random.chance(SLOW_OUTPUT) => {
+                // Much of it, over a slow line.
+                self.command_grouped(Command::OutputComes { attempt, fence })?;
+                self.at(self.now + OUTPUT_COMES_EVERY, Happening::ToOrchestrator(connection, message));
             }
             FromAgent::OutputEnd { attempt, fence, lengths } if welcomed => {
                 self.command_grouped(Command::OutputStored { attempt, fence, stored: lengths })?;

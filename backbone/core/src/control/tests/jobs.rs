@@ -273,3 +273,54 @@ fn a_result_waits_for_its_output_as_long_as_there_is_no_room_to_store_it() {
     world.wait_heard(Span::from_secs(60), node(1), session);
     assert_eq!(world.fate(job).0, JobState::Completed, "from then on it has its time");
 }
+
+/// A job with a result that waits for seven bytes of output.
+fn waiting_for_output(world: &mut World, session: SessionId, key: &str) -> (JobId, Command, Command) {
+    let job = world.submit(key, |_| {});
+    world.run(job, session);
+    let mut body = World::ended(Ending::Exited { code: 0 }, Span::from_secs(1));
+    if let ReportBody::Ended { output, .. } = &mut body {
+        output.stdout = 7;
+    }
+    world.report(job, session, body);
+    let placement = world.control.job(job).and_then(|job| job.placement()).expect("it waits");
+    let (attempt, fence) = (placement.attempt, placement.fence);
+    let stored = OutputLengths { stdout: 7, ..OutputLengths::default() };
+    (job, Command::OutputComes { attempt, fence }, Command::OutputStored { attempt, fence, stored })
+}
+
+#[test]
+fn a_result_waits_for_its_output_as_long_as_more_of_it_comes() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let (job, comes, stored) = waiting_for_output(&mut world, session, "slow");
+    for _ in 0..30 {
+        world.wait_heard(Span::from_secs(50), node(1), session);
+        assert_eq!(world.state(job), JobState::Running, "a slow line is no missing output");
+        world.done(comes.clone());
+    }
+    world.done(stored);
+    assert_eq!(world.fate(job).0, JobState::Completed);
+
+    let (job, comes, _) = waiting_for_output(&mut world, session, "ends");
+    world.wait_heard(Span::from_secs(50), node(1), session);
+    world.done(comes);
+    world.wait_heard(Span::from_secs(59), node(1), session);
+    assert_eq!(world.state(job), JobState::Running);
+    world.wait_heard(Span::from_secs(1), node(1), session);
+    assert_eq!(world.fate(job).0, JobState::Completed, "nothing more came");
+}
+
+#[test]
+fn a_trickle_of_output_does_not_hold_money_for_ever() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let (job, comes, _) = waiting_for_output(&mut world, session, "a");
+    for _ in 0..71 {
+        world.wait_heard(Span::from_secs(50), node(1), session);
+        world.done(comes.clone());
+    }
+    assert_eq!(world.state(job), JobState::Running);
+    world.wait_heard(Span::from_secs(50), node(1), session);
+    assert_eq!(world.fate(job).0, JobState::Completed);
+}
