@@ -92,11 +92,12 @@ async fn a_console_has_no_more_streams_than_it_was_told_and_those_that_end_make_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_has_a_stream_for_each_slot_and_ten_more_and_those_that_end_make_room() {
+async fn an_agent_has_a_stream_for_each_slot_that_it_may_ever_have_and_those_that_end_make_room() {
     let pool = Pool::start(&[], &["rig-1"]);
     let agent = pool.agent("rig-1").await;
     let told = agent.welcome.streams_max;
-    assert_eq!(told, peers::offer().capabilities.slots + 10);
+    // 48 slots at most, and what is not an attempt's: control, heartbeats, blobs. Whoever reloads its settings has no new welcome.
+    assert!(told >= 48 + 6 && peers::offer().capabilities.slots < 48, "{told}");
     let beat = || {
         Heartbeat { number: 1, sent: Timestamp(1), rtt: None, load: HostLoad::default(), gpus: List::default() }.into()
     };

@@ -33,8 +33,6 @@ use crate::store::blobs::BlobError;
 const HEARTBEAT: Span = Span::from_secs(5);
 /// How long attempts with `on_disconnect = stop` may go on after the last answered heartbeat was sent.
 const LEASE: Span = Span::from_secs(30);
-/// Streams beyond one for each slot: control, heartbeats, blobs, and attempts that end while others begin.
-const STREAMS_MARGIN: u32 = 10;
 /// Longest wait that agents are asked to make before they come back: spreads a thousand of them.
 const COME_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for an agent to take the welcome.
@@ -80,7 +78,7 @@ pub(super) async fn serve(connection: Connection, identity: Identity, context: A
     let session = Arc::new(AgentSession { context, identity, node, id, boot, connection: connection.clone() });
     if session.admit(&connection, &hello).await {
         tracing::info!(node = %session.identity.name, session = id.0, "agent connected");
-        session.clone().run(&connection, writer, reader, messages, hello.offer.capabilities.slots).await;
+        session.clone().run(&connection, writer, reader, messages).await;
         session.leave().await;
         tracing::info!(node = %session.identity.name, session = id.0, reason = ?connection.close_reason(), "agent gone");
     }
@@ -166,7 +164,6 @@ impl AgentSession {
         mut writer: Writer,
         reader: Reader,
         messages: mpsc::Receiver<NodeMessage>,
-        slots: u32,
     ) {
         writer.set_priority(Priority::Control);
         let welcome = AgentWelcome {
@@ -175,7 +172,8 @@ impl AgentSession {
             journal: self.context.services.journal_id,
             heartbeat: HEARTBEAT,
             lease: LEASE,
-            streams_max: connection.authorise(slots.saturating_add(STREAMS_MARGIN)),
+            // Not by its slots of now: they may change while it is here, and each attempt needs a stream.
+            streams_max: connection.authorise(connection.protocol().streams_max()),
             wall: wall_now(),
         };
         if !matches!(tokio::time::timeout(WELCOME_TIMEOUT, writer.write(&welcome.into())).await, Ok(Ok(()))) {
