@@ -119,6 +119,8 @@ impl AgentSession {
             // Its identity may have been joined again between the handshake and the hello. What the engine decided before
             // this answer, the gate knows.
             Ok(Reply::Welcome) if services.gate.denies(&self.identity.id, &self.connection.peer().serial) => {
+                // The engine must not assign to a session that nobody serves.
+                self.leave().await;
                 (CloseCode::Revoked, "a newer certificate took its place".into())
             }
             Ok(Reply::Welcome) => return true,
