@@ -324,3 +324,45 @@ async fn the_container_engine_is_asked_for_nothing_of_a_module() {
     tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_of_the_same_id_after_its_job_was_forgotten_tells_its_result_too() {
+    let folder = tempfile::tempdir().expect("folder");
+    let outbox = Outbox::open(folder.path()).expect("an outbox");
+    let cache = BlobCache::open(folder.path(), CACHE_BYTES_MAX).expect("a cache");
+    let (_connection, live) = watch::channel(None);
+    let (blobs, _downloads) = BlobFetcher::start(cache, live);
+    // A container engine that hangs up: each attempt ends at once.
+    let socket = folder.path().join("engine.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("listens");
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let host = Some(format!("unix://{}", socket.display()));
+    let settings = DockerSettings { host, node: NodeId([1; 16]), policy: DockerPolicy::default() };
+    let executors = Executors::new(WasmExecutor::with_program("/nowhere"), Some(DockerExecutor::new(settings)), None);
+    let (engine, inputs) =
+        Engine::new(offer(&[Adapter::Docker]), outbox, executors, blobs, &Survivors::default()).expect("an engine");
+    let running = tokio::task::spawn_blocking({
+        let runtime = tokio::runtime::Handle::current();
+        move || runtime.block_on(engine.run())
+    });
+    let (line, mut messages) = mpsc::channel(64);
+    let (journal, lease, sent) = (JournalId([1; 16]), Span::from_secs(30), clock::now());
+    inputs.send(EngineInput::Connected { journal, lease, sent, line }).await.expect("the engine runs");
+    inputs.send(EngineInput::Reconcile(Vec::new())).await.expect("the engine runs");
+    for fence in [Fence(1), Fence(2)] {
+        let mut one = assignment(1);
+        one.claim.fence = fence;
+        let attempt = one.attempt;
+        inputs.send(EngineInput::Assign(Box::new(one))).await.expect("the engine runs");
+        loop {
+            let told = tokio::time::timeout(Duration::from_secs(120), messages.recv()).await.expect("in time");
+            if let Some(ToSession::Report(report)) = told.as_ref().filter(|told| is_result(told)) {
+                assert_eq!((report.attempt, report.fence), (attempt, fence));
+                break;
+            }
+        }
+        inputs.send(EngineInput::Ack { attempt, fence }).await.expect("the engine runs");
+    }
+    inputs.send(EngineInput::ShutDown).await.expect("the engine runs");
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("in time").expect("it ends");
+}

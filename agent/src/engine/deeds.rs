@@ -207,6 +207,10 @@ impl Engine {
             self.executors.clear_away(attempt, held.fence);
         }
         self.unrecorded.retain(|report| report.attempt != attempt);
+        if let Some(line) = &mut self.connection {
+            // A key that is used again once its job is forgotten makes an attempt of the same id.
+            line.results_sent.remove(&attempt);
+        }
         self.tell(ToSession::Forget(attempt));
         if let Err(error) = self.outbox.remove(attempt) {
             // The next start removes what the log knows nothing of.
