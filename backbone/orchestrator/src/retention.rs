@@ -321,7 +321,7 @@ impl Retention {
                 Ok(Forgotten { jobs: 0, next, .. }) => next,
                 Ok(Forgotten { jobs, upto, .. }) => {
                     tracing::debug!(jobs, "forgot ended jobs: {}", self.jobs_rule());
-                    jobs::others_come_first(&feed, upto).await;
+                    jobs::others_come_first(&feed, upto, space).await;
                     continue;
                 }
                 Err(error) => {

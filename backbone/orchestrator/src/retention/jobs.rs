@@ -19,7 +19,7 @@ use modchain_types::{JobId, Span, Timestamp};
 use super::{Reading, Retention};
 use crate::engine::EngineHandle;
 use crate::feed::FeedHandle;
-use crate::store::space::Space;
+use crate::store::space::{Level, Space};
 
 /// What comes between two events that forget jobs: everything else, for so long at least, and the view's writing of the first.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -188,10 +188,11 @@ impl Retention {
     }
 }
 
-/// Waits until the view has come as far as this event, so that it is never far behind with forgetting, and for a moment at least.
-pub(super) async fn others_come_first(feed: &FeedHandle, upto: u64) {
+/// Waits until the view has come as far as this event, so that it is never far behind with forgetting, and for a moment at least. But
+/// not where there is little room: the view may wait for just that, and whoever waits here makes it.
+pub(super) async fn others_come_first(feed: &FeedHandle, upto: u64, space: &Space) {
     tokio::time::sleep(PAUSE).await;
-    while feed.archived() < upto && feed.complaint().is_none() {
+    while feed.archived() < upto && feed.complaint().is_none() && space.level() == Level::Enough {
         tokio::time::sleep(PAUSE).await;
     }
 }
