@@ -251,8 +251,9 @@ fn open_stores(
     };
     let mut written = Ok(());
     let engine = Engine::open(options, Some(feed.upto()), |event| {
+        let now = feed.replay(event);
         if written.is_ok() {
-            written = feed.replay(event);
+            written = now;
         }
     });
     let engine = engine.map_err(|error| match error {
@@ -262,7 +263,10 @@ fn open_stores(
         )),
         error => error.into(),
     })?;
-    written.and_then(|()| feed.write_replayed())?;
+    if let Err(error) = written.and_then(|()| feed.write_replayed()) {
+        // As when it fails later: there are jobs that run and are to be paid, and `status` tells.
+        tracing::error!(%error, "what has ended is kept in memory from here on; restart the orchestrator");
+    }
     if let Some(token) = token {
         Founders::forget_token(data, &token)?;
     }

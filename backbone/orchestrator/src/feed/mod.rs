@@ -157,7 +157,7 @@ impl Feed {
         &self.view
     }
 
-    /// Takes an event of the journal, in order, before [`Feed::start`]. Blocks.
+    /// Takes an event of the journal, in order, before [`Feed::start`]; after an error, too: what the view lacks stays here. Blocks.
     pub fn replay(&mut self, event: &Event) -> Result<(), ViewError> {
         self.take(event);
         if self.model.rows_waiting() >= REPLAYED_AT_ONCE { self.write_replayed() } else { Ok(()) }
@@ -168,11 +168,14 @@ impl Feed {
         if self.holds_back() {
             return Ok(());
         }
-        while let Some(rows) = self.model.take_rows()? {
-            self.view.apply(&rows)?;
+        let mut written = Ok(());
+        while written.is_ok()
+            && let Some(rows) = self.model.take_rows().inspect_err(|error| self.view.fail(error))?
+        {
+            written = self.view.apply(&rows);
         }
         self.model.forget(self.view.applied());
-        Ok(())
+        written
     }
 
     /// Serves. The task ends by itself after the engine has: its outlet tells. The thread that writes the view ends after it.

@@ -265,7 +265,9 @@ impl View {
         if let Some(why) = self.failure() {
             return Err(garbled(why.to_owned()));
         }
-        self.try_apply(rows).inspect_err(|error| self.fail(error))
+        // It may panic on damage.
+        let applied = catch_unwind(AssertUnwindSafe(|| self.try_apply(rows)));
+        applied.unwrap_or_else(|_| Err(garbled("it is damaged".into()))).inspect_err(|error| self.fail(error))
     }
 
     /// Writes nothing any more.
