@@ -59,7 +59,7 @@ pub(crate) enum Kind {
     Text,
     /// A name: `:` is how it begins.
     Name,
-    /// A word that is meant as a whole, with `:` as with `=`.
+    /// A word in lower case that is meant as a whole, with `:` as with `=`.
     Whole,
     /// One of these words; several with commas, and any other word is a mistake.
     Words(&'static [&'static str]),
@@ -563,6 +563,8 @@ impl<'a> Reader<'a> {
             }
             (Kind::Words(words), _) => {
                 let mut wanted = Vec::new();
+                // Those of the list are all lower case.
+                let word = if operator == Operator::Has { word.to_ascii_lowercase() } else { word };
                 for part in word.split(',') {
                     if !words.contains(&part) {
                         let hint = match nearest(part, words.iter().copied()) {
@@ -577,8 +579,8 @@ impl<'a> Reader<'a> {
             }
             (Kind::Text, Operator::Has) => term(Test::Has(word)),
             (Kind::Name, Operator::Has) => term(Test::Begins(word)),
-            (Kind::Whole, Operator::Has)
-            | (Kind::Text | Kind::Name | Kind::Whole, Operator::Is | Operator::IsNot | Operator::Matches) => {
+            (Kind::Whole, Operator::Has) => term(Test::OneOf(vec![word.to_ascii_lowercase()])),
+            (Kind::Text | Kind::Name | Kind::Whole, Operator::Is | Operator::IsNot | Operator::Matches) => {
                 term(Test::OneOf(vec![word]))
             }
         }
@@ -702,6 +704,7 @@ mod tests {
             "!~^lyon",
             "!!rig",
             "state:ready",
+            "state:Ready",
             "state:lost,ready",
             "state:lost state:ready",
             "state:lost|ready",
@@ -721,6 +724,7 @@ mod tests {
             "pool:lyon|80g",
             "pool:lyon|name:rig",
             "account:alice",
+            "account:Alice",
             "!account:ali",
             "label:zone=eu=1",
             "!label:zone=eu",

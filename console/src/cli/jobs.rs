@@ -132,7 +132,8 @@ const STATES: &[&str] = &[
     "expired",
 ];
 
-/// Filter words: a query for what the orchestrator can look for, and the rest, which is tested here.
+/// Filter words: a query for what the orchestrator can look for, and the rest, which is tested here. So are names and accounts
+/// once more: it finds a name's beginning in ids as well, and shows clients their own jobs whatever account is asked for.
 fn filter(words: &[String]) -> Result<(JobsQuery, Filter), Failure> {
     let mut filter = table::filter(words, &COLUMNS)?;
     let mut query = live();
@@ -148,14 +149,15 @@ fn filter(words: &[String]) -> Result<(JobsQuery, Filter), Failure> {
                 Ok(name) => query.account = Some(name),
                 Err(error) => bad = Some(BadId::to_string(&error)),
             }
-            true
+            false
         }
         Demand::OneOf(label, [value]) => match (label.strip_prefix("label."), Text::new(value.as_str())) {
             (Some(key), Ok(value)) => Text::new(key).map(|key| labels.push((key, value))).is_ok(),
             (Some(_), Err(_)) | (None, _) => false,
         },
         Demand::Begins("name", start) if query.prefix.is_empty() => {
-            Text::new(start).map(|start| query.prefix = start).is_ok()
+            query.prefix = Text::new(start).unwrap_or_default();
+            false
         }
         Demand::OneOf(..) | Demand::Begins(..) => false,
     });
@@ -463,7 +465,9 @@ mod tests {
         let (query, rest) = words(&["state:queued,running label:sweep=a=b", "name:train"]).expect("parses");
         assert_eq!(query.states.to_vec(), [JobState::Queued, JobState::Running]);
         assert_eq!(query.labels[0].1.as_str(), "a=b");
-        assert_eq!((query.prefix.as_str(), query.ended, rest.is_empty()), ("train", false, true));
+        assert_eq!((query.prefix.as_str(), query.ended), ("train", false));
+        assert!(!rest.is_empty(), "ids that begin with it are none of those jobs");
+        assert!(words(&["state:failed label:a=b"]).expect("parses").1.is_empty());
         assert!(words(&["state:failed"]).expect("parses").0.ended, "ended jobs are asked for by their state");
         let (query, rest) = words(&["account:alice !state:failed cost>1 train"]).expect("parses");
         assert_eq!(query.account.map(|account| account.to_string()), Some("alice".into()));
@@ -483,12 +487,21 @@ mod tests {
         };
         let columns = Columns::new(&COLUMNS, &TableArgs::default(), false).expect("columns");
         let fits = |text: &str| columns.fits(&words(&[text]).expect(text).1, &job, &look);
-        for text in
-            ["prim", "cost>=0.001", "exit=3", "age:1m", "!state:running", "what:wasm|type:wasm", "!node:nowhere"]
-        {
+        for text in [
+            "prim",
+            "cost>=0.001",
+            "exit=3",
+            "age:1m",
+            "!state:running",
+            "what:wasm|type:wasm",
+            "!node:nowhere",
+            "name:prim",
+        ] {
             assert!(fits(text), "{text}");
         }
-        for text in ["nothing", "cost>100", "exit=0", "age<1m", "!state:failed"] {
+        for text in
+            ["nothing", "cost>100", "exit=0", "age<1m", "!state:failed", "name:j", "account:nobody", "owner:nobody"]
+        {
             assert!(!fits(text), "{text}");
         }
     }
