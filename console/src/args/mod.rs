@@ -394,7 +394,7 @@ pub(crate) struct JobsArgs {
 pub(crate) struct JobArgs {
     #[command(subcommand)]
     pub(crate) command: Option<JobCommand>,
-    /// Jobs: ids, unique prefixes, names, or @last
+    /// Jobs: ids, unique prefixes, names, or @last; `-` reads them from standard input
     #[arg(value_name = "JOB", required = true)]
     pub(crate) jobs: Vec<String>,
     /// Go on with what changes, until all of them have ended
@@ -407,7 +407,7 @@ pub(crate) struct JobArgs {
 pub(crate) enum JobCommand {
     /// Show jobs
     Show {
-        /// Jobs: ids, unique prefixes, names, or @last
+        /// Jobs: ids, unique prefixes, names, or @last; `-` reads them from standard input
         #[arg(value_name = "JOB", required = true)]
         jobs: Vec<String>,
         /// Go on with what changes, until all of them have ended

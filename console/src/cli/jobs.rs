@@ -289,6 +289,7 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
         Some(JobCommand::Show { jobs, watch }) => (jobs, watch),
         None => (args.jobs, args.watch),
     };
+    let jobs = ids(jobs)?;
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
     let mut views = Vec::new();
