@@ -91,7 +91,7 @@ struct Told {
 
 impl Follow<'_> {
     /// Follows the job over this connection and, when it breaks, over new ones.
-    pub(crate) async fn run(mut self, client: Client, signals: &mut Signals) -> Result<End, Failure> {
+    pub(crate) async fn run(&mut self, client: Client, signals: &mut Signals) -> Result<End, Failure> {
         let mut going = Progressing {
             cursor: None,
             told: Told::default(),

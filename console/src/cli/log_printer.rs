@@ -41,7 +41,8 @@ pub(crate) enum Style {
     },
     /// One `modchain.log/v1` a line.
     Documents,
-    /// The same as the items of one document: commas between them.
+    /// The same as the items of one document, from its beginning on: commas between them. Whoever has no item has no beginning
+    /// either, see [`LogPrinter::has_begun`].
     Items,
     /// Not at all.
     Nothing,
@@ -228,11 +229,18 @@ impl LogPrinter {
         let mut text = text.map_err(|error| Failure::failed(format!("cannot make a document: {error}")))?;
         if !items {
             text.push('\n');
-        } else if self.documents > 0 && !self.yaml {
+        } else if self.documents == 0 {
+            text.insert_str(0, &docs::logs_begin(&self.job, self.yaml));
+        } else if !self.yaml {
             text.insert(0, ',');
         }
         self.documents += 1;
         self.write(To::Stdout, text.into()).await
+    }
+
+    /// Whether an item was shown.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.documents > 0
     }
 
     /// Shows what was kept back and waits until everything is written.
@@ -240,9 +248,6 @@ impl LogPrinter {
         self.release().await?;
         for line in std::mem::take(&mut self.begun).into_values() {
             self.show(line).await?;
-        }
-        if self.style == Style::Items && self.yaml && self.documents == 0 {
-            self.write(To::Stdout, Bytes::from_static(yaml::NO_ITEM.as_bytes())).await?;
         }
         if self.one_screen && !self.at_line_start {
             // Not on standard output: its bytes are the job's.

@@ -1,5 +1,6 @@
 //! `logs`: a job's output, as much as there is or until the job has ended.
 
+use modchain_types::Asset;
 use modchain_wire::ToConsole;
 use modchain_wire::console::{JobRef, LogsOpen};
 use modchain_wire::view::JobView;
@@ -36,13 +37,10 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
         Format::Table | Format::Name => Style::Bytes,
     };
     let mut printer = LogPrinter::start(shell, job, streams, style, args.raw, args.tail.map(|lines| lines as usize));
-    if style == Style::Items {
-        shell.print(&docs::logs_begin(&job, shell.is_yaml()))?;
-    }
     let request = LogsOpen { job: JobRef::cut(job.to_string()), follow: false, from: None, since };
 
     let end = if args.follow {
-        let follow = Follow {
+        let mut follow = Follow {
             shell,
             job,
             asset,
@@ -53,10 +51,13 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
             narrate: false,
             answer: None,
         };
-        match follow.run(client, signals).await? {
+        let end = follow.run(client, signals).await?;
+        printer = follow.printer;
+        match end {
             End::Ended(job) => *job,
             End::Detached(wish, seen) => {
                 let seen = seen.map_or(view, |seen| *seen);
+                close(shell, style, &printer, &seen, asset)?;
                 run::say_detached(shell, &shell.id_said(&job), Some(&seen), seen.hold, asset);
                 return Ok(wish.exit());
             }
@@ -67,14 +68,7 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
             wish = signals.next() => return Ok(wish.exit()),
         }
     };
-    match style {
-        Style::Documents => shell.print_document(&docs::log_end(&end, asset))?,
-        Style::Items => {
-            let rest = docs::logs_end(&docs::log_end(&end, asset), shell.is_yaml());
-            shell.print(&rest.map_err(|error| Failure::failed(format!("cannot make a document: {error}")))?)?;
-        }
-        Style::Bytes | Style::Lines { .. } | Style::Nothing => {}
-    }
+    close(shell, style, &printer, &end, asset)?;
     if !args.exit_code {
         return Ok(exit::OK);
     }
@@ -83,6 +77,22 @@ pub(crate) async fn logs(shell: &Shell, args: LogsArgs, signals: &mut Signals) -
             .hint("follow it with -f"));
     }
     Ok(follow::exit_of(&end))
+}
+
+/// Ends the documents: with the job as it is by then.
+fn close(shell: &Shell, style: Style, printer: &LogPrinter, job: &JobView, asset: Asset) -> Result<(), Failure> {
+    let end = docs::log_end(job, asset);
+    match style {
+        Style::Documents => shell.print_document(&end),
+        Style::Items => {
+            let as_yaml = shell.is_yaml();
+            let begin = if printer.has_begun() { String::new() } else { docs::logs_empty(&job.id, as_yaml) };
+            let rest = docs::logs_end(&end, as_yaml);
+            let rest = rest.map_err(|error| Failure::failed(format!("cannot make a document: {error}")))?;
+            shell.print(&(begin + &rest))
+        }
+        Style::Bytes | Style::Lines { .. } | Style::Nothing => Ok(()),
+    }
 }
 
 /// All there is now.

@@ -106,7 +106,7 @@ pub(super) async fn submit_and_follow(
         other => other,
     };
     let mut answer = Answer::default();
-    let follow = Follow {
+    let mut follow = Follow {
         shell,
         job: submitted.job,
         asset,

@@ -60,6 +60,11 @@ pub(crate) fn logs_begin(job: &JobId, as_yaml: bool) -> String {
     format!(r#"{{"schema":"{SCHEMA}","job":"{job}","items":["#)
 }
 
+/// The same of a log without a single line.
+pub(crate) fn logs_empty(job: &JobId, as_yaml: bool) -> String {
+    logs_begin(job, as_yaml) + if as_yaml { yaml::NO_ITEM } else { "" }
+}
+
 /// The rest of `modchain.logs/v1` after its items.
 pub(crate) fn logs_end(end: &LogEndDoc, as_yaml: bool) -> Result<String, serde_json::Error> {
     if as_yaml {

@@ -17,7 +17,7 @@ pub(crate) use about::{
 pub(crate) use access::{JoinedDoc, cert, revoked, token};
 pub(crate) use event::event;
 pub(crate) use job::{cancelled, job, job_change, submitted, tokens_per_second};
-pub(crate) use log::{log, log_end, logs_begin, logs_end};
+pub(crate) use log::{log, log_end, logs_begin, logs_empty, logs_end};
 pub(crate) use money::{LedgerDoc, account, account_change, ledger_entry};
 #[cfg(test)]
 pub(crate) use pool::NODE_STATES;
