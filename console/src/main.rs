@@ -63,7 +63,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8, (Failure, bool)> {
     let shell = match cli.command {
-        Some(Command::Config(_)) => Shell::lenient(cli.global),
+        // What puts the settings right, tells what is wrong with them, or has no use for them.
+        Some(
+            Command::Config(_)
+            | Command::Doctor
+            | Command::Help { .. }
+            | Command::Version(_)
+            | Command::Man(_)
+            | Command::Completions { .. },
+        ) => Shell::lenient(cli.global),
         _ => Shell::new(cli.global),
     };
     let shell = shell.map_err(|failure| (failure, false))?;
@@ -97,7 +105,7 @@ fn leave(code: u8) -> ! {
 }
 
 /// Prints an error: two lines for people, one object for programs.
-fn report(failure: &Failure, json: bool) {
+pub(crate) fn report(failure: &Failure, json: bool) {
     let text = if json { failure.to_json() } else { failure.to_string() };
     // The message may quote a stranger; line ends are ours alone.
     let text = if json { text } else { text.lines().map(text::one_line).collect::<Vec<_>>().join("\n") };
@@ -139,7 +147,7 @@ fn flag_of<'a>(line: &'a [OsString], short: &str, long: &str) -> Option<&'a str>
 }
 
 /// Whether a line that does not parse asks for JSON all the same.
-fn wants_json(line: &[OsString]) -> bool {
+pub(crate) fn wants_json(line: &[OsString]) -> bool {
     let is_json = |word: &str| matches!(word, "json" | "jsonl" | "yaml");
     match flag_of(line, "-o", "--output") {
         Some(format) => is_json(format),

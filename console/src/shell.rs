@@ -123,10 +123,10 @@ impl Shell {
         }
     }
 
-    /// The same for a command that is there to put the configuration right: one that cannot be read says nothing.
+    /// The same for a command that works whatever the configuration is like: one that cannot be read says nothing.
     pub(crate) fn lenient(global: Global) -> Result<Self, Failure> {
         let paths = Paths::find(global.config.as_deref())?;
-        let config = Config::load(&paths.config).unwrap_or_default();
+        let config = Config::load_whole(&paths.config).unwrap_or_default();
         Ok(Self::with(global, paths, config))
     }
 
@@ -157,6 +157,11 @@ impl Shell {
     /// Whether documents are written as YAML.
     pub(crate) fn is_yaml(&self) -> bool {
         self.flag() == FormatFlag::Yaml
+    }
+
+    /// Whether this call asks for comma separated values, itself or by its environment.
+    pub(crate) fn asks_for_csv(&self) -> bool {
+        self.global.output == Some(FormatFlag::Csv)
     }
 
     /// Whether lists are comma separated values.

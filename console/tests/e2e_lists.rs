@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
@@ -71,6 +72,20 @@ fn every_list_has_every_format_and_they_agree() {
         let refused = stack.run(&[line, &["-o", "csv"]].concat()).expect(2);
         assert!(refused.stderr.contains("only lists") && refused.stdout.is_empty(), "{refused:#?}");
     }
+    // All words must fit, whatever the orchestrator can look for: ids begin with `j-`, and `cancel -` takes what is printed here.
+    let names = |line: &[&str]| stack.run(&[&["jobs", "--all", "-o", "name"], line].concat()).expect(0).stdout;
+    assert_eq!(names(&["name:hel"]).trim(), hello);
+    let everything = names(&[]);
+    for line in [&["name:j"][..], &["account:nobody"], &["-c", "local-operator", "account:nobody", "--mine"]] {
+        assert_eq!(names(line), "", "{line:?}");
+    }
+    assert_eq!(names(&["state:Completed"]).trim(), hello);
+    let shown = stack.home.run_with_input(&["-c", "local", "job", "-", "-o", "name"], everything.as_bytes()).expect(0);
+    assert_eq!(shown.stdout, everything);
+    let context = stack.run(&["context", "use", "local", "-o", "json"]).expect(0).json();
+    assert_eq!((&context["schema"], &context["current"]), (&"modchain.context/v1".into(), &true.into()));
+    let error = stack.run(&["logs", "j-nope", "-o", "json"]).expect(3);
+    assert!(error.stdout.is_empty() && error.stderr.contains("modchain.error/v1"), "{error:#?}");
     let numbers = |filter: &[&str]| {
         let line = [&["ledger", "--columns", "type,amount", "--no-header", "-o", "csv"], filter].concat();
         stack.run(&line).expect(0).stdout
@@ -142,6 +157,29 @@ fn a_job_is_watched_until_it_has_ended_and_a_log_is_one_document_in_both_notatio
         assert!(!text.contains('{'), "it is no JSON: {text}");
         assert_eq!(serde_saphyr::from_str::<Value>(&text).expect(&text), json);
         assert_eq!(json["items"].as_array().map(Vec::len), Some(items), "{json:#}");
+    }
+    // Whoever leaves a log that goes on has a whole document as well.
+    let line = ["run", "-d", "-q", "--wasm", &stack.home.ticking(4_000_000_000), "--max-cost", "0.10"];
+    let slow = stack.run(&line).expect(0).stdout.trim().to_owned();
+    for format in ["json", "yaml"] {
+        let line = ["logs", "-f", &slow, "-o", format];
+        let mut logs = stack.home.command(&line).stdout(Stdio::piped()).spawn().expect("starts");
+        let (mut stdout, mut text) = (logs.stdout.take().expect("is piped"), Vec::new());
+        while !String::from_utf8_lossy(&text).contains("line 0") {
+            let mut piece = [0; 1024];
+            let count = stdout.read(&mut piece).expect("reads");
+            assert!(count > 0, "{}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&piece[..count]);
+        }
+        common::signal(&logs, "INT");
+        stdout.read_to_end(&mut text).expect("reads");
+        assert_eq!(logs.wait().expect("ends").code(), Some(130));
+        let text = String::from_utf8_lossy(&text);
+        let document: Value = match format {
+            "json" => serde_json::from_str(&text).expect(&text),
+            _ => serde_saphyr::from_str(&text).expect(&text),
+        };
+        assert_eq!(document["end"]["state"], "running", "{document:#}");
     }
 }
 

@@ -28,6 +28,42 @@ fn bad_lines_end_with_2_and_say_what_was_probably_meant() {
     home.run(&["help", "exit-cods"]).expect(2);
     home.run(&["up", "--", "rnu"]).expect(2);
     home.run(&["up", "--", "up"]).expect(2);
+    // In the way of the line that it is about.
+    let json = home.run(&["up", "--", "rnu", "-o", "json"]).expect(2);
+    let error: serde_json::Value = serde_json::from_str(&json.stderr).expect("one document");
+    assert_eq!((&error["schema"], &error["exit"]), (&"modchain.error/v1".into(), &2.into()));
+}
+
+#[test]
+fn a_configuration_that_is_wrong_keeps_nobody_from_finding_out() {
+    let home = Home::new();
+    let path =
+        home.run(&["config", "path", "-o", "json"]).expect(0).json()["path"].as_str().expect("a path").to_owned();
+    std::fs::create_dir_all(std::path::Path::new(&path).parent().expect("a folder")).expect("makes it");
+    for wrong in ["utc = perhaps\n", "connect-timeout = \"soon\"\n"] {
+        std::fs::write(&path, wrong).expect("writes");
+        home.run(&["-c", "nowhere", "status"]).expect(if wrong.starts_with("utc") { 2 } else { 3 });
+        for line in [&["help", "filters"][..], &["version"], &["completions", "bash"], &["man"]] {
+            home.run(line).expect(0);
+        }
+        let doctor = home.run(&["doctor", "-o", "json"]).expect(1).json();
+        let checks = doctor["checks"].as_array().expect("checks");
+        let config = checks.iter().find(|check| check["name"] == "config").expect("it was looked at");
+        assert_eq!(config["status"], "problem", "{doctor:#}");
+    }
+    let set = home.run(&["config", "set", "connect-timeout", "", "-o", "json"]).expect(0).json();
+    assert_eq!(set["settings"], serde_json::json!([{ "key": "connect-timeout", "value": null }]));
+}
+
+#[test]
+fn whoever_likes_his_lists_with_commas_is_not_locked_out_of_everything_else() {
+    let home = Home::new();
+    home.run(&["config", "set", "output", "csv"]).expect(0);
+    assert!(home.run(&["context", "list"]).expect(0).stdout.starts_with("current,name,"));
+    for line in [&["help"][..], &["config", "get"], &["version"], &["config", "set", "output", "table"]] {
+        home.run(line).expect(0);
+    }
+    home.run(&["version", "-o", "csv"]).expect(2);
 }
 
 #[test]

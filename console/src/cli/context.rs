@@ -46,6 +46,7 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                 Ok(())
             })?;
             shell.say(&format!("context {name} added"));
+            show_changed(shell, &name, &shell.contexts()?)?;
         }
         ContextCommand::Use { name } => {
             Contexts::update(path, |contexts| {
@@ -54,15 +55,19 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
                 Ok(())
             })?;
             shell.say(&format!("{name} is the current context"));
+            show_changed(shell, &name, &shell.contexts()?)?;
         }
         ContextCommand::Remove { name } => {
-            let folder = Contexts::update(path, |contexts| {
-                let folder = contexts.get(&name)?.identity.clone();
+            let before = Contexts::update(path, |contexts| {
+                contexts.get(&name)?;
+                let before = contexts.clone();
                 contexts.contexts.remove(&name);
                 contexts.current.take_if(|current| *current == name);
-                Ok(folder)
+                Ok(before)
             })?;
-            shell.say(&format!("context {name} removed; its identity stays in {}", folder.display()));
+            let folder = before.get(&name)?.identity.display();
+            shell.say(&format!("context {name} removed; its identity stays in {folder}"));
+            show_changed(shell, &name, &Contexts { current: None, ..before })?;
         }
         ContextCommand::List(args) => {
             let look = shell.look();
@@ -115,6 +120,14 @@ pub(crate) fn context(shell: &Shell, command: ContextCommand) -> Outcome {
         }
     }
     Ok(exit::OK)
+}
+
+/// A context that was changed, for programs: people are told.
+fn show_changed(shell: &Shell, name: &str, contexts: &Contexts) -> Result<(), Failure> {
+    if !shell.format().is_json() {
+        return Ok(());
+    }
+    shell.print_document(&document(name, contexts.get(name)?, contexts))
 }
 
 /// A context in a list.
@@ -195,6 +208,8 @@ pub(crate) async fn logout(shell: &Shell, args: &LogoutArgs) -> Outcome {
     let shared = contexts.contexts.iter().find(|(other, context)| **other != name && context.identity == folder);
     let wipes = identities.holds(&folder) && shared.is_none();
     let credentials = credentials(&folder);
+    // As it was: afterwards nobody could read it.
+    let context = document(&name, contexts.get(&name)?, &Contexts { current: None, ..contexts.clone() });
     let question = format!("Log out of {name}? Its key is wiped, and only a new token brings one back.");
     if wipes && !shell.confirm(&question).await? {
         return Err(Failure::failed("nothing was removed"));
@@ -221,6 +236,9 @@ pub(crate) async fn logout(shell: &Shell, args: &LogoutArgs) -> Outcome {
         _ if wipes => {}
         Some((other, _)) => shell.say(&format!("its identity stays, because the context {other} uses it too")),
         None => shell.say(&format!("its identity stays in {}", folder.display())),
+    }
+    if shell.format().is_json() {
+        shell.print_document(&context)?;
     }
     Ok(exit::OK)
 }

@@ -146,7 +146,7 @@ fn lines(checks: &[Check]) -> String {
 fn files(shell: &Shell) -> Vec<Check> {
     let paths = &shell.paths;
     let mut checks = vec![
-        file("config", &paths.config, Config::load(&paths.config).err()),
+        file("config", &paths.config, Config::load_whole(&paths.config).err()),
         file("contexts", &paths.contexts, Contexts::load(&paths.contexts).err()),
         file("state", &paths.state, None),
     ];

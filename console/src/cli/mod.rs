@@ -52,7 +52,8 @@ pub(crate) fn dispatch<'a>(
     signals: &'a mut Signals,
 ) -> Pin<Box<dyn Future<Output = Outcome> + 'a>> {
     Box::pin(async move {
-        if shell.is_csv() && !is_list(&command) {
+        // Whoever has it in the configuration means lists.
+        if shell.asks_for_csv() && !is_list(&command) {
             return Err(Failure::usage("only lists are comma separated values").hint(
                 "-o csv goes with jobs, nodes, ledger, events, token list, cert list and context list, without --watch",
             ));

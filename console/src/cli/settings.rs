@@ -14,7 +14,7 @@ use crate::shell::{Shell, edit_text};
 
 /// What can be set, and what it is if nobody sets it.
 pub(super) const SETTINGS: [(&str, &str); 8] = [
-    ("output", "table, wide, json, jsonl, yaml or name, as --output; table by default"),
+    ("output", "table, wide, json, jsonl, yaml, csv (of lists) or name, as --output; table by default"),
     ("color", "auto, always or never, as --color; auto by default"),
     ("utc", "true or false, as --utc; false by default"),
     ("ascii", "true or false, as --ascii; false by default"),
@@ -28,6 +28,7 @@ pub(super) const SETTINGS: [(&str, &str); 8] = [
 pub(crate) fn config(shell: &Shell, command: ConfigCommand) -> Outcome {
     let path = &shell.paths.config;
     match command {
+        ConfigCommand::Path if shell.format().is_json() => document_of(shell, path, Vec::new())?,
         ConfigCommand::Path => shell.print(&format!("{}\n", path.display()))?,
         ConfigCommand::Get { key } => get(shell, path, key.as_deref())?,
         ConfigCommand::Set { key, value } => {
@@ -38,6 +39,10 @@ pub(crate) fn config(shell: &Shell, command: ConfigCommand) -> Outcome {
             let done =
                 if value.is_empty() { format!("{key} is not set any more") } else { format!("{key} is {value}") };
             shell.say(&done);
+            if shell.format().is_json() {
+                let value = Some(value).filter(|value| !value.is_empty());
+                document_of(shell, path, vec![SettingDoc { key, value }])?;
+            }
         }
         ConfigCommand::Edit => return edit(shell, path),
     }
@@ -68,11 +73,9 @@ fn get(shell: &Shell, path: &Path, key: Option<&str>) -> Result<(), Failure> {
         .map(|(key, _)| (*key, value(key)))
         .collect();
     match shell.format() {
-        Format::Json | Format::Jsonl => shell.print_document(&ConfigDoc {
-            schema: "modchain.config/v1",
-            path: path.display().to_string(),
-            settings: settings.into_iter().map(|(key, value)| SettingDoc { key, value }).collect(),
-        }),
+        Format::Json | Format::Jsonl => {
+            document_of(shell, path, settings.into_iter().map(|(key, value)| SettingDoc { key, value }).collect())
+        }
         Format::Name => shell.print(&settings.iter().map(|(key, _)| format!("{key}\n")).collect::<String>()),
         // One value alone is for scripts.
         Format::Table if wanted.is_some() => match settings.into_iter().find_map(|(_, value)| value) {
@@ -85,6 +88,10 @@ fn get(shell: &Shell, path: &Path, key: Option<&str>) -> Result<(), Failure> {
             shell.print(&pairs(&lines))
         }
     }
+}
+
+fn document_of(shell: &Shell, path: &Path, settings: Vec<SettingDoc>) -> Result<(), Failure> {
+    shell.print_document(&ConfigDoc { schema: "modchain.config/v1", path: path.display().to_string(), settings })
 }
 
 /// A value without what TOML puts around it.
@@ -124,9 +131,11 @@ fn set(text: &str, key: &str, value: &str, path: &Path) -> Result<String, Failur
         let (_, what) = SETTINGS.iter().find(|(known, _)| *known == key).expect("a known setting");
         Failure::usage(format!("{key} cannot be `{value}`: {}", failure.message)).hint(*what)
     };
-    // A file that was wrong before is not made worse: then its own complaint is the right one.
-    Config::parse(text, path)?;
-    Config::parse(&changed, path).map_err(explain)?;
+    if let Err(failure) = Config::parse(&changed, path) {
+        // Of a file that was wrong before, its own complaint is the right one.
+        Config::parse(text, path)?;
+        return Err(explain(failure));
+    }
     Ok(changed)
 }
 
@@ -212,6 +221,7 @@ mod tests {
         }
         let failure = changed("colour = 1\n", "utc", "true").expect_err("wrong before");
         assert!(failure.message.starts_with("config.toml:1: unknown field"), "{failure}");
+        assert_eq!(changed("utc = 7\n", "utc", "").expect("puts it right"), "");
         assert_eq!(known("colour").expect_err("unknown").hint.as_deref(), Some("did you mean `color`?"));
     }
 

@@ -78,6 +78,12 @@ impl Config {
         Self::read(&text, path)
     }
 
+    /// The same, and each value has to be a good one, whether it is used or not.
+    pub(crate) fn load_whole(path: &Path) -> Result<Self, Failure> {
+        let Some(text) = read_if_there(path)? else { return Ok(Self::default()) };
+        Self::parse(&text, path)
+    }
+
     fn read(text: &str, path: &Path) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 use tokio::sync::mpsc;
 
 use self::stack::Stack;
@@ -34,7 +35,10 @@ const FOUND_BY: Duration = Duration::from_secs(2);
 /// `modchain up`.
 pub(crate) async fn up(shell: &Shell, args: UpArgs, signals: &mut Signals) -> Outcome {
     // What cannot be run is refused before anything is started.
-    let inner = if args.command.is_empty() { None } else { Some(parse(&args.command, shell.global())?) };
+    let inner = match parse(&args.command, shell.global()) {
+        Ok(inner) => inner,
+        Err(failure) => return Ok(own_way(&failure, shell.format().is_json() || crate::wants_json(&args.command))),
+    };
     let data = args.data.clone().unwrap_or_else(|| shell.paths.state.join("up"));
     let loud = !shell.quiet() && !shell.format().is_json() && !args.headless;
     let (said, heard) = mpsc::channel(SAID_MAX);
@@ -90,7 +94,8 @@ async fn run(
         let global = Global { orchestrator: None, ..global };
         let inside = shell.inside(global, stack.private_contexts(), OnInterrupt::CancelAlways)?;
         let command = inner.command.unwrap_or_else(|| Command::Console(crate::args::ConsoleArgs::default()));
-        return dispatch(&inside, command, signals).await;
+        let outcome = dispatch(&inside, command, signals).await;
+        return Ok(outcome.unwrap_or_else(|failure| own_way(&failure, inside.format().is_json())));
     }
     saved?;
     if !args.headless && shell.format() == Format::Table && console::has_terminal() {
@@ -144,11 +149,23 @@ fn is_ours(stack: &Stack, name: &str) -> bool {
     stack.contexts().iter().any(|(ours, _)| ours == name)
 }
 
-/// The command's own line, with the flags before `up` where it has none of its own.
-fn parse(command: &[OsString], outer: &Global) -> Result<Cli, Failure> {
+/// Says why the command could not be done as the command's line wants it, which may differ from that of `up`.
+fn own_way(failure: &Failure, json: bool) -> u8 {
+    crate::report(failure, json);
+    failure.exit
+}
+
+/// The command's own line, with the flags before `up` where it has none of its own; `None` where there is no command. What stands
+/// before `up` goes before what the surroundings say.
+fn parse(command: &[OsString], outer: &Global) -> Result<Option<Cli>, Failure> {
+    if command.is_empty() {
+        return Ok(None);
+    }
     let line = std::iter::once(OsString::from("modchain")).chain(command.iter().cloned());
-    let mut cli = match Cli::try_parse_from(line) {
-        Ok(cli) => cli,
+    let parsed =
+        Cli::command().try_get_matches_from(line).and_then(|found| Ok((Cli::from_arg_matches(&found)?, found)));
+    let (mut cli, found) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) if error.use_stderr() => return Err(complaint(&error)),
         // Help and version: said, and nothing to start for it.
         Err(error) => error.exit(),
@@ -156,16 +173,22 @@ fn parse(command: &[OsString], outer: &Global) -> Result<Cli, Failure> {
     if matches!(cli.command, Some(Command::Up(_))) {
         return Err(Failure::usage("`up` cannot run inside `up`"));
     }
+    let stands_there = |flag| found.value_source(flag) == Some(ValueSource::CommandLine);
     let inner = &mut cli.global;
-    inner.output = inner.output.or(outer.output);
+    if !stands_there("output") {
+        inner.output = outer.output;
+    }
+    if !stands_there("config") {
+        inner.config = outer.config.clone();
+    }
     inner.color = inner.color.or(outer.color);
-    inner.config = inner.config.take().or_else(|| outer.config.clone());
     inner.connect_timeout = inner.connect_timeout.or(outer.connect_timeout);
     inner.quiet |= outer.quiet;
     inner.no_input |= outer.no_input;
     inner.yes |= outer.yes;
     inner.utc |= outer.utc;
-    Ok(cli)
+    inner.ascii |= outer.ascii;
+    Ok(Some(cli))
 }
 
 /// Saves the contexts where every terminal finds them. `local` becomes the current one if there is none.

@@ -173,7 +173,7 @@ pub(crate) struct ConfigDoc {
     pub(crate) schema: &'static str,
     /// The file.
     pub(crate) path: String,
-    /// Every setting that there is, or the one that was asked for.
+    /// Every setting that there is, or the one that was asked for or set; none for `config path`.
     pub(crate) settings: Vec<SettingDoc>,
 }
 
