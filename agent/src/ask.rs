@@ -45,6 +45,7 @@ fn span(text: &str) -> Result<Span, String> {
 
 pub(crate) fn status(arguments: &Ask) -> Result<(), Failure> {
     let status = runtime()?.block_on(Running::find(arguments)?.status())?;
+    crate::restore_sigpipe();
     match arguments.output {
         Output::Json => println!("{status}"),
         Output::Text => print!("{}", status_text(&status)),
@@ -116,6 +117,7 @@ fn wish(arguments: &Ask, question: Question, text: &str) -> Result<(), Failure> 
 }
 
 fn print(output: Output, document: &Value, text: String) {
+    crate::restore_sigpipe();
     match output {
         Output::Json => println!("{document}"),
         Output::Text => println!("{text}"),

@@ -196,6 +196,9 @@ fn main() -> ExitCode {
         | Command::Version { .. } => tracing::Level::WARN,
     });
     let as_json = cli.command.output() == Output::Json;
+    if !cli.command.has_sockets() {
+        restore_sigpipe();
+    }
     match run(cli.command) {
         Ok(code) => code,
         Err(failure) => {
@@ -226,7 +229,28 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// From here on whoever has read enough ends this quietly, as `status | head -1` should: Rust ignores SIGPIPE. A socket that the other
+/// side closes does the same then, so programs with sockets come here when they are done with them.
+fn restore_sigpipe() {
+    // SAFETY: sets a signal's disposition to the default; no handler is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 impl Command {
+    /// Whether it speaks over connections in which a write may fail.
+    fn has_sockets(&self) -> bool {
+        match self {
+            Self::Start(_)
+            | Self::Doctor(_)
+            | Self::Status(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Drain(_)
+            | Self::Reload(_) => true,
+            Self::Join(_) | Self::Init(_) | Self::Info(_) | Self::Service(_) | Self::Version { .. } => false,
+        }
+    }
+
     fn output(&self) -> Output {
         match self {
             Self::Join(join) => join.output,

@@ -3,7 +3,8 @@
 mod scripted;
 
 use std::fs;
-use std::process::{Command, Output};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output, Stdio};
 
 use modchain_types::Verdict;
 use scripted::World;
@@ -184,4 +185,22 @@ fn a_folder_that_others_may_enter_is_refused_and_left_as_it_is() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && message.contains("chmod 0700"), "{message}");
     assert_eq!(fs::metadata(dir.path()).expect("metadata").permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    const SIGPIPE: i32 = 13;
+    for line in [
+        &["version"][..],
+        &["version", "-o", "json"],
+        &["info", "--data", "/tmp"],
+        &["info", "-o", "json", "--data", "/tmp"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modchain-agent"));
+        let command = command.env_clear().env("HOME", "/nonexistent").env("MODCHAIN_AGENT_ADAPTERS", "wasm").args(line);
+        let done = command.stdout(writer).stderr(Stdio::piped()).output().expect("runs");
+        assert_eq!(done.status.signal(), Some(SIGPIPE), "{line:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
 }

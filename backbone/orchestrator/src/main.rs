@@ -250,6 +250,9 @@ fn main() -> ExitCode {
         eprintln!("warning: a crash may leave keys in an image of this program's memory: {error}");
     }
     let verb = Cli::parse().command;
+    if !matches!(verb, Verb::Serve(_)) {
+        restore_sigpipe();
+    }
     let hint = if_denied(&verb);
     match run(verb) {
         Ok(code) => code,
@@ -262,6 +265,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever has read enough ends this quietly, as `ledger export | head` and `ledger verify | grep -q` should: Rust ignores SIGPIPE.
+fn restore_sigpipe() {
+    // SAFETY: sets a signal's disposition to the default before any thread exists; no handler is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// What to do where the system denies something.

@@ -4,8 +4,9 @@ mod process;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use process::{Server, program};
@@ -302,4 +303,22 @@ fn the_view_is_rebuilt_while_nobody_serves() {
     assert_eq!((&rebuilt["schema"], &rebuilt["events"]), (&"modchain.view_rebuild/v1".into(), &events));
     let (_server, ready) = Server::start(&path);
     assert_eq!(ready["schema"], "modchain.serving/v1");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    const SIGPIPE: i32 = 13;
+    let dir = tempfile::tempdir().expect("directory");
+    let (_, data) = data(&dir);
+    ok(&["init", "--data", &data, "--client", "alice", "-o", "json"]);
+    drop(Server::start(Path::new(&data)));
+    let at = ["--data", &data];
+    for line in [&["ledger", "verify"][..], &["ledger", "export"], &["init"], &["version"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let line = if line == ["version"] { line.to_vec() } else { [line, &at].concat() };
+        let done = Command::new(program()).args(&line).stdout(writer).stderr(Stdio::piped()).output().expect("runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!((done.status.signal(), &*said), (Some(SIGPIPE), ""), "{line:?}");
+    }
 }
