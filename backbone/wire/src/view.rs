@@ -370,6 +370,8 @@ pub struct StatusView {
     pub gpus: u64,
     /// GPUs reserved.
     pub gpus_reserved: u64,
+    /// How busy those that tell it are, on average, in percent; `None` where none does.
+    pub gpus_busy_pct: Option<u8>,
     /// One's own account.
     pub account: Option<AccountView>,
     /// What is wrong, worst first; empty when all is well.

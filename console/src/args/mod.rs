@@ -499,7 +499,7 @@ pub(crate) struct StatusArgs {
     /// Go on with what changes, as it changes
     #[arg(short, long, conflicts_with = "check")]
     pub(crate) watch: bool,
-    /// End with 1 if anything is wrong
+    /// End with 1 if anything is wrong, or a node is lost
     #[arg(long)]
     pub(crate) check: bool,
 }

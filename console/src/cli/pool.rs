@@ -34,8 +34,12 @@ pub(crate) async fn status(shell: &Shell, args: &StatusArgs) -> Outcome {
         Format::Name => shell.print(&format!("{}\n", client.address()))?,
         Format::Table => shell.print(&status_text(&view, client.address(), client.rtt(), asset))?,
     }
-    let well = view.problems.is_empty();
-    Ok(if args.check && !well { exit::FAILED } else { exit::OK })
+    Ok(if args.check && !is_well(&view) { exit::FAILED } else { exit::OK })
+}
+
+/// Whether nothing is wrong and no node is lost.
+fn is_well(view: &StatusView) -> bool {
+    view.problems.is_empty() && view.nodes.iter().all(|(state, count)| *state != NodeState::Lost || *count == 0)
 }
 
 /// How things are, for a person.
@@ -62,7 +66,8 @@ pub(super) fn status_text(view: &StatusView, address: &str, rtt: Span, asset: As
     ];
     if view.gpus > 0 {
         let free = view.gpus.saturating_sub(view.gpus_reserved);
-        lines.insert(2, ("gpus", format!("{}, {free} free", view.gpus)));
+        let busy = view.gpus_busy_pct.map(|percent| format!("{percent} % busy, ")).unwrap_or_default();
+        lines.insert(2, ("gpus", format!("{}, {busy}{free} free", view.gpus)));
     }
     let account = view.account.as_ref().map(|account| {
         let (available, held) = (text::money(account.available, asset), account.held);
@@ -353,6 +358,27 @@ mod tests {
     #[test]
     fn filters_know_every_state() {
         assert_eq!(STATES, docs::NODE_STATES.map(NodeState::word));
+    }
+
+    #[test]
+    fn a_pool_is_not_well_with_a_lost_node_or_with_a_problem() {
+        let view = |nodes: &[(NodeState, u64)], problems: &[&str]| StatusView {
+            version: modchain_types::Text::default(),
+            uptime: Span::ZERO,
+            at: WallTime(0),
+            nodes: modchain_types::List::cut(nodes.to_vec()),
+            jobs: modchain_types::List::default(),
+            oldest_queued: None,
+            gpus: 0,
+            gpus_reserved: 0,
+            gpus_busy_pct: None,
+            account: None,
+            problems: modchain_types::List::cut(problems.iter().map(|what| modchain_types::Text::cut(*what)).collect()),
+        };
+        assert!(is_well(&view(&[(NodeState::Ready, 2), (NodeState::Cordoned, 1), (NodeState::Suspect, 1)], &[])));
+        assert!(is_well(&view(&[], &[])), "nobody was lost");
+        assert!(!is_well(&view(&[(NodeState::Ready, 2), (NodeState::Lost, 1)], &[])));
+        assert!(!is_well(&view(&[(NodeState::Ready, 2)], &["money is frozen"])));
     }
 
     #[test]

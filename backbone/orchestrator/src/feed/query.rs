@@ -308,10 +308,17 @@ impl Model {
     pub(super) fn status(&self, actor: &Actor, uptime: modchain_types::Span, now: Timestamp) -> StatusView {
         let mut nodes: std::collections::BTreeMap<NodeState, u64> = std::collections::BTreeMap::new();
         let (mut gpus, mut gpus_reserved) = (0, 0);
+        let (mut telling, mut busy_pct) = (0, 0);
         for node in self.nodes.values().filter(|node| !node.revoked) {
             *nodes.entry(node.state).or_default() += 1;
             gpus += node.offer.as_ref().map_or(0, |offer| offer.capabilities.gpus.len() as u64);
             gpus_reserved += node.attempts.values().map(|reservation| reservation.gpus.len() as u64).sum::<u64>();
+            if node.state != NodeState::Lost {
+                for busy in node.history.latest(node.seen_at).iter().filter_map(|sample| sample.busy_pct) {
+                    telling += 1;
+                    busy_pct += u64::from(busy);
+                }
+            }
         }
         let mut jobs: std::collections::BTreeMap<JobState, u64> = std::collections::BTreeMap::new();
         let mut oldest: Option<Timestamp> = None;
@@ -333,6 +340,7 @@ impl Model {
             oldest_queued: oldest.map(|oldest| now.since(oldest)),
             gpus,
             gpus_reserved,
+            gpus_busy_pct: busy_pct.checked_div(telling).and_then(|mean| u8::try_from(mean).ok()),
             account: self.account_view(&actor.account),
             problems: List::default(),
         }

@@ -564,6 +564,7 @@ pub(crate) fn to_console() -> Vec<ToConsole> {
         oldest_queued: Some(Span::from_secs(720)),
         gpus: 96,
         gpus_reserved: 69,
+        gpus_busy_pct: Some(71),
         account: Some(account_view()),
         problems: list(vec![text("node oslo-02 is lost")]),
     };

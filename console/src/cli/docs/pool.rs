@@ -273,6 +273,7 @@ struct GpusDoc {
     total: u64,
     reserved: u64,
     free: u64,
+    busy_pct: Option<u8>,
 }
 
 #[derive(Debug, Serialize)]
@@ -307,6 +308,7 @@ pub(crate) fn status(view: &StatusView, addr: &str, rtt: Option<Span>, asset: As
             total: view.gpus,
             reserved: view.gpus_reserved,
             free: view.gpus.saturating_sub(view.gpus_reserved),
+            busy_pct: view.gpus_busy_pct,
         },
         jobs: JobCountsDoc { states, oldest_queued_ms: view.oldest_queued.map(Span::as_millis) },
         account: view.account.as_ref().map(|view| account(view, asset)),

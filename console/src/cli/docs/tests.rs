@@ -327,6 +327,7 @@ fn the_pool_keeps_its_form() {
         oldest_queued: Some(Span::from_secs(720)),
         gpus: 4,
         gpus_reserved: 1,
+        gpus_busy_pct: Some(71),
         account: Some(account_view()),
         problems: List::new(vec![text("node oslo-02 is lost")]).expect("fits"),
     };

@@ -45,7 +45,7 @@ impl StatusWatch {
 
 /// The same answer whenever it was asked for.
 fn timeless(view: &StatusView) -> StatusView {
-    StatusView { uptime: Span::ZERO, at: WallTime(0), oldest_queued: None, ..view.clone() }
+    StatusView { uptime: Span::ZERO, at: WallTime(0), oldest_queued: None, gpus_busy_pct: None, ..view.clone() }
 }
 
 impl Watched for StatusWatch {
