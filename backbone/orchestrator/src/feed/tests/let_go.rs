@@ -11,7 +11,7 @@ use super::super::model::ENDED_KEPT;
 use super::super::{Feed, FeedHandle, Waiter};
 use super::*;
 use crate::store::space::{Marks, Room, Space};
-use crate::store::view::View;
+use crate::store::view::{View, ViewError};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -159,4 +159,27 @@ async fn the_view_waits_while_the_last_bytes_are_the_journals() {
     served.end_others().await;
     assert_eq!(feed.archived(), feed.upto().await.expect("answers"), "it has caught up");
     assert!(feed.standing(job).await.expect("answers").expect("the view has it").ended);
+}
+
+#[test]
+fn what_ended_stays_here_where_the_view_of_it_cannot_be_written_while_events_are_replayed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let view = Arc::new(View::open(&dir.path().join("view"), JournalId([7; 16])).expect("opens"));
+    let mut world = World::new();
+    let first = world.submit("alice", "first");
+    world.finish(first, 0, 0);
+    let now = Instant::now();
+    let World { model, at } = world;
+    let mut feed =
+        Feed { model, view: Arc::clone(&view), started: now, last: (at, now), waiters: Vec::new(), space: None };
+    view.fail(&ViewError::garbled("no room"));
+    feed.write_replayed().expect_err("it has failed");
+    let mut world = World { model: mem::replace(&mut feed.model, Model::new(JournalId([7; 16]), Asset::Test)), at };
+    let second = world.submit("alice", "second");
+    world.finish(second, 0, 0);
+    feed.model = world.model;
+    feed.write_replayed().expect_err("it still has");
+    for job in [first, second] {
+        assert!(feed.standing(job).is_some_and(|standing| standing.ended), "{job}");
+    }
 }
