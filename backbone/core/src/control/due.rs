@@ -165,6 +165,9 @@ impl Control {
     fn run_overdue(&mut self, attempt: AttemptId, fence: Fence, late: Option<Late>, draft: &mut Draft) {
         let Some((job, placement)) = self.current(attempt, fence) else { return };
         let Progress::Running { started_at } = placement.progress else { return };
+        if job.stop.is_some() {
+            return; // it has the time that its stop has
+        }
         let deadline = Deadline::Overdue(attempt, fence);
         // Over a reboot the timeline may have leapt: what ran before a start has its whole time again, which its node keeps by
         // its own clock.

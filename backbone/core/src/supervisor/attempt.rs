@@ -16,6 +16,7 @@
 //! Being told to stop does not hide how far an attempt is: a container may still start between the order and its arrival, so
 //! [`Phase`] and [`Stopping`] are kept side by side.
 
+use super::machine::RUN_LIMIT_GRACE;
 use modchain_types::{
     Ending, Fence, ImagePin, ItemState, OnDisconnect, OutputLengths, Report, ReportBody, Reservation, Span, Text,
     Timestamp, Usage,
@@ -131,11 +132,17 @@ impl Live {
         }
     }
 
-    /// When its run limit is reached; `None` before its code runs and once it was told to stop.
+    /// When its run limit is reached; `None` before its code runs and once it was told to be gone soon after that, or was told for
+    /// another reason than a wish of its client, whose grace may be longer than what is left of the time that is paid for.
     pub(super) fn limit_at(&self) -> Option<Timestamp> {
-        match (self.phase, self.stopping) {
-            (Phase::Running { since }, None) => Some(since + self.run_limit),
-            (Phase::Starting, _) | (_, Some(_)) => None,
+        let Phase::Running { since } = self.phase else { return None };
+        let limit = since + self.run_limit;
+        match self.stopping {
+            None => Some(limit),
+            Some(Stopping { why: StopReason::Cancelled, kill }) => {
+                (kill > Kill::At(limit + RUN_LIMIT_GRACE)).then_some(limit)
+            }
+            Some(_) => None,
         }
     }
 

@@ -228,8 +228,12 @@ impl Supervisor {
 
     /// Fires every deadline that has come.
     fn fire(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        for attempt in self.live_ids(|live| live.limit_at().is_some_and(|limit| limit <= now)) {
-            self.stop(now, attempt, RUN_LIMIT_GRACE, StopReason::RunLimit, actions);
+        let limits = self.live().filter_map(|(id, live)| Some((id, live.limit_at()?, live.stopping.is_some())));
+        let reached: Vec<_> = limits.filter(|(_, limit, _)| *limit <= now).collect();
+        for (attempt, limit, is_stopping) in reached {
+            // Whoever is being stopped anyway has this from the limit on, however late it is.
+            let grace = if is_stopping { (limit + RUN_LIMIT_GRACE).since(now) } else { RUN_LIMIT_GRACE };
+            self.stop(now, attempt, grace, StopReason::RunLimit, actions);
         }
         let Some(lease_end) = self.lease.map(|lease| lease.end()).filter(|end| *end <= now) else { return };
         for attempt in self.live_ids(|live| live.ends_with_lease(lease_end)) {

@@ -375,6 +375,29 @@ fn the_run_limit_counts_from_the_start_and_stops_with_grace() {
 }
 
 #[test]
+fn a_client_that_gives_a_long_grace_gets_no_more_than_the_run_limit_and_its_grace() {
+    let mut supervisor = check([
+        (0, connected(0), ""),
+        (0, assign_limited('a', 1, 7, 60), TAKEN),
+        (0, started('a', 1), "send a/1 started"),
+        (50, stop('a', 1, 7, 600, StopCause::Cancelled), "stop a/1 in 600s"),
+    ]);
+    assert_eq!(supervisor.next_deadline(), Some(at(60)));
+    // Late by two seconds, which it does not get either.
+    check_from(&mut supervisor, [(62, Input::Tick, "stop a/1 in 8s"), (63, Input::Tick, "")]);
+    assert_eq!(supervisor.next_deadline(), None);
+    check_from(&mut supervisor, [(70, stopped('a', 1, 70), "record a/1 Stopped after 70s")]);
+
+    let supervisor = check([
+        (0, connected(0), ""),
+        (0, assign_limited('a', 1, 7, 60), TAKEN),
+        (0, started('a', 1), "send a/1 started"),
+        (50, stop('a', 1, 7, 15, StopCause::Cancelled), "stop a/1 in 15s"),
+    ]);
+    assert_eq!(supervisor.next_deadline(), None, "it is gone before that");
+}
+
+#[test]
 fn an_attempt_that_ends_by_itself_keeps_its_own_ending() {
     for told in [stop('a', 1, 7, 10, StopCause::Cancelled), Input::Tick, Input::ShutDown { grace: Span::from_secs(10) }]
     {

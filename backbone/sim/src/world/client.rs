@@ -278,7 +278,7 @@ impl World {
             (14..30, Some(submit)) => {
                 let job = submit.job;
                 let by = if self.random.chance(10_000) { self.client(&account) } else { self.client(&submit.account) };
-                Wish::Cancel { by, job, grace: Span::from_secs(self.random.pick(&[0, 10, 60])) }
+                Wish::Cancel { by, job, grace: Span::from_secs(self.random.pick(&[0, 10, 60, 600])) }
             }
             (30..33, _) => Wish::Credit {
                 account,
