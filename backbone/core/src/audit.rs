@@ -100,7 +100,12 @@ pub fn event(control: &Control, event: &Event) -> Result<(), Breach> {
             let free = open(control, attempt.job)?.image.is_none();
             ensure(free, || format!("{} would have two images", attempt.job))
         }
-        EventBody::CancelRequested { job, .. } | EventBody::InputFailed { job, .. } => {
+        EventBody::CancelRequested { job, grace, .. } => {
+            let job = open(control, *job)?;
+            let is_urgent = job.stop.as_ref().is_none_or(|wish| *grace < wish.grace);
+            ensure(is_urgent, || format!("{} is being stopped already, within {grace} at least", job.id))
+        }
+        EventBody::InputFailed { job, .. } => {
             let job = open(control, *job)?;
             ensure(job.stop.is_none(), || format!("{} is being stopped already", job.id))
         }

@@ -169,8 +169,7 @@ impl Control {
                     let (attempt, fence) = (placement.attempt, placement.fence);
                     let stop = NodeMessage::Stop { attempt, fence, grace, cause: StopCause::Cancelled };
                     self.tell(placement.node, stop, draft);
-                }
-                if job.stop.is_none() {
+                    // The node may not be there to hear it: then it is told when it is.
                     draft.emit(EventBody::CancelRequested { job: id, grace, why });
                 }
                 Ok(Reply::Cancelling { job: id, state: modchain_types::JobState::Cancelling })

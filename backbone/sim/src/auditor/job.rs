@@ -20,6 +20,8 @@ pub(super) struct JobRecord {
     attempts_counted: u32,
     /// How the job has to end, once it was told to stop.
     stopping: Option<JobState>,
+    /// The shortest time that it was given for it.
+    stop_grace: Span,
     stop_wished_at: Option<Timestamp>,
     pub(super) unreachable: bool,
     stage: Stage,
@@ -104,6 +106,7 @@ impl Auditor {
                     attempts_made: 0,
                     attempts_counted: 0,
                     stopping: None,
+                    stop_grace: Span::ZERO,
                     stop_wished_at: None,
                     unreachable: false,
                     stage: Stage::Queued,
@@ -132,8 +135,10 @@ impl Auditor {
                 self.progress(*attempt, JobState::Starting, JobState::Running)?;
             }
             EventBody::ImagePinned { attempt, .. } => self.on_trusted_node(*attempt)?,
-            EventBody::CancelRequested { job, .. } => self.stop_wished(event, *job, JobState::Cancelled)?,
-            EventBody::InputFailed { job, .. } => self.stop_wished(event, *job, JobState::Failed)?,
+            EventBody::CancelRequested { job, grace, .. } => {
+                self.stop_wished(event, *job, *grace, JobState::Cancelled)?;
+            }
+            EventBody::InputFailed { job, .. } => self.stop_wished(event, *job, Span::ZERO, JobState::Failed)?,
             EventBody::ResultRecorded { attempt, .. } => {
                 self.on_trusted_node(*attempt)?;
                 let placed = self.placed(*attempt)?;
@@ -197,13 +202,18 @@ impl Auditor {
         rule(Rule::RevokedStaysOut, !revoked, || format!("{attempt} goes on by the word of {node}, which was revoked"))
     }
 
-    fn stop_wished(&mut self, event: &Event, job: JobId, end: JobState) -> Result<(), Breach> {
+    fn stop_wished(&mut self, event: &Event, job: JobId, grace: Span, end: JobState) -> Result<(), Breach> {
         let record = self.open(job)?;
+        if let Some(before) = record.stopping {
+            let is_urgent = end == before && grace < record.stop_grace;
+            rule(Rule::Once, is_urgent, || format!("{job} told to stop again within {grace}, and no sooner"))?;
+            record.stop_grace = grace;
+            return Ok(());
+        }
         let from = record.state();
         let placed = matches!(record.stage, Stage::Placed(_));
         rule(Rule::StateTable, placed, || format!("{job} is queued and told to stop instead of ended"))?;
-        rule(Rule::Once, record.stopping.is_none(), || format!("{job} told to stop again"))?;
-        record.stopping = Some(end);
+        (record.stopping, record.stop_grace) = (Some(end), grace);
         record.stop_wished_at = Some(event.at);
         self.count(Some(from), JobState::Cancelling, None);
         Ok(())

@@ -102,6 +102,50 @@ fn a_cancel_stops_the_attempt_and_pays_to_the_confirmed_stop() {
 }
 
 #[test]
+fn a_cancel_with_a_long_grace_near_the_run_limit_is_paid() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |spec| spec.limits.time_limit = Some(Span::from_secs(3_600)));
+    world.run(job, session);
+    world.wait_heard(Span::from_secs(3_595), node(1), session);
+    let (by, grace) = (client("alice"), Span::from_secs(600));
+    world.tell(Command::Cancel { by, job, grace, why: Text::default() });
+    // Past the time in which a node has to tell of the end of what nobody stops.
+    world.wait_heard(Span::from_secs(500), node(1), session);
+    assert_eq!(world.state(job), JobState::Cancelling);
+    world.report(job, session, World::ended(Ending::Stopped, Span::from_secs(3_600)));
+    assert_eq!(world.fate(job), (JobState::Cancelled, Reason::Cancelled, 36_000));
+}
+
+#[test]
+fn a_more_urgent_cancel_is_kept_for_a_node_that_is_away() {
+    let mut world = World::new();
+    let session = world.connect(1, 36_000);
+    let job = world.submit("k", |_| {});
+    world.run(job, session);
+    let cancel = |world: &mut World, grace| {
+        let (by, grace) = (client("alice"), Span::from_secs(grace));
+        assert!(matches!(
+            world.tell(Command::Cancel { by, job, grace, why: Text::default() }),
+            Reply::Cancelling { state: JobState::Cancelling, .. }
+        ));
+    };
+    cancel(&mut world, 600);
+    world.done(Command::AgentDisconnected { node: node(1), session });
+    cancel(&mut world, 5);
+    cancel(&mut world, 60);
+    world.sent();
+    let placement = world.control.job(job).and_then(|job| job.placement()).expect("it runs");
+    let item = InventoryItem { attempt: placement.attempt, fence: placement.fence, state: ItemState::Running };
+    world.connect_holding(1, vec![item]);
+    let told = world.sent().into_iter().find_map(|(_, message)| match message {
+        NodeMessage::Stop { grace, .. } => Some(grace),
+        _ => None,
+    });
+    assert_eq!(told, Some(Span::from_secs(5)));
+}
+
+#[test]
 fn a_cancel_before_the_start_gives_everything_back() {
     let mut world = World::new();
     let queued = world.submit("a", |_| {});
