@@ -210,14 +210,25 @@ pub fn wanted(node: &Node, needs: &Needs) -> bool {
 fn fill(offer: &Offer, taken: &Taken, needs: &Needs, against: &mut dyn FnMut(Unfit)) -> Option<Fit> {
     let requirements = &needs.requirements;
     room(offer, taken, needs, against);
-    let gpus = choose_gpus(offer, taken, needs, against)?;
-    let reservation = Reservation {
-        cpu_milli: requirements.cpu_milli,
-        memory_bytes: requirements.memory_bytes,
-        disk_bytes: requirements.disk_bytes,
-        gpus,
+    let mut free = free_gpus(offer, taken, needs, against)?;
+    let mut with = |order: Policy, against: &mut dyn FnMut(Unfit)| {
+        let reservation = Reservation {
+            cpu_milli: requirements.cpu_milli,
+            memory_bytes: requirements.memory_bytes,
+            disk_bytes: requirements.disk_bytes,
+            gpus: choose_gpus(&mut free, offer, needs, order),
+        };
+        price(offer, reservation, needs, against)
     };
-    Some(price(offer, reservation, needs, against))
+    if needs.policy == Policy::Fastest {
+        let mut is_affordable = true;
+        let fit = with(Policy::Fastest, &mut |_| is_affordable = false);
+        if is_affordable {
+            return Some(fit);
+        }
+    }
+    // Also for whoever cannot pay for the newest: a node that would do must not be passed by because it has better ones as well.
+    Some(with(Policy::Cheapest, against))
 }
 
 fn wants(node: &Node, offer: &Offer, needs: &Needs, against: &mut dyn FnMut(Unfit)) {
@@ -275,15 +286,16 @@ fn room(offer: &Offer, taken: &Taken, needs: &Needs, against: &mut dyn FnMut(Unf
     check("disk", requirements.disk_bytes, capabilities.disk_bytes, taken.disk_bytes, Amount::Bytes);
 }
 
-fn choose_gpus(
-    offer: &Offer,
+/// The GPUs that will do and are free, enough of them.
+fn free_gpus<'a>(
+    offer: &'a Offer,
     taken: &Taken,
     needs: &Needs,
     against: &mut dyn FnMut(Unfit),
-) -> Option<List<(modchain_types::Text<64>, modchain_types::Text<64>), 64>> {
+) -> Option<Vec<&'a GpuInfo>> {
     let asked = &needs.requirements.gpus;
     if asked.count == 0 {
-        return Some(List::default());
+        return Some(Vec::new());
     }
     let matches = |gpu: &&GpuInfo| {
         let model = asked.model.as_ref().map(|model| model.to_lowercase());
@@ -296,21 +308,31 @@ fn choose_gpus(
         against(Unfit::Gpus(asked.count, there));
         return None;
     }
-    let mut free: Vec<&GpuInfo> = matching.into_iter().filter(|gpu| !taken.gpus.contains(gpu.uuid.as_str())).collect();
+    let free: Vec<&GpuInfo> = matching.into_iter().filter(|gpu| !taken.gpus.contains(gpu.uuid.as_str())).collect();
     if (free.len() as u64) < u64::from(asked.count) {
         against(Unfit::Occupied("GPUs", Amount::Count(asked.count.into()), Amount::Count(free.len() as u64)));
         return None;
     }
-    // The cheapest of what will do: a client who names no model must not pay for the best. One who wants it fast does.
+    Some(free)
+}
+
+/// As many as the job asks for: the cheapest of what will do, because a client who names no model must not pay for the best. One who
+/// wants it fast does.
+fn choose_gpus(
+    free: &mut [&GpuInfo],
+    offer: &Offer,
+    needs: &Needs,
+    order: Policy,
+) -> List<(modchain_types::Text<64>, modchain_types::Text<64>), 64> {
     free.sort_by_cached_key(|gpu| {
-        let old = match needs.policy {
+        let old = match order {
             Policy::Fastest => Reverse(generation(gpu)),
             Policy::Cheapest | Policy::Spread => Reverse(0),
         };
         (old, meter::gpu_hour(&offer.tariff, &gpu.model), &gpu.uuid)
     });
-    free.truncate(asked.count as usize);
-    Some(List::cut(free.into_iter().map(|gpu| (gpu.uuid.clone(), gpu.model.clone())).collect()))
+    let chosen = free.iter().take(needs.requirements.gpus.count as usize);
+    List::cut(chosen.map(|gpu| (gpu.uuid.clone(), gpu.model.clone())).collect())
 }
 
 /// How new a GPU is: a thousand times its compute capability; 0 where the driver does not tell.

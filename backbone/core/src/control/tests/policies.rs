@@ -28,18 +28,27 @@ fn with_image(name: &'static str) -> Box<dyn FnOnce(&mut Offer)> {
     Box::new(move |offer| offer.images = List::cut(vec![ImageMark::of(name)]))
 }
 
+fn gpu(model: &str, compute: &str) -> GpuInfo {
+    GpuInfo {
+        uuid: Text::cut(compute),
+        vendor: Text::cut("nvidia"),
+        model: Text::cut(model),
+        memory_bytes: 40 << 30,
+        driver: Text::cut("570.1"),
+        compute: Text::cut(compute),
+    }
+}
+
 fn with_gpu(compute: &'static str) -> Box<dyn FnOnce(&mut Offer)> {
-    Box::new(move |offer| {
-        let gpu = GpuInfo {
-            uuid: Text::cut(compute),
-            vendor: Text::cut("nvidia"),
-            model: Text::cut("any"),
-            memory_bytes: 40 << 30,
-            driver: Text::cut("570.1"),
-            compute: Text::cut(compute),
-        };
-        offer.capabilities.gpus = List::cut(vec![gpu]);
-    })
+    Box::new(move |offer| offer.capabilities.gpus = List::cut(vec![gpu("any", compute)]))
+}
+
+/// An old GPU for half a unit an hour, and a new one for four.
+fn with_old_and_new(offer: &mut Offer) {
+    offer.capabilities.gpus = List::cut(vec![gpu("new", "9.0"), gpu("old", "8.6")]);
+    let prices = [("new", 4_000_000), ("old", 500_000)];
+    offer.tariff.gpu_hour =
+        Map::new(prices.map(|(model, price)| (Text::cut(model), Micro(price))).into()).expect("two");
 }
 
 fn by(policy: Policy) -> impl Fn(&mut JobSpec) {
@@ -145,6 +154,18 @@ fn the_fastest_has_the_newest_gpus_and_then_the_most_to_itself() {
     );
     let jobs = [gpus.submit("1", wants), gpus.submit("2", wants)];
     assert_eq!(places(&gpus, &jobs), [2, 1], "whatever it costs; then the other");
+
+    let (mut mixed, _) = world(vec![(36_000, Box::new(with_old_and_new))]);
+    let capped = mixed.submit("1", |spec| {
+        wants(spec);
+        spec.requirements.price_per_hour_max = Some(Micro(1_000_000));
+    });
+    assert_eq!(places(&mixed, &[capped]), [1], "the old one will do for whoever cannot pay for the new one");
+    let rich = mixed.submit("2", wants);
+    assert_eq!(places(&mixed, &[rich]), [1]);
+    let of = |job| mixed.control.job(job).and_then(|job| job.placement()).map(|placement| &placement.reservation.gpus);
+    assert_eq!(of(capped).map(|gpus| gpus[0].1.as_str()), Some("old"));
+    assert_eq!(of(rich).map(|gpus| gpus[0].1.as_str()), Some("new"));
 
     let (mut cores, _) = world(vec![(36_000, plain()), (72_000, plain())]);
     let jobs = submit_four(&mut cores, Policy::Fastest);
