@@ -124,7 +124,11 @@ fn ends_by(placement: &Placement, now: Timestamp) -> Timestamp {
             // Its node is late with its end, and has this long to tell it.
             at => at + deadline::OVERDUE_MARGIN,
         },
-        Progress::Done(done) => done.at + deadline::OUTPUT_WITHIN,
+        Progress::Done(done) => match done.at + deadline::OUTPUT_WITHIN {
+            at if at > now => at,
+            // It is still there because more and more output comes.
+            _ => done.at + deadline::OUTPUT_AT_MOST,
+        },
     };
     late.max(now)
 }
