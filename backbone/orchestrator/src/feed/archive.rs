@@ -269,13 +269,14 @@ impl FeedHandle {
     /// A page of a statement, newest first; `None` if there is no such account. The caller has checked that the asker may
     /// see it.
     pub async fn ledger(&self, account: AccountId, filter: LedgerFilter) -> Result<Option<LedgerPage>, FeedError> {
-        let applied = self.view.applied();
         let (of, asked) = (account.clone(), filter.clone());
         let here = self.ask(move |feed| {
+            // Not before it is asked: it lets go of what the view has meanwhile.
+            let applied = feed.view.applied();
             let made = asked.job.and_then(|job| feed.model.jobs.get(&job)).map(Known::number);
-            Some((feed.model.ledger_part(&of, &asked, applied)?, made))
+            Some((feed.model.ledger_part(&of, &asked, applied)?, made, applied))
         });
-        let Some((here, made)) = here.await? else { return Ok(None) };
+        let Some((here, made, applied)) = here.await? else { return Ok(None) };
         let limit = filter.page_limit();
         let older = |limit| {
             let below = filter.before.unwrap_or(u64::MAX).min(applied.saturating_add(1));
