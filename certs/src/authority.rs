@@ -106,8 +106,23 @@ impl Authority {
     }
 
     /// Loads the authority. Makes a new issuing authority where there is none (a crash in [`Authority::create`]) or where
-    /// it is past half its life.
+    /// it is past half its life. One whose life begins only later than now is kept: a clock may be behind for a moment, as after the
+    /// start of a machine.
     pub fn load(dir: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
+        Self::load_if(dir, now, |issuing| issuing.is_young(now))
+    }
+
+    /// The same for a clock that has had time to be set: one whose life begins only later was made by a clock that was ahead, and is
+    /// of no use to anybody before. It is replaced, too.
+    pub fn load_in_time(dir: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
+        Self::load_if(dir, now, |issuing| Ok(issuing.is_young(now)? && issuing.has_begun(now)?))
+    }
+
+    fn load_if(
+        dir: &Path,
+        now: SystemTime,
+        is_good: impl Fn(&Signer) -> Result<bool, AuthorityError>,
+    ) -> Result<Self, AuthorityError> {
         files::check_private_dir(dir)?;
         let root = Signer::load(dir, ROOT_FILE)?;
         let (_, root_end) = root.validity(ROOT_FILE)?;
@@ -115,7 +130,7 @@ impl Authority {
             return Err(AuthorityError::Expired { file: ROOT_FILE });
         }
         let issuing = match Signer::load_issuing(dir, &root)? {
-            Some(issuing) if issuing.is_young(now)? => issuing,
+            Some(issuing) if is_good(&issuing)? => issuing,
             Some(_) | None => {
                 let issuing = Signer::issuing(&root, now, root_end)?;
                 issuing.save(&dir.join(ISSUING_FILE))?;
@@ -290,6 +305,10 @@ impl Signer {
     fn is_issued_by(&self, root: &Self) -> Result<bool, AuthorityError> {
         let (issuing, root) = (self.parse(ISSUING_FILE)?, root.parse(ROOT_FILE)?);
         Ok(issuing.issuer() == root.subject() && issuing.verify_signature(Some(root.public_key())).is_ok())
+    }
+
+    fn has_begun(&self, now: SystemTime) -> Result<bool, AuthorityError> {
+        Ok(self.validity(ISSUING_FILE)?.0 <= now)
     }
 
     fn is_young(&self, now: SystemTime) -> Result<bool, AuthorityError> {

@@ -113,7 +113,7 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
     let dir = authority_dir(data);
     let authority = if Authority::exists(&dir) { Authority::load(&dir, now) } else { Authority::create(&dir, now) }
         .context("the certificate authority")?;
-    own_credentials(data, &authority, now)?;
+    own_credentials(data, &authority, now, WHENEVER)?;
     FenceKey::ensure(data)?;
     // Before the journal is made: a wish that cannot be granted must leave a pool that is still new, so that the
     // corrected command prints the token of its first operator.
@@ -167,14 +167,20 @@ fn first_token(data: &Path, authority: &Authority) -> anyhow::Result<OperatorTok
     Ok(OperatorToken(token.text()))
 }
 
-/// The orchestrator's own certificate; a new one where there is none, where the one there is past half its life, or where it
-/// is of another authority.
-pub fn own_credentials(data: &Path, authority: &Authority, now: SystemTime) -> anyhow::Result<Credentials> {
+/// The orchestrator's own certificate; a new one where there is none, where the one there is past half its life, where it
+/// is of another authority, or where its life begins later than `begun_by`.
+pub fn own_credentials(
+    data: &Path,
+    authority: &Authority,
+    now: SystemTime,
+    begun_by: WallTime,
+) -> anyhow::Result<Credentials> {
     let dir = own_identity_dir(data);
     if Credentials::exist(&dir) {
         let there = Credentials::load(&dir).context("the orchestrator's own certificate")?;
         let left = there.identity().not_after.since(wall(now));
-        if there.trust_domain() == authority.trust_domain() && Duration::from(left) > LOCAL_LIFETIME / 2 {
+        let is_good = there.identity().not_before <= begun_by && Duration::from(left) > LOCAL_LIFETIME / 2;
+        if there.trust_domain() == authority.trust_domain() && is_good {
             return Ok(there);
         }
     }
@@ -184,7 +190,11 @@ pub fn own_credentials(data: &Path, authority: &Authority, now: SystemTime) -> a
     Ok(fresh)
 }
 
-fn wall(now: SystemTime) -> WallTime {
+/// The clock may be behind for a moment, as after the start of a machine: what begins later than now may be good.
+pub(crate) const WHENEVER: WallTime = WallTime(i64::MAX);
+
+/// A moment by the calendar.
+pub(crate) fn wall(now: SystemTime) -> WallTime {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

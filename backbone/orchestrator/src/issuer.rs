@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use anyhow::Context;
-use modchain_certs::{Authority, Credentials};
+use modchain_certs::{Authority, AuthorityError, Credentials};
 use modchain_types::WallTime;
 
 use crate::init;
@@ -25,7 +25,7 @@ struct Now {
 impl Issuer {
     /// Loads both from a data directory, and renews what is past half its life.
     pub fn open(data: &Path, now: SystemTime) -> anyhow::Result<Self> {
-        Ok(Self { data: data.to_owned(), now: RwLock::new(Now::load(data, now)?) })
+        Ok(Self { data: data.to_owned(), now: RwLock::new(Now::load(data, now, Authority::load, init::WHENEVER)?) })
     }
 
     /// What signs.
@@ -43,9 +43,10 @@ impl Issuer {
         self.read().own.identity().not_after
     }
 
-    /// Looks again; gives the new certificate to show if there is one. Blocks.
+    /// Looks again; gives the new certificate to show if there is one. By now the clock has been set, so that what begins only later
+    /// was made while it was ahead, and is replaced. Blocks.
     pub fn look(&self, now: SystemTime) -> anyhow::Result<Option<Arc<Credentials>>> {
-        let fresh = Now::load(&self.data, now)?;
+        let fresh = Now::load(&self.data, now, Authority::load_in_time, init::wall(now))?;
         let changed = fresh.own.identity().serial != self.own().identity().serial;
         let own = fresh.own.clone();
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
@@ -59,11 +60,16 @@ impl Issuer {
 }
 
 impl Now {
-    fn load(data: &Path, now: SystemTime) -> anyhow::Result<Self> {
-        let authority = Authority::load(&init::authority_dir(data), now).with_context(|| {
+    fn load(
+        data: &Path,
+        now: SystemTime,
+        load: impl Fn(&Path, SystemTime) -> Result<Authority, AuthorityError>,
+        begun_by: WallTime,
+    ) -> anyhow::Result<Self> {
+        let authority = load(&init::authority_dir(data), now).with_context(|| {
             format!("there is no certificate authority in {}: run `modchain-orchestrator init` first", data.display())
         })?;
-        let own = init::own_credentials(data, &authority, now)?;
+        let own = init::own_credentials(data, &authority, now, begun_by)?;
         Ok(Self { authority: Arc::new(authority), own: Arc::new(own) })
     }
 }
@@ -71,6 +77,8 @@ impl Now {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use modchain_certs::Subject;
 
     use super::*;
 
@@ -90,5 +98,22 @@ mod tests {
         // The authority that signs is replaced after half a year; its root stays.
         issuer.look(start + 200 * day).expect("looks");
         assert_eq!(issuer.authority().root(), first.root());
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_made_is_replaced_once_it_is_right_and_not_at_a_start() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (data, start) = (dir.path().join("data"), SystemTime::now());
+        init::init(&init::InitOptions { data: data.clone(), ..Default::default() }).expect("a data directory");
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let ahead = Issuer::open(&data, start + year).expect("opens").own();
+        assert!(ahead.identity().not_before > init::wall(start));
+        let issuer = Issuer::open(&data, start).expect("opens");
+        assert_eq!(issuer.own().identity().serial, ahead.identity().serial, "the clock may be behind for a moment");
+        let right = issuer.look(start).expect("looks").expect("a new one");
+        assert!(right.identity().not_before <= init::wall(start) && right.identity().not_after > init::wall(start));
+        let member = issuer.authority().issue(Subject::ORCHESTRATOR, Duration::from_secs(3600), start).expect("issues");
+        assert!(member.identity().not_after > init::wall(start), "the authority that signs is of today, too");
+        assert!(issuer.look(start).expect("looks").is_none(), "once");
     }
 }
