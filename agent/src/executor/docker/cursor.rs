@@ -59,12 +59,12 @@ pub(super) struct Mark {
     pub(super) before: Position,
 }
 
-impl Mark {
-    /// The second in which its message was written, as the engine wants to be asked.
-    pub(super) fn since(self) -> i32 {
-        i32::try_from(self.at.div_euclid(1_000_000_000)).unwrap_or(i32::MAX)
-    }
+/// The second of a moment, as the engine wants to be asked.
+fn second(nanos: i64) -> i32 {
+    i32::try_from(nanos.div_euclid(1_000_000_000).max(0)).unwrap_or(i32::MAX)
+}
 
+impl Mark {
     /// Whether a message is its own.
     pub(super) fn is(self, stream: OutputStream, at: i64) -> bool {
         self.stream == stream && self.at == at
@@ -83,6 +83,10 @@ pub(super) struct Cursor {
     pub(super) mark: Option<Mark>,
     /// Times of the latest message of each stream.
     latest: [i64; 2],
+    /// The earliest time of a message since the mark's, if the clock was set back meanwhile; not known after [`Cursor::load`].
+    earliest: i64,
+    /// The earliest time of all.
+    first_time: i64,
     written_at: Option<(Instant, u64)>,
     /// Where this log began, as far as is known.
     pub(super) first: Option<Mark>,
@@ -98,6 +102,8 @@ impl Cursor {
             position: Position::default(),
             mark: None,
             latest: [i64::MIN; 2],
+            earliest: i64::MAX,
+            first_time: i64::MAX,
             written_at: None,
             first: None,
         }
@@ -116,11 +122,24 @@ impl Cursor {
         };
         let reached = |mark: &&Mark| mark.before.stdout <= position.stdout && mark.before.stderr <= position.stderr;
         let mark = marks.iter().rev().find(reached).copied();
-        let mut cursor = Self { position, mark, first: marks.first().copied(), ..Self::new(path) };
+        let (earliest, first_time) = (i64::MIN, i64::MIN);
+        let first = marks.first().copied();
+        let mut cursor = Self { position, mark, earliest, first_time, first, ..Self::new(path) };
         // What the new agent reads again it also writes again; marks beyond the spool would lie in wait for the next one.
         let kept: Vec<Mark> = marks.iter().filter(reached).copied().collect();
         cursor.rewrite(&kept).await;
         cursor
+    }
+
+    /// From when on the engine has to be asked for its log, in seconds since 1970, so that the mark's message and all behind it are
+    /// in the answer. It leaves out what was written before that by its clock, which may have been set back.
+    pub(super) fn since(&self, now: i64) -> i32 {
+        self.mark.map_or(0, |mark| second(mark.at.min(self.earliest).min(now)))
+    }
+
+    /// The same for the first mark's message.
+    pub(super) fn since_first(&self, now: i64) -> i32 {
+        self.first.map_or(0, |first| second(first.at.min(self.first_time).min(now)))
     }
 
     /// Takes in a message of which `bytes` are new.
@@ -130,6 +149,7 @@ impl Cursor {
             *latest = at;
             let mark = Mark { stream, at, before: self.position };
             self.mark = Some(mark);
+            self.earliest = i64::MAX;
             self.first.get_or_insert(mark);
             let due = self.written_at.is_none_or(|(when, total)| {
                 when.elapsed() >= MARK_EVERY || self.position.total() - total >= MARK_BYTES
@@ -138,6 +158,7 @@ impl Cursor {
                 self.write(mark).await;
             }
         }
+        (self.earliest, self.first_time) = (self.earliest.min(at), self.first_time.min(at));
         *self.position.of(stream) += bytes;
     }
 
@@ -257,6 +278,26 @@ mod tests {
         let again = Cursor::load(path.clone(), at(9 * step, 9 * step)).await;
         assert_eq!(again.mark.map(|mark| mark.at), Some(11));
         assert_eq!(Cursor::load(path, at(0, 0)).await.mark.map(|mark| mark.at), Some(10));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_leaves_nothing_out_of_the_log() {
+        const SECOND: i64 = 1_000_000_000;
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("state");
+        let mut cursor = Cursor::new(path.clone());
+        let now = 200 * SECOND;
+        assert_eq!(cursor.since(now), 0);
+        cursor.take(OutputStream::Out, 100 * SECOND, 5).await;
+        assert_eq!((cursor.since(now), cursor.since_first(now)), (100, 100));
+        // Just set back: what is written from now on has not been seen.
+        assert_eq!((cursor.since(70 * SECOND), cursor.since_first(70 * SECOND)), (70, 70));
+        cursor.take(OutputStream::Out, 71 * SECOND, 5).await;
+        assert_eq!((cursor.mark.map(|mark| mark.at), cursor.since(now)), (Some(100 * SECOND), 71));
+        let loaded = Cursor::load(path, at(10, 0)).await;
+        assert_eq!((loaded.mark.map(|mark| mark.at), loaded.since(now)), (Some(100 * SECOND), 0), "nobody knows");
+        cursor.take(OutputStream::Out, 101 * SECOND, 5).await;
+        assert_eq!((cursor.since(now), cursor.since_first(now)), (101, 71));
     }
 
     #[tokio::test]

@@ -243,20 +243,20 @@ impl Engine {
         }
     }
 
-    /// Makes a container stand still, or go on. Whether it does.
-    pub(super) async fn pause(&self, name: &str, still: bool) -> bool {
-        let Ok((docker, _)) = self.reach().await else { return false };
+    /// Makes a container stand still, or go on. An engine that was away may have done it or not.
+    pub(super) async fn pause(&self, name: &str, still: bool) -> Result<(), Trouble> {
+        let (docker, _) = self.reach().await?;
         let done = match still {
             true => docker.pause_container(name).await,
             false => docker.unpause_container(name).await,
         };
         match done {
-            Ok(()) => true,
+            Ok(()) => Ok(()),
             Err(error) => {
                 // Such as: it has ended.
                 let trouble = self.trouble(error).await;
                 tracing::debug!(name, still, %trouble, "a container was not paused or not let go");
-                false
+                Err(trouble)
             }
         }
     }

@@ -20,12 +20,13 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptions;
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, Stream, StreamExt};
-use modchain_types::AttemptId;
+use modchain_types::{AttemptId, Limits};
 use modchain_wire::agent::OutputStream;
 use tokio::sync::{mpsc, watch};
 
 use super::cursor::{Cursor, Mark, Position};
 use super::engine::{Engine, Trouble};
+use crate::clock;
 use crate::executor::{ExecutorEvent, OUTPUT_PIECE_BYTES_MAX};
 
 /// Pause before a log that broke off is asked for again.
@@ -62,8 +63,8 @@ const READ_AGAIN_SOON: Duration = Duration::from_millis(100);
 /// Longest wait for the engine to find the place in the log that it was asked for, before the container waits as well.
 const FIND_MAX: Duration = Duration::from_millis(300);
 
-/// Log, headers included, that is whole for sure: three of its four files.
-const WHOLE_UP_TO: u64 = 48 << 20;
+/// Log, headers included, that is whole for sure: all of its files but one. More than is kept of a job's output.
+const WHOLE_UP_TO: u64 = 80 << 20;
 
 /// What the engine adds to a message in its file, at most.
 const MESSAGE_OVERHEAD: u64 = 256;
@@ -82,7 +83,7 @@ pub(super) struct Log {
     pub(super) name: String,
     pub(super) attempt: AttemptId,
     pub(super) cursor: Cursor,
-    /// Whether no more output is kept anyway.
+    /// Whether no more output is kept anyway: then none can be lost.
     pub(super) full: bool,
     pub(super) events: mpsc::Sender<ExecutorEvent>,
     /// Becomes true when the container has ended.
@@ -145,8 +146,12 @@ impl Log {
                     self.hold().await;
                 }
                 self.behind = 0;
+            } else {
+                // Who waits for news must not be the one that it waits for.
+                self.release().await;
             }
-            let mut pass = self.pass(aim).await?;
+            let waits_for_itself = aim != Aim::Read && self.held;
+            let mut pass = if waits_for_itself { Pass::Broken } else { self.pass(aim).await? };
             if matches!(pass, Pass::Whole | Pass::More) && self.is_long() && !self.join().await? {
                 pass = Pass::Broken;
             }
@@ -205,7 +210,7 @@ impl Log {
                 Err(_) => return Ok(Pass::Broken),
             }
         }
-        let since = mark.map_or(0, Mark::since);
+        let since = self.cursor.since(now());
         let mut messages = Box::pin(docker.logs(&self.name, Some(options(aim != Aim::Read, since))).map(message));
         let mut seeking = mark;
         let mut at = mark.map(|mark| mark.before).unwrap_or_default();
@@ -288,6 +293,7 @@ impl Log {
                 bytes = joined.freeze();
             }
             self.behind += bytes.len() as u64;
+            self.full |= self.cursor.position.total() >= Limits::OUTPUT_BYTES_MAX;
             if self.behind > BEHIND_MAX {
                 self.hold().await;
             }
@@ -323,13 +329,15 @@ impl Log {
     /// Makes the container wait for its reader. Where the engine cannot, the log may overflow, and that is noticed.
     async fn hold(&mut self) {
         if !self.held && !*self.ended.borrow() {
-            self.held = self.engine.pause(&self.name, true).await;
+            let paused = self.engine.pause(&self.name, true).await;
+            self.held = matches!(paused, Ok(()) | Err(Trouble::Away(_)));
         }
     }
 
+    /// Lets it go on. Where the engine is away it may still stand still, and is let go the next time.
     async fn release(&mut self) {
-        if std::mem::take(&mut self.held) {
-            self.engine.pause(&self.name, false).await;
+        if self.held {
+            self.held = matches!(self.engine.pause(&self.name, false).await, Err(Trouble::Away(_)));
         }
     }
 
@@ -367,7 +375,8 @@ impl Log {
         }
         if let (Some(first), Some(last)) = (self.cursor.first, self.cursor.mark) {
             let Ok((docker, _)) = self.engine.reach().await else { return Ok(false) };
-            let mut messages = Box::pin(docker.logs(&self.name, Some(options(false, first.since()))).map(message));
+            let mut messages =
+                Box::pin(docker.logs(&self.name, Some(options(false, self.cursor.since_first(now())))).map(message));
             let (mut found, mut at, mut right) = (false, first.before, false);
             while let Some(next) = messages.next().await {
                 let Ok(message) = next else { return Ok(false) };
@@ -403,6 +412,11 @@ impl Log {
         tracing::warn!(attempt = %self.attempt, why, "output is lost");
         Lost(format!("output lost: {why}"))
     }
+}
+
+/// Nanoseconds since 1970, by the clock of this machine, which is the engine's as a rule.
+fn now() -> i64 {
+    clock::wall().0.saturating_mul(1_000_000)
 }
 
 /// One message of a log.

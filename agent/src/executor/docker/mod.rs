@@ -44,8 +44,9 @@ pub use engine::Trouble;
 /// Size of a file of a container's log, in the engine's words, at which the next one is begun.
 const LOG_FILE_MAX: &str = "16m";
 
-/// Files that are kept of a container's log, in the engine's words.
-const LOG_FILES_MAX: &str = "4";
+/// Files that are kept of a container's log, in the engine's words: room for all the output that is kept of a job, so that no place in
+/// it is ever rotated away while it matters.
+const LOG_FILES_MAX: &str = "6";
 
 /// Bytes of standard input that wait between the shell and the engine.
 const STDIN_BYTES_MAX: usize = 64 << 10;
@@ -199,9 +200,15 @@ impl DockerExecutor {
         reap::survivors(&self.engine, self.node).await
     }
 
-    /// Ends and removes the container of an attempt and looks whether it is gone. None is as good.
+    /// Ends and removes the container of an attempt and looks whether it is gone. None is as good. One that cannot be removed is
+    /// before this engine is offered again: it may hold what others are to have.
     pub async fn remove(&self, attempt: AttemptId, fence: Fence) -> Result<(), Trouble> {
-        self.engine.remove(&container_name(attempt, fence)).await
+        let name = container_name(attempt, fence);
+        let removed = self.engine.remove(&name).await;
+        if removed.is_err() {
+            self.engine.leave(name);
+        }
+        removed
     }
 
     fn labels(&self, request: &StartRequest) -> HashMap<String, String> {

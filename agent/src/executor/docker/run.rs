@@ -219,7 +219,7 @@ impl Job {
         }
         let started = clock::now();
         let _ = self.events.send(ExecutorEvent::Started).await;
-        self.watch(started, Cursor::new(request.state), false, feeding).await
+        self.watch(started, Cursor::new(request.state), false, false, feeding).await
     }
 
     async fn go_on(&mut self, request: &ResumeRequest) -> End {
@@ -229,17 +229,16 @@ impl Job {
             Err(trouble) => return node_fault(trouble.to_string()).into(),
         };
         let state = container.state.unwrap_or_default();
+        let mut held = false;
         match state.status {
             Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::EXITED) => {}
-            Some(ContainerStateStatusEnum::PAUSED) => {
-                // It waited for a reader that died.
-                self.engine.pause(&self.name, false).await;
-            }
+            // It waited for a reader that died.
+            Some(ContainerStateStatusEnum::PAUSED) => held = true,
             _ => return node_fault("the container never started").into(),
         }
         let position = Position { stdout: request.stdout, stderr: request.stderr };
         let cursor = Cursor::load(request.state.clone(), position).await;
-        let mut end = self.watch(request.started, cursor, request.full, None).await;
+        let mut end = self.watch(request.started, cursor, request.full, held, None).await;
         if state.running != Some(true) {
             // It ended while nobody watched: what the engine wrote down is nearer to the truth than now.
             let seen = reap::moment(state.started_at.as_deref()).zip(reap::moment(state.finished_at.as_deref()));
@@ -249,7 +248,14 @@ impl Job {
     }
 
     /// Watches a started container until it has ended and its output has been handed out.
-    async fn watch(&mut self, started: Timestamp, cursor: Cursor, full: bool, mut feeding: Option<Feeding>) -> End {
+    async fn watch(
+        &mut self,
+        started: Timestamp,
+        cursor: Cursor,
+        full: bool,
+        held: bool,
+        mut feeding: Option<Feeding>,
+    ) -> End {
         let (ended_in, ended) = watch::channel(false);
         let log = Log {
             engine: self.engine.clone(),
@@ -259,7 +265,7 @@ impl Job {
             full,
             events: self.events.clone(),
             ended,
-            held: false,
+            held,
             behind: 0,
             messages: 0,
             long: false,
