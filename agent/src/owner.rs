@@ -146,7 +146,9 @@ impl Owner {
         let paused = parts.data.join(PAUSE_FILE).exists();
         let offer = parts.config.offer(&parts.machine, &parts.findings.borrow(), paused)?;
         let (wishes_in, wishes) = mpsc::channel(WISHES_WAITING_MAX);
-        Ok((Self { parts, offer, paused, drain: None, file_refused: None, wishes }, wishes_in))
+        let owner = Self { parts, offer, paused, drain: None, file_refused: None, wishes };
+        owner.show_gpus(&owner.offer);
+        Ok((owner, wishes_in))
     }
 
     /// What is offered now.
@@ -252,6 +254,8 @@ impl Owner {
                 return false;
             }
         };
+        // Also where the offer is the same: which place each of them has may not be.
+        self.show_gpus(&offer);
         if offer == self.offer {
             return false;
         }
@@ -262,7 +266,6 @@ impl Owner {
             paused = offer.paused,
             "the offer has changed"
         );
-        self.show_gpus(&offer);
         self.offer = offer.clone();
         // A closed channel means that the engine is gone, and this task with it.
         let _ = engine.send(EngineInput::OfferChanged(Box::new(offer))).await;

@@ -217,6 +217,8 @@ pub struct Config {
     pub joined: Option<Joined>,
     /// Kinds of jobs that the owner allows; offered are those of them that can be run here.
     pub adapters: BTreeSet<Adapter>,
+    /// What was allowed when the agent started, and is looked for since.
+    begun: Begun,
     /// About containers.
     pub docker: DockerConfig,
     /// About language models.
@@ -230,6 +232,19 @@ pub struct Config {
     disk_bytes: Option<u64>,
     labels: Map<Text<64>, Text<256>, 64>,
     tariff: Tariff,
+}
+
+/// What the agent has an executor or a watch for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Begun {
+    adapters: BTreeSet<Adapter>,
+    gpus: bool,
+}
+
+impl Begun {
+    fn has(&self, adapter: Adapter) -> bool {
+        adapter == Adapter::Wasm || self.adapters.contains(&adapter)
+    }
 }
 
 impl Config {
@@ -317,9 +332,11 @@ impl Config {
             library: settings.nvml_library.clone().or(file.gpus.library),
         };
         let region = settings.region.clone().map(Text::new).transpose().context("--region")?;
+        let adapters = adapters.unwrap_or_else(every_adapter);
         Ok(Self {
             file: None,
-            adapters: adapters.unwrap_or_else(every_adapter),
+            begun: Begun { adapters: adapters.clone(), gpus: gpus.offer != GpuOffer::Nothing },
+            adapters,
             docker,
             llm,
             gpus,
@@ -413,7 +430,7 @@ impl Config {
 
     /// What of a new configuration cannot be taken up while the agent runs, by the names of its settings.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let added = |adapter| new.adapters.contains(&adapter) && !self.adapters.contains(&adapter);
+        let added = |adapter| new.adapters.contains(&adapter) && !self.begun.has(adapter);
         [
             ("orchestrator", self.orchestrator != new.orchestrator),
             ("identity", self.identity != new.identity),
@@ -422,6 +439,7 @@ impl Config {
             ("docker.host", self.docker.host != new.docker.host),
             ("llm.url", self.llm.url != new.llm.url),
             ("gpus.library", self.gpus.library != new.gpus.library),
+            ("gpus.offer", new.gpus.offer != GpuOffer::Nothing && !self.begun.gpus),
         ]
         .into_iter()
         .filter_map(|(name, changed)| changed.then_some(name))
@@ -438,15 +456,15 @@ impl Config {
             data_given: own.data_given,
             joined: own.joined,
             // What was not allowed at the start has no executor.
-            adapters: new
-                .adapters
-                .iter()
-                .copied()
-                .filter(|one| *one == Adapter::Wasm || own.adapters.contains(one))
-                .collect(),
+            adapters: new.adapters.iter().copied().filter(|one| own.begun.has(*one)).collect(),
             docker: DockerConfig { host: own.docker.host, ..new.docker },
             llm: LlmConfig { url: own.llm.url, ..new.llm },
-            gpus: GpuConfig { library: own.gpus.library, ..new.gpus },
+            // Nobody looks for them.
+            gpus: GpuConfig {
+                offer: if own.begun.gpus { new.gpus.offer } else { GpuOffer::Nothing },
+                library: own.gpus.library,
+            },
+            begun: own.begun,
             ..new
         }
     }
@@ -747,6 +765,23 @@ mod tests {
         assert_eq!((taken_up.tariff.minimum, taken_up.llm.pullable.len()), (Micro::UNIT, 1));
         assert_eq!((&taken_up.llm.url, &taken_up.gpus.library), (&old.llm.url, &None));
         assert!(taken_up.needs_restart(&taken_up).is_empty());
+    }
+
+    #[test]
+    fn what_was_taken_away_can_be_given_back_and_what_was_never_looked_for_cannot() {
+        let load = |text: &str| load(&Settings::default(), text).expect("loads");
+        let all = load("adapters = [\"wasm\", \"docker\"]");
+        let less = all.taken_up(load("adapters = [\"wasm\"]\n[gpus]\noffer = false"));
+        assert_eq!((less.adapters.len(), &less.gpus.offer), (1, &GpuOffer::Nothing));
+        assert!(less.needs_restart(&all).is_empty(), "executors and watches are there still");
+        let again = less.taken_up(all.clone());
+        assert_eq!((&again.adapters, &again.gpus.offer), (&all.adapters, &GpuOffer::All));
+
+        let without = load("[gpus]\noffer = false");
+        assert_eq!(without.needs_restart(&all), ["gpus.offer"]);
+        let still = without.taken_up(all.clone());
+        assert_eq!(still.gpus.offer, GpuOffer::Nothing);
+        assert_eq!(still.needs_restart(&all), ["gpus.offer"], "said again the next time");
     }
 
     #[test]
