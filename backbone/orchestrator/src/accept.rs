@@ -25,8 +25,9 @@ pub struct Acceptance {
     pub now: Option<JournalId>,
     /// The last event of the copy.
     pub last_number: u64,
-    /// Its moment by the calendar, about.
-    pub last_wall: WallTime,
+    /// When something happened last that it knows of, by the calendar and about. An old copy that is served before it is accepted
+    /// notes its own starts and who comes, and that is nothing of what is lost.
+    pub known_until: WallTime,
     /// Jobs that have not ended by it.
     pub open_jobs: usize,
     /// Those of them that wait for a node.
@@ -38,18 +39,24 @@ struct Replayed {
     control: Control,
     /// Where its timeline last met the calendar.
     anchor: (Timestamp, WallTime),
+    /// When something happened last.
+    known_until: WallTime,
 }
 
 impl Replayed {
     fn new(data: &Path) -> anyhow::Result<Self> {
         let (_, asset) = identify(&journal_dir(data))?;
-        Ok(Self { control: Control::new(ControlConfig::new(asset)), anchor: (Timestamp::ZERO, WallTime(0)) })
+        let (control, never) = (Control::new(ControlConfig::new(asset)), WallTime(0));
+        Ok(Self { control, anchor: (Timestamp::ZERO, never), known_until: never })
     }
 
     fn take(&mut self, events: &[Event]) {
         for event in events {
             if let EventBody::EngineStarted { wall, .. } = &event.body {
                 self.anchor = (event.at, *wall);
+            }
+            if !also_happens_to_an_old_copy(&event.body) || self.known_until == WallTime(0) {
+                self.known_until = self.anchor.1.plus(event.at.since(self.anchor.0));
             }
             self.control.evolve(event);
         }
@@ -61,11 +68,24 @@ impl Replayed {
             was: control.accepted().map_or(id, |(journal, _)| journal),
             now: None,
             last_number: control.last_number(),
-            last_wall: self.anchor.1.plus(control.last_at().since(self.anchor.0)),
+            known_until: self.known_until,
             open_jobs: control.jobs().count(),
             waiting: control.jobs().filter(|job| job.placement().is_none()).count(),
         }
     }
+}
+
+/// Whether an orchestrator that has been told of its data's age still writes such events.
+fn also_happens_to_an_old_copy(body: &EventBody) -> bool {
+    use EventBody::{CertificateRetired, CertificateUsed, EngineStarted, NodeConnected, NodeLost};
+    matches!(
+        body,
+        EngineStarted { .. }
+            | NodeConnected { .. }
+            | NodeLost { .. }
+            | CertificateUsed { .. }
+            | CertificateRetired { .. }
+    )
 }
 
 /// Tells what would go on and what would be lost. Changes nothing.

@@ -55,6 +55,8 @@ pub struct Initialised {
     pub identities: Vec<Issued>,
     /// What the pool is called.
     pub name: Name,
+    /// What it was called before, if it was renamed now.
+    pub renamed_from: Option<Name>,
     /// The token of the first operator, told here and nowhere else.
     pub operator_token: Option<OperatorToken>,
 }
@@ -121,6 +123,7 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
     let wanted = wanted(options, &mut known)?;
     let (journal, asset, created) = ensure_journal(data, options.asset)?;
 
+    let before = founders::pool_name(data)?;
     if let Some(name) = &options.name {
         founders::write_pool_name(data, name)?;
     }
@@ -150,7 +153,8 @@ pub fn init(options: &InitOptions) -> anyhow::Result<Initialised> {
     let wants_token = options.operator_token || (created && options.operators.is_empty());
     let operator_token = wants_token.then(|| first_token(data, &authority)).transpose()?;
     let name = founders::pool_name(data)?;
-    Ok(Initialised { journal, asset, created, identities: issued, name, operator_token })
+    let renamed_from = Some(before).filter(|before| !created && *before != name);
+    Ok(Initialised { journal, asset, created, identities: issued, name, renamed_from, operator_token })
 }
 
 /// What the journal keeps of a certificate.

@@ -38,14 +38,19 @@ pub(crate) fn init(options: &InitOptions, made: &Initialised, output: Output) {
                 "asset": made.asset.code(),
                 "created": made.created,
                 "name": made.name,
+                "renamed_from": made.renamed_from,
                 "operator_token": made.operator_token.as_ref().map(|token| token.0.as_str()),
                 "identities": identities,
             })
         );
         return;
     }
-    let what = if made.created { "made" } else { "found" };
-    println!("{what} pool {}: journal {} of {} in {}", made.name, made.journal, made.asset, options.data.display());
+    let what = match (made.created, &made.renamed_from) {
+        (true, _) => format!("made pool {}", made.name),
+        (false, None) => format!("found pool {}", made.name),
+        (false, Some(before)) => format!("found pool {before}, which is called {} from now on", made.name),
+    };
+    println!("{what}: journal {} of {} in {}", made.journal, made.asset, options.data.display());
     for issued in &made.identities {
         let what = if issued.created { "new" } else { "new certificate for" };
         let (name, role) = (&issued.identity.name, issued.identity.role);
@@ -121,8 +126,8 @@ pub(crate) fn restored(made: &Restored, output: Output) {
 }
 
 pub(crate) fn acceptance(acceptance: &Acceptance, output: Output) {
-    let Acceptance { was, now, last_number, last_wall, open_jobs, waiting } = acceptance;
-    let known_until = date(*last_wall);
+    let Acceptance { was, now, last_number, known_until, open_jobs, waiting } = acceptance;
+    let known_until = date(*known_until);
     if output == Output::Json {
         println!(
             "{}",

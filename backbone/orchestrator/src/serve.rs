@@ -8,9 +8,9 @@
 //! A service manager is told that it is ready only then, and after it that it is alive for as long as the engine's own thread
 //! answers, or says that it waits for room on the disk.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ use crate::session::{Server, Shower, reference_blobs};
 use crate::store::blobs::BlobStore;
 use crate::store::input::InputStore;
 use crate::store::journal::JournalReader;
-use crate::store::lock::DataLock;
+use crate::store::lock::{DataLock, LockError};
 use crate::store::output::OutputStore;
 use crate::store::space::Space;
 use crate::store::view::view_dir;
@@ -118,8 +118,11 @@ impl Orchestrator {
         modchain_certs::install_crypto_provider();
         let data = settings.data.clone();
         check_finished(&data)?;
-        let lock = DataLock::take(&data)
-            .with_context(|| format!("{} cannot be served; has `init` made it?", data.display()))?;
+        let lock = DataLock::take(&data).map_err(|error| match &error {
+            LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => anyhow::Error::new(error)
+                .context(format!("there is no pool in {}: run `modchain-orchestrator init` first", data.display())),
+            _ => error.into(),
+        })?;
         let now = SystemTime::now();
         let issuer = Arc::new(Issuer::open(&data, now)?);
         let credentials = issuer.own();
@@ -231,11 +234,12 @@ fn open_stores(
     let place = |what: &str| data.join(what);
     let space = Space::open(data, settings.storage_low, settings.ballast).context("the room on the disk")?;
     let space = Arc::new(space);
-    let output = OutputStore::at(&place("output")).context("the output store cannot be opened")?.within(space.clone());
-    let input = InputStore::at(&place("input")).context("the input store cannot be opened")?.within(space.clone());
-    let blobs = BlobStore::at(&place("blobs")).context("the blob store cannot be opened")?;
+    let output = OutputStore::at(&place("output")).with_context(|| no_store("output", data))?.within(space.clone());
+    let input = InputStore::at(&place("input")).with_context(|| no_store("input", data))?.within(space.clone());
+    let blobs = BlobStore::at(&place("blobs")).with_context(|| no_store("blobs", data))?;
     let (id, asset) = crate::store::journal::identify(&crate::engine::journal_dir(data))?;
-    let feed = Feed::open(id, asset, &view_dir(data)).context("the view of ended jobs cannot be made")?;
+    let feed = Feed::open(id, asset, &view_dir(data))
+        .with_context(|| format!("the view of ended jobs cannot be made in {}", view_dir(data).display()))?;
     let mut feed = feed.within(space.clone());
     let time = SystemSource::new().context("the boot id cannot be read")?;
     let version = Text::cut(env!("CARGO_PKG_VERSION"));
@@ -273,6 +277,10 @@ fn open_stores(
     let retention = Retention::open(&place("output"), output.clone(), settings.keep, engine.control())
         .context("the output of ended jobs cannot be looked through")?;
     Ok((engine, feed, output, input, blobs, retention))
+}
+
+fn no_store(what: &str, data: &Path) -> String {
+    format!("the folder {} cannot be used", data.join(what).display())
 }
 
 /// Removes what may be removed of the output of ended jobs while the start waits for room. For a thread that may block.

@@ -322,3 +322,24 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         assert_eq!((done.status.signal(), &*said), (Some(SIGPIPE), ""), "{line:?}");
     }
 }
+
+#[test]
+fn what_is_not_there_or_in_the_way_is_named_and_a_pool_that_is_renamed_says_so() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, data) = data(&dir);
+    let said = fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]);
+    assert!(said.contains("there is no pool in") && said.contains("modchain-orchestrator init"), "{said}");
+    assert_eq!(said.matches("os error").count(), 1, "{said}");
+    ok(&["init", "--data", &data, "--name", "lab", "-o", "json"]);
+    let renamed = ok(&["init", "--data", &data, "--name", "other", "-o", "json"]);
+    assert_eq!((&renamed["name"], &renamed["renamed_from"]), (&"other".into(), &"lab".into()));
+    assert_eq!(ok(&["init", "--data", &data, "-o", "json"])["renamed_from"], serde_json::Value::Null);
+    // The view is made anew, whatever is in its place.
+    fs::write(path.join("view"), "not a folder").expect("writes");
+    drop(Server::start(&path));
+    assert!(path.join("view").is_dir());
+    fs::remove_dir_all(path.join("output")).expect("removes");
+    fs::write(path.join("output"), "not a folder").expect("writes");
+    let said = fails(1, &["serve", "--data", &data, "--listen", "127.0.0.1:0"]);
+    assert!(said.contains(&format!("the folder {} cannot be used", path.join("output").display())), "{said}");
+}

@@ -48,6 +48,14 @@ fn gap(problem: &str) -> (u64, u64) {
     (number("has seen fence "), number("the last one in this journal is "))
 }
 
+/// Until when the data knows what happened. Whoever asks changes nothing.
+fn known_until(site: &Site) -> serde_json::Value {
+    let accept = ["accept-restore", "--data", "data", "-o", "json"];
+    let looked = site.command("modchain-orchestrator").args(accept).output().expect("starts");
+    assert_eq!(looked.status.code(), Some(2), "it asks first: {looked:?}");
+    serde_json::from_slice::<serde_json::Value>(&looked.stdout).expect("a document")["known_until"].clone()
+}
+
 #[test]
 fn an_old_copy_that_is_accepted_goes_on_and_what_it_does_not_know_is_ended_unbilled() {
     let mut fleet = Fleet::start(2);
@@ -67,13 +75,11 @@ fn an_old_copy_that_is_accepted_goes_on_and_what_it_does_not_know_is_ended_unbil
     fleet.orchestrator.stop();
     fs::rename(&data, &lost).expect("renames");
     fleet.site.operate(&["restore", "copy", "--data", "data"]);
+    let end_of_copy = known_until(&fleet.site);
     fleet.restart_orchestrator();
     eventually("it is found out", || problems(&fleet.site).is_some_and(|problems| !problems.is_empty()));
     fleet.orchestrator.stop();
-
-    let accept = ["accept-restore", "--data", "data", "-o", "json"];
-    let looked = fleet.site.command("modchain-orchestrator").args(accept).output().expect("starts");
-    assert_eq!(looked.status.code(), Some(2), "it asks first: {looked:?}");
+    assert_eq!(known_until(&fleet.site), end_of_copy, "its own start is not what is lost");
     let accepted = fleet.site.operate(&["accept-restore", "--data", "data", "--yes"]);
     assert_eq!((&accepted["accepted"], &accepted["open_jobs"]), (&true.into(), &1.into()), "{accepted:#}");
     assert!(accepted["was"] != accepted["journal"] && accepted["was"] == copied["journal"], "{accepted:#}");
@@ -151,6 +157,9 @@ fn an_old_copy_of_the_data_schedules_nothing_moves_no_money_and_names_the_gap() 
 
     let job = site.job(&paid_since);
     assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&"queued".into(), Some(0)), "{job:#}");
+    let explained = site.run(&["-c", "alice", "job", "explain", &paid_since, "-o", "json"]).expect(0).json();
+    assert!(explained["summary"].as_str().is_some_and(|why| why.contains("rolled back")), "{explained:#}");
+    assert!(explained["starts_within_ms"].is_null(), "{explained:#}");
     let before = site.account("alice");
     let results = || (0..2).map(|agent| site.results_kept(agent)).sum::<usize>();
     if let Some(id) = &contained {

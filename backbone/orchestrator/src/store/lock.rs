@@ -20,7 +20,7 @@ pub enum LockError {
         dir: String,
     },
     /// The file could not be opened.
-    #[error("the lock file {path} cannot be opened: {source}")]
+    #[error("the lock file {path} cannot be opened")]
     Io {
         /// The file.
         path: String,

@@ -163,14 +163,23 @@ impl ConsoleSession {
         let judged = move |control: &Control, now| {
             let fits = control.fitness_of(now, id).unwrap_or_default();
             let priority = control.job(id).map_or(0, |job| job.spec.priority);
-            (fits, control.outlook(now, id).map(|outlook| queue_view(&outlook, priority)), control.last_number())
+            let queue = control.outlook(now, id).map(|outlook| queue_view(&outlook, priority));
+            (fits, queue, control.problems().into_iter().next(), control.last_number())
         };
-        let (fits, queue, number) = self.context.services.engine.query(judged).await?;
+        let (fits, mut queue, problem, number) = self.context.services.engine.query(judged).await?;
+        let problem = self.context.services.engine.frozen().map(ToString::to_string).or(problem);
         // The job as the engine judged it, or as it was later: one that is queued no more must not be shown as waiting.
         self.context.feed.reached(number).await?;
         let job = self.context.feed.job(&self.actor, id).await?.ok_or_else(|| self.no_job(&query.job))?;
         let summary = match job.state {
-            JobState::Queued => waits_for(&fits, queue.as_ref()),
+            JobState::Queued => match problem {
+                // Nobody knows when an operator puts it right.
+                Some(problem) => {
+                    queue = queue.map(|queue| QueueView { starts_within: None, ..queue });
+                    format!("it waits: {problem}")
+                }
+                None => waits_for(&fits, queue.as_ref()),
+            },
             JobState::Completed | JobState::Failed | JobState::TimedOut | JobState::Cancelled | JobState::Expired => {
                 let reason = job.reason.map_or("", modchain_types::Reason::word);
                 let why = if job.message.is_empty() { String::new() } else { format!(": {}", job.message.as_str()) };

@@ -194,7 +194,11 @@ impl View {
 
     /// Begins an empty one in the place of whatever is there. Blocks.
     pub fn anew(dir: &Path, journal: JournalId) -> io::Result<Self> {
-        match fs::remove_dir_all(dir) {
+        let removed = match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(dir),
+            removed => removed,
+        };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Self::try_open(dir, journal).map_err(io::Error::other),
         }
