@@ -467,6 +467,12 @@ fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Failure> {
             continue;
         }
         match line.split_once('=') {
+            // Such as `export NAME=VALUE`: no shell reads this.
+            Some((name, _)) if name.trim_start().contains(char::is_whitespace) => {
+                let place = format!("{}:{}", path.display(), number + 1);
+                return Err(Failure::usage(format!("{place}: `{}` is not a name: it has a blank", name.trim_start()))
+                    .hint("write NAME=VALUE, without `export` and without blanks around the `=`"));
+            }
             Some((name, value)) if !name.trim().is_empty() => pairs.push((name.trim().into(), value.into())),
             _ => {
                 let place = format!("{}:{}", path.display(), number + 1);
@@ -684,6 +690,10 @@ mod tests {
             [("A".to_owned(), "1=2".to_owned()), ("B".to_owned(), String::new())]
         );
         assert!(said(JobFlags { env_file: path("bad"), ..flags(&folder) }).contains("bad:2: expected NAME=VALUE"));
+        std::fs::write(folder.path().join("shell"), "A=1\nexport C=3\n").expect("writes");
+        assert!(
+            said(JobFlags { env_file: path("shell"), ..flags(&folder) }).contains("shell:2: `export C` is not a name")
+        );
     }
 
     #[test]
