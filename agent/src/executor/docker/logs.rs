@@ -24,7 +24,7 @@ use modchain_types::{AttemptId, Limits};
 use modchain_wire::agent::OutputStream;
 use tokio::sync::{mpsc, watch};
 
-use super::cursor::{Cursor, Mark, Position};
+use super::cursor::{Cursor, Position};
 use super::engine::{Engine, Trouble};
 use crate::clock;
 use crate::executor::{ExecutorEvent, OUTPUT_PIECE_BYTES_MAX};
