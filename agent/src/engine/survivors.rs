@@ -29,7 +29,12 @@ impl Survivors {
         let started = left.started?;
         let same = found.spec_digest == modchain_wire::spec_digest(&left.assignment.spec);
         let boot = self.boot == Some(started.boot) && found.boot == started.boot;
-        (same && boot && left.input_done && left.result.is_none())
-            .then(|| Survivor { assignment: left.assignment.clone(), since: started.since })
+        let goes_on = same && boot && left.input_done && left.result.is_none();
+        goes_on.then(|| {
+            let mut assignment = left.assignment.clone();
+            // What its image was found to be may have been said to nobody.
+            assignment.image = found.image.clone().or(assignment.image);
+            Survivor { assignment, since: started.since }
+        })
     }
 }

@@ -164,6 +164,7 @@ async fn an_agent_killed_again_and_again_loses_no_byte_and_repeats_none() {
             assert_eq!((survivor.attempt, survivor.fence), (work.attempt, Work::FENCE));
             assert_eq!(survivor.spec_digest, Digest([3; 32]));
             assert_eq!(survivor.boot, clock::boot_id().unwrap());
+            assert!(survivor.image.as_ref().is_some_and(|pin| pin.contains("sha256:")), "{survivor:?}");
             let ago = survivor.started_ago.expect("it has started");
             assert!(ago < PATIENCE.into(), "{ago}");
             if kills == 4 {

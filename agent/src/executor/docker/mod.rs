@@ -19,7 +19,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use modchain_types::{AttemptId, BootId, Digest, DockerTask, Exceptions, Fence, NodeId, Span, Text, Timestamp};
+use modchain_types::{
+    AttemptId, BootId, Digest, DockerTask, Exceptions, Fence, ImagePin, NodeId, Span, Text, Timestamp,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{EVENTS_WAITING_MAX, RunControl, Running, StartRequest, StdinWriter};
@@ -91,7 +93,7 @@ pub struct DockerExecutor {
 }
 
 /// A container of this node that outlived its agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survivor {
     /// Which attempt it is.
     pub attempt: AttemptId,
@@ -103,6 +105,8 @@ pub struct Survivor {
     pub started_ago: Option<Span>,
     /// The machine's boot in which it was created.
     pub boot: BootId,
+    /// What the job's image name meant when it was created.
+    pub image: Option<ImagePin>,
 }
 
 /// What is needed to go on with a [`Survivor`].
@@ -232,6 +236,7 @@ mod label {
     pub(super) const FENCE: &str = "modchain.fence";
     pub(super) const SPEC_DIGEST: &str = "modchain.spec_digest";
     pub(super) const BOOT: &str = "modchain.boot";
+    pub(super) const IMAGE: &str = "modchain.image";
 }
 
 /// The name of an attempt's container. The engine gives each name once, so an attempt cannot have two.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerStateStatusEnum, ContainerSummary};
 use bollard::query_parameters::ListContainersOptions;
-use modchain_types::{AttemptId, BootId, Digest, Fence, JobId, NodeId, Span, Timestamp, WallTime};
+use modchain_types::{AttemptId, BootId, Digest, Fence, ImagePin, JobId, NodeId, Span, Timestamp, WallTime};
 
 use super::engine::{Engine, Trouble};
 use super::{Survivor, container_name, label};
@@ -19,17 +19,18 @@ struct Ours {
     fence: Fence,
     spec_digest: Digest,
     boot: BootId,
+    image: Option<ImagePin>,
 }
 
 pub(super) async fn survivors(engine: &Engine, node: NodeId) -> Result<Vec<Survivor>, Trouble> {
     let here = clock::boot_id().ok();
     let mut survivors = Vec::new();
-    for Ours { attempt, fence, spec_digest, boot } in list(engine, node).await? {
+    for Ours { attempt, fence, spec_digest, boot, image } in list(engine, node).await? {
         let Some(container) = engine.inspect(&container_name(attempt, fence)).await? else { continue };
         let state = container.state.unwrap_or_default();
         let ran = !matches!(state.status, Some(ContainerStateStatusEnum::CREATED) | None);
         let started_ago = if ran && here == Some(boot) { started_ago(&state) } else { None };
-        survivors.push(Survivor { attempt, fence, spec_digest, started_ago, boot });
+        survivors.push(Survivor { attempt, fence, spec_digest, started_ago, boot, image });
     }
     Ok(survivors)
 }
@@ -58,6 +59,7 @@ fn ours(container: &ContainerSummary) -> Option<Ours> {
         fence,
         spec_digest: said(label::SPEC_DIGEST)?.parse().ok()?,
         boot: said(label::BOOT)?.parse().ok()?,
+        image: said(label::IMAGE).and_then(|pin| ImagePin::new(pin).ok()),
     })
 }
 

@@ -50,8 +50,10 @@ pub(super) fn settings(
     request: &StartRequest,
     task: &DockerTask,
     image: &Image,
-    labels: HashMap<String, String>,
+    mut labels: HashMap<String, String>,
 ) -> Result<ContainerCreateBody, Ending> {
+    // For an agent that goes on with it: another attempt of the job must run the same.
+    labels.insert(super::label::IMAGE.into(), image.pin.to_string());
     let job = |why: String| Ending::CannotStart { fault: Fault::Job, message: Text::cut(why) };
     let config = image.inspect.config.clone().unwrap_or_default();
     let volumes = config.volumes.unwrap_or_default();
