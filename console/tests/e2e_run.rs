@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use common::{Home, Stack, eventually, require_siblings, signal};
@@ -106,6 +106,27 @@ fn output_arrives_while_the_job_runs_and_ctrl_c_leaves_it_running() {
     stack.run(&["cancel", "slow", "-y"]).expect(7);
     stack.run(&["cancel", "slow", "-y", "--if-running"]).expect(0);
     stack.run(&["wait", "slow"]).expect(143);
+}
+
+#[test]
+fn a_reader_that_does_not_read_keeps_nobody_from_leaving() {
+    let stack = Stack::start();
+    let line = ["run", "-d", "-q", "--wasm", "flood.wat", "--max-cost", "0.10", "--name", "flood"];
+    stack.run(&line).expect(0);
+    stack.run(&["wait", "flood"]).expect(0);
+    for line in [&["logs", "flood"][..], &["logs", "-f", "flood"]] {
+        let mut logs = stack.home.command(line).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+        let mut stdout = logs.stdout.take().expect("is piped");
+        // It has begun, and cannot go on: there are some megabytes more than fit anywhere.
+        stdout.read_exact(&mut [0]).expect("reads");
+        signal(&logs, "INT");
+        let mut code = None;
+        eventually("it ends", || {
+            code = logs.try_wait().expect("waits");
+            code.is_some()
+        });
+        assert_eq!(code.and_then(|code| code.code()), Some(130), "{line:?}");
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ use crate::shell::{OnInterrupt, Shell};
 use crate::signal::{Signals, Wish};
 use crate::text;
 
+/// Longest wait of one who leaves for what was printed before to be read.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 /// How long to try for a new connection before giving up on it. The job runs on; an orchestrator is back in seconds, a
 /// machine in minutes.
 const RECONNECT_MAX: Duration = Duration::from_secs(10 * 60);
@@ -60,6 +62,47 @@ pub(crate) enum End {
     Ended(Box<JobView>),
     /// Somebody wanted to leave; the job runs on. What it may still cost is in the last view of it.
     Detached(Wish, Option<Box<JobView>>),
+}
+
+/// What wishes to stop mean.
+struct Wishes<'a> {
+    shell: &'a Shell,
+    job: JobId,
+    on_interrupt: OnInterrupt,
+}
+
+impl Wishes<'_> {
+    /// Gives the wish back when it is to leave.
+    fn take(&self, wish: Wish, going: &mut Progressing) -> Option<Wish> {
+        let cancels = match self.on_interrupt {
+            OnInterrupt::CancelAlways => true,
+            OnInterrupt::Cancel => wish == Wish::Interrupt,
+            OnInterrupt::Detach => false,
+        };
+        if !cancels || going.cancelling {
+            return Some(wish);
+        }
+        going.cancelling = true;
+        going.progress.stop();
+        self.shell.say(&format!("cancelling {}; once more to leave it", self.shell.id_said(&self.job)));
+        None
+    }
+}
+
+/// Tells the orchestrator that the job is to end, once.
+async fn cancel(client: &Client, job: JobId, going: &mut Progressing) -> Result<(), Failure> {
+    if going.cancel_sent {
+        return Ok(());
+    }
+    let request = Cancel { job: Text::cut(job.to_string()), grace: CANCEL_GRACE, why: Text::cut("interrupted") };
+    match client.cancel(request).await {
+        Ok(_) => {}
+        // It ended by itself in the meantime.
+        Err(failure) if failure.code == RefusalCode::Conflict.word() => {}
+        Err(failure) => return Err(failure),
+    }
+    going.cancel_sent = true;
+    Ok(())
 }
 
 /// What changes while a job is followed.
@@ -145,7 +188,16 @@ impl Follow<'_> {
             }
         };
         going.progress.stop();
-        self.printer.finish().await?;
+        // A reader that does not read keeps nobody from leaving.
+        let leaves = matches!(end, Ok(End::Detached(..)));
+        tokio::select! {
+            finished = self.printer.finish() => finished?,
+            () = tokio::time::sleep(LAST_WORDS_MAX), if leaves => {}
+            wish = signals.next() => match end {
+                Ok(End::Ended(job)) => return Ok(End::Detached(wish, Some(job))),
+                end => return end,
+            },
+        }
         end
     }
 
@@ -176,7 +228,7 @@ impl Follow<'_> {
             tokio::pin!(pump);
             loop {
                 if going.cancelling && !going.cancel_sent {
-                    self.cancel(client, going).await?;
+                    cancel(client, self.job, going).await?;
                 }
                 tokio::select! {
                     failure = &mut pump => return Err(failure),
@@ -194,7 +246,11 @@ impl Follow<'_> {
                         Err(_) => states_open = false,
                     },
                     reply = logs.next() => match reply? {
-                        ToConsole::LogChunk(chunk) => self.chunk(chunk, going).await?,
+                        ToConsole::LogChunk(chunk) => {
+                            if let Some(wish) = self.chunk(chunk, client, going, signals).await? {
+                                return Ok(End::Detached(wish, going.seen.take()));
+                            }
+                        }
                         ToConsole::CaughtUp(_) => self.printer.release().await?,
                         ToConsole::LogEnd(end) if end.job.state.is_ended() => return Ok(End::Ended(Box::new(end.job))),
                         ToConsole::LogEnd(_) => return Err(Failure::lost("the log ended before the job")),
@@ -208,44 +264,45 @@ impl Follow<'_> {
         result
     }
 
-    async fn chunk(&mut self, chunk: LogChunk, going: &mut Progressing) -> Result<(), Failure> {
+    /// Shows a piece; gives the wish to leave if one comes while nobody reads.
+    async fn chunk(
+        &mut self,
+        chunk: LogChunk,
+        client: &Client,
+        going: &mut Progressing,
+        signals: &mut Signals,
+    ) -> Result<Option<Wish>, Failure> {
         going.progress.stop();
         let cursor = chunk.cursor;
         if let Some(answer) = &mut self.answer {
             answer.take(&chunk);
         }
-        self.printer.chunk(chunk).await?;
+        let (wishes, job) = (Wishes { shell: self.shell, job: self.job, on_interrupt: self.on_interrupt }, self.job);
+        let showing = self.printer.chunk(chunk);
+        tokio::pin!(showing);
+        loop {
+            tokio::select! {
+                biased;
+                shown = &mut showing => break shown?,
+                wish = signals.next() => {
+                    if let Some(wish) = wishes.take(wish, going) {
+                        return Ok(Some(wish));
+                    }
+                    match cancel(client, job, going).await {
+                        // Once more over the next connection; what is being shown must not be begun again for it.
+                        Err(failure) if !failure.lost => return Err(failure),
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+            }
+        }
         going.cursor = Some(cursor);
-        Ok(())
+        Ok(None)
     }
 
     /// What a wish means; gives it back when it is to leave.
     fn wish(&self, wish: Wish, going: &mut Progressing) -> Option<Wish> {
-        let cancels = match self.on_interrupt {
-            OnInterrupt::CancelAlways => true,
-            OnInterrupt::Cancel => wish == Wish::Interrupt,
-            OnInterrupt::Detach => false,
-        };
-        if !cancels || going.cancelling {
-            return Some(wish);
-        }
-        going.cancelling = true;
-        going.progress.stop();
-        self.shell.say(&format!("cancelling {}; once more to leave it", self.shell.id_said(&self.job)));
-        None
-    }
-
-    async fn cancel(&self, client: &Client, going: &mut Progressing) -> Result<(), Failure> {
-        let request =
-            Cancel { job: Text::cut(self.job.to_string()), grace: CANCEL_GRACE, why: Text::cut("interrupted") };
-        match client.cancel(request).await {
-            Ok(_) => {}
-            // It ended by itself in the meantime.
-            Err(failure) if failure.code == RefusalCode::Conflict.word() => {}
-            Err(failure) => return Err(failure),
-        }
-        going.cancel_sent = true;
-        Ok(())
+        Wishes { shell: self.shell, job: self.job, on_interrupt: self.on_interrupt }.take(wish, going)
     }
 
     /// One line per change that a person wants to hear of.

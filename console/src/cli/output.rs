@@ -1,7 +1,9 @@
 //! Job output on its way to standard output and standard error: exact bytes, written as they come. A thread of its own
 //! writes, so that a reader that does not read (a pager, a full pipe) stops neither the link nor Ctrl-C.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -69,16 +71,15 @@ impl Output {
     }
 }
 
+/// Writes to the streams themselves: whoever waits here for a reader must hold no lock that the end of the program needs.
 fn write_all(mut pieces: mpsc::Receiver<(To, Bytes)>) -> std::io::Result<()> {
+    let mut stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let mut stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
     while let Some((to, bytes)) = pieces.blocking_recv() {
         match to {
-            To::Stdout => {
-                let mut stdout = std::io::stdout().lock();
-                stdout.write_all(&bytes)?;
-                stdout.flush()?;
-            }
+            To::Stdout => stdout.write_all(&bytes)?,
             // Standard error may be closed; that is no reason to lose standard output.
-            To::Stderr => drop(std::io::stderr().lock().write_all(&bytes)),
+            To::Stderr => drop(stderr.write_all(&bytes)),
         }
     }
     Ok(())

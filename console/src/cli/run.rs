@@ -210,6 +210,9 @@ fn finished(shell: &Shell, job: &JobView, id: &str, asset: Asset) -> Result<(), 
 
 /// What somebody who leaves should know.
 pub(crate) fn say_detached(shell: &Shell, id: &str, view: Option<&JobView>, held: Micro, asset: Asset) {
+    if view.is_some_and(|job| job.state.is_ended()) {
+        return shell.say(&format!("Left before all output of {id} was shown: modchain logs {id}"));
+    }
     if view.is_some_and(|job| job.state == JobState::Cancelling) {
         return shell.say(&format!("Left. {id} is being cancelled."));
     }
