@@ -102,7 +102,7 @@ fn newest(view: &IdentityView, look: &Look, at: fn(&CertificateView) -> WallTime
 
 async fn revoke(shell: &Shell, words: Vec<String>, reason: String) -> Outcome {
     let why = Text::new(reason).map_err(|error| Failure::usage(format!("reason: {error}")))?;
-    let identities = ids(words)?.iter().map(|word| reference(word)).collect::<Result<Vec<_>, _>>()?;
+    let identities = ids(words).await?.iter().map(|word| reference(word)).collect::<Result<Vec<_>, _>>()?;
     if identities.is_empty() {
         return Err(Failure::usage("no identity was named").hint("modchain cert list shows them"));
     }

@@ -289,7 +289,7 @@ pub(crate) async fn job(shell: &Shell, args: JobArgs) -> Outcome {
         Some(JobCommand::Show { jobs, watch }) => (jobs, watch),
         None => (args.jobs, args.watch),
     };
-    let jobs = ids(jobs)?;
+    let jobs = ids(jobs).await?;
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
     let mut views = Vec::new();
@@ -415,14 +415,18 @@ pub(crate) fn verdicts(nodes: &[NodeVerdictView]) -> String {
 }
 
 /// Ids from the command line; `-` stands for those on standard input.
-pub(crate) fn ids(words: Vec<String>) -> Result<Vec<String>, Failure> {
+pub(crate) async fn ids(words: Vec<String>) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::new();
     for word in words {
         if word != "-" {
             ids.push(word);
             continue;
         }
-        let text = std::io::read_to_string(std::io::stdin())
+        // On a thread of its own, so that a signal is heard while nobody types.
+        let read = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await;
+        let text = read
+            .map_err(std::io::Error::other)
+            .flatten()
             .map_err(|error| Failure::usage(format!("cannot read ids from standard input: {error}")))?;
         ids.extend(text.split_whitespace().map(str::to_owned));
     }

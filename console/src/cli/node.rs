@@ -148,13 +148,13 @@ fn spark(ticks: &[GpuTickView]) -> String {
 }
 
 /// The names of a line, checked before anything is asked.
-fn named(names: NodeNames) -> Result<(Vec<Name>, Text<256>), Failure> {
+async fn named(names: NodeNames) -> Result<(Vec<Name>, Text<256>), Failure> {
     let why = Text::new(names.reason).map_err(|error| Failure::usage(format!("reason: {error}")))?;
     let parse = |word: &String| {
         word.parse::<Name>()
             .map_err(|error| Failure::usage(error.to_string()).hint("modchain nodes -o name lists names"))
     };
-    let nodes = ids(names.nodes)?.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let nodes = ids(names.nodes).await?.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     if nodes.is_empty() {
         return Err(Failure::usage("no node was named").hint("modchain nodes -o name lists names"));
     }
@@ -162,7 +162,7 @@ fn named(names: NodeNames) -> Result<(Vec<Name>, Text<256>), Failure> {
 }
 
 async fn set(shell: &Shell, names: NodeNames, wish: NodeWish) -> Outcome {
-    let (nodes, why) = named(names)?;
+    let (nodes, why) = named(names).await?;
     let client = shell.connect().await?;
     let views = set_all(&client, &nodes, wish, &why).await?;
     tell(shell, &views, client.welcome().asset)?;
@@ -170,7 +170,7 @@ async fn set(shell: &Shell, names: NodeNames, wish: NodeWish) -> Outcome {
 }
 
 async fn uncordon(shell: &Shell, names: NodeNames) -> Outcome {
-    let (nodes, why) = named(names)?;
+    let (nodes, why) = named(names).await?;
     let client = shell.connect().await?;
     for node in &nodes {
         let view = client.node(NodeQuery { node: node.clone() }).await?.node;
@@ -228,7 +228,7 @@ fn counted(jobs: u32) -> String {
 }
 
 async fn drain(shell: &Shell, args: DrainArgs) -> Outcome {
-    let (nodes, why) = named(args.names)?;
+    let (nodes, why) = named(args.names).await?;
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
     if let Some(deadline) = args.deadline {

@@ -160,7 +160,7 @@ fn alarms(tokens: &[TokenView]) -> String {
 }
 
 async fn revoke(shell: &Shell, words: Vec<String>) -> Outcome {
-    let tokens = ids(words)?.iter().map(|word| id(word)).collect::<Result<Vec<_>, _>>()?;
+    let tokens = ids(words).await?.iter().map(|word| id(word)).collect::<Result<Vec<_>, _>>()?;
     let client = shell.connect().await?;
     let mut views = Vec::new();
     for token in tokens {

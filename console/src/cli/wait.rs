@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use modchain_link::Backoff;
 use modchain_types::{Asset, JobId, JobState, Text};
 use modchain_wire::ToConsole;
@@ -26,7 +29,7 @@ const CANCEL_ALL_MAX: u32 = 10_000;
 
 /// `modchain wait`.
 pub(crate) async fn wait(shell: &Shell, args: WaitArgs) -> Outcome {
-    let words = jobs::ids(args.jobs)?;
+    let words = jobs::ids(args.jobs).await?;
     let client = shell.connect().await?;
     let asset = client.welcome().asset;
     let mut ids = Vec::new();
@@ -70,16 +73,22 @@ async fn wait_for(shell: &Shell, client: Client, ids: &[JobId], what: WaitFor) -
     let mut client = Some(client);
     let mut backoff = Backoff::new();
     let mut lost_since = None;
+    let heard = Arc::new(AtomicBool::new(false));
     loop {
         let attempt = async {
             let client = match client.take() {
                 Some(client) => client,
                 None => shell.connect().await?,
             };
-            wait_connected(client, ids, what).await
+            wait_connected(client, ids, what, &heard).await
         };
         match attempt.await {
             Err(failure) if failure.lost => {
+                if heard.swap(false, Ordering::Relaxed) {
+                    // It was there: this is another loss.
+                    lost_since = None;
+                    backoff.reset();
+                }
                 let since = *lost_since.get_or_insert_with(tokio::time::Instant::now);
                 if since.elapsed() > RECONNECT_MAX {
                     return Err(Failure { exit: exit::MODCHAIN_FAILED, ..failure });
@@ -91,15 +100,21 @@ async fn wait_for(shell: &Shell, client: Client, ids: &[JobId], what: WaitFor) -
     }
 }
 
-async fn wait_connected(client: Client, ids: &[JobId], what: WaitFor) -> Result<Vec<JobView>, Failure> {
-    let client = std::sync::Arc::new(client);
+/// Waits over this connection; notes when it has heard something over it.
+async fn wait_connected(
+    client: Client,
+    ids: &[JobId],
+    what: WaitFor,
+    heard: &Arc<AtomicBool>,
+) -> Result<Vec<JobView>, Failure> {
+    let client = Arc::new(client);
     let mut waits = JoinSet::new();
     let mut found: Vec<Option<JobView>> = vec![None; ids.len()];
     let mut next = 0;
     loop {
         while waits.len() < WAITED_AT_ONCE && next < ids.len() {
-            let (client, id, index) = (client.clone(), ids[next], next);
-            waits.spawn(async move { wait_one(&client, id, what).await.map(|view| (index, view)) });
+            let (client, heard, id, index) = (client.clone(), heard.clone(), ids[next], next);
+            waits.spawn(async move { wait_one(&client, id, what, &heard).await.map(|view| (index, view)) });
             next += 1;
         }
         // Dropping the set ends the other waits.
@@ -113,7 +128,7 @@ async fn wait_connected(client: Client, ids: &[JobId], what: WaitFor) -> Result<
     Ok(found.into_iter().flatten().collect())
 }
 
-async fn wait_one(client: &Client, id: JobId, what: WaitFor) -> Result<JobView, Failure> {
+async fn wait_one(client: &Client, id: JobId, what: WaitFor, heard: &AtomicBool) -> Result<JobView, Failure> {
     let job = JobRef::cut(id.to_string());
     let reached = |view: &JobView| match what {
         WaitFor::Ended | WaitFor::Any => view.state.is_ended(),
@@ -122,6 +137,7 @@ async fn wait_one(client: &Client, id: JobId, what: WaitFor) -> Result<JobView, 
     // The stream first, then the question: what changes in between is in the stream.
     let mut states = client.open(StateOpen { job: Some(job.clone()), resume: None }).await?;
     let view = client.job(JobQuery { job }).await?;
+    heard.store(true, Ordering::Relaxed);
     if reached(&view) {
         return Ok(view);
     }
@@ -183,7 +199,7 @@ async fn all(client: &Client, mine: bool) -> Result<Vec<JobView>, Failure> {
 
 async fn named(shell: &Shell, client: &Client, words: Vec<String>) -> Result<Vec<JobView>, Failure> {
     let mut views = Vec::new();
-    for word in jobs::ids(words)? {
+    for word in jobs::ids(words).await? {
         views.push(jobs::resolve(shell, client, &word).await?.1);
     }
     Ok(views)
