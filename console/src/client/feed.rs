@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use modchain_wire::console::{InputDone, InputOpen, InputPiece, JobRef, RefusalCode};
-use modchain_wire::{Data, FromConsole, ToConsole};
+use modchain_wire::{CHUNK_BYTES_MAX, Data, FromConsole, ToConsole};
 use tokio::sync::mpsc;
 
 use super::{Client, link};
@@ -24,6 +24,8 @@ pub(crate) struct Feed {
     begin: u64,
     /// Whether the input is at its end.
     ended: bool,
+    /// Whether it goes on behind whatever the orchestrator has already, and does not begin anew with it.
+    goes_on: bool,
 }
 
 /// How the sending came to its end.
@@ -38,7 +40,12 @@ pub(crate) enum Pumped {
 impl Feed {
     /// What this channel gives, to its end.
     pub(crate) fn new(pieces: mpsc::Receiver<std::io::Result<Bytes>>) -> Self {
-        Self { pieces, unstored: VecDeque::new(), unstored_bytes: 0, begin: 0, ended: false }
+        Self { pieces, unstored: VecDeque::new(), unstored_bytes: 0, begin: 0, ended: false, goes_on: false }
+    }
+
+    /// The same for who has not the input from its beginning, as a person who types more of it.
+    pub(crate) fn going_on(pieces: mpsc::Receiver<std::io::Result<Bytes>>) -> Self {
+        Self { goes_on: true, ..Self::new(pieces) }
     }
 
     #[cfg(test)]
@@ -70,6 +77,7 @@ impl Feed {
             }
             other => return Err(link::unexpected(other.as_ref())),
         };
+        self.begin_at(stored);
         let mut sent = stored;
         let mut done_sent = false;
         loop {
@@ -105,11 +113,20 @@ impl Feed {
         }
     }
 
+    /// The orchestrator has so much: where this begins, if that is not known yet.
+    fn begin_at(&mut self, stored: u64) {
+        if std::mem::take(&mut self.goes_on) {
+            self.begin = stored;
+        }
+    }
+
     fn read(&mut self, piece: Option<std::io::Result<Bytes>>) -> Result<(), Failure> {
         match piece {
-            Some(Ok(bytes)) => {
+            Some(Ok(mut bytes)) => {
                 self.unstored_bytes += bytes.len();
-                self.unstored.push_back(bytes);
+                while !bytes.is_empty() {
+                    self.unstored.push_back(bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX)));
+                }
             }
             Some(Err(error)) => return Err(Failure::failed(format!("cannot read standard input: {error}"))),
             None => self.ended = true,
@@ -181,6 +198,28 @@ mod tests {
         feed.stored(7).expect("forgets");
         assert!(feed.from(7).is_empty() && feed.unstored.is_empty());
         assert!(feed.stored(3).is_err(), "what was stored is not here any more");
+    }
+
+    #[test]
+    fn what_is_typed_later_goes_on_behind_what_is_there() {
+        let mut feed = Feed { goes_on: true, ..Feed::of(&[b"world"]) };
+        feed.begin_at(6);
+        read_all(&mut feed);
+        assert_eq!(feed.from(6), [(6, Bytes::from("world"))]);
+        // The next connection, before any of it was stored and after some was.
+        feed.begin_at(6);
+        assert_eq!((feed.begin, feed.end()), (6, 11));
+        feed.begin_at(9);
+        feed.stored(9).expect("forgets");
+        assert_eq!(feed.from(9), [(9, Bytes::from("ld"))]);
+    }
+
+    #[test]
+    fn a_piece_of_any_length_is_sent_in_chunks() {
+        let mut feed = Feed::of(&[]);
+        feed.read(Some(Ok(vec![b'x'; 2 * CHUNK_BYTES_MAX + 1].into()))).expect("reads");
+        let lengths: Vec<usize> = feed.from(0).iter().map(|(_, piece)| piece.len()).collect();
+        assert_eq!(lengths, [CHUNK_BYTES_MAX, CHUNK_BYTES_MAX, 1]);
     }
 
     #[test]

@@ -356,7 +356,7 @@ impl Link {
     async fn input(&mut self, job: JobId, piece: Bytes) -> Turn {
         let input = self.inputs.entry(job).or_insert_with(|| {
             let (pieces, feed) = mpsc::channel(INPUT_PIECES_MAX);
-            Input { pieces: Some(pieces), feed: Arc::new(tokio::sync::Mutex::new(Feed::new(feed))) }
+            Input { pieces: Some(pieces), feed: Arc::new(tokio::sync::Mutex::new(Feed::going_on(feed))) }
         });
         let refused = match &input.pieces {
             None => Some("its input has ended"),
