@@ -459,14 +459,8 @@ impl Mirror {
 
     fn take_answer(&mut self, asked: FromConsole, reply: ToConsole) {
         match (asked, reply) {
-            (_, ToConsole::Job(job)) => self.take_jobs(vec![job]),
-            (FromConsole::Jobs(_), ToConsole::Jobs(page)) => {
-                let jobs = page.items.into_vec();
-                // Who asks for older ones means to see them.
-                let new = |job: &&JobView| job.state.is_ended() && !self.jobs.contains_key(&job.id);
-                self.ended_max += jobs.iter().filter(new).count();
-                self.take_jobs(jobs);
-            }
+            (_, ToConsole::Job(job)) => self.take_asked_jobs(vec![job]),
+            (FromConsole::Jobs(_), ToConsole::Jobs(page)) => self.take_asked_jobs(page.items.into_vec()),
             (_, ToConsole::NodeIs(node)) => self.take_nodes(vec![node]),
             (FromConsole::Nodes(_), ToConsole::Nodes(page)) => self.take_nodes(page.items.into_vec()),
             (_, ToConsole::NodeHistory(history)) => {
@@ -480,7 +474,7 @@ impl Mirror {
             }
             (_, ToConsole::Explanation(why)) => {
                 let id = why.job.id;
-                self.take_jobs(vec![why.job.clone()]);
+                self.take_asked_jobs(vec![why.job.clone()]);
                 self.explanations.insert(id, why);
                 move_to_end(&mut self.recent_explanations, &id);
                 if self.recent_explanations.len() > EXPLANATIONS_MAX {
@@ -515,6 +509,13 @@ impl Mirror {
             }
             _ => {}
         }
+    }
+
+    /// Who asks for older ones means to see them.
+    fn take_asked_jobs(&mut self, jobs: Vec<JobView>) {
+        let new = |job: &&JobView| job.state.is_ended() && !self.jobs.contains_key(&job.id);
+        self.ended_max += jobs.iter().filter(new).count();
+        self.take_jobs(jobs);
     }
 
     fn take_jobs(&mut self, jobs: Vec<JobView>) {
