@@ -125,8 +125,12 @@ fn is_kept(kind: PromptKind, line: &str) -> bool {
 
 /// Whether a command line may carry something that is nobody's to read later.
 fn may_be_secret(line: &str) -> bool {
-    let words = command::split(line).unwrap_or_default();
-    words.iter().any(|word| word == "token" || word.starts_with("--env") || word.starts_with("-e"))
+    // What cannot be taken apart may be anything.
+    let Ok(words) = command::split(line) else { return true };
+    let is_secret = |word: &String| {
+        word == "token" || ["--token", "--env", "-e", "MCJ1-"].iter().any(|start| word.starts_with(start))
+    };
+    words.iter().any(is_secret)
 }
 
 /// Takes in the text of `history`.
