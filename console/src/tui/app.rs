@@ -427,11 +427,19 @@ impl App {
         }
     }
 
+    /// What was asked for by a person and has no answer yet: it may have been done, or not even sent.
+    pub(crate) fn unanswered(&self) -> Vec<String> {
+        self.ui.asks.values().map(|ask| ask.what.clone()).filter(|what| !what.is_empty()).collect()
+    }
+
     /// Goes on with another orchestrator, of which nothing is known yet. How things are looked at stays.
     pub(crate) fn begin_anew(&mut self) {
         self.mirror = Mirror::default();
         self.ui.paused = None;
         self.ui.opened.clear();
+        for what in self.unanswered() {
+            self.toast(Tone::Bad, format!("{what}: another context was chosen before its answer came"));
+        }
         self.ui.asks.clear();
         self.ui.errands.clear();
         self.ui.awaited = None;

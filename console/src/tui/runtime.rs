@@ -119,6 +119,9 @@ pub(crate) async fn run(shell: &Shell, mut settings: Settings, signals: &mut Sig
     let mut console = Console { shell, target, link, clock, recorder, results, app, started, dirty: true, leave: None };
     let outcome = console.serve(&mut screen, inbox, finished, signals).await;
     drop(screen);
+    for what in console.app.unanswered() {
+        shell.say(&format!("{what}: no answer came before the console was left; look whether it was done"));
+    }
     if settings.replay.is_none() {
         let chosen = console.app.ui.theme.name;
         let chosen = if shell.theme_is_open() { Some(chosen).filter(|chosen| *chosen != theme) } else { remembered };

@@ -564,6 +564,43 @@ fn a_token_is_shown_once_and_copied_alone() {
 }
 
 #[test]
+fn a_token_that_a_form_asks_for_is_shown_as_well_and_nothing_is_typed_meanwhile() {
+    use super::super::msg::{Drawn, Secret};
+    let mut app = seen((100, 40), Link::Live);
+    press(&mut app, &["6", "n"]);
+    let effects = press(&mut app, &["F5"]);
+    let [Effect::DrawToken(edit, _)] = &effects[..] else { panic!("draws: {effects:?}") };
+    let token = app.mirror.tokens.as_ref().expect("some")[0].clone();
+    let request = modchain_wire::console::TokenCreate {
+        token: token.id,
+        verifier: [0; 32],
+        role: modchain_types::Role::Node,
+        name: None,
+        account: None,
+        rejoin: false,
+        ttl: modchain_types::Span::from_secs(900),
+    };
+    let drawn = || {
+        let secret = Secret(zeroize::Zeroizing::new("MCJ1-secret".repeat(10)));
+        Drawn { secret, request: request.clone(), join: "orch:7444".into() }
+    };
+    let effects = update(&mut app, Msg::Drawn(*edit, Ok(Box::new(drawn()))));
+    let [Effect::Send(ToLive::Ask(ask, _))] = &effects[..] else { panic!("asks: {effects:?}") };
+    // Whatever is typed while it is on its way would make another form of it, whose answer nobody waits for.
+    assert!(press(&mut app, &["Tab", "x", "F5"]).is_empty());
+    let refusal = Failure::conflict("no such account");
+    answer(&mut app, *ask, Err(refusal));
+    assert!(screen(&mut app).contains("no such account"), "the form is there still");
+    let effects = press(&mut app, &["F5"]);
+    let [Effect::DrawToken(edit, _)] = &effects[..] else { panic!("draws: {effects:?}") };
+    let effects = update(&mut app, Msg::Drawn(*edit, Ok(Box::new(drawn()))));
+    let [Effect::Send(ToLive::Ask(ask, _))] = &effects[..] else { panic!("asks: {effects:?}") };
+    answer(&mut app, *ask, Ok(ToConsole::Token(token)));
+    let shown = screen(&mut app);
+    assert!(shown.contains("MCJ1-secret") && shown.contains("modchain-agent join --orchestrator orch:7444"), "{shown}");
+}
+
+#[test]
 fn every_command_has_a_place_here_and_every_place_a_command() {
     let mut commands = BTreeSet::new();
     for command in Cli::command().get_subcommands() {

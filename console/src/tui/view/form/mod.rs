@@ -356,11 +356,17 @@ pub(crate) fn answered(app: &mut App, ask: &Ask, reply: &Result<Box<ToConsole>, 
             let left = if let Check::Planned(plan, _) = check { plan.left } else { None };
             form.sent = false;
             form.fault = Some(Left::missed(left, failure.clone()).said());
+            // A token that was not taken is nobody's: the next try draws another.
+            app.ui.errands.remove(&edit);
         }
-        (Ok(reply), _) => {
+        (Ok(answer), _) => {
             app.ui.overlay = None;
-            if let ToConsole::Submitted(submitted) = &**reply {
+            if let ToConsole::Submitted(submitted) = &**answer {
                 act::show_submitted(app, submitted.job);
+            }
+            if app.ui.errands.contains_key(&edit) {
+                // What was drawn for it is shown now, and never again.
+                return act::answered(app, ask, edit, reply);
             }
         }
     }
@@ -526,7 +532,7 @@ pub(crate) fn refuse(app: &mut App, edit: u64, failure: &Failure) -> bool {
 /// Text was pasted.
 pub(crate) fn paste(app: &mut App, text: &str) -> Vec<Effect> {
     let now = app.now.ms;
-    let Some(form) = form_of(app) else { return Vec::new() };
+    let Some(form) = form_of(app).filter(|form| !form.sent) else { return Vec::new() };
     let Stop::Field(place) = form.focus else { return Vec::new() };
     let Some(field) = form.focused() else { return Vec::new() };
     let lines = matches!(field.spec.word, "prompt" | "system");
@@ -559,6 +565,8 @@ pub(crate) fn key(app: &mut App, key: &str) -> Vec<Effect> {
             leave(app);
             Vec::new()
         }
+        // What is on its way stays what it is until the answer comes: that is about this and nothing else.
+        (_, _) if form.sent => Vec::new(),
         ("F5" | "Ctrl-Enter", _) => submit(app),
         ("Ctrl-p", _) => {
             preview(app);
