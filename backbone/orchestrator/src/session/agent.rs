@@ -508,6 +508,7 @@ fn passes(error: &BlobError) -> bool {
         BlobError::Full | BlobError::Disk(_) => true,
         BlobError::TooLarge { .. }
         | BlobError::Quota { .. }
+        | BlobError::TooMany { .. }
         | BlobError::Mismatch { .. }
         | BlobError::Missing
         | BlobError::Damaged => false,

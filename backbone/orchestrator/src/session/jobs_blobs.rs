@@ -47,5 +47,9 @@ pub async fn reference_blobs(engine: &EngineHandle, blobs: &BlobStore, job: JobI
         Err(error) => tracing::warn!(%job, %error, "the task of an open job cannot be read"),
     }
     blobs.reference(job, &account, &digests);
+    // It may have ended meanwhile, and whoever lets go of what ended jobs need has been here before.
+    if !engine.query(move |control: &Control, _| control.job(job).is_some()).await? {
+        blobs.release(job);
+    }
     Ok(())
 }

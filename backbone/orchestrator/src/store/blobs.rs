@@ -23,6 +23,8 @@ use super::space::is_full;
 pub const BLOB_BYTES_MAX: u64 = 32 << 20;
 /// Most that one account may keep, in bytes: some dozens of its largest modules.
 pub const ACCOUNT_BYTES_MAX: u64 = 1 << 30;
+/// Most blobs that one account may keep: each is a file, however small it is.
+pub const ACCOUNT_BLOBS_MAX: u64 = 16_384;
 /// How long a blob stays without a job: time enough between putting it and submitting, also by hand.
 pub const GRACE: Duration = Duration::from_secs(3600);
 
@@ -42,6 +44,12 @@ pub enum BlobError {
     /// The account's store is full.
     #[error("the account's blob store is full: it may hold {limit} bytes, and open jobs still need what is there")]
     Quota {
+        /// The limit.
+        limit: u64,
+    },
+    /// The account has as many blobs as it may have.
+    #[error("the account's blob store is full: it may hold {limit} blobs, and open jobs still need what is there")]
+    TooMany {
         /// The limit.
         limit: u64,
     },
@@ -88,6 +96,13 @@ struct Kept {
     touched: Instant,
 }
 
+/// What an account uses.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    bytes: u64,
+    blobs: u64,
+}
+
 #[derive(Debug, Default)]
 struct Index {
     blobs: BTreeMap<Key, Kept>,
@@ -96,8 +111,8 @@ struct Index {
     needed: BTreeMap<Key, u32>,
     /// How many are making a name for a blob at this moment: nobody collects it meanwhile.
     arriving: BTreeMap<Key, u32>,
-    /// Bytes kept or on their way in, per account.
-    used: BTreeMap<AccountId, u64>,
+    /// What is kept or on its way in, per account.
+    used: BTreeMap<AccountId, Used>,
 }
 
 /// All blobs. Cheap to clone.
@@ -141,7 +156,7 @@ impl BlobStore {
                     fs::remove_file(blob.path())?;
                 } else if let Ok(digest) = name.parse::<Digest>() {
                     let bytes = blob.metadata()?.len();
-                    *index.used.entry(account.clone()).or_default() += bytes;
+                    index.take(&account, bytes);
                     index.blobs.insert((account.clone(), digest), Kept { bytes, touched });
                 }
             }
@@ -177,11 +192,14 @@ impl BlobStore {
                 kept.touched = Instant::now();
                 return Ok(Put::Existing);
             }
-            let used = index.used.get(account).copied().unwrap_or(0);
-            if used + bytes > self.account_bytes_max {
+            let used = index.used.get(account).copied().unwrap_or_default();
+            if used.bytes + bytes > self.account_bytes_max {
                 return Err(BlobError::Quota { limit: self.account_bytes_max });
             }
-            *index.used.entry(account.clone()).or_default() += bytes;
+            if used.blobs >= ACCOUNT_BLOBS_MAX {
+                return Err(BlobError::TooMany { limit: ACCOUNT_BLOBS_MAX });
+            }
+            index.take(account, bytes);
         }
         // From here on dropping the writer gives the room back.
         let room = Room { store: self.clone(), account: account.clone(), bytes };
@@ -270,12 +288,15 @@ impl BlobStore {
         let store = self.clone();
         blocking(move || {
             let old = store.index().old(store.grace);
-            let mut gone = 0;
+            let (mut gone, mut failed) = (0, None);
             for key in old {
-                // One at a time: others wait for the lock.
-                gone += usize::from(store.collect_one(&key)?);
+                // One at a time: others wait for the lock. One that cannot be removed keeps nobody's behind it.
+                match store.collect_one(&key) {
+                    Ok(is_gone) => gone += usize::from(is_gone),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            Ok(gone)
+            failed.map_or(Ok(gone), Err)
         })
         .await
     }
@@ -318,9 +339,18 @@ impl Index {
         }
     }
 
+    /// One more blob of an account.
+    fn take(&mut self, account: &AccountId, bytes: u64) {
+        let used = self.used.entry(account.clone()).or_default();
+        used.bytes += bytes;
+        used.blobs += 1;
+    }
+
+    /// One less.
     fn give_back(&mut self, account: &AccountId, bytes: u64) {
         if let Some(used) = self.used.get_mut(account) {
-            *used = used.saturating_sub(bytes);
+            used.bytes = used.bytes.saturating_sub(bytes);
+            used.blobs = used.blobs.saturating_sub(1);
         }
     }
 }
@@ -446,7 +476,7 @@ impl BlobWriter {
                 Entry::Occupied(kept) => kept.into_mut().touched = touched,
                 Entry::Vacant(entry) => {
                     entry.insert(Kept { bytes, touched });
-                    *index.used.entry(self.key.0.clone()).or_default() += bytes;
+                    index.take(&self.key.0, bytes);
                 }
             }
             Ok(())

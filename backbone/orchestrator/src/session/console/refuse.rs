@@ -164,7 +164,9 @@ pub(super) fn by_blobs(error: BlobError) -> Refusal {
     let message = error.to_string();
     match error {
         BlobError::TooLarge { .. } => refusal(RefusalCode::Limit, message, "make the file smaller"),
-        BlobError::Quota { .. } => refusal(RefusalCode::Limit, message, "wait until some jobs have ended"),
+        BlobError::Quota { .. } | BlobError::TooMany { .. } => {
+            refusal(RefusalCode::Limit, message, "wait until some jobs have ended")
+        }
         BlobError::Mismatch { .. } => {
             refusal(RefusalCode::Invalid, message, "did the file change meanwhile? send it again")
         }
