@@ -10,13 +10,13 @@ use modchain_core::Actor;
 use modchain_types::{AccountId, JobId, List};
 use modchain_wire::console::{JobsPage, JobsQuery, LedgerPage, StateSnapshot};
 use modchain_wire::view::{EventView, JobView};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::changes::{Change, Cursor, SnapshotPlace};
 use super::describe::Audience;
 use super::known::Known;
 use super::query::{EventFilter, JobsPart, LedgerFilter, Sight, Unresolved, one_of, page_limit, prefix_range};
-use super::{EVENTS_PAGE, FeedGone, FeedHandle, JobStanding, Waiter};
+use super::{EVENTS_PAGE, FeedGone, FeedHandle, JobStanding, Question, Waiter};
 use crate::store::view::{EntriesWanted, JobRow, Rows, View, ViewError, Wanted};
 
 /// Batches on their way to the view.
@@ -25,6 +25,8 @@ const BATCHES_MAX: usize = 16;
 const EVENTS_AT_ONCE: usize = 4096;
 /// Events that may wait in the feed before it waits for the view.
 pub(super) const EVENTS_WAITING_MAX: usize = 50_000;
+/// Questions to the view that are answered at the same time, at least.
+const QUESTIONS_AT_ONCE_MIN: usize = 4;
 /// Jobs that one name may stand for.
 const NAMESAKES_MAX: usize = 1_000;
 
@@ -81,14 +83,24 @@ pub(super) fn write_behind(view: Arc<View>) -> std::io::Result<(mpsc::Sender<Row
 }
 
 impl FeedHandle {
+    pub(super) fn new(questions: mpsc::Sender<Question>, view: Arc<View>) -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self { questions, view, places: Arc::new(Semaphore::new((2 * cores).max(QUESTIONS_AT_ONCE_MIN))) }
+    }
+
     /// Asks the view on a thread that may block.
     async fn ask_view<R: Send + 'static>(
         &self,
         question: impl FnOnce(&View) -> Result<R, ViewError> + Send + 'static,
     ) -> Result<R, FeedError> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| FeedGone)?;
         let view = Arc::clone(&self.view);
-        let asked = tokio::task::spawn_blocking(move || question(&view)).await;
-        Ok(asked.map_err(|_| FeedGone)??)
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = question(&view);
+            drop(place);
+            answer
+        });
+        Ok(asked.await.map_err(|_| FeedGone)??)
     }
 
     /// A job that has ended and is not forgotten, if the view has it.

@@ -32,7 +32,7 @@ use modchain_types::{
 };
 use modchain_wire::console::{NodesPage, NodesQuery};
 use modchain_wire::view::{AccountView, EventView, NodeHistoryView, StatusView};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::engine::OutletReceiver;
@@ -82,6 +82,8 @@ pub struct FeedHandle {
     questions: mpsc::Sender<Question>,
     /// What has ended.
     view: Arc<View>,
+    /// Places for those who ask it: they read from the disk on threads that others need, too.
+    places: Arc<Semaphore>,
 }
 
 /// The read model before and while it is served.
@@ -187,7 +189,7 @@ impl Feed {
         let view = Arc::clone(&self.view);
         let (writer, archivist) = archive::write_behind(Arc::clone(&view))?;
         let (questions, inbox) = mpsc::channel(QUESTIONS_MAX);
-        Ok((FeedHandle { questions, view }, tokio::spawn(self.serve(events, inbox, writer)), archivist))
+        Ok((FeedHandle::new(questions, view), tokio::spawn(self.serve(events, inbox, writer)), archivist))
     }
 
     /// Whether very much waits for the view.

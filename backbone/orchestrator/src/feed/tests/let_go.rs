@@ -43,7 +43,7 @@ impl Served {
                 question(&mut feed);
             }
         });
-        Self { feed: FeedHandle { questions, view }, job, _dir: dir }
+        Self { feed: FeedHandle::new(questions, view), job, _dir: dir }
     }
 
     /// Events happen, and the view has passed them.
