@@ -308,7 +308,12 @@ impl Retention {
         while let Ok(now) = engine.now().await {
             match self.sweep(now, space.short(), space).await {
                 Ok(0) => {}
-                Ok(jobs) => tracing::info!(jobs, "removed the output of ended jobs: {}", self.rule()),
+                Ok(jobs) => {
+                    tracing::info!(jobs, "removed the output of ended jobs: {}", self.rule());
+                    // What is short is what was last seen: not that it is removed once more.
+                    let space = Arc::clone(space);
+                    let _ = tokio::task::spawn_blocking(move || space.look()).await; // it tells itself what fails
+                }
                 Err(error) => tracing::error!(%error, "the output of ended jobs cannot be removed"),
             }
             // What the view cannot take out it would go on showing; and it takes some room in the journal.

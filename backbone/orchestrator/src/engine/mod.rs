@@ -159,7 +159,7 @@ impl EngineHandle {
     }
 
     /// The room under the data directory.
-    pub fn space(&self) -> &Space {
+    pub fn space(&self) -> &Arc<Space> {
         &self.health.space
     }
 
