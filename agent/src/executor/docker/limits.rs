@@ -1,6 +1,6 @@
-//! Whether a container was refused more processes than it may have.
+//! Whether a container was refused more processes than it may have, or ran out of its memory.
 //!
-//! The engine does not say so. The kernel counts it in the container's control group, as long as that exists, so the count is
+//! The engine does not say the first. The kernel counts it in the container's control group, as long as that exists, so the count is
 //! looked at again and again while the container runs. A shell that cannot fork usually ends at once, and its group with it;
 //! then the kernel's log, where this agent may read it, still has the line that it writes the first time a group is refused
 //! one. Where neither can be seen nothing is known, and a failed job has simply exited.
@@ -23,6 +23,9 @@ const KERNEL_LOG: &str = "/dev/kmsg";
 
 /// What the kernel writes, followed by the group, once in a group's life.
 const REFUSAL: &str = "fork rejected by pids controller in";
+
+/// What it writes, with the group, when it has killed something because the group has no more memory.
+const OUT_OF_MEMORY: &str = "oom-kill:constraint=CONSTRAINT_MEMCG";
 
 /// Largest record of the kernel's log; a shorter buffer is an error to it.
 const RECORD_BYTES_MAX: usize = 8192;
@@ -51,9 +54,19 @@ impl PidsWatch {
         if self.refused.load(Ordering::Relaxed) {
             return true;
         }
-        let id = id.to_owned();
-        tokio::task::spawn_blocking(move || logged(&id)).await.unwrap_or(false)
+        is_logged(id, REFUSAL).await
     }
+}
+
+/// Whether the kernel has killed something in the container of this id for want of memory. The engine says so as well, but not where
+/// the container was gone before it looked.
+pub(super) async fn ran_out_of_memory(id: &str) -> bool {
+    is_logged(id, OUT_OF_MEMORY).await
+}
+
+async fn is_logged(id: &str, what: &'static str) -> bool {
+    let id = id.to_owned();
+    tokio::task::spawn_blocking(move || logged(&id, what)).await.unwrap_or(false)
 }
 
 async fn watch(mut file: File, refused: Arc<AtomicBool>) {
@@ -68,8 +81,8 @@ async fn watch(mut file: File, refused: Arc<AtomicBool>) {
     }
 }
 
-/// Whether the kernel's log has a refusal in this container's group.
-fn logged(id: &str) -> bool {
+/// Whether the kernel's log has this about the container's group.
+fn logged(id: &str, what: &str) -> bool {
     let Ok(mut log) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(KERNEL_LOG) else {
         return false;
     };
@@ -79,7 +92,7 @@ fn logged(id: &str) -> bool {
             Ok(0) => return false,
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&record[..bytes]);
-                if text.contains(REFUSAL) && text.contains(id) {
+                if text.contains(what) && text.contains(id) {
                     return true;
                 }
             }

@@ -35,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::cursor::{Cursor, Position};
 use super::engine::{Engine, Trouble};
 use super::input::{Feeding, Input};
-use super::limits::PidsWatch;
+use super::limits::{self, PidsWatch};
 use super::logs::{Log, Lost};
 use super::{DockerPolicy, ResumeRequest, command, image, reap, sandbox, told};
 use crate::clock;
@@ -409,6 +409,9 @@ impl Job {
             if let Ok(Some(container)) = self.engine.inspect(&self.name).await {
                 state = container.state.unwrap_or_default();
             }
+        }
+        if code == 128 + 9 && !id.is_empty() && limits::ran_out_of_memory(id).await {
+            return Ending::MemoryLimit;
         }
         if !id.is_empty() && pids.refused(id).await {
             return Ending::PidsLimit { code };
