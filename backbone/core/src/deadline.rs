@@ -16,8 +16,8 @@ pub const OVERDUE_MARGIN: Span = Span::from_secs(60);
 pub const STOP_MARGIN: Span = Span::from_secs(60);
 /// How long a result waits for its output when nothing more comes.
 pub const OUTPUT_WITHIN: Span = Span::from_secs(60);
-/// How long it waits in all, however slowly more comes: a node must not hold a client's money for ever, a byte at a time. What a job
-/// may print unless it asks for more, 64 MiB, takes 20 KB a second within it.
+/// How long it waits in all, however slowly more comes: a node must not hold a client's money for ever, a byte at a time. The most
+/// that is kept of a job, 64 MiB, comes within it over a line of 20 KB a second.
 pub const OUTPUT_AT_MOST: Span = Span::from_secs(3600);
 /// How much longer than the lease of a `stop` job the orchestrator waits before it places it again: clocks drift.
 pub const LEASE_MARGIN: Span = Span::from_secs(5);

@@ -1,7 +1,8 @@
 //! Bad networks between everybody: jobs are done once, by the node that began them, whatever is lost, repeated, late, slow or cut on the
 //! way, as long as it is cut for less than jobs wait for their node.
 //!
-//! `NETWORK_JOBS=100` submits that many jobs under each profile; `SLOW_BLOCKS=1000` prints 64 MB over the slow line; `SEED` repeats what the network did in another run.
+//! `NETWORK_JOBS=100` submits that many jobs under each profile; `SLOW_BLOCKS=1000` prints 64 MB over the slow line; `SEED`
+//! repeats what the network did in another run.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
